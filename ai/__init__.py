@@ -1,0 +1,1 @@
+"""Arrays in, findings out: reading systems, their training and their evaluation."""

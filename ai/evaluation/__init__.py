@@ -1,0 +1,1 @@
+"""Detection, classification and overlap metrics with patient-bootstrap intervals."""

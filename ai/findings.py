@@ -1,0 +1,152 @@
+"""What a reader answers: masses with mask and outline, scores per image, breast and exam."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai.exam import Laterality, SpacingRule, View
+
+
+class LengthUnit(StrEnum):
+    """Unit of a size, as a UCUM code: millimetres, or pixels where no spacing is known."""
+
+    MILLIMETRE = "mm"
+    PIXEL = "{pixels}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Area and axes of a mass.
+
+    Attributes
+    ----------
+    area
+        In unit squared.
+    long_axis, short_axis
+        Axes of the ellipse with the mask's second moments, in unit.
+    unit
+        Millimetres, or pixels when the image has no spacing.
+    rule
+        Where the millimetres come from (rule R11); None for pixels.
+    """
+
+    area: float
+    long_axis: float
+    short_axis: float
+    unit: LengthUnit
+    rule: SpacingRule | None
+
+
+@dataclass(frozen=True, eq=False)
+class Mass:
+    """One mass in one view.
+
+    Attributes
+    ----------
+    number
+        1, 2, … within its image, by falling suspicion.
+    origin
+        Row and column of the mask's first pixel in the image.
+    mask
+        Shape (height, width), bool: the mass within its bounding box.
+    contour
+        Shape (n, 2), float64, x (column) and y (row), closed (first point = last point), in image coordinates whose
+        origin is the top left corner of the first pixel, so that a pixel's centre is at +0.5 (PS3.3 C.18.6.1.2).
+    size
+        Area and axes.
+    detection
+        0 to 1, how sure the reader is that a mass is here.
+    malignancy
+        0 to 1, how malignant it looks, or None when the reader does not classify. A score, not a probability.
+    suspicion
+        0 to 100, the score that is shown (rule R4). A score, not a probability.
+    """
+
+    number: int
+    origin: tuple[int, int]
+    mask: NDArray[np.bool_]
+    contour: NDArray[np.float64]
+    size: Size
+    detection: float
+    malignancy: float | None
+    suspicion: int
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Bounding box x, y, width, height in pixels."""
+        height, width = self.mask.shape
+        return self.origin[1], self.origin[0], width, height
+
+    def full_mask(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return the mask in an image of the given rows and columns."""
+        full = np.zeros(shape, np.bool_)
+        row, column = self.origin
+        height, width = self.mask.shape
+        full[row : row + height, column : column + width] = self.mask
+        return full
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFindings:
+    """What was found in one image.
+
+    Attributes
+    ----------
+    uid
+        The image's SOP Instance UID.
+    view
+        Its view.
+    shape
+        Rows and columns.
+    masses
+        Masses at or above the model's threshold, by falling suspicion.
+    score
+        0 to 100, suspicion of the whole image (rule R4).
+    malignancy
+        0 to 1, the same before rounding; None when the reader does not classify.
+    warnings
+        What the gate noticed, in words.
+    """
+
+    uid: str
+    view: View
+    shape: tuple[int, int]
+    masses: tuple[Mass, ...]
+    score: int
+    malignancy: float | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BreastScore:
+    """Suspicion of one breast, 0 to 100 (rule R4)."""
+
+    laterality: Laterality
+    score: int
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Name, version and digest (SHA-256 of the weights and the card) of the model that read, with its notes for reports."""
+
+    name: str
+    version: str
+    digest: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ExamFindings:
+    """The reader's answer for one exam: one entry per image that was read, in the order of the exam."""
+
+    model: ModelIdentity
+    images: tuple[ImageFindings, ...]
+    breasts: tuple[BreastScore, ...]
+    score: int
+
+    @property
+    def count(self) -> int:
+        """Number of masses in all images."""
+        return sum(len(image.masses) for image in self.images)

@@ -1,0 +1,1 @@
+"""Networks: what smp does not have ready."""

@@ -1,0 +1,1 @@
+"""Reading systems behind one Reader protocol."""

@@ -1,0 +1,1 @@
+"""The application entity: everything that speaks to somebody."""

@@ -1,0 +1,10 @@
+"""Who this application entity says it is, in every object and association."""
+
+from importlib.metadata import version
+
+MANUFACTURER = "Mammonode"
+MODEL_NAME = "Mammonode"
+VERSION = version("mammonode")
+RESEARCH_USE_ONLY = "Research use only. Not for clinical diagnosis."
+IMPLEMENTATION_CLASS_UID = "2.25.270695996825855179949881587723571202391"
+"""UUID-derived (PS3.5 B.2), made once for this implementation."""

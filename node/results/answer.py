@@ -1,0 +1,141 @@
+"""What an exam is told: its status, the images it stands on and the findings, before any of it is DICOM (rule R3)."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from pydicom.dataset import Dataset
+
+from ai.exam import View
+from ai.findings import ExamFindings, ImageFindings, ModelIdentity
+
+
+class AnswerStatus(StrEnum):
+    """How an exam was answered."""
+
+    #: All expected views were read and at least one mass was found.
+    FINDINGS = "findings"
+    #: All expected views were read and no mass was found.
+    NO_FINDINGS = "no findings"
+    #: Some views were not read; in those that were, at least one mass was found.
+    PARTIAL_FINDINGS = "partial, findings"
+    #: Some views were not read; in those that were, no mass was found.
+    PARTIAL_NO_FINDINGS = "partial, no findings"
+    #: No image could be used; the reasons say why.
+    NOT_ANALYSED = "not analysed"
+    #: The reading failed; the reasons say why.
+    FAILED = "failed"
+
+    @property
+    def complete(self) -> bool:
+        """Whether all expected views were read."""
+        return self in (AnswerStatus.FINDINGS, AnswerStatus.NO_FINDINGS)
+
+
+def answer_status(findings: ExamFindings, *, complete: bool) -> AnswerStatus:
+    """Return the status of an exam that was read.
+
+    Parameters
+    ----------
+    findings
+        What the reader answered.
+    complete
+        Whether every expected view was read; of a unilateral exam these are the two views of the one breast.
+    """
+    if findings.count:
+        return AnswerStatus.FINDINGS if complete else AnswerStatus.PARTIAL_FINDINGS
+    return AnswerStatus.NO_FINDINGS if complete else AnswerStatus.PARTIAL_NO_FINDINGS
+
+
+@dataclass(frozen=True, eq=False)
+class ImageAnswer:
+    """One image of the exam.
+
+    Attributes
+    ----------
+    header
+        The instance's data set without pixel data. Study, Series, SOP Class and SOP Instance UID must be there.
+    view
+        The standard view it shows, or None.
+    not_read
+        Why it was not read, or None when it was.
+    """
+
+    header: Dataset
+    view: View | None
+    not_read: str | None = None
+
+    @property
+    def uid(self) -> str:
+        """SOP Instance UID."""
+        return str(self.header.SOPInstanceUID)
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The structured report that this answer supersedes (rule R2)."""
+
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    instance_uid: str
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The whole answer for one revision of one exam.
+
+    Attributes
+    ----------
+    exam
+        The exam's public identifier.
+    revision
+        Its revision, 1 or more.
+    status
+        How it was answered.
+    created_at
+        Aware; every date and time in the objects is this one. It is written in the time zone that the first image
+        states (0008,0201), and in the zone that the value carries when the image states none.
+    images
+        Chosen and rejected images, at least one, of one study.
+    model
+        The model that read, or that would have read.
+    findings
+        What it found; None when the exam was not analysed or failed.
+    missing
+        Expected views that have no image.
+    reasons
+        Sentences for the report: why partial, unilateral, not analysed or failed.
+    predecessor
+        The report of the former revision.
+    """
+
+    exam: str
+    revision: int
+    status: AnswerStatus
+    created_at: datetime
+    images: tuple[ImageAnswer, ...]
+    model: ModelIdentity
+    findings: ExamFindings | None = None
+    missing: tuple[View, ...] = ()
+    reasons: tuple[str, ...] = ()
+    predecessor: Predecessor | None = None
+    _by_uid: dict[str, ImageFindings] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what would make a report that contradicts itself."""
+        if not self.images:
+            raise ValueError("an answer stands on at least one image")
+        if self.created_at.tzinfo is None:
+            raise ValueError("created_at has no time zone")
+        read = {image.uid for image in self.images if image.not_read is None}
+        found = {image.uid: image for image in self.findings.images} if self.findings else {}
+        if read != set(found):
+            raise ValueError("the images marked as read are not those that the reader answered for")
+        if self.findings and self.status is not answer_status(self.findings, complete=self.status.complete):
+            raise ValueError(f"status {self.status!r} contradicts {self.findings.count} findings")
+        object.__setattr__(self, "_by_uid", found)
+
+    def findings_of(self, image: ImageAnswer) -> ImageFindings | None:
+        """Return what was found in an image, or None when it was not read."""
+        return self._by_uid.get(image.uid)

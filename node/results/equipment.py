@@ -1,0 +1,78 @@
+"""What every result object says of its maker, its time and its patient."""
+
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from ai.findings import ModelIdentity
+from node.identity import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, RESEARCH_USE_ONLY, VERSION
+from node.results import codes
+from node.results.answer import Answer
+from node.results.source import inherit_identity, plain
+from node.results.uids import ObjectUIDs
+
+IMPLEMENTATION_VERSION_NAME: Final = f"MAMMONODE_{VERSION}"[:16]
+"""SH in File Meta Information: 16 characters."""
+
+
+def equipment(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
+    """Return the Enhanced General Equipment Module (PS3.3 C.7.5.2) as highdicom's arguments."""
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MODEL_NAME,
+        "software_versions": [VERSION, plain(f"{answer.model.name} {answer.model.version}")[:64]],
+        "device_serial_number": uids.installation,
+    }
+
+
+def finish(target: Dataset, answer: Answer, uids: ObjectUIDs, header: Dataset) -> None:
+    """Write what highdicom takes from the clock, from chance or from itself, so that equal answers give equal bytes.
+
+    Parameters
+    ----------
+    target
+        The object as highdicom made it; changed in place.
+    answer, uids
+        The answer and the names of its objects.
+    header
+        The source image that the object inherits from.
+    """
+    inherit_identity(target, header)
+    created = _local(answer.created_at, header)
+    target.InstanceCreationDate = target.ContentDate = f"{created:%Y%m%d}"
+    target.InstanceCreationTime = target.ContentTime = f"{created:%H%M%S.%f}"
+    target.DeviceUID = uids.device()
+    acquisition = [
+        item
+        for item in target.ContributingEquipmentSequence
+        if item.PurposeOfReferenceCodeSequence[0].CodeValue == codes.ACQUISITION_EQUIPMENT.value
+    ]
+    target.ContributingEquipmentSequence = [*acquisition, _algorithm_equipment(answer.model, uids, created)]
+    target.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    target.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+
+
+def _local(created_at: datetime, header: Dataset) -> datetime:
+    """Return the time in the zone that the source states, since (0008,0201) holds for all dates of a data set."""
+    offset = str(header.get("TimezoneOffsetFromUTC") or "")
+    if len(offset) != 5 or offset[0] not in "+-" or not offset[1:].isdigit():
+        return created_at
+    minutes = int(offset[1:3]) * 60 + int(offset[3:])
+    return created_at.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
+
+
+def _algorithm_equipment(model: ModelIdentity, uids: ObjectUIDs, created: datetime) -> Dataset:
+    """Return the item in which IHE AIR (6.5.3.1) looks for the algorithm, with its own Device UID."""
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(codes.PROCESSING_EQUIPMENT)]
+    item.Manufacturer = MANUFACTURER
+    item.ManufacturerModelName = plain(model.name)[:64]
+    item.SoftwareVersions = [plain(model.version)[:64], VERSION]
+    item.DeviceSerialNumber = uids.installation
+    item.DeviceUID = uids.device()
+    item.ContributionDateTime = f"{created:%Y%m%d%H%M%S.%f%z}"
+    item.ContributionDescription = RESEARCH_USE_ONLY
+    return item

@@ -1,0 +1,114 @@
+"""Measurement groups of the report, every one with a SCOORD: one per image and one per mass (TID 1410, rule R3)."""
+
+import highdicom as hd
+import numpy as np
+from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations as Group
+from numpy.typing import NDArray
+from pydicom.sr.coding import Code
+
+from ai.exam import View
+from ai.findings import ImageFindings, Mass, ModelIdentity
+from node.identity import MANUFACTURER
+from node.results import codes
+from node.results.answer import Answer, ImageAnswer
+from node.results.seg import tracking_identifier
+from node.results.source import plain
+from node.results.uids import ObjectUIDs
+
+SUMMARY_IDENTIFIER = "Image summary, not a finding"
+
+
+def measurement_groups(answer: Answer, uids: ObjectUIDs) -> list[Group]:
+    """Return the groups of an answer: each image's summary, followed by its masses."""
+    groups = []
+    for image in answer.images:
+        found = answer.findings_of(image)
+        groups.append(_image_group(answer, image, found, uids))
+        if found:
+            groups += [_mass_group(answer, image, found.view, mass, uids) for mass in found.masses]
+    return groups
+
+
+def border(rows: int, columns: int) -> NDArray[np.float64]:
+    """Return the image's border as a closed polyline through the centres of its corner pixels, shape (5, 2), x and y."""
+    left, top, right, bottom = 0.5, 0.5, columns - 0.5, rows - 0.5
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
+
+
+def _image_group(answer: Answer, image: ImageAnswer, found: ImageFindings | None, uids: ObjectUIDs) -> Group:
+    # A header without rows or columns has one pixel here: R3 wants a region for every image.
+    outline = border(int(image.header.get("Rows") or 1), int(image.header.get("Columns") or 1))
+    name = SUMMARY_IDENTIFIER if found else f"NOT READ: {plain(image.not_read or '')}"
+    return Group(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=uids.tracking(image.uid, 0), identifier=name),
+        referenced_region=_region(image, outline),
+        algorithm_id=_algorithm(answer.model) if found else None,
+        finding_sites=_sites(image.view),
+        measurements=_scores(answer, found) if found else None,
+        qualitative_evaluations=[hd.sr.QualitativeEvaluation(codes.SUMMARY, codes.SUMMARY_OF[answer.status])],
+    )
+
+
+def _mass_group(answer: Answer, image: ImageAnswer, view: View, mass: Mass, uids: ObjectUIDs) -> Group:
+    return Group(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=uids.tracking(image.uid, mass.number), identifier=tracking_identifier(view, mass)
+        ),
+        referenced_region=_region(image, mass.contour),
+        finding_type=codes.MASS,
+        finding_category=codes.MORPHOLOGY,
+        finding_sites=_sites(view),
+        algorithm_id=_algorithm(answer.model),
+        measurements=[*_sizes(mass), _score(codes.FINDING_SCORE, mass.suspicion)],
+    )
+
+
+def _region(image: ImageAnswer, outline: NDArray[np.float64]) -> hd.sr.ImageRegion:
+    source = hd.sr.SourceImageForRegion(image.header.SOPClassUID, image.header.SOPInstanceUID)
+    return hd.sr.ImageRegion("POLYLINE", outline, source)
+
+
+def _sites(view: View | None) -> list[hd.sr.FindingSite] | None:
+    return [hd.sr.FindingSite(codes.BREAST, laterality=codes.SIDE[view.laterality])] if view else None
+
+
+def _algorithm(model: ModelIdentity) -> hd.sr.AlgorithmIdentification:
+    return hd.sr.AlgorithmIdentification(
+        plain(model.name),
+        plain(model.version),
+        parameters=[f"digest={model.digest}"],
+        family=codes.ALGORITHM_FAMILY,
+        manufacturer=MANUFACTURER,
+    )
+
+
+def _scores(answer: Answer, found: ImageFindings) -> list[hd.sr.Measurement]:
+    """Return the scores of the image, of its breast and of the exam."""
+    scores = [_score(codes.IMAGE_SCORE, found.score)]
+    if answer.findings:
+        scores += [
+            _score(codes.BREAST_SCORE, breast.score)
+            for breast in answer.findings.breasts
+            if breast.laterality is found.view.laterality
+        ]
+        scores.append(_score(codes.EXAM_SCORE, answer.findings.score))
+    return scores
+
+
+def _score(name: Code, value: int) -> hd.sr.Measurement:
+    return hd.sr.Measurement(name=name, value=value, unit=codes.NO_UNIT)
+
+
+def _sizes(mass: Mass) -> list[hd.sr.Measurement]:
+    """Return area and axes; the method says where the millimetres come from (rule R11)."""
+    size = mass.size
+    method = codes.SPACING[size.rule] if size.rule else None
+    length, surface = codes.LENGTH[size.unit], codes.SURFACE[size.unit]
+    values = (
+        (codes.AREA, size.area, surface),
+        (codes.LONG_AXIS, size.long_axis, length),
+        (codes.SHORT_AXIS, size.short_axis, length),
+    )
+    return [
+        hd.sr.Measurement(name=name, value=round(value, 2), unit=unit, method=method) for name, value, unit in values
+    ]

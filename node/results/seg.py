@@ -1,0 +1,129 @@
+"""Findings of one image as a BINARY Segmentation, in the form that OHIF, DCMQI and dciodvfy all take (PS3.3 A.51)."""
+
+from typing import Final
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ai.exam import View
+from ai.findings import ImageFindings, Mass, ModelIdentity
+from ai.pixels import pixel_spacing
+from node.identity import MANUFACTURER
+from node.results import codes
+from node.results.answer import Answer, ImageAnswer
+from node.results.equipment import equipment, finish
+from node.results.source import plain, source_header
+from node.results.uids import ObjectUIDs
+
+SERIES_NUMBER: Final = 9100
+"""Series Number of the first revision's first segmentation; far from those that modalities use."""
+
+COLOURS: Final = ((255, 60, 60), (255, 200, 0), (0, 200, 255), (255, 0, 255), (0, 255, 128))
+"""Recommended display colours of masses 1, 2, …, over again after the last; none of them is a grey."""
+
+
+def segmentation(answer: Answer, image: ImageAnswer, findings: ImageFindings, uids: ObjectUIDs) -> Dataset:
+    """Return the masses of one image as a Segmentation with one segment for each.
+
+    Parameters
+    ----------
+    answer, uids
+        The answer and the names of its objects.
+    image
+        The source image.
+    findings
+        What was found in it; at least one mass.
+
+    Returns
+    -------
+    Dataset
+        Rows and columns are those of the source. Plane orientation and position are a viewers' convention for images
+        without a Frame of Reference, not anatomy.
+    """
+    masks = np.stack([mass.full_mask(findings.shape) for mass in findings.masses], axis=-1)
+    target = hd.seg.Segmentation(
+        source_images=[source_header(image.header)],
+        pixel_array=masks[None].astype(np.uint8),
+        segmentation_type="BINARY",
+        segment_descriptions=[_segment(mass, findings, answer.model, uids) for mass in findings.masses],
+        series_instance_uid=uids.series("SEG", image.uid),
+        series_number=SERIES_NUMBER + 10 * (answer.revision - 1) + answer.images.index(image),
+        sop_instance_uid=uids.instance("SEG", image.uid),
+        instance_number=1,
+        content_label="MASSES",
+        content_description="Masses, outlined by an algorithm. Research use only.",
+        series_description=f"AI masses {findings.view}, revision {answer.revision}, research use only",
+        specific_character_set=None,
+        **equipment(answer, uids),
+    )
+    _add_geometry(target, image.header)
+    for sequence in (target.DimensionOrganizationSequence, target.DimensionIndexSequence):
+        for item in sequence:
+            item.DimensionOrganizationUID = uids.dimensions(image.uid)
+    finish(target, answer, uids, image.header)
+    return target
+
+
+def tracking_identifier(view: View, mass: Mass) -> str:
+    """Return the name under which a mass stands in Segmentation and report."""
+    return f"{view} mass {mass.number}"
+
+
+def stored_masks(segmentation: Dataset) -> NDArray[np.bool_]:
+    """Return the masks of a Segmentation of ours: (segments, rows, columns), in the order of the segments."""
+    frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+    return np.asarray(frames, np.bool_)
+
+
+def _segment(mass: Mass, findings: ImageFindings, model: ModelIdentity, uids: ObjectUIDs) -> hd.seg.SegmentDescription:
+    side = findings.view.laterality
+    segment = hd.seg.SegmentDescription(
+        segment_number=mass.number,
+        segment_label=f"Mass {mass.number} {side} score {mass.suspicion}",
+        segmented_property_category=codes.MORPHOLOGY,
+        segmented_property_type=codes.MASS,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=plain(model.name)[:64],
+            version=plain(model.version)[:64],
+            family=codes.ALGORITHM_FAMILY,
+            source=MANUFACTURER,
+            parameters={"digest": model.digest},
+        ),
+        tracking_id=tracking_identifier(findings.view, mass),
+        tracking_uid=uids.tracking(findings.uid, mass.number),
+        anatomic_regions=[codes.BREAST],
+        display_color=hd.color.CIELabColor.from_rgb(*COLOURS[(mass.number - 1) % len(COLOURS)]),
+    )
+    segment.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [hd.sr.CodedConcept.from_code(codes.SIDE[side])]
+    return segment
+
+
+def _add_geometry(target: Dataset, header: Dataset) -> None:
+    """Add what highdicom leaves out for an image without a Frame of Reference and viewers can't do without.
+
+    Measured: without pixel measures, plane orientation and plane position OHIF shows nothing and DCMQI refuses.
+    """
+    orientation = header.get("PatientOrientation")
+    target.PatientOrientation = list(orientation) if orientation else None  # Type 2C, PS3.3 C.7.6.1
+    spacing = pixel_spacing(header)
+    measures = Dataset()
+    # Without any spacing a viewer still needs one: 1 makes its lengths count pixels, as it does for the source.
+    measures.PixelSpacing = [_decimal(spacing.row), _decimal(spacing.column)] if spacing else ["1", "1"]
+    measures.SliceThickness = "1"
+    plane = Dataset()
+    plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared = target.SharedFunctionalGroupsSequence[0]
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [plane]
+    for frame in target.PerFrameFunctionalGroupsSequence:
+        position = Dataset()
+        position.ImagePositionPatient = [0, 0, 0]
+        frame.PlanePositionSequence = [position]
+
+
+def _decimal(value: float) -> str:
+    """Return a Decimal String: 16 characters at most (PS3.5 6.2)."""
+    return f"{value:.8g}"

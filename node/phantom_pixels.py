@@ -148,7 +148,8 @@ class Anatomy:
             outwards = float(OBLIQUE) * (lesion.lateral + lesion.vertical)
         y = self.nipple_row(position, height) - outwards * self.half_width
         around = np.linspace(-np.pi / 2, np.pi / 2, 31, dtype=np.float32)
-        rows, reach = y + lesion.radius * np.sin(around), lesion.radius * np.cos(around)
+        rows = np.asarray(y + lesion.radius * np.sin(around), np.float32)
+        reach = lesion.radius * np.cos(around)
         farthest = float((self.outline(position, rows, height) - reach).min()) - CLEARANCE
         nearest = lesion.radius + CLEARANCE
         if position is ViewPosition.MLO:

@@ -45,7 +45,9 @@ class View(NamedTuple):
         return cls(Laterality(letters[:1]), ViewPosition(letters[1:]))
 
 
-STANDARD_VIEWS = tuple(View(side, position) for position in ViewPosition for side in (Laterality.RIGHT, Laterality.LEFT))
+STANDARD_VIEWS = tuple(
+    View(side, position) for position in ViewPosition for side in (Laterality.RIGHT, Laterality.LEFT)
+)
 """R CC, L CC, R MLO, L MLO: the order in which views are listed everywhere."""
 
 
@@ -111,5 +113,3 @@ class Exam:
         views = [image.view for image in self.images]
         if len(set(views)) != len(views):
             raise ValueError(f"two images of one view: {sorted(map(str, views))}")
-
-

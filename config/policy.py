@@ -42,7 +42,7 @@ class RetryPolicy:
             return None
         if attempts > self.quick:
             return self.slow
-        return min(self.first * 2 ** (attempts - 1), self.slow)
+        return min(self.first * float(2 ** (attempts - 1)), self.slow)
 
 
 @dataclass(frozen=True)

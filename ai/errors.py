@@ -1,0 +1,49 @@
+"""What can go wrong between a file and a finding; each docstring is the message."""
+
+
+class AIError(Exception):
+    """The image or the model cannot be used."""
+
+    def __init__(self, detail: str = "") -> None:
+        message = (self.__doc__ or "").strip().splitlines()[0]
+        super().__init__(f"{message} {detail}".strip())
+
+
+class UndecodablePixels(AIError):
+    """The pixel data cannot be decoded; check the sender's transfer syntax."""
+
+
+class NoBreast(AIError):
+    """No breast can be told from the background; check that the image is a mammogram."""
+
+
+class UnreadableFile(AIError):
+    """The file is no DICOM, JPEG or PNG image."""
+
+
+class ModelError(AIError):
+    """The model cannot be used."""
+
+
+class MissingModel(ModelError):
+    """The model directory or its card.toml is missing; check reader.model in the settings."""
+
+
+class InvalidCard(ModelError):
+    """The model's card.toml is not valid."""
+
+
+class MissingWeights(ModelError):
+    """A weights file that the model's card names is missing; install the model again."""
+
+
+class WrongDigest(ModelError):
+    """A weights file differs from the digest in the model's card; install the model again."""
+
+
+class UnknownReader(ModelError):
+    """The model's card names a reader that this version does not have."""
+
+
+class InvalidDataset(AIError):
+    """The data set's manifest cannot be used."""

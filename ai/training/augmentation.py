@@ -1,0 +1,61 @@
+"""Random changes that a mammogram could also have had: position, size, exposure."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges of the random changes; each is drawn uniformly.
+
+    Attributes
+    ----------
+    rotation
+        Degrees to either side.
+    scale
+        Smallest and largest factor.
+    aspect
+        Relative stretch of x against y, to either side: the aspect of resized films is known to ±10 % only.
+    shift
+        Fraction of the canvas to either side.
+    gamma
+        Smallest and largest exponent.
+    contrast, brightness
+        To either side, of values from 0 to 1.
+    noise
+        Largest standard deviation, of values from 0 to 1.
+    flip
+        Probability of turning the image upside down.
+    """
+
+    rotation: float = 12
+    scale: tuple[float, float] = (0.8, 1.2)
+    aspect: float = 0.08
+    shift: float = 0.06
+    gamma: tuple[float, float] = (0.7, 1.4)
+    contrast: float = 0.15
+    brightness: float = 0.05
+    noise: float = 0.02
+    flip: float = 0.5
+
+    def __call__(
+        self, pixels: NDArray[np.uint8], mass: NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return changed pixels (-1 to 1 nearly) and mass (0 or 1), both float32 of the canvas shape."""
+        rows, columns = pixels.shape
+        matrix = cv2.getRotationMatrix2D(
+            (columns / 2, rows / 2), rng.uniform(-self.rotation, self.rotation), rng.uniform(*self.scale)
+        )
+        matrix[0] *= 1 + rng.uniform(-self.aspect, self.aspect)
+        matrix[:, 2] += rng.uniform(-self.shift, self.shift, 2) * np.array([columns, rows])
+        image = cv2.warpAffine(pixels, matrix, (columns, rows), flags=cv2.INTER_LINEAR).astype(np.float32) / 255
+        truth = cv2.warpAffine(mass, matrix, (columns, rows), flags=cv2.INTER_NEAREST).astype(np.float32)
+        if rng.random() < self.flip:
+            image, truth = image[::-1], truth[::-1]
+        image = image ** rng.uniform(*self.gamma) * (1 + rng.uniform(-self.contrast, self.contrast))
+        image = image + rng.uniform(-self.brightness, self.brightness)
+        image = image + rng.standard_normal(image.shape, np.float32) * rng.uniform(0, self.noise)
+        return (2 * image - 1).astype(np.float32), np.ascontiguousarray(truth)

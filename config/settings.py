@@ -1,0 +1,248 @@
+"""Settings: one TOML file, overridable by environment, refused when a key is unknown or a value is wrong."""
+
+import difflib
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from config.errors import InvalidSettings
+from config.policy import CompletionPolicy, RetryPolicy, Watermark
+
+ENVIRONMENT_PREFIX = "MAMMONODE_"
+FILE_VARIABLE = "MAMMONODE_CONFIG"
+DEFAULT_FILE = Path(__file__).parent / "mammonode.toml"
+
+AETitle = Annotated[
+    str, StringConstraints(pattern=r"^[\x21-\x5B\x5D-\x7E]([\x20-\x5B\x5D-\x7E]{0,15})$", max_length=16)
+]
+"""PS3.5 6.2: at most 16 characters of the default repertoire, no backslash, no control characters."""
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the settings file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Caller(Section):
+    """An application entity that may send to this node."""
+
+    ae_title: AETitle
+    address: str = ""
+
+
+class Dicom(Section):
+    """The DICOM door."""
+
+    ae_title: AETitle = "MAMMONODE"
+    bind: str = "127.0.0.1"
+    port: Port = 11112
+    require_called_ae: bool = True
+    allow_unknown_callers: bool = False
+    callers: tuple[Caller, ...] = ()
+    maximum_associations: int = Field(default=30, ge=1, le=200)
+    network_timeout: Seconds = 60
+    acse_timeout: Seconds = 30
+    dimse_timeout: Seconds = 60
+
+
+class Storage(Section):
+    """Files and database."""
+
+    folder: Path = Path("data")
+    database: SecretStr = SecretStr("")
+    max_used_percent: float = Field(default=85, gt=0, le=100)
+    min_free_gb: float = Field(default=10, ge=0)
+
+    @property
+    def database_url(self) -> str:
+        """The database's URL; SQLite beside the files when none is given."""
+        return self.database.get_secret_value() or f"sqlite:///{self.folder.absolute() / 'mammonode.sqlite'}"
+
+    @property
+    def watermark(self) -> Watermark:
+        """Below which nothing is accepted."""
+        return Watermark(self.max_used_percent / 100, int(self.min_free_gb * 1e9))
+
+
+class ExamClock(Section):
+    """When an exam's images are taken to be all there."""
+
+    complete_quiet: Seconds = 10
+    incomplete_quiet: Seconds = 300
+    hard_cap: Seconds = 7200
+
+    @property
+    def policy(self) -> CompletionPolicy:
+        """The same as a policy value."""
+        return CompletionPolicy(
+            timedelta(seconds=self.complete_quiet),
+            timedelta(seconds=self.incomplete_quiet),
+            timedelta(seconds=self.hard_cap),
+        )
+
+
+class Jobs(Section):
+    """How often and how long a reading is tried."""
+
+    lease: Seconds = 60
+    attempts: int = Field(default=3, ge=1)
+    first_retry: Seconds = 10
+    slowest_retry: Seconds = 600
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The same as a policy value."""
+        return RetryPolicy(
+            quick=self.attempts,
+            first=timedelta(seconds=self.first_retry),
+            slow=timedelta(seconds=self.slowest_retry),
+            give_up_after=timedelta(days=7),
+            attempts=self.attempts,
+        )
+
+
+class ReaderSection(Section):
+    """Which model reads, and where."""
+
+    model: str = "mass-fpn-lite0"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: int = Field(default=0, ge=0)
+
+
+class Delivery(Section):
+    """How long a destination is tried."""
+
+    quick_retries: int = Field(default=10, ge=0)
+    first_retry: Seconds = 30
+    slowest_retry: Seconds = 1200
+    give_up_days: float = Field(default=7, gt=0)
+    poll: Seconds = 1
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The same as a policy value."""
+        return RetryPolicy(
+            quick=self.quick_retries,
+            first=timedelta(seconds=self.first_retry),
+            slow=timedelta(seconds=self.slowest_retry),
+            give_up_after=timedelta(days=self.give_up_days),
+        )
+
+
+class Destination(Section):
+    """A place that results go to."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    ae_title: AETitle
+    host: str
+    port: int = Field(ge=1, le=65535)
+    objects: tuple[Literal["SEG", "SR"], ...] = ("SEG", "SR")
+
+
+class Log(Section):
+    """What is written to stdout."""
+
+    format: Literal["auto", "json", "text"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """All settings of the node."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    dicom: Dicom = Dicom()
+    storage: Storage = Storage()
+    exam: ExamClock = ExamClock()
+    jobs: Jobs = Jobs()
+    reader: ReaderSection = ReaderSection()
+    delivery: Delivery = Delivery()
+    destinations: tuple[Destination, ...] = ()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings passes it)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (as above)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file."""
+        path = settings_cls.model_config.get("toml_file")
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls)) if path else sources
+
+    def masked(self) -> dict[str, Any]:
+        """Return all values as JSON types, secrets masked."""
+        return self.model_dump(mode="json")
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the settings file, then the environment (``MAMMONODE_DICOM__PORT=104``).
+
+    Parameters
+    ----------
+    path
+        The file; without one, that of ``MAMMONODE_CONFIG``; without that, the defaults hold.
+
+    Raises
+    ------
+    InvalidSettings
+        When the file cannot be read, a key is unknown or a value is wrong: every fault with its path.
+    """
+    chosen = path or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
+    if chosen is not None and not chosen.is_file():
+        raise InvalidSettings([f"{chosen}: no such file"])
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=chosen)
+
+    try:
+        settings = FromFile()
+    except ValidationError as error:
+        raise InvalidSettings([_fault(fault) for fault in error.errors()]) from None
+    except ValueError as error:  # TOML syntax
+        raise InvalidSettings([f"{chosen}: {error}"]) from None
+    names = [destination.name for destination in settings.destinations]
+    if len(set(names)) != len(names):
+        raise InvalidSettings(["destinations: two have one name"])
+    return settings
+
+
+def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Return the path of every key, for example ``dicom.port`` and ``destinations.host``."""
+    keys = []
+    for name, field in section.model_fields.items():
+        nested = _section_of(field.annotation)
+        keys += known_keys(nested, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+    return keys
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+    return None
+
+
+def _fault(fault: Any) -> str:
+    path = ".".join(str(part) for part in fault["loc"] if not isinstance(part, int))
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path, known_keys() + list(Settings.model_fields), n=1, cutoff=0.5)
+        return f"{path}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{path}: {fault['msg']}"

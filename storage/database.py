@@ -1,0 +1,178 @@
+"""Opening the database, its schema, and the only two ways into it: ``reading`` and ``writing``."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from storage.errors import DatabaseUnavailable, DatabaseURLUnknown, DriverMissing, SchemaUnknown
+from storage.tables import installation
+
+_BUSY_SECONDS = 30.0
+_MIGRATION_LOCK = 0x4D414D4D  # any number, the same in every process
+
+
+def open_database(url: str) -> Engine:
+    """Return an engine for ``sqlite:///FILE`` or ``postgresql://USER@HOST/NAME``.
+
+    A SQLite file is made when absent, readable by its owner only. Nothing else is written: see ``migrate``.
+
+    Raises
+    ------
+    DatabaseURLUnknown
+        When the URL names neither; a SQLite database in memory would not survive a power cut and is refused too.
+    DriverMissing
+        When the PostgreSQL driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise DatabaseURLUnknown from None  # the text may hold a password
+    match parsed.get_backend_name():
+        case "sqlite" if parsed.database not in {None, "", ":memory:"}:
+            return _open_sqlite(parsed)
+        case "postgresql":
+            return _open_postgresql(parsed)
+        case _:
+            raise DatabaseURLUnknown(parsed.render_as_string(hide_password=True))
+
+
+def _open_sqlite(url: URL) -> Engine:
+    path = Path(str(url.database)).absolute()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise DatabaseUnavailable(error) from error
+    engine = create_engine(url.set(drivername="sqlite", database=str(path)), connect_args={"timeout": _BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver must not begin transactions by itself: "begin" below says which kind.
+        connection.isolation_level = None
+        _use_write_ahead_log(connection)
+        # FULL: with NORMAL the last commits may be lost by a power cut after success was answered.
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later cannot wait for another writer; an IMMEDIATE one does.
+        reads_only = connection.get_execution_options().get("postgresql_readonly", False)
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    # SQLite does not wait for its busy timeout when two connections change the journal mode at once.
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _open_postgresql(url: URL) -> Engine:
+    try:
+        return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise DriverMissing(error.name) from error
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection whose changes are committed together at the end, or not at all.
+
+    On SQLite there is one writer at a time: do nothing slow inside.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        When the database does not answer, is locked for half a minute or has no room.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise DatabaseUnavailable(_cause(error)) from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection that only reads; on SQLite it neither waits for a writer nor holds one up.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        When the database does not answer.
+    """
+    try:
+        with engine.connect() as connection:
+            connection.execution_options(postgresql_readonly=True)
+            with connection.begin():
+                yield connection
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise DatabaseUnavailable(_cause(error)) from error
+
+
+def _cause(error: Exception) -> object:
+    # SQLAlchemy's own text holds the statement's parameters, patient names among them (rule R14).
+    return getattr(error, "orig", None) or type(error).__name__
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema up to date; when several processes do so at once, one does it and the others wait.
+
+    Raises
+    ------
+    SchemaUnknown
+        When the database was made by a newer version.
+    """
+    with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        try:
+            command.upgrade(_alembic(connection), "head")
+        except CommandError as error:
+            raise SchemaUnknown(error) from error
+
+
+def schema_is_current(engine: Engine) -> bool:
+    """Return whether the schema is the one this version works with."""
+    with reading(engine) as connection:
+        found = MigrationContext.configure(connection).get_current_heads()
+    return tuple(found) == tuple(ScriptDirectory.from_config(_alembic()).get_heads())
+
+
+def installation_id(engine: Engine) -> str:
+    """Return the random id of this installation (rule R1), 32 hexadecimal digits, made with the database."""
+    with reading(engine) as connection:
+        uid: str = connection.execute(select(installation.c.uid)).scalar_one()
+    return uid
+
+
+def _alembic(connection: Connection | None = None) -> Config:
+    attributes: dict[str, Any] = {"connection": connection}
+    config = Config(attributes=attributes)
+    folder = Path(__file__).with_name("migrations")
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    return config

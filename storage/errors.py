@@ -1,0 +1,65 @@
+"""What can go wrong in the store; a class's docstring is its message and says what to check."""
+
+
+class StorageError(Exception):
+    """The store failed."""
+
+    def __init__(self, particular: object = "") -> None:
+        message = " ".join((type(self).__doc__ or "").split())
+        super().__init__(f"{message} ({particular})" if particular != "" else message)
+
+
+class MalformedUID(StorageError):
+    """A UID must be at most 64 digits and single dots (PS3.5 9.1)."""
+
+
+class DiskLow(StorageError):
+    """The disk of the store is fuller than its watermark allows: free some space or move the store."""
+
+
+class AlreadyStored(StorageError):
+    """A file of this SOP Instance UID is in the store already."""
+
+
+class DatabaseUnavailable(StorageError):
+    """The database did not answer: check that it runs, that its disk has room and that the URL is right."""
+
+
+class DatabaseURLUnknown(StorageError):
+    """The database URL must be sqlite:///FILE or postgresql://USER@HOST/NAME."""
+
+
+class DriverMissing(StorageError):
+    """PostgreSQL needs its driver: pip install 'mammonode[postgres]'."""
+
+
+class SchemaUnknown(StorageError):
+    """The database was made by another version of Mammonode: install that version or a newer one."""
+
+
+class NoSuchExam(StorageError):
+    """No exam has this id: list them with mammonode exams."""
+
+
+class AmbiguousExam(StorageError):
+    """Several exams begin with this id: type more of its characters."""
+
+
+class ExamChanged(StorageError):
+    """An image arrived while the exam was being closed: look at the exam again."""
+
+
+class NoSuchJob(StorageError):
+    """No job has this number."""
+
+
+class CannotRetry(StorageError):
+    """Only a waiting, done or dead job of the exam's present revision can be tried again."""
+
+
+class LeaseLost(StorageError):
+    """The job was taken over by another worker or superseded: drop this result."""
+
+
+class ResultDiffers(StorageError):
+    """A result with this SOP Instance UID but other bytes was issued before (rule R1 forbids it)."""

@@ -1,0 +1,222 @@
+"""The index: patient, study, series, instance, and the copies that contradict one."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, Table, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from storage.files import InstanceReference
+from storage.tables import conflicts, exams, instances, patients, series, studies
+
+
+@dataclass(frozen=True)
+class PatientRecord:
+    """A patient, identified by Issuer of Patient ID ('' when absent) and Patient ID; values as in the header."""
+
+    issuer: str
+    patient_id: str
+    name: str = ""
+    birth_date: str = ""
+    sex: str = ""
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study; date, time and texts as in the header."""
+
+    uid: str
+    date: str = ""
+    time: str = ""
+    accession_number: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class SeriesRecord:
+    """A series."""
+
+    uid: str
+    modality: str = ""
+    number: int | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class InstanceRecord:
+    """What is known of one instance; it never changes.
+
+    Attributes
+    ----------
+    patient, study, series
+        What it belongs to. Of several instances that describe them differently the first one's text stays.
+    uid, sop_class_uid, transfer_syntax_uid
+        Identity and form; the syntax is the file's.
+    path
+        Relative to the store.
+    size
+        Bytes of the file.
+    digest
+        SHA-256, hexadecimal, of the dataset as it was received.
+    received_at
+        When, aware.
+    calling_ae, origin
+        Who sent it: AE title and network address.
+    kind, laterality, view_position, usable, opens_exam, reasons
+        What ``node.views`` says of it.
+    own
+        Whether it is one of our own results that came back (rule R8).
+    acquired_at
+        Acquisition date and time, YYYYMMDDHHMMSS.FFFFFF, or ''.
+    instance_number
+        Instance Number (0020,0013).
+    """
+
+    patient: PatientRecord
+    study: StudyRecord
+    series: SeriesRecord
+    uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: str
+    size: int
+    digest: str
+    received_at: datetime
+    calling_ae: str
+    origin: str
+    kind: str
+    laterality: str | None = None
+    view_position: str | None = None
+    usable: bool = False
+    opens_exam: bool = False
+    own: bool = False
+    acquired_at: str = ""
+    instance_number: int | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> InstanceReference:
+        """Its three UIDs."""
+        return InstanceReference(self.study.uid, self.series.uid, self.uid)
+
+
+@dataclass(frozen=True)
+class ConflictRecord:
+    """A different instance that came under the UID of an indexed one (rule R6).
+
+    Attributes
+    ----------
+    instance_uid
+        The UID they share.
+    path
+        Of the later copy, relative to the store.
+    received_at, calling_ae, digest
+        As in ``InstanceRecord``, of the later copy.
+    identity_changed
+        Whether the patient's or study's identity differs.
+    differences
+        Keywords of the attributes that differ.
+    """
+
+    instance_uid: str
+    path: str
+    received_at: datetime
+    calling_ae: str
+    digest: str
+    identity_changed: bool
+    differences: tuple[str, ...]
+
+
+def add_instance(connection: Connection, record: InstanceRecord) -> bool:
+    """Index an instance with its patient, study and series; return False when its UID is indexed already.
+
+    After True nobody else can index this UID until the transaction ends; a concurrent attempt waits for that.
+    """
+    patient = patient_key(connection, record.patient)
+    if patient is None:
+        insert_new(connection, patients, asdict(record.patient))
+        patient = patient_key(connection, record.patient)
+    insert_new(connection, studies, {**asdict(record.study), "patient_id": patient})
+    insert_new(connection, series, {**asdict(record.series), "study_uid": record.study.uid})
+    row = {name: getattr(record, name) for name in _INSTANCE_COLUMNS}
+    row |= {"patient_id": patient, "study_uid": record.study.uid, "series_uid": record.series.uid}
+    return insert_new(connection, instances, row | {"reasons": list(record.reasons)})
+
+
+def find_instance(connection: Connection, uid: str) -> InstanceRecord | None:
+    """Return what is known of an instance, or None."""
+    row = connection.execute(_instances().where(instances.c.uid == uid)).mappings().one_or_none()
+    return None if row is None else _instance(row)
+
+
+def instances_of_exam(connection: Connection, exam_id: int) -> list[InstanceRecord]:
+    """Return all instances under an exam's patient and study (rule R5), in order of arrival."""
+    key = (exams.c.patient_id == instances.c.patient_id) & (exams.c.study_uid == instances.c.study_uid)
+    query = _instances().join(exams, key).where(exams.c.id == exam_id)
+    query = query.order_by(instances.c.received_at, instances.c.uid)
+    return [_instance(row) for row in connection.execute(query).mappings()]
+
+
+def add_conflict(connection: Connection, record: ConflictRecord) -> None:
+    """Note a copy that was set aside."""
+    connection.execute(insert(conflicts).values({**asdict(record), "differences": list(record.differences)}))
+
+
+def conflicts_of_instance(connection: Connection, uid: str) -> list[ConflictRecord]:
+    """Return the copies that were set aside, in order of arrival."""
+    columns = [conflicts.c[field.name] for field in fields(ConflictRecord)]
+    query = select(*columns).where(conflicts.c.instance_uid == uid).order_by(conflicts.c.id)
+    rows = connection.execute(query).mappings()
+    return [ConflictRecord(**{**row, "differences": tuple(row["differences"])}) for row in rows]
+
+
+def patient_key(connection: Connection, patient: PatientRecord) -> int | None:
+    """Return the primary key of a patient, or None."""
+    query = select(patients.c.id).where(
+        patients.c.issuer == patient.issuer, patients.c.patient_id == patient.patient_id
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
+def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row unless its key exists, and return whether it was inserted.
+
+    Waits for a transaction that is inserting the same key.
+    """
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return connection.execute(dialect.insert(table).values(row).on_conflict_do_nothing()).rowcount == 1
+
+
+_INSTANCE_COLUMNS = tuple(
+    column.name for column in instances.c if column.name not in {"patient_id", "study_uid", "series_uid", "reasons"}
+)
+_NESTED: Mapping[str, tuple[type, Table]] = {
+    "patient": (PatientRecord, patients),
+    "study": (StudyRecord, studies),
+    "series": (SeriesRecord, series),
+}
+
+
+def _instances() -> Select[Any]:
+    nested = [
+        table.c[field.name].label(f"{prefix}__{field.name}")
+        for prefix, (kind, table) in _NESTED.items()
+        for field in fields(kind)
+    ]
+    own = [instances.c[name] for name in (*_INSTANCE_COLUMNS, "reasons")]
+    return select(*own, *nested).select_from(
+        instances.join(patients, patients.c.id == instances.c.patient_id)
+        .join(studies, studies.c.uid == instances.c.study_uid)
+        .join(series, series.c.uid == instances.c.series_uid)
+    )
+
+
+def _instance(row: RowMapping) -> InstanceRecord:
+    nested = {
+        prefix: kind(**{field.name: row[f"{prefix}__{field.name}"] for field in fields(kind)})
+        for prefix, (kind, _) in _NESTED.items()
+    }
+    own = {name: row[name] for name in _INSTANCE_COLUMNS}
+    return InstanceRecord(**nested, **own, reasons=tuple(row["reasons"]))

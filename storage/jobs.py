@@ -1,0 +1,328 @@
+"""The job table as a queue: claim with a lease, renew, finish or fail; alike on SQLite and PostgreSQL.
+
+Times come from the callers, so the clocks of all hosts must agree to within a small part of the lease.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, RowMapping, Select, func, select, update
+
+from config.policy import RetryPolicy
+from storage.database import reading, writing
+from storage.errors import CannotRetry, LeaseLost, NoSuchJob
+from storage.outbox import enqueue
+from storage.results import ResultRecord, add_results
+from storage.states import ExamState, JobState, Plan
+from storage.tables import exams, jobs
+
+LAST_RESORTS = 3
+"""How often a job whose attempts are used up is handed out to be answered "failed"."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One reading of one exam revision by one model.
+
+    Attributes
+    ----------
+    id
+        Primary key.
+    exam_id, exam_uid, revision
+        What is read.
+    model_digest
+        Which model is to read.
+    state
+        Where it stands.
+    plan, reasons
+        What is to be done, and why.
+    attempts
+        How often it was claimed.
+    last_resorts
+        How often of these only to be answered "failed".
+    not_before
+        When it may be claimed.
+    lease_owner, lease_until
+        Who works on it, and until when nobody else may.
+    created_at
+        When the exam was closed; dates and times inside the results come from here (rule R1).
+    started_at, finished_at
+        When it was first claimed, and ended.
+    error
+        Of the last failed attempt.
+    answer
+        Status of the answer.
+    timings
+        Seconds by stage.
+    """
+
+    id: int
+    exam_id: int
+    exam_uid: str
+    revision: int
+    model_digest: str
+    state: JobState
+    plan: Plan
+    reasons: tuple[str, ...]
+    attempts: int
+    last_resorts: int
+    not_before: datetime
+    lease_owner: str | None
+    lease_until: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str | None
+    answer: str | None
+    timings: Mapping[str, float] | None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether its attempts are used up: answer "failed", and read nothing."""
+        return self.last_resorts > 0
+
+    def log_context(self) -> dict[str, object]:
+        """Return the fields of a log line about it."""
+        return {"job": self.id, "exam": self.exam_uid, "revision": self.revision, "attempt": self.attempts}
+
+
+class JobQueue:
+    """The jobs of all workers.
+
+    Parameters
+    ----------
+    engine
+        The database.
+    policy
+        When a failed attempt is made again; once it gives up, the job is handed out up to ``LAST_RESORTS`` times more
+        with ``Job.exhausted`` set, because every exam gets an answer.
+    lease
+        How long a claim holds without being renewed. A worker renews it well before, and what it has claimed is taken
+        over by another when it dies.
+    """
+
+    def __init__(self, engine: Engine, policy: RetryPolicy, lease: timedelta) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._lease = lease
+
+    def claim(self, owner: str, now: datetime) -> Job | None:
+        """Lease the job that has waited longest and return it, or None when none is due.
+
+        A job whose worker let its lease end counts as due.
+        """
+        while (job := self._take(owner, now)) is not None:
+            if job.last_resorts <= LAST_RESORTS:
+                return job
+            self._bury(job, owner, job.error or "every worker that took it died", now)
+        return None
+
+    def renew(self, job: Job, owner: str, now: datetime) -> bool:
+        """Extend the lease; False when it is lost, and the work in vain."""
+        with writing(self._engine) as connection:
+            statement = update(jobs).where(_held_by(owner, job)).values(lease_until=now + self._lease)
+            return connection.execute(statement).rowcount == 1
+
+    def finish(
+        self,
+        job: Job,
+        owner: str,
+        *,
+        answer: str,
+        results: Sequence[ResultRecord],
+        destinations: Mapping[str, Sequence[str]],
+        timings: Mapping[str, float],
+        now: datetime,
+        error: str | None = None,
+    ) -> None:
+        """Hand the results over to the outbox and end the job, in one transaction.
+
+        Parameters
+        ----------
+        answer
+            Status of the answer; becomes the exam's, unless the exam has gone on to its next revision.
+        results
+            On the disk already; those issued before stay as they are (rule R10).
+        destinations
+            SOP Instance UID of a result → names of the destinations that get it.
+        timings
+            Seconds by stage.
+        error
+            Why nothing could be read, when the answer says "failed": the job is dead then and the exam failed.
+
+        Raises
+        ------
+        LeaseLost
+            When another worker has the job, or it has ended; nothing is changed.
+        ResultDiffers
+            When a result was issued before with other bytes; nothing is changed.
+        """
+        with writing(self._engine) as connection:
+            exam = self._lock(connection, job, owner)
+            add_results(connection, job.id, results, now)
+            pairs = [(record.uid, name) for record in results for name in destinations.get(record.uid, ())]
+            enqueue(connection, pairs, now)
+            state = JobState.DONE if error is None else JobState.DEAD
+            _end(connection, job, state, now, answer=answer, error=error, timings=dict(timings))
+            if exam.revision == job.revision:
+                outcome = ExamState.ANSWERED if error is None else ExamState.FAILED
+                _set_exam(connection, job, state=outcome, status=answer)
+
+    def fail(self, job: Job, owner: str, error: str, now: datetime) -> JobState:
+        """Note a failed attempt and return the job's new state: queued for a later one, or dead.
+
+        Raises
+        ------
+        LeaseLost
+            When another worker has the job, or it has ended.
+        """
+        if job.last_resorts >= LAST_RESORTS:
+            self._bury(job, owner, error, now)
+            return JobState.DEAD
+        delay = self._policy.delay(job.attempts, now - (job.started_at or now))
+        if delay is None:
+            delay = self._policy.first if job.exhausted else timedelta(0)
+        with writing(self._engine) as connection:
+            self._lock(connection, job, owner)
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job.id)
+                .values(state=JobState.QUEUED, not_before=now + delay, error=error, lease_owner=None, lease_until=None)
+            )
+        return JobState.QUEUED
+
+    def retry(self, job_id: int, now: datetime) -> None:
+        """Queue a job again, as if it had never been tried.
+
+        Raises
+        ------
+        NoSuchJob
+            When there is none.
+        CannotRetry
+            When it runs, or belongs to an older revision of its exam.
+        """
+        with writing(self._engine) as connection:
+            found = select(jobs.c.exam_id).where(jobs.c.id == job_id)
+            exam_id = connection.execute(found).scalar_one_or_none()
+            if exam_id is None:
+                raise NoSuchJob(job_id)
+            exam = connection.execute(select(exams).where(exams.c.id == exam_id).with_for_update()).one()
+            job = _job(connection.execute(_jobs().where(jobs.c.id == job_id).with_for_update(of=jobs)).mappings().one())
+            idle = job.state in {JobState.QUEUED, JobState.DONE, JobState.DEAD}
+            if not idle or exam.revision != job.revision:
+                raise CannotRetry(f"{job.state}, revision {job.revision} of {exam.revision}")
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id)
+                .values(
+                    state=JobState.QUEUED,
+                    attempts=0,
+                    last_resorts=0,
+                    not_before=now,
+                    started_at=None,
+                    finished_at=None,
+                    error=None,
+                    answer=None,
+                    timings=None,
+                )
+            )
+            _set_exam(connection, job, state=ExamState.QUEUED, status=None)
+
+    def list_jobs(self, limit: int, *, exam_id: int | None = None, state: JobState | None = None) -> list[Job]:
+        """Return jobs, newest first."""
+        query = _jobs().order_by(jobs.c.id.desc()).limit(limit)
+        if exam_id is not None:
+            query = query.where(jobs.c.exam_id == exam_id)
+        if state is not None:
+            query = query.where(jobs.c.state == state)
+        with reading(self._engine) as connection:
+            return [_job(row) for row in connection.execute(query).mappings()]
+
+    def counts(self) -> dict[JobState, int]:
+        """Return the number of jobs in every state."""
+        query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        with reading(self._engine) as connection:
+            found = {row[0]: row[1] for row in connection.execute(query)}
+        return {state: found.get(state, 0) for state in JobState}
+
+    def _take(self, owner: str, now: datetime) -> Job | None:
+        waits = (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= now)
+        abandoned = (jobs.c.state == JobState.RUNNING) & (jobs.c.lease_until <= now)
+        first = (
+            select(jobs.c.id)
+            .where(waits | abandoned)
+            .order_by(jobs.c.not_before, jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)  # PostgreSQL; on SQLite there is one writer at a time
+            .scalar_subquery()
+        )
+        statement = (
+            update(jobs)
+            .where(jobs.c.id == first)
+            .values(
+                state=JobState.RUNNING,
+                attempts=jobs.c.attempts + 1,
+                lease_owner=owner,
+                lease_until=now + self._lease,
+                started_at=func.coalesce(jobs.c.started_at, now),
+            )
+            .returning(jobs.c.id)
+        )
+        with writing(self._engine) as connection:
+            number = connection.execute(statement).scalar_one_or_none()
+            if number is None:
+                return None
+            job = _job(connection.execute(_jobs().where(jobs.c.id == number)).mappings().one())
+            if not self._gave_up(job, now):
+                return job
+            job = replace(job, last_resorts=job.last_resorts + 1)
+            connection.execute(update(jobs).where(jobs.c.id == job.id).values(last_resorts=job.last_resorts))
+            return job
+
+    def _gave_up(self, job: Job, now: datetime) -> bool:
+        tried = job.attempts - 1
+        return tried > 0 and self._policy.delay(tried, now - (job.started_at or now)) is None
+
+    def _bury(self, job: Job, owner: str, error: str, now: datetime) -> None:
+        with writing(self._engine) as connection:
+            exam = self._lock(connection, job, owner)
+            _end(connection, job, JobState.DEAD, now, error=error)
+            if exam.revision == job.revision:
+                _set_exam(connection, job, state=ExamState.FAILED)
+
+    def _lock(self, connection: Connection, job: Job, owner: str) -> Row[Any]:
+        # Exam before job, as in storage.exams.close: whoever needs both rows takes them in this order.
+        exam = connection.execute(select(exams).where(exams.c.id == job.exam_id).with_for_update()).one()
+        held = select(jobs.c.id).where(_held_by(owner, job)).with_for_update()
+        if connection.execute(held).one_or_none() is None:
+            raise LeaseLost(f"job {job.id}")
+        return exam
+
+
+def _held_by(owner: str, job: Job) -> Any:
+    # The attempt makes the lease this one, should one owner have claimed the job twice.
+    return (
+        (jobs.c.id == job.id)
+        & (jobs.c.state == JobState.RUNNING)
+        & (jobs.c.lease_owner == owner)
+        & (jobs.c.attempts == job.attempts)
+    )
+
+
+def _end(connection: Connection, job: Job, state: JobState, now: datetime, **values: object) -> None:
+    values |= {"state": state, "finished_at": now, "lease_owner": None, "lease_until": None}
+    connection.execute(update(jobs).where(jobs.c.id == job.id).values(values))
+
+
+def _set_exam(connection: Connection, job: Job, **values: object) -> None:
+    connection.execute(update(exams).where(exams.c.id == job.exam_id).values(values))
+
+
+def _jobs() -> Select[Any]:
+    return select(jobs, exams.c.uid.label("exam_uid")).join(exams, exams.c.id == jobs.c.exam_id)
+
+
+def _job(row: RowMapping) -> Job:
+    return Job(**{**row, "reasons": tuple(row.reasons)})

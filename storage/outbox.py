@@ -1,0 +1,212 @@
+"""The outbox: which result still has to reach which destination."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, RowMapping, Select, func, select, update
+from sqlalchemy.engine import Connection
+
+from config.policy import RetryPolicy
+from storage.database import reading, writing
+from storage.index import insert_new
+from storage.states import DeliveryState
+from storage.tables import deliveries, exams, jobs, results
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One result on its way to one destination.
+
+    Attributes
+    ----------
+    id
+        Primary key.
+    result_uid, sop_class_uid, kind, path, size
+        The result; the path is relative to the store.
+    exam_id, exam_uid, revision
+        What it answers.
+    destination
+        The destination's name.
+    state
+        Where the delivery stands.
+    attempts
+        How often it was tried.
+    created_at, not_before
+        Since when it waits, and when it may be tried.
+    first_attempt_at, last_attempt_at, finished_at
+        When it was first and last tried, and ended.
+    status_code, message
+        What the destination said last: DIMSE status, and words.
+    """
+
+    id: int
+    result_uid: str
+    sop_class_uid: str
+    kind: str
+    path: str
+    size: int
+    exam_id: int
+    exam_uid: str
+    revision: int
+    destination: str
+    state: DeliveryState
+    attempts: int
+    created_at: datetime
+    not_before: datetime
+    first_attempt_at: datetime | None
+    last_attempt_at: datetime | None
+    finished_at: datetime | None
+    status_code: int | None
+    message: str | None
+
+    def log_context(self) -> dict[str, object]:
+        """Return the fields of a log line about it."""
+        return {
+            "delivery": self.id,
+            "destination": self.destination,
+            "exam": self.exam_uid,
+            "revision": self.revision,
+            "result": self.result_uid,
+        }
+
+
+class Outbox:
+    """The deliveries of all lanes; one lane at a time works for one destination.
+
+    Parameters
+    ----------
+    engine
+        The database.
+    policy
+        When a failed attempt is made again, and when it is given up.
+    """
+
+    def __init__(self, engine: Engine, policy: RetryPolicy) -> None:
+        self._engine = engine
+        self._policy = policy
+
+    def due(self, destination: str, now: datetime, limit: int) -> list[Delivery]:
+        """Return what may be sent to a destination now, oldest first; nothing of an exam that is held."""
+        query = _deliveries().where(
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.WAITING,
+            deliveries.c.not_before <= now,
+            exams.c.held.is_(False),
+        )
+        return self._list(query.limit(limit))
+
+    def sent(self, delivery: Delivery, status_code: int, now: datetime, message: str | None = None) -> None:
+        """Note that the destination accepted it, perhaps with a warning status."""
+        self._attempted(delivery, now, DeliveryState.SENT, status_code=status_code, message=message)
+
+    def refused(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> None:
+        """Note that the destination refused it for good (rule R9)."""
+        self._attempted(delivery, now, DeliveryState.REFUSED, status_code=status_code, message=message)
+
+    def again(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> DeliveryState:
+        """Note a failed attempt and return the new state: waiting for the next, or expired when the policy gives up."""
+        age = now - (delivery.first_attempt_at or now)
+        delay = self._policy.delay(delivery.attempts + 1, age)
+        state = DeliveryState.EXPIRED if delay is None else DeliveryState.WAITING
+        self._attempted(delivery, now, state, delay=delay, status_code=status_code, message=message)
+        return state
+
+    def resend(self, exam_id: int, now: datetime, destination: str | None = None) -> int:
+        """Send all results of an exam's revisions again, to one destination or to all that had them.
+
+        Returns
+        -------
+        int
+            The number of deliveries that now wait.
+        """
+        of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
+        statement = update(deliveries).where(deliveries.c.result_uid.in_(of_exam))
+        if destination is not None:
+            statement = statement.where(deliveries.c.destination == destination)
+        fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
+        fresh |= dict.fromkeys(("first_attempt_at", "last_attempt_at", "finished_at", "status_code", "message"))
+        with writing(self._engine) as connection:
+            return connection.execute(statement.values(fresh)).rowcount
+
+    def of_exam(self, exam_id: int) -> list[Delivery]:
+        """Return all deliveries of an exam, oldest first."""
+        return self._list(_deliveries().where(exams.c.id == exam_id))
+
+    def counts(self) -> dict[str, dict[DeliveryState, int]]:
+        """Return the number of deliveries by destination and state."""
+        query = select(deliveries.c.destination, deliveries.c.state, func.count()).group_by(
+            deliveries.c.destination, deliveries.c.state
+        )
+        found: dict[str, dict[DeliveryState, int]] = {}
+        with reading(self._engine) as connection:
+            for destination, state, number in connection.execute(query):
+                found.setdefault(destination, dict.fromkeys(DeliveryState, 0))[state] = number
+        return found
+
+    def _attempted(
+        self,
+        delivery: Delivery,
+        now: datetime,
+        state: DeliveryState,
+        *,
+        status_code: int | None,
+        message: str | None,
+        delay: timedelta | None = None,
+    ) -> None:
+        still_waits = (deliveries.c.id == delivery.id) & (deliveries.c.state == DeliveryState.WAITING)
+        values: dict[str, Any] = {
+            "state": state,
+            "attempts": deliveries.c.attempts + 1,
+            "first_attempt_at": func.coalesce(deliveries.c.first_attempt_at, now),
+            "last_attempt_at": now,
+            "status_code": status_code,
+            "message": message,
+        }
+        if state is DeliveryState.WAITING:
+            values["not_before"] = now + (delay or timedelta(0))
+        else:
+            values["finished_at"] = now
+        with writing(self._engine) as connection:
+            connection.execute(update(deliveries).where(still_waits).values(values))
+
+    def _list(self, query: Select[Any]) -> list[Delivery]:
+        with reading(self._engine) as connection:
+            return [_delivery(row) for row in connection.execute(query.order_by(deliveries.c.id)).mappings()]
+
+
+def enqueue(connection: Connection, pairs: Sequence[tuple[str, str]], now: datetime) -> None:
+    """Put (SOP Instance UID of a result, destination) pairs into the outbox; those already there stay as they are."""
+    for result_uid, destination in pairs:
+        row = {
+            "result_uid": result_uid,
+            "destination": destination,
+            "state": DeliveryState.WAITING,
+            "attempts": 0,
+            "created_at": now,
+            "not_before": now,
+        }
+        insert_new(connection, deliveries, row)
+
+
+def _deliveries() -> Select[Any]:
+    return (
+        select(
+            deliveries,
+            results.c.sop_class_uid,
+            results.c.kind,
+            results.c.path,
+            results.c.size,
+            exams.c.id.label("exam_id"),
+            exams.c.uid.label("exam_uid"),
+            jobs.c.revision,
+        )
+        .join(results, results.c.uid == deliveries.c.result_uid)
+        .join(jobs, jobs.c.id == results.c.job_id)
+        .join(exams, exams.c.id == jobs.c.exam_id)
+    )
+
+
+def _delivery(row: RowMapping) -> Delivery:
+    return Delivery(**row)

@@ -1,0 +1,53 @@
+"""The states of exams, jobs and deliveries, one sentence each."""
+
+from enum import StrEnum
+
+
+class ExamState(StrEnum):
+    """Where an exam's present revision stands."""
+
+    #: Images of this revision are still awaited.
+    COLLECTING = "collecting"
+    #: The images are chosen and a job waits or runs.
+    QUEUED = "queued"
+    #: The result objects of this revision are in the outbox.
+    ANSWERED = "answered"
+    #: No reading succeeded; the answer, where there is one, says "failed".
+    FAILED = "failed"
+
+
+class Plan(StrEnum):
+    """What a job is to do."""
+
+    #: Read the chosen images.
+    READ = "read"
+    #: Read nothing, and answer "not analysed" with the reasons.
+    NOT_ANALYSED = "not_analysed"
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    #: Waits for a worker, perhaps until a time after a failure.
+    QUEUED = "queued"
+    #: A worker has leased it; when the lease ends unrenewed, another may take it.
+    RUNNING = "running"
+    #: Its results are in the outbox.
+    DONE = "done"
+    #: Given up, with the error; an answer "failed" is in the outbox unless even that failed.
+    DEAD = "dead"
+    #: A newer revision of the exam was queued before this one was finished.
+    SUPERSEDED = "superseded"
+
+
+class DeliveryState(StrEnum):
+    """Where the delivery of one result to one destination stands."""
+
+    #: Waits to be sent, perhaps until a time after a failure.
+    WAITING = "waiting"
+    #: The destination accepted it, perhaps with a warning status.
+    SENT = "sent"
+    #: The destination refused it for good (rule R9).
+    REFUSED = "refused"
+    #: The retry policy gave up.
+    EXPIRED = "expired"

@@ -1,0 +1,257 @@
+"""The tables, alike on SQLite and PostgreSQL; ``migrations`` makes them."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+from storage.states import DeliveryState, ExamState, JobState, Plan
+
+UID = String(64)
+"""A UID has at most 64 characters (PS3.5 9.1)."""
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware time, in UTC on the way in and out; SQLite has no time zones, so there it is kept without."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn to UTC and refuse a naive time."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive time {value}")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware time in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class HeaderText(TypeDecorator[str]):
+    """Text from a DICOM header, without what a database cannot keep: NUL (PostgreSQL) and lone surrogates (both)."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  (the interface)
+        """Drop NUL and replace lone surrogates."""
+        return None if value is None else value.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def _states(states: type[StrEnum]) -> Enum:
+    return Enum(states, native_enum=False, length=16, values_callable=lambda kind: [state.value for state in kind])
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uid", String(32), nullable=False),
+)
+
+patients = Table(
+    "patients",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("issuer", HeaderText, nullable=False),
+    Column("patient_id", HeaderText, nullable=False),
+    Column("name", HeaderText, nullable=False),
+    Column("birth_date", HeaderText, nullable=False),
+    Column("sex", HeaderText, nullable=False),
+    UniqueConstraint("issuer", "patient_id"),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("uid", UID, primary_key=True),
+    Column("patient_id", ForeignKey("patients.id"), nullable=False, index=True),
+    Column("date", HeaderText, nullable=False),
+    Column("time", HeaderText, nullable=False),
+    Column("accession_number", HeaderText, nullable=False),
+    Column("description", HeaderText, nullable=False),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("uid", UID, primary_key=True),
+    Column("study_uid", ForeignKey("studies.uid"), nullable=False, index=True),
+    Column("modality", HeaderText, nullable=False),
+    Column("number", Integer),
+    Column("description", HeaderText, nullable=False),
+)
+
+# An instance has its own patient and study beside its series, because senders do use one Study or Series UID twice:
+# the exam key (rule R5) is what the instance itself says.
+instances = Table(
+    "instances",
+    metadata,
+    Column("uid", UID, primary_key=True),
+    Column("patient_id", ForeignKey("patients.id"), nullable=False),
+    Column("study_uid", ForeignKey("studies.uid"), nullable=False),
+    Column("series_uid", ForeignKey("series.uid"), nullable=False, index=True),
+    Column("sop_class_uid", UID, nullable=False),
+    Column("transfer_syntax_uid", UID, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("received_at", Moment, nullable=False),
+    Column("calling_ae", HeaderText, nullable=False),
+    Column("origin", HeaderText, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("laterality", HeaderText),
+    Column("view_position", HeaderText),
+    Column("usable", Boolean, nullable=False),
+    Column("opens_exam", Boolean, nullable=False),
+    Column("own", Boolean, nullable=False),
+    Column("acquired_at", HeaderText, nullable=False),
+    Column("instance_number", Integer),
+    Column("reasons", JSON, nullable=False),
+    Index(None, "patient_id", "study_uid"),
+    Index(None, "study_uid"),
+)
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("instance_uid", ForeignKey("instances.uid"), nullable=False, index=True),
+    Column("path", Text, nullable=False),
+    Column("received_at", Moment, nullable=False),
+    Column("calling_ae", HeaderText, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("identity_changed", Boolean, nullable=False),
+    Column("differences", JSON, nullable=False),
+)
+
+exams = Table(
+    "exams",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uid", String(16), nullable=False, unique=True),
+    Column("patient_id", ForeignKey("patients.id"), nullable=False),
+    Column("study_uid", ForeignKey("studies.uid"), nullable=False, index=True),
+    Column("state", _states(ExamState), nullable=False, index=True),
+    Column("revision", Integer, nullable=False),
+    Column("arrivals", Integer, nullable=False),
+    Column("opened_at", Moment, nullable=False),
+    Column("last_image_at", Moment, nullable=False, index=True),
+    Column("due_at", Moment),
+    Column("status", String(32)),
+    Column("reasons", JSON, nullable=False),
+    Column("held", Boolean, nullable=False),
+    UniqueConstraint("patient_id", "study_uid"),
+)
+
+exam_images = Table(
+    "exam_images",
+    metadata,
+    Column("exam_id", ForeignKey("exams.id"), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("instance_uid", ForeignKey("instances.uid"), primary_key=True),
+    Column("view", String(16)),
+    Column("chosen", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("exam_id", ForeignKey("exams.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("model_digest", String(64), nullable=False),
+    Column("state", _states(JobState), nullable=False),
+    Column("plan", _states(Plan), nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_resorts", Integer, nullable=False),
+    Column("not_before", Moment, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("error", HeaderText),
+    Column("answer", String(32)),
+    Column("timings", JSON),
+    UniqueConstraint("exam_id", "revision", "model_digest"),
+    # Workers ask every fraction of a second; done jobs only grow in number.
+    Index(
+        "ix_jobs_claimable",
+        "not_before",
+        "id",
+        sqlite_where=text("state IN ('queued', 'running')"),
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("uid", UID, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("sop_class_uid", UID, nullable=False),
+    Column("series_uid", UID, nullable=False),
+    Column("study_uid", UID, nullable=False),
+    Column("image_uid", UID),
+    Column("path", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("result_uid", UID, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("state", _states(DeliveryState), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("not_before", Moment, nullable=False),
+    Column("first_attempt_at", Moment),
+    Column("last_attempt_at", Moment),
+    Column("finished_at", Moment),
+    Column("status_code", Integer),
+    Column("message", HeaderText),
+    ForeignKeyConstraint(["result_uid"], ["results.uid"]),
+    UniqueConstraint("result_uid", "destination"),
+    Index(None, "destination", "state", "not_before"),
+)

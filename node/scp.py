@@ -8,7 +8,6 @@ import json
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -26,7 +25,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from config.settings import Dicom
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.intake import Announced, Receipt
+from node.intake import Announced, Intake
 from node.records import Origin
 from node.sop_classes import TRANSFER_SYNTAXES
 from node.status import SUCCESS, receiving_status
@@ -43,9 +42,6 @@ MAXIMUM_PDU_SIZE = 131072
 ERROR_COMMENT_LENGTH = 64
 """Of a Long String (PS3.5 6.2)."""
 
-Receive = Callable[[Path, Announced | None, Origin], Receipt]
-"""``Intake.receive``."""
-
 
 class StorageSCP:
     """Receives C-STORE, and answers C-ECHO, until it is stopped.
@@ -57,15 +53,15 @@ class StorageSCP:
     ----------
     settings
         Who may call, and how long anything may take.
-    receive
-        ``Intake.receive``.
+    intake
+        Takes what is received.
     incoming
         The store's folder for what is being received.
     """
 
-    def __init__(self, settings: Dicom, receive: Receive, incoming: Path) -> None:
+    def __init__(self, settings: Dicom, intake: Intake, incoming: Path) -> None:
         self._settings = settings
-        self._receive = receive
+        self._intake = intake
         self._incoming = incoming
         self._former_folder: str | None = None
         self._server: ThreadedAssociationServer | None = None
@@ -202,7 +198,7 @@ class StorageSCP:
         announced = Announced(str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
         answer = Dataset()
         try:
-            self._receive(event.dataset_path, announced, self._origin(event.assoc))
+            self._intake.receive(event.dataset_path, announced, self._origin(event.assoc))
         except Exception as error:  # noqa: BLE001 - the peer must get a status, whatever happens
             answer.Status = receiving_status(error)
             answer.ErrorComment = " ".join((type(error).__doc__ or "").split())[:ERROR_COMMENT_LENGTH]

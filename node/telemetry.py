@@ -7,10 +7,16 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+ROOMS = ("node", "ai", "storage", "config")
+"""Loggers of our own packages; those of libraries speak from ``warning`` on."""
+
 LogFormat = Literal["auto", "json", "text"]
 
 
-def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+def configure(log_format: ROOMS = ("node", "ai", "storage", "config")
+"""Loggers of our own packages; those of libraries speak from ``warning`` on."""
+
+LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
     """Send our events, and the warnings of the libraries, to one stream in one form.
 
     Parameters
@@ -27,6 +33,7 @@ def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextI
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[Any] = (
@@ -38,13 +45,14 @@ def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextI
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
-            foreign_pre_chain=[*common, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=common,
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("mammonode").setLevel(level.upper())
+    for room in ROOMS:
+        logging.getLogger(room).setLevel(level.upper())
     # What these say of an association, our own events say with its destination.
     for silent in ("pynetdicom.acse", "pynetdicom.transport"):
         logging.getLogger(silent).setLevel(logging.CRITICAL)
@@ -65,5 +73,5 @@ def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextI
 
 def logger(part: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of a part of the node, for example ``intake``."""
-    bound: structlog.stdlib.BoundLogger = structlog.get_logger(f"mammonode.{part}", part=part)
+    bound: structlog.stdlib.BoundLogger = structlog.get_logger(f"node.{part}")
     return bound

@@ -13,10 +13,7 @@ ROOMS = ("node", "ai", "storage", "config")
 LogFormat = Literal["auto", "json", "text"]
 
 
-def configure(log_format: ROOMS = ("node", "ai", "storage", "config")
-"""Loggers of our own packages; those of libraries speak from ``warning`` on."""
-
-LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
     """Send our events, and the warnings of the libraries, to one stream in one form.
 
     Parameters

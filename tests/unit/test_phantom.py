@@ -153,8 +153,8 @@ def test_variants_stay_valid_and_show_the_inverted_values(
     image = variant(an_exam.images[0])
     assert np.array_equal(image.pixel_array, 4095 - an_exam.images[0].pixel_array)
     image.save_as(tmp_path / "variant.dcm", enforce_file_format=True)
-    command = [require_program("dciodvfy"), "-new", tmp_path / "variant.dcm"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    dciodvfy = require_program("dciodvfy")
+    checked = subprocess.run([dciodvfy, "-new", tmp_path / "variant.dcm"], capture_output=True, text=True, check=False)
     assert "Error" not in checked.stdout + checked.stderr
 
 

@@ -194,7 +194,10 @@ def prepare(image: ViewImage, canvas: tuple[int, int]) -> PreparedView:
     NoBreast
         When there is no breast.
     """
-    mask = breast_mask(image.pixels)
+    try:
+        mask = breast_mask(image.pixels)
+    except NoBreast:
+        raise NoBreast(image.uid) from None
     geometry = breast_geometry(image, mask, canvas)
     small = cv2.resize(image.pixels, mask.shape[::-1], interpolation=cv2.INTER_AREA)
     low, high = np.percentile(small[mask], (1, 99.5))

@@ -16,6 +16,10 @@ class UndecodablePixels(AIError):
 class NoBreast(AIError):
     """No breast can be told from the background; check that the image is a mammogram."""
 
+    def __init__(self, image_uid: str = "") -> None:
+        super().__init__()
+        self.image_uid = image_uid
+
 
 class UnreadableFile(AIError):
     """The file is no DICOM, JPEG or PNG image."""

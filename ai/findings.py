@@ -103,9 +103,9 @@ class ImageFindings:
     masses
         Masses at or above the model's threshold, by falling suspicion.
     score
-        0 to 100, suspicion of the whole image (rule R4).
+        0 to 100, suspicion of the image (rule R4), never below that of its most suspicious mass.
     malignancy
-        0 to 1, the same before rounding; None when the reader does not classify.
+        0 to 1, how malignant the image as a whole looks; None when the reader does not classify.
     warnings
         What the gate noticed, in words.
     """

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
@@ -62,6 +63,13 @@ class Receipt:
 def utc_now() -> datetime:
     """Return the present time, aware."""
     return datetime.now(UTC)
+
+
+class Receiver(Protocol):
+    """What a door hands received files to."""
+
+    def receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
+        """Take a received file, which is gone afterwards, and say what became of it."""
 
 
 class Intake:

@@ -25,7 +25,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from config.settings import Dicom
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.intake import Announced, Intake
+from node.intake import Announced, Receiver
 from node.records import Origin
 from node.sop_classes import TRANSFER_SYNTAXES
 from node.status import SUCCESS, receiving_status
@@ -59,7 +59,7 @@ class StorageSCP:
         The store's folder for what is being received.
     """
 
-    def __init__(self, settings: Dicom, intake: Intake, incoming: Path) -> None:
+    def __init__(self, settings: Dicom, intake: Receiver, incoming: Path) -> None:
         self._settings = settings
         self._intake = intake
         self._incoming = incoming
@@ -214,6 +214,7 @@ class StorageSCP:
         unfinished = evt.Event(event.assoc, evt.EVT_C_STORE, {"request": message.message_to_primitive()})
         with suppress(AttributeError):
             unfinished.dataset_path.unlink(missing_ok=True)
+        event.assoc.dimse.message = None  # and with it the open file, whose blocks were not free before
         log.warning(
             "association cut in the middle of an instance",
             association=self._id(event.assoc),

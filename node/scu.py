@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import Self
 
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
@@ -33,10 +35,24 @@ class EchoResult:
 
 @dataclass(frozen=True)
 class Item:
-    """A file to be sent, and its SOP class."""
+    """A file to be sent, its SOP class, and its transfer syntax when it is compressed."""
 
     path: Path
     sop_class_uid: str
+    compressed_as: str | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Return the item for a DICOM file, from its File Meta Information."""
+        meta = read_file_meta_info(path)
+        syntax = UID(meta.TransferSyntaxUID)
+        return cls(path, str(meta.MediaStorageSOPClassUID), str(syntax) if syntax.is_encapsulated else None)
+
+    @property
+    def contexts(self) -> list[tuple[str, str]]:
+        """Abstract and transfer syntax of every context that can carry it; what is compressed is sent as it is."""
+        syntaxes = (self.compressed_as,) if self.compressed_as else (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+        return [(self.sop_class_uid, str(syntax)) for syntax in syntaxes]
 
 
 @dataclass(frozen=True)
@@ -87,20 +103,16 @@ class Sender:
     def send(self, destination: Destination, items: Sequence[Item]) -> Generator[Response]:
         """Send files through one association and yield what came of each, in their order.
 
-        Only the SOP classes of the items are proposed, Explicit and Implicit VR Little Endian in contexts of their own;
-        what is accepted decides the encoding. When the association ends early, so do the responses.
+        Only the SOP classes of the items are proposed, every transfer syntax in a context of its own; what is accepted
+        decides the encoding. When the association ends early, so do the responses.
 
         Raises
         ------
         DestinationUnreachable, AssociationRejected
             When there is no association, so that nothing was sent.
         """
-        classes = dict.fromkeys(item.sop_class_uid for item in items)
-        contexts = [
-            build_context(sop_class, syntax)
-            for sop_class in classes
-            for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-        ]
+        proposed = dict.fromkeys(context for item in items for context in item.contexts)
+        contexts = [build_context(sop_class, syntax) for sop_class, syntax in proposed]
         try:
             with self._association(destination, contexts) as association:
                 for item in items:

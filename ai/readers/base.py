@@ -22,6 +22,6 @@ class Reader(Protocol):
 
         Raises
         ------
-        ai.errors.AIError
-            When an image cannot be read.
+        ai.errors.NoBreast
+            When an image shows no breast; it is named.
         """

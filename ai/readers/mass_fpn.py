@@ -61,9 +61,8 @@ class MassFPNReader:
         prepared = prepare(image, self._canvas)
         mass, malignant, malignancy = self._infer(prepared)
         masses = find_masses(mass, malignant, prepared.geometry, image.spacing, self._rule, self._threshold)
-        return ImageFindings(
-            image.uid, image.view, image.shape, masses, round(100 * malignancy), malignancy, image.warnings
-        )
+        score = max([round(100 * malignancy), *(mass.suspicion for mass in masses)])
+        return ImageFindings(image.uid, image.view, image.shape, masses, score, malignancy, image.warnings)
 
     @torch.inference_mode()
     def _infer(self, prepared: PreparedView) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:

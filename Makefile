@@ -1,0 +1,47 @@
+# Every target sets up .venv itself; the second time that takes a second.
+#   make demo TORCH_INDEX=URL   takes torch and torchvision from another package index (for example a CPU-only one)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH_INDEX ?=
+TORCH := "torch==2.13.0" "torchvision==0.28.0" "segmentation-models-pytorch==0.6.0"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long check bench clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(READY) ## Run the main job on real exams: modality -> node -> PACS (picture: demo/overview.png)
+	@$(BIN)/mammonode demo
+
+test: check ## Check the code and run all tests in small counts
+	@$(BIN)/pytest -m "not slow"
+
+test-long: check ## The same with full counts and fixed seeds
+	@MAMMONODE_TEST_PROFILE=long $(BIN)/pytest
+
+check: $(READY) ## Lint, types and layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(READY) ## Measure the main job on this machine
+	@$(BIN)/python benchmarks/exam_stages.py
+
+clean: ## Remove the virtual environment and what the demo wrote
+	rm -rf $(VENV) demo
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "Mammonode needs Python 3.11 to 3.13; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv module is missing. Type: sudo apt-get install python3-venv   then run make again." >&2; exit 1; }
+	@echo "Setting up $(VENV): about 0.6 GB of downloads with a CPU build of torch, 3 GB with the CUDA build ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@

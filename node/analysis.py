@@ -1,0 +1,75 @@
+"""From instances on disk to findings: what the worker does to an exam, and the command line to files."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from ai.errors import NoBreast, UndecodablePixels
+from ai.exam import Exam, View, ViewImage
+from ai.findings import ExamFindings
+from ai.pixels import view_image
+from ai.readers.base import Reader
+
+
+@dataclass(frozen=True)
+class Source:
+    """An instance to read, and the view it shows."""
+
+    uid: str
+    path: Path
+    view: View
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What came of reading.
+
+    Attributes
+    ----------
+    findings
+        None when no image could be read.
+    not_read
+        SOP Instance UID → why this image could not be read.
+    seconds
+        Duration by stage: decode, read.
+    """
+
+    findings: ExamFindings | None
+    not_read: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+
+def analyse(reader: Reader, sources: Sequence[Source]) -> Analysis:
+    """Decode and read the images of one exam; an image that cannot be read costs none of the others theirs."""
+    begin = time.perf_counter()
+    images: list[ViewImage] = []
+    not_read: dict[str, str] = {}
+    for source in sources:
+        try:
+            images.append(view_image(pydicom.dcmread(source.path), source.view))
+        except UndecodablePixels as error:
+            not_read[source.uid] = str(error)
+    decoded = time.perf_counter()
+    findings = _read(reader, images, not_read)
+    return Analysis(findings, not_read, {"decode": decoded - begin, "read": time.perf_counter() - decoded})
+
+
+def header_of(path: Path) -> Dataset:
+    """Return an instance without its pixel data."""
+    return pydicom.dcmread(path, stop_before_pixels=True)
+
+
+def _read(reader: Reader, images: list[ViewImage], not_read: dict[str, str]) -> ExamFindings | None:
+    while images:
+        try:
+            return reader.read(Exam(tuple(images)))
+        except NoBreast as error:
+            if all(image.uid != error.image_uid for image in images):
+                raise
+            not_read[error.image_uid] = str(error)
+            images = [image for image in images if image.uid != error.image_uid]
+    return None

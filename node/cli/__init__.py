@@ -1,0 +1,32 @@
+"""The command line: ``mammonode``."""
+
+import sys
+
+import typer
+
+from ai.errors import AIError
+from config.errors import ConfigError
+from node.cli import exams, models, reading, running
+from node.errors import NodeError
+from storage.errors import StorageError
+
+app = typer.Typer(
+    name="mammonode",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="AI node for screening mammography: receives four-view exams, finds masses, answers with DICOM SEG and SR. "
+    "**Research use only.** Start with `mammonode demo`; then copy the settings, `mammonode check` them, and run "
+    "`mammonode up`.",
+)
+for module in (running, exams, reading, models):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line; a known fault is one line on stderr and exit status 1."""
+    try:
+        app()
+    except (AIError, ConfigError, NodeError, StorageError) as error:
+        typer.secho(f"mammonode: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(1)

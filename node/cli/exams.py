@@ -1,0 +1,196 @@
+"""Commands about exams: list, show, retry, send again."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.settings import load_settings
+from node.cli.options import ConfigOption, JsonOption, print_json
+from node.service import Parts, open_parts
+from storage.database import reading, writing
+from storage.exams import ExamRecord, find_exam, hold, images_of, list_exams
+from storage.index import conflicts_of_instance, instances_of_exam
+from storage.states import ExamState
+
+ExamArgument = Annotated[str, typer.Argument(help="Exam id, or its first characters (mammonode exams).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("exams")(exams)
+    app.command("show")(show)
+    app.command("retry")(retry)
+    app.command("send")(send)
+
+
+def exams(
+    *,
+    config: ConfigOption = None,
+    state: Annotated[ExamState | None, typer.Option(help="Only exams in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Newest so many.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List exams, newest first: what was received, where it stands, and the answer."""
+    parts = open_parts(load_settings(config))
+    with reading(parts.engine) as connection:
+        found = list_exams(connection, limit, state)
+    if as_json:
+        print_json([_plain(exam) for exam in found])
+        return
+    table = Table("exam", "revision", "state", "answer", "images", "last image", "next look")
+    for exam in found:
+        table.add_row(
+            exam.uid,
+            str(exam.revision),
+            exam.state + (" (held)" if exam.held else ""),
+            exam.status or "",
+            str(exam.arrivals),
+            _local(exam.last_image_at),
+            _local(exam.due_at) if exam.due_at else "",
+        )
+    Console().print(table)
+
+
+def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show all that is known of one exam: images and why they were chosen, jobs, results, deliveries, conflicts."""
+    parts = open_parts(load_settings(config))
+    facts = _facts(parts, exam)
+    if as_json:
+        print_json(facts)
+        return
+    console = Console()
+    console.print(
+        f"Exam {facts['exam']}, revision {facts['revision']}: {facts['state']}, {facts['status'] or 'no answer yet'}"
+    )
+    for reason in facts["reasons"]:
+        console.print(f"  {reason}")
+    for title in ("images", "jobs", "deliveries", "conflicts"):
+        rows = facts[title]
+        if rows:
+            table = Table(*rows[0], title=title)
+            for row in rows:
+                table.add_row(*("" if value is None else str(value) for value in row.values()))
+            console.print(table)
+
+
+def retry(exam: ExamArgument, *, config: ConfigOption = None) -> None:
+    """Read an exam's present revision again, as if it had never been tried. Results that were issued stay the same."""
+    parts = open_parts(load_settings(config))
+    with reading(parts.engine) as connection:
+        found = find_exam(connection, exam)
+    jobs = [job for job in parts.queue.list_jobs(10, exam_id=found.id) if job.revision == found.revision]
+    if not jobs:
+        typer.secho("This revision has no job yet: its images are still awaited.", err=True)
+        raise typer.Exit(1)
+    parts.queue.retry(jobs[0].id, datetime.now(UTC))
+    typer.echo(f"Exam {found.uid}: job {jobs[0].id} is queued again.")
+
+
+def send(
+    exam: ExamArgument,
+    *,
+    config: ConfigOption = None,
+    destination: Annotated[str, typer.Option(help="Only to this destination.")] = "",
+    release: Annotated[
+        bool, typer.Option("--release", help="End the hold that an identity conflict put on it.")
+    ] = False,
+) -> None:
+    """Send an exam's results again, to all destinations that had them or to one."""
+    parts = open_parts(load_settings(config))
+    with reading(parts.engine) as connection:
+        found = find_exam(connection, exam)
+    if found.held and not release:
+        typer.secho(
+            f"Exam {found.uid} is held: see its conflicts (mammonode show), then send it with --release.", err=True
+        )
+        raise typer.Exit(1)
+    if release:
+        with writing(parts.engine) as connection:
+            hold(connection, found.id, held=False)
+    count = parts.outbox.resend(found.id, datetime.now(UTC), destination or None)
+    typer.echo(f"Exam {found.uid}: {count} deliveries wait to be sent.")
+    raise typer.Exit(0 if count else 1)
+
+
+def _facts(parts: Parts, exam: str) -> dict[str, Any]:
+    with reading(parts.engine) as connection:
+        found = find_exam(connection, exam)
+        instances = {record.uid: record for record in instances_of_exam(connection, found.id)}
+        decided = {image.instance_uid: image for image in images_of(connection, found.id, found.revision)}
+        conflicts = [c for uid in instances for c in conflicts_of_instance(connection, uid)]
+    images = [
+        {
+            "instance": uid,
+            "kind": record.kind,
+            "view": f"{record.laterality or '?'} {record.view_position or '?'}",
+            "chosen": decided[uid].chosen if uid in decided else None,
+            "why": (decided[uid].reason if uid in decided else "") or record.reasons[-1],
+            "received": _local(record.received_at),
+        }
+        for uid, record in instances.items()
+    ]
+    jobs = [
+        {
+            "job": job.id,
+            "revision": job.revision,
+            "state": job.state,
+            "plan": job.plan,
+            "attempts": job.attempts,
+            "answer": job.answer,
+            "error": job.error,
+            "seconds": job.timings,
+        }
+        for job in parts.queue.list_jobs(100, exam_id=found.id)
+    ]
+    deliveries = [
+        {
+            "delivery": d.id,
+            "revision": d.revision,
+            "destination": d.destination,
+            "kind": d.kind,
+            "state": d.state,
+            "attempts": d.attempts,
+            "status": None if d.status_code is None else f"{d.status_code:04X}H",
+            "message": d.message,
+            "result": d.result_uid,
+        }
+        for d in parts.outbox.of_exam(found.id)
+    ]
+    return {
+        **_plain(found),
+        "images": images,
+        "jobs": jobs,
+        "deliveries": deliveries,
+        "conflicts": [
+            {
+                "instance": c.instance_uid,
+                "identity": c.identity_changed,
+                "differences": ", ".join(c.differences),
+                "path": c.path,
+            }
+            for c in conflicts
+        ],
+    }
+
+
+def _plain(exam: ExamRecord) -> dict[str, Any]:
+    return {
+        "exam": exam.uid,
+        "study": exam.study_uid,
+        "revision": exam.revision,
+        "state": exam.state,
+        "status": exam.status,
+        "reasons": list(exam.reasons),
+        "images_received": exam.arrivals,
+        "opened_at": exam.opened_at,
+        "last_image_at": exam.last_image_at,
+        "due_at": exam.due_at,
+        "held": exam.held,
+    }
+
+
+def _local(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

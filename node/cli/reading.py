@@ -1,0 +1,198 @@
+"""``mammonode read``: without a server, files in, results and pictures in a folder out."""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+from pydicom.dataset import Dataset
+
+from ai.errors import AIError, UnreadableFile
+from ai.exam import Exam, View
+from ai.findings import ExamFindings, ImageFindings
+from ai.models import open_model
+from ai.pixels import file_image
+from node.analysis import Source, analyse
+from node.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, ThreadsOption, print_json, progress
+from node.exams import Candidate, assemble
+from node.overview import draw_page, draw_panel, panel
+from node.records import Origin, instance_record, read_header, reference
+from node.views import classify
+
+if TYPE_CHECKING:
+    from ai.readers.base import Reader
+    from node.results.answer import Answer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("read")(read)
+
+
+def read(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="DICOM files of one exam, folders of them, or PNG/JPEG.", exists=True)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    *,
+    view: Annotated[str, typer.Option(help="View of a PNG or JPEG, for example LMLO; else its file name tells.")] = "",
+    model: ModelOption = DEFAULT_MODEL,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Read files without a server.
+
+    DICOM in: SEG, SR, findings.json and pictures with outlines. PNG (8 or 16 bit) or JPEG in: findings.json, mask PNG
+    and pictures; the view comes from `--view` or from the file name (`…_L_CC.png`, `RIGHT_MLO.jpg`).
+    """
+    from ai.readers.registry import load_reader  # noqa: PLC0415 (commands that need no model start without torch)
+
+    files = [
+        f for path in inputs for f in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
+    ]
+    output.mkdir(parents=True, exist_ok=True)
+    reader = load_reader(open_model(model), device, threads)
+    pictures = [f for f in files if f.suffix.lower() in {".png", ".jpg", ".jpeg"}]
+    others = [f for f in files if f not in pictures]
+    results = []
+    if others:
+        results.append(_read_exam(reader, others, output))
+    with progress() as bar:
+        task = bar.add_task("reading pictures", total=len(pictures), visible=bool(pictures))
+        for file in pictures:
+            results.append(_read_picture(reader, file, view, output))  # noqa: PERF401 (the bar advances)
+            bar.advance(task)
+    (output / "findings.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if as_json:
+        print_json(results)
+        return
+    for result in results:
+        typer.echo(_summary(result))
+    typer.echo(f"Results are in {output}. Research use only.")
+
+
+def _read_exam(reader: "Reader", files: Sequence[Path], output: Path) -> dict[str, Any]:
+    """Read DICOM files as one exam, by the rules of the node."""
+    from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status  # noqa: PLC0415
+    from node.results.encode import encode, to_bytes  # noqa: PLC0415
+
+    headers = {reference(header).instance_uid: (header, file) for file in files for header in [read_header(file)]}
+    if len({str(header.StudyInstanceUID) for header, _ in headers.values()}) > 1:
+        raise UnreadableFile("The files belong to several studies; read one study at a time.")
+    assembly = assemble(_candidate(header) for header, _ in headers.values())
+    chosen = {uid: view for view, uid in assembly.chosen.items()}
+    analysis = analyse(reader, [Source(uid, headers[uid][1], view) for uid, view in chosen.items()])
+    findings = analysis.findings
+    images = tuple(
+        ImageAnswer(header, chosen.get(uid), analysis.not_read.get(uid) or assembly.rejected.get(uid))
+        for uid, (header, _) in headers.items()
+    )
+    missing = (*assembly.missing, *(view for uid, view in chosen.items() if uid in analysis.not_read))
+    answer = Answer(
+        exam="file",
+        revision=1,
+        status=answer_status(findings, complete=not missing) if findings else AnswerStatus.NOT_ANALYSED,
+        created_at=datetime.now(UTC).replace(microsecond=0),
+        images=images,
+        model=reader.model,
+        findings=findings,
+        missing=missing,
+        reasons=tuple(dict.fromkeys(image.not_read for image in images if image.not_read)) if not findings else (),
+    )
+    written = []
+    for result in encode(answer, installation="command line", settings_digest=""):
+        view_name = str(next((v for uid, v in chosen.items() if uid == result.image_uid), "")).replace(" ", "_")
+        path = output / f"{result.kind}{'_' + view_name if view_name else ''}.dcm"
+        path.write_bytes(to_bytes(result.dataset))
+        written.append(path.name)
+    found = {image.uid: image for image in findings.images} if findings else {}
+    panels = {}
+    for uid, view in chosen.items():
+        if uid in found:
+            panels[view] = panel(file_image(headers[uid][1], view), found[uid])
+            cv2.imwrite(str(output / f"{str(view).replace(' ', '_')}.png"), draw_panel(panels[view], 1280))
+    title = f"{answer.status}" + (f", exam score {findings.score}" if findings else "")
+    cv2.imwrite(str(output / "overview.png"), draw_page([(title, panels)]))
+    return {**_plain(answer.findings, answer), "objects": written}
+
+
+def _candidate(header: Dataset) -> Candidate:
+    now = datetime.now(UTC)
+    origin = Origin("", "", "", "")
+    record = instance_record(header, classify(header), path="", size=0, digest="", origin=origin, received_at=now)
+    return Candidate.of(record)
+
+
+def _read_picture(reader: "Reader", file: Path, view: str, output: Path) -> dict[str, Any]:
+    try:
+        image = file_image(file, View.parse(view) if view else _view_of_name(file.stem))
+        findings = reader.read(Exam((image,)))
+    except AIError as error:
+        return {"file": file.name, "status": "not analysed", "reasons": [str(error)], "images": []}
+    found = findings.images[0]
+    mask = np.zeros(image.shape, np.uint8)
+    for mass in found.masses:
+        mask[mass.full_mask(image.shape)] = 255
+    cv2.imwrite(str(output / f"{file.stem}_mask.png"), mask)
+    cv2.imwrite(str(output / f"{file.stem}_overlay.png"), draw_panel(panel(image, found), 1280))
+    status = "findings" if found.masses else "no findings"
+    return {"file": file.name, "status": status, "score": findings.score, "images": [_plain_image(found)]}
+
+
+def _view_of_name(stem: str) -> View:
+    """Find the view in a file name: laterality and position, in this order, apart or together."""
+    match = re.search(r"(?:^|[^A-Za-z])(L|R|LEFT|RIGHT)[\s_-]*(CC|MLO)(?:$|[^A-Za-z])", stem, re.IGNORECASE)
+    if not match:
+        raise typer.BadParameter(f"{stem}: the file name tells no view; give --view, for example --view LMLO")
+    return View.parse(match[1] + match[2])
+
+
+def _plain(findings: ExamFindings | None, answer: "Answer") -> dict[str, Any]:
+    return {
+        "status": answer.status.value,
+        "reasons": list(answer.reasons),
+        "missing": [str(view) for view in answer.missing],
+        "not_read": {image.uid: image.not_read for image in answer.images if image.not_read},
+        "score": findings.score if findings else None,
+        "breasts": {b.laterality.value: b.score for b in findings.breasts} if findings else {},
+        "images": [_plain_image(image) for image in findings.images] if findings else [],
+        "model": {"name": answer.model.name, "version": answer.model.version, "digest": answer.model.digest},
+    }
+
+
+def _plain_image(image: ImageFindings) -> dict[str, Any]:
+    return {
+        "uid": image.uid,
+        "view": str(image.view),
+        "score": image.score,
+        "warnings": list(image.warnings),
+        "masses": [
+            {
+                "number": mass.number,
+                "suspicion": mass.suspicion,
+                "box_xywh": list(mass.box),
+                "area": round(mass.size.area, 2),
+                "long_axis": round(mass.size.long_axis, 2),
+                "short_axis": round(mass.size.short_axis, 2),
+                "unit": mass.size.unit.value,
+                "spacing": mass.size.rule.value if mass.size.rule else None,
+                "contour": [[round(float(x), 2), round(float(y), 2)] for x, y in mass.contour],
+            }
+            for mass in image.masses
+        ],
+    }
+
+
+def _summary(result: dict[str, Any]) -> str:
+    lines = [f"{result.get('file', 'exam')}: {result['status']}, score {result.get('score')}"]
+    lines += [f"  {reason}" for reason in result.get("reasons", ())]
+    for image in result["images"]:
+        masses = ", ".join(f"mass {m['number']} suspicion {m['suspicion']}" for m in image["masses"]) or "no mass"
+        lines.append(f"  {image['view']}: score {image['score']}, {masses}")
+    return "\n".join(lines)

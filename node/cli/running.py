@@ -1,0 +1,193 @@
+"""Commands that run the node, or tell whether it could run: serve, work, up, check, echo, demo."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ai.errors import AIError
+from config.errors import InvalidSettings
+from config.settings import Destination, Settings, load_settings
+from node.cli.options import ConfigOption, JsonOption, print_json
+from node.errors import NodeError
+from storage.errors import StorageError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("up")(up)
+    app.command("serve")(serve)
+    app.command("work")(work)
+    app.command("check")(check)
+    app.command("echo")(echo)
+    app.command("demo")(demo)
+
+
+def _started(config: Path | None) -> Settings:
+    from node.telemetry import configure  # noqa: PLC0415 (only running parts log)
+
+    settings = load_settings(config)
+    configure(settings.log.format, settings.log.level)
+    return settings
+
+
+def serve(*, config: ConfigOption = None) -> None:
+    """Receive images, assemble exams and deliver results, until SIGTERM. Reading needs `work` beside it."""
+    settings = _started(config)
+    from node.service import serve as run  # noqa: PLC0415 (keeps --help quick)
+
+    run(settings)
+
+
+def work(*, config: ConfigOption = None) -> None:
+    """Read exams with the model, one after the other, until SIGTERM. Several may run, on several machines."""
+    settings = _started(config)
+    from node.service import work as run  # noqa: PLC0415 (as above)
+
+    run(settings)
+
+
+def up(
+    *,
+    config: ConfigOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of reading processes.")] = 1,
+) -> None:
+    """Run `serve` and `work` together on this machine; a part that dies is started again."""
+    _started(config)
+    from node.supervisor import up as run  # noqa: PLC0415 (as above)
+
+    run(config, workers)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check, and what to do when it failed."""
+
+    check: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check the settings, database, disk, model and destinations, and say for each failure what to do."""
+    try:
+        settings = load_settings(config)
+    except InvalidSettings as error:
+        findings = [
+            Finding(
+                "settings",
+                ok=False,
+                detail=fault,
+                remedy="correct this key; config/mammonode.toml explains all of them",
+            )
+            for fault in error.faults
+        ]
+        _report(findings, None, as_json=as_json)
+        raise typer.Exit(1) from None
+    findings = [Finding("settings", ok=True, detail=str(config or "defaults")), *_checks(settings)]
+    _report(findings, settings, as_json=as_json)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def _report(findings: list[Finding], settings: Settings | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"settings": settings.masked() if settings else None, "checks": [asdict(f) for f in findings]})
+        return
+    if settings is not None:
+        for section, values in settings.masked().items():
+            for key, value in values.items() if isinstance(values, dict) else [("", values)]:
+                typer.echo(f"  {section}{'.' if key else ''}{key} = {value!r}")
+    for finding in findings:
+        mark = typer.style("ok  ", fg=typer.colors.GREEN) if finding.ok else typer.style("FAIL", fg=typer.colors.RED)
+        typer.echo(f"{mark} {finding.check}: {finding.detail}")
+        if not finding.ok:
+            typer.echo(f"     -> {finding.remedy}")
+
+
+def _checks(settings: Settings) -> Iterator[Finding]:
+    yield _try("database", lambda: _database(settings), "is the server running, is storage.database right?")
+    yield _try("disk", lambda: _disk(settings), "free space, or lower storage.min_free_gb / raise max_used_percent")
+    yield _try(
+        "model", lambda: _model(settings), "mammonode models lists what is there; set reader.model to one of them"
+    )
+    if not settings.destinations:
+        yield Finding("destinations", ok=True, detail="none: results stay in the store")
+    for destination in settings.destinations:
+        yield _echo(settings, destination)
+
+
+def _try(name: str, run: Callable[[], str], remedy: str) -> Finding:
+    try:
+        return Finding(name, ok=True, detail=run())
+    except (AIError, NodeError, StorageError, OSError) as error:
+        return Finding(name, ok=False, detail=str(error), remedy=remedy)
+
+
+def _database(settings: Settings) -> str:
+    from node.service import open_parts  # noqa: PLC0415 (keeps --help quick)
+
+    engine = open_parts(settings).engine
+    return f"{engine.url.render_as_string(hide_password=True)}, schema is current"
+
+
+def _disk(settings: Settings) -> str:
+    from storage.files import InstanceStore  # noqa: PLC0415 (as above)
+
+    store = InstanceStore(settings.storage.folder)
+    store.prepare()
+    store.require_space(settings.storage.watermark)
+    usage = store.usage()
+    return f"{usage.free / 1e9:.0f} of {usage.total / 1e9:.0f} GB free in {store.root}"
+
+
+def _model(settings: Settings) -> str:
+    from ai.models import open_model  # noqa: PLC0415 (as above)
+    from ai.readers.registry import load_reader  # noqa: PLC0415 (as above)
+
+    model = open_model(settings.reader.model)
+    reader = load_reader(model, settings.reader.device, settings.reader.threads)
+    return f"{model.card.name} {model.card.version}, digest {model.digest[:12]}, on {reader.device}"
+
+
+def _echo(settings: Settings, destination: Destination) -> Finding:
+    from node.service import sender  # noqa: PLC0415 (as above)
+
+    result = sender(settings).echo(destination)
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    return Finding(
+        f"destination {destination.name}",
+        ok=result.answered,
+        detail=f"{where}: {result.message}",
+        remedy=f"is it running, and does it know {settings.dicom.ae_title} as a sender?",
+    )
+
+
+def echo(
+    destination: Annotated[str, typer.Argument(help="Only this destination.")] = "",
+    *,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """C-ECHO the destinations."""
+    settings = load_settings(config)
+    chosen = [d for d in settings.destinations if destination in ("", d.name)]
+    if not chosen:
+        typer.secho("No such destination in the settings.", err=True)
+        raise typer.Exit(1)
+    findings = [_echo(settings, d) for d in chosen]
+    _report(findings, None, as_json=as_json)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def demo(
+    *,
+    folder: Annotated[Path, typer.Option(help="Where the demo keeps its files; emptied first.")] = Path("demo"),
+    synthetic: Annotated[bool, typer.Option(help="Only the synthetic exam.")] = False,
+) -> None:
+    """Run the main job on real exams: send by C-STORE, read, and see what a PACS receives."""
+    from node.demo import run_demo  # noqa: PLC0415 (as above)
+
+    raise typer.Exit(run_demo(folder, synthetic_only=synthetic))

@@ -1,0 +1,90 @@
+"""The exam clock: looks at the exams that collect images and closes those that are complete, or overdue."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Engine
+
+from config.policy import CompletionPolicy
+from node.exams import Candidate, Close, assemble, decide
+from storage import exams
+from storage.database import reading, writing
+from storage.errors import ExamChanged
+from storage.exams import ExamRecord
+from storage.index import instances_of_exam
+
+log = structlog.get_logger()
+
+
+class ExamClock:
+    """Closes exams into jobs.
+
+    Parameters
+    ----------
+    engine
+        The database.
+    policy
+        When an exam is complete or overdue.
+    model_digest
+        The model that is to read.
+    clock
+        Gives the aware time.
+    """
+
+    def __init__(
+        self, engine: Engine, policy: CompletionPolicy, model_digest: str, clock: Callable[[], datetime]
+    ) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._model_digest = model_digest
+        self._clock = clock
+
+    def tick(self) -> int:
+        """Look at every exam that collects, and return how many were closed."""
+        with reading(self._engine) as connection:
+            waiting = exams.collecting(connection)
+        return sum(self._look(exam) for exam in waiting)
+
+    def _look(self, exam: ExamRecord) -> bool:
+        with reading(self._engine) as connection:
+            candidates = [Candidate.of(record) for record in instances_of_exam(connection, exam.id)]
+        now = self._clock()
+        assembly = assemble(candidates)
+        verdict = decide(
+            assembly,
+            candidates,
+            opened_at=exam.opened_at,
+            last_image_at=exam.last_image_at,
+            now=now,
+            policy=self._policy,
+        )
+        if not isinstance(verdict, Close):
+            if exam.due_at != verdict.until:
+                with writing(self._engine) as connection:
+                    exams.set_due(connection, exam, verdict.until)
+            return False
+        chosen = {uid: str(view) for view, uid in assembly.chosen.items()}
+        try:
+            with writing(self._engine) as connection:
+                job = exams.close(
+                    connection,
+                    exam,
+                    chosen=chosen,
+                    rejected=assembly.rejected,
+                    plan=verdict.plan,
+                    reasons=verdict.reasons,
+                    model_digest=self._model_digest,
+                    now=now,
+                )
+        except ExamChanged:
+            return False
+        log.info(
+            "exam closed",
+            **exam.log_context(),
+            job=job,
+            completeness=verdict.completeness,
+            images=len(chosen),
+            reasons=list(verdict.reasons),
+        )
+        return True

@@ -1,0 +1,91 @@
+"""``mammonode up``: serve and work as children of one process, for one machine."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+log = structlog.get_logger()
+
+RESTART_AFTER = 2.0
+"""Seconds before a child that ended is started again."""
+STOP_WITHIN = 60.0
+"""Seconds that children have to finish what they do."""
+
+
+@dataclass
+class Child:
+    """One command of the node as a process."""
+
+    name: str
+    command: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    start_at: float = field(default=0.0)
+
+    def tend(self) -> None:
+        """Start it when it does not run, after a pause when it has ended by itself."""
+        if self.process is not None and self.process.poll() is not None:
+            log.error(
+                "child ended", child=self.name, code=self.process.returncode, check="its last lines above say why"
+            )
+            self.process, self.start_at = None, time.monotonic() + RESTART_AFTER
+        if self.process is None and time.monotonic() >= self.start_at:
+            self.process = subprocess.Popen(self.command)  # noqa: S603 (our own program)
+            log.info("child started", child=self.name, pid=self.process.pid)
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def wait(self, deadline: float) -> None:
+        """Wait for its end; one that takes too long is killed, and its lease brings its job back."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(deadline - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            log.error("child killed", child=self.name)  # noqa: TRY400 (there is no error to trace)
+            self.process.kill()
+            self.process.wait()
+
+
+def up(config: Path | None, workers: int = 1) -> None:
+    """Run one ``serve`` and some ``work`` processes until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    config
+        Settings file that the children get.
+    workers
+        Number of ``work`` processes.
+    """
+    arguments = ["--config", str(config)] if config else []
+    program = [sys.executable, "-P", "-m", "node"]
+    children = [Child("serve", [*program, "serve", *arguments])]
+    children += [Child(f"work {number}", [*program, "work", *arguments]) for number in range(1, workers + 1)]
+    stopping = False
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    try:
+        while not stopping:
+            for child in children:
+                child.tend()
+            time.sleep(0.2)
+    finally:
+        for child in children:
+            child.stop()
+        deadline = time.monotonic() + STOP_WITHIN
+        for child in children:
+            child.wait(deadline)

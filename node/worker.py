@@ -1,0 +1,257 @@
+"""The worker: claims a job, reads the exam, encodes the answer and hands it to the outbox, its lease renewed meanwhile."""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Engine
+
+from ai.errors import AIError
+from ai.exam import View
+from ai.readers.base import Reader
+from config.settings import Destination
+from node.analysis import Analysis, Source, analyse, header_of
+from node.exams import Candidate, assemble
+from node.results.answer import Answer, AnswerStatus, ImageAnswer, Predecessor, answer_status
+from node.results.encode import ResultKind, ResultObject, encode, to_bytes
+from storage.database import installation_id, reading
+from storage.errors import LeaseLost, StorageError
+from storage.exams import ExamImage, images_of
+from storage.files import InstanceReference, InstanceStore
+from storage.index import InstanceRecord, find_instance
+from storage.jobs import Job, JobQueue
+from storage.results import ResultRecord, results_of
+from storage.states import Plan
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a job stands on: the images of its exam revision, as decided when it was closed, and the former report."""
+
+    images: tuple[tuple[ExamImage, InstanceRecord], ...]
+    predecessor: Predecessor | None
+
+
+class Worker:
+    """Reads one exam after the other.
+
+    Parameters
+    ----------
+    engine, store, queue
+        Where exams come from and answers go.
+    reader
+        Reads.
+    destinations
+        Who gets which objects.
+    settings_digest
+        Digest of every setting that changes the objects' content (rule R1).
+    owner
+        Name of this worker in leases.
+    heartbeat
+        Seconds between renewals of the lease.
+    clock
+        Gives the aware time.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: InstanceStore,
+        queue: JobQueue,
+        reader: Reader,
+        destinations: Sequence[Destination],
+        *,
+        settings_digest: str,
+        owner: str,
+        heartbeat: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._queue = queue
+        self._reader = reader
+        self._destinations = tuple(destinations)
+        self._settings_digest = settings_digest
+        self._owner = owner
+        self._heartbeat = heartbeat
+        self._clock = clock
+
+    def work_once(self) -> bool:
+        """Do one job; False when none is due."""
+        job = self._queue.claim(self._owner, self._clock())
+        if job is None:
+            return False
+        with structlog.contextvars.bound_contextvars(**job.log_context()):
+            try:
+                with self._renewed(job):
+                    self._do(job)
+            except LeaseLost:
+                log.warning(
+                    "job lost", check="another worker took over after the lease ended; is this machine overloaded?"
+                )
+            except Exception as error:  # noqa: BLE001 (see below)
+                # Whatever a reader, a decoder or a file does must not end the worker; the policy decides what follows.
+                log.error("job failed", error=_describe(error))  # noqa: TRY400 (a traceback's message may hold a name)
+                self._fail(job, error)
+        return True
+
+    def _do(self, job: Job) -> None:
+        log.info("job started", plan=job.plan, **({"last_resort": True} if job.exhausted else {}))
+        begin = time.perf_counter()
+        material = self._material(job)
+        reads = job.plan is Plan.READ and not job.exhausted
+        analysis = analyse(self._reader, self._sources(material)) if reads else None
+        read = time.perf_counter()
+        answer = self._answer(job, material, analysis)
+        installation = installation_id(self._engine)
+        objects = encode(answer, installation=installation, settings_digest=self._settings_digest)
+        encoded = time.perf_counter()
+        records = [self._write(each) for each in objects]
+        timings = {
+            **(analysis.seconds if analysis else {}),
+            "encode": encoded - read,
+            "write": time.perf_counter() - encoded,
+            "total": time.perf_counter() - begin,
+        }
+        self._queue.finish(
+            job,
+            self._owner,
+            answer=answer.status,
+            results=records,
+            destinations=self._addressed(records),
+            timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
+            now=self._clock(),
+            error=(job.error or "the worker ended without a word") if job.exhausted else None,
+        )
+        log.info(
+            "job finished",
+            answer=answer.status,
+            objects=[record.kind for record in records],
+            seconds=round(timings["total"], 2),
+            **({"score": answer.findings.score, "masses": answer.findings.count} if answer.findings else {}),
+        )
+
+    def _material(self, job: Job) -> Material:
+        with reading(self._engine) as connection:
+            images = [
+                (image, record)
+                for image in images_of(connection, job.exam_id, job.revision)
+                if (record := find_instance(connection, image.instance_uid))
+            ]
+            former = [r for r in results_of(connection, job.exam_id) if r.revision < job.revision]
+        report = next((r.record for r in former if r.record.kind == ResultKind.SR), None)
+        predecessor = (
+            Predecessor(report.study_uid, report.series_uid, report.sop_class_uid, report.uid) if report else None
+        )
+        return Material(tuple(images), predecessor)
+
+    def _sources(self, material: Material) -> list[Source]:
+        return [
+            Source(record.uid, self._path(record), View.parse(image.view))
+            for image, record in material.images
+            if image.chosen and image.view
+        ]
+
+    def _answer(self, job: Job, material: Material, analysis: Analysis | None) -> Answer:
+        reasons = list(job.reasons)
+        if job.exhausted:
+            reasons.append(f"The reading failed {job.attempts - job.last_resorts} times.")
+        findings = analysis.findings if analysis else None
+        not_read = dict(analysis.not_read) if analysis else {}
+        images = []
+        for image, record in material.images:
+            if not Candidate.of(record).is_image:
+                continue
+            view = View.parse(image.view) if image.chosen and image.view else None
+            if image.chosen:
+                why = not_read.get(record.uid) or (None if findings else "; ".join(reasons) or "not analysed")
+            else:
+                why = image.reason
+            images.append(ImageAnswer(header_of(self._path(record)), view, why))
+        assembly = assemble(Candidate.of(record) for _, record in material.images)
+        unread = [view for view, uid in assembly.chosen.items() if uid in not_read]
+        missing = (*assembly.missing, *unread)
+        if job.exhausted:
+            status = AnswerStatus.FAILED
+        elif findings is None:
+            status = AnswerStatus.NOT_ANALYSED
+            reasons += [f"{uid}: {why}" for uid, why in not_read.items()]
+        else:
+            status = answer_status(findings, complete=not missing)
+        return Answer(
+            exam=job.exam_uid,
+            revision=job.revision,
+            status=status,
+            created_at=job.created_at.astimezone(),
+            images=tuple(images),
+            model=self._reader.model,
+            findings=findings,
+            missing=missing,
+            reasons=tuple(reasons),
+            predecessor=material.predecessor,
+        )
+
+    def _write(self, result: ResultObject) -> ResultRecord:
+        data = to_bytes(result.dataset)
+        reference = InstanceReference(result.study_uid, result.series_uid, result.instance_uid)
+        return ResultRecord(
+            uid=result.instance_uid,
+            kind=result.kind,
+            sop_class_uid=result.sop_class_uid,
+            series_uid=result.series_uid,
+            study_uid=result.study_uid,
+            image_uid=result.image_uid,
+            path=self._store.write_result(reference, data),
+            size=len(data),
+        )
+
+    def _addressed(self, records: Sequence[ResultRecord]) -> Mapping[str, list[str]]:
+        return {r.uid: [d.name for d in self._destinations if r.kind in d.objects] for r in records}
+
+    def _path(self, record: InstanceRecord) -> Path:
+        return self._store.resolve(record.path)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        try:
+            state = self._queue.fail(job, self._owner, _describe(error), self._clock())
+        except LeaseLost:
+            return
+        log.warning("job will be tried again" if state == "queued" else "job is dead", state=state)
+
+    @contextmanager
+    def _renewed(self, job: Job) -> Iterator[None]:
+        """Renew the lease in the background; a lost one shows when the job is finished."""
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(self._heartbeat):
+                try:
+                    if not self._queue.renew(job, self._owner, self._clock()):
+                        return
+                except Exception:
+                    log.exception("lease not renewed", check="does the database answer?")
+
+        thread = threading.Thread(target=renew, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def _describe(error: Exception) -> str:
+    """Say what failed and where; the text of a foreign error may hold header values, and stays out (rule R14)."""
+    if isinstance(error, AIError | StorageError):
+        return f"{type(error).__name__}: {error}"[:500]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"

@@ -1,0 +1,256 @@
+"""The intake on both databases: durable before success, nothing kept of a failure, and rule R6."""
+
+import threading
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import Comprehensive3DSRStorage, ImplicitVRLittleEndian, RLELossless
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+
+from node import errors
+from node.intake import Announced, Outcome, Receipt
+from storage.database import reading
+from storage.errors import DatabaseUnavailable, DiskLow
+from storage.exams import ExamRecord, exam_of_study
+from storage.index import conflicts_of_instance, find_instance
+from tests.builders import compressed
+from tests.doors import NO_ROOM, ORIGIN, PHANTOM_NAME, Room, a_room, an_image, phantom_images
+
+
+@pytest.fixture
+def room(tmp_path: Path, engine: Engine) -> Room:
+    return a_room(tmp_path, engine)
+
+
+def exam_of(room: Room, uid: str) -> ExamRecord | None:
+    with reading(room.engine) as connection:
+        record = find_instance(connection, uid)
+        assert record
+        return exam_of_study(connection, record.patient, record.study.uid)
+
+
+def test_an_image_is_in_its_place_indexed_and_has_opened_its_exam(room: Room) -> None:
+    image = an_image()
+    temp = room.incoming(image)
+    before = temp.read_bytes()
+    receipt = room.intake.receive(temp, Announced(image.SOPClassUID, image.SOPInstanceUID), ORIGIN)
+    path = f"instances/{image.StudyInstanceUID}/{image.SeriesInstanceUID}/{image.SOPInstanceUID}.dcm"
+    assert room.files() == {path}
+    assert room.store.resolve(path).read_bytes() == before
+    with reading(room.engine) as connection:
+        record = find_instance(connection, image.SOPInstanceUID)
+    assert record
+    assert (record.path, record.size, record.calling_ae, record.origin) == (path, len(before), "MODALITY", "192.0.2.7")
+    assert (record.laterality, record.view_position, record.usable) == (image.ImageLaterality, image.ViewPosition, True)
+    assert record.patient.name == "PHANTOM^FOUR VIEWS"
+    exam = exam_of(room, image.SOPInstanceUID)
+    assert exam
+    assert receipt == Receipt(Outcome.STORED, image.SOPInstanceUID, exam.uid)
+
+
+def test_four_images_of_a_study_are_one_exam(room: Room) -> None:
+    receipts = [room.receive(image) for image in phantom_images()]
+    assert len({receipt.exam_uid for receipt in receipts}) == 1
+    assert room.rows() == (4, 1, 0)
+
+
+def test_a_document_opens_no_exam_and_does_not_touch_one(room: Room) -> None:
+    document = an_image(SOPClassUID=Comprehensive3DSRStorage, SOPInstanceUID="1.2.99", Modality="SR", Rows=None)
+    assert room.receive(document).exam_uid is None
+    assert room.rows() == (1, 0, 0)
+    room.receive(an_image())
+    before = exam_of(room, "1.2.99")
+    document.SOPInstanceUID = "1.2.100"
+    receipt = room.receive(document)
+    assert before
+    assert receipt.exam_uid == before.uid
+    assert exam_of(room, "1.2.100") == before
+
+
+def test_our_own_object_that_comes_back_is_kept_and_nothing_else(room: Room) -> None:
+    report = an_image(
+        SOPClassUID=Comprehensive3DSRStorage,
+        Modality="SR",
+        Manufacturer="Mammonode",
+        ManufacturerModelName="Mammonode",
+    )
+    assert room.receive(report).outcome is Outcome.OWN
+    assert room.rows() == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "announced", "error"),
+    [
+        ({"StudyInstanceUID": None}, None, errors.UIDsMissing),
+        ({"SeriesInstanceUID": ""}, None, errors.UIDsMissing),
+        ({"SOPInstanceUID": None}, None, errors.UIDsMissing),
+        ({"StudyInstanceUID": "../../etc"}, None, errors.UIDsMissing),
+        ({"SOPInstanceUID": "1.2.abc"}, None, errors.InstanceUIDInvalid),
+        ({"SOPInstanceUID": "../../../x"}, None, errors.InstanceUIDInvalid),
+        ({"SOPInstanceUID": ["1.2", "1.3"]}, None, errors.InstanceUIDInvalid),
+        ({}, Announced("1.2.840.10008.5.1.4.1.1.1.2", "1.2.3"), errors.InstanceUIDInvalid),
+        ({}, Announced("1.2.840.10008.5.1.4.1.1.7", ""), errors.ClassMismatch),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_an_instance_that_is_not_what_it_should_be_is_refused_and_nothing_kept(
+    room: Room, changes: dict[str, object], announced: Announced | None, error: type[Exception]
+) -> None:
+    image = an_image()
+    if announced and not announced.instance_uid:
+        announced = Announced(announced.sop_class_uid, image.SOPInstanceUID)
+    for keyword, value in changes.items():
+        setattr(image, keyword, value)
+        if value is None:
+            delattr(image, keyword)
+    with capture_logs() as lines, pytest.raises(error):
+        room.receive(image, announced)
+    assert [line["event"] for line in lines] == ["instance refused"]
+    assert room.files() == set()
+    assert room.rows() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"not DICOM at all", bytes(128) + b"DICM" + b"\xff" * 99])
+def test_a_file_that_is_not_dicom_is_refused_and_nothing_kept(room: Room, content: bytes) -> None:
+    temp = room.store.incoming / "x"
+    temp.write_bytes(content)
+    with pytest.raises((errors.UnparsableDataset, errors.UIDsMissing)):
+        room.intake.receive(temp, None, ORIGIN)
+    assert room.files() == set()
+
+
+def test_a_disk_that_is_too_full_takes_nothing(tmp_path: Path, engine: Engine) -> None:
+    room = a_room(tmp_path, engine, NO_ROOM)
+    with pytest.raises(DiskLow):
+        room.receive(an_image())
+    assert room.files() == set()
+
+
+@pytest.fixture
+def commits_fail(engine: Engine) -> Iterator[threading.Event]:
+    """Commits fail while the event is set."""
+    failing = threading.Event()
+
+    def fail(_: object) -> None:
+        if failing.is_set():
+            raise OperationalError("COMMIT", {}, Exception("the server went away"))
+
+    event.listen(engine, "commit", fail)
+    failing.set()
+    yield failing
+    failing.clear()
+    event.remove(engine, "commit", fail)
+
+
+def test_a_commit_that_fails_is_no_success_and_the_next_attempt_is_one(
+    room: Room, commits_fail: threading.Event
+) -> None:
+    image = an_image()
+    with pytest.raises(DatabaseUnavailable):
+        room.receive(image)
+    assert not [file for file in room.files() if file.startswith("incoming")]
+    commits_fail.clear()
+    assert room.rows() == (0, 0, 0)
+    assert room.receive(image).outcome is Outcome.STORED
+    assert len(room.files()) == 1
+    assert room.rows() == (1, 1, 0)
+
+
+def test_the_same_instance_again_changes_nothing_however_it_is_encoded(room: Room) -> None:
+    image = an_image()
+    room.receive(image)
+    files, rows, exam = room.files(), room.rows(), exam_of(room, image.SOPInstanceUID)
+    implicit = deepcopy(image)
+    implicit.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    for again in (image, implicit, compressed(image, RLELossless)):
+        assert room.receive(again).outcome is Outcome.KNOWN
+    assert (room.files(), room.rows(), exam_of(room, image.SOPInstanceUID)) == (files, rows, exam)
+
+
+def test_a_different_instance_with_the_same_uid_is_set_aside_and_the_first_stays_in_force(room: Room) -> None:
+    image = an_image()
+    room.receive(image)
+    before = {file: room.store.resolve(file).read_bytes() for file in room.files()}
+    other = an_image(KVP="31")
+    assert room.receive(other).outcome is Outcome.CONFLICT
+    assert all(room.store.resolve(file).read_bytes() == content for file, content in before.items())
+    with reading(room.engine) as connection:
+        [conflict] = conflicts_of_instance(connection, image.SOPInstanceUID)
+    assert conflict.differences == ("KVP",)
+    assert not conflict.identity_changed
+    assert dcmread(room.store.resolve(conflict.path)) == other
+    exam = exam_of(room, image.SOPInstanceUID)
+    assert exam
+    assert not exam.held
+    assert room.receive(other).outcome is Outcome.KNOWN
+    assert room.rows() == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"PatientID": "SOMEBODY"},
+        {"IssuerOfPatientID": "ELSEWHERE"},
+        {"PatientName": "OTHER^NAME"},
+        {"PatientBirthDate": "19700101"},
+        {"StudyInstanceUID": "1.2.3"},
+        {"SeriesInstanceUID": "1.2.4"},
+    ],
+)
+def test_a_changed_identity_stops_the_deliveries_of_the_exam_loudly(room: Room, change: dict[str, str]) -> None:
+    image = an_image()
+    room.receive(image)
+    with capture_logs() as lines:
+        receipt = room.receive(an_image(**change))
+    assert receipt.outcome is Outcome.CONFLICT
+    exam = exam_of(room, image.SOPInstanceUID)
+    assert exam
+    assert exam.held
+    assert [(line["log_level"], line["exam"]) for line in lines] == [("critical", exam.uid)]
+    assert room.rows() == (1, 1, 1)
+
+
+def test_two_associations_that_send_one_instance_at_once_keep_it_once(room: Room) -> None:
+    temps = [room.incoming(an_image()) for _ in range(6)]
+    outcomes: list[Outcome] = []
+    together = threading.Barrier(len(temps))
+
+    def receive(temp: Path) -> None:
+        together.wait()
+        outcomes.append(room.intake.receive(temp, None, ORIGIN).outcome)
+
+    threads = [threading.Thread(target=receive, args=(temp,)) for temp in temps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == [Outcome.KNOWN] * 5 + [Outcome.STORED]
+    assert len(room.files()) == 1
+    assert room.rows() == (1, 1, 0)
+
+
+def test_headers_that_no_database_would_take_are_kept_all_the_same(room: Room) -> None:
+    image = an_image(SeriesNumber="999999999999", InstanceNumber="999999999999", StudyDescription="nul\0here")
+    assert room.receive(image).outcome is Outcome.STORED
+
+
+def test_each_line_has_association_instance_and_exam_and_no_line_a_name(room: Room) -> None:
+    image = an_image()
+    with capture_logs([merge_contextvars]) as lines:
+        receipt = room.receive(image)
+        room.receive(image)
+        room.receive(an_image(KVP="31"))
+        room.receive(an_image(PatientName="OTHER^NAME"))
+        with pytest.raises(errors.UIDsMissing):
+            room.receive(an_image(SeriesInstanceUID=None))
+    assert [line["association"] for line in lines] == [ORIGIN.association] * 5
+    assert {(line["instance"], line["exam"]) for line in lines[:4]} == {(image.SOPInstanceUID, receipt.exam_uid)}
+    assert PHANTOM_NAME not in str(lines)
+    assert "OTHER" not in str(lines)
+    assert image.PatientID not in str(lines)

@@ -66,7 +66,7 @@ def read(
     with progress() as bar:
         task = bar.add_task("reading pictures", total=len(pictures), visible=bool(pictures))
         for file in pictures:
-            results.append(_read_picture(reader, file, view, output))  # noqa: PERF401 (the bar advances)
+            results.append(_read_picture(reader, file, view, output))
             bar.advance(task)
     (output / "findings.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     if as_json:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +17,10 @@ from ai.exam import Exam, View
 from ai.findings import ExamFindings, ImageFindings
 from ai.models import open_model
 from ai.pixels import file_image
+from config.policy import CompletionPolicy
 from node.analysis import Source, analyse
 from node.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, ThreadsOption, print_json, progress
-from node.exams import Candidate, assemble
+from node.exams import Candidate, Close, assemble, decide
 from node.overview import draw_page, draw_panel, panel
 from node.records import Origin, instance_record, read_header, reference
 from node.views import classify
@@ -27,6 +28,9 @@ from node.views import classify
 if TYPE_CHECKING:
     from ai.readers.base import Reader
     from node.results.answer import Answer
+
+AT_ONCE = CompletionPolicy(timedelta(0), timedelta(0), timedelta(0))
+"""Files are all there: nothing is waited for."""
 
 
 def register(app: typer.Typer) -> None:
@@ -85,7 +89,10 @@ def _read_exam(reader: "Reader", files: Sequence[Path], output: Path) -> dict[st
     headers = {reference(header).instance_uid: (header, file) for file in files for header in [read_header(file)]}
     if len({str(header.StudyInstanceUID) for header, _ in headers.values()}) > 1:
         raise UnreadableFile("The files belong to several studies; read one study at a time.")
-    assembly = assemble(_candidate(header) for header, _ in headers.values())
+    candidates = [_candidate(header) for header, _ in headers.values()]
+    assembly = assemble(candidates)
+    now = datetime.now(UTC)
+    verdict = decide(assembly, candidates, opened_at=now, last_image_at=now, now=now, policy=AT_ONCE)
     chosen = {uid: view for view, uid in assembly.chosen.items()}
     analysis = analyse(reader, [Source(uid, headers[uid][1], view) for uid, view in chosen.items()])
     findings = analysis.findings
@@ -98,12 +105,12 @@ def _read_exam(reader: "Reader", files: Sequence[Path], output: Path) -> dict[st
         exam="file",
         revision=1,
         status=answer_status(findings, complete=not missing) if findings else AnswerStatus.NOT_ANALYSED,
-        created_at=datetime.now(UTC).replace(microsecond=0),
+        created_at=now.replace(microsecond=0).astimezone(),
         images=images,
         model=reader.model,
         findings=findings,
         missing=missing,
-        reasons=tuple(dict.fromkeys(image.not_read for image in images if image.not_read)) if not findings else (),
+        reasons=(*(verdict.reasons if isinstance(verdict, Close) else ()), *analysis.not_read.values()),
     )
     written = []
     for result in encode(answer, installation="command line", settings_digest=""):

@@ -77,6 +77,7 @@ class ExamClock(Section):
     complete_quiet: Seconds = 10
     incomplete_quiet: Seconds = 300
     hard_cap: Seconds = 7200
+    one_breast_suffices: bool = False
 
     @property
     def policy(self) -> CompletionPolicy:

@@ -30,15 +30,24 @@ class ExamClock:
         The model that is to read.
     clock
         Gives the aware time.
+    one_breast_suffices
+        The site's setting, see ``node.exams.assemble``.
     """
 
     def __init__(
-        self, engine: Engine, policy: CompletionPolicy, model_digest: str, clock: Callable[[], datetime]
+        self,
+        engine: Engine,
+        policy: CompletionPolicy,
+        model_digest: str,
+        clock: Callable[[], datetime],
+        *,
+        one_breast_suffices: bool = False,
     ) -> None:
         self._engine = engine
         self._policy = policy
         self._model_digest = model_digest
         self._clock = clock
+        self._one_breast_suffices = one_breast_suffices
 
     def tick(self) -> int:
         """Look at every exam that collects, and return how many were closed."""
@@ -50,7 +59,7 @@ class ExamClock:
         with reading(self._engine) as connection:
             candidates = [Candidate.of(record) for record in instances_of_exam(connection, exam.id)]
         now = self._clock()
-        assembly = assemble(candidates)
+        assembly = assemble(candidates, one_breast_suffices=self._one_breast_suffices)
         verdict = decide(
             assembly,
             candidates,

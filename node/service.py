@@ -77,10 +77,9 @@ def accepted_kinds(model: Model) -> frozenset[ImageKind]:
 def content_digest(settings: Settings) -> str:
     """Return the digest of every setting that changes the content of result objects (rule R1).
 
-    The model's own digest covers its thresholds; none of the node's settings changes content yet.
+    The model's own digest covers its thresholds.
     """
-    del settings
-    return hashlib.sha256(b"").hexdigest()
+    return hashlib.sha256(f"one_breast_suffices={settings.exam.one_breast_suffices}".encode()).hexdigest()
 
 
 def serve(settings: Settings) -> None:
@@ -91,7 +90,8 @@ def serve(settings: Settings) -> None:
     swept = parts.store.sweep(timedelta(0))
     log.info("starting", version=VERSION, model=model.card.name, digest=model.digest[:12], swept=swept)
     intake = Intake(parts.store, parts.engine, settings.storage.watermark, accepted_kinds(model), utc_now)
-    clock = ExamClock(parts.engine, settings.exam.policy, model.digest, utc_now)
+    one_breast = settings.exam.one_breast_suffices
+    clock = ExamClock(parts.engine, settings.exam.policy, model.digest, utc_now, one_breast_suffices=one_breast)
     send = sender(settings)
     lanes = [Lane(d, parts.outbox, send, parts.store, poll=settings.delivery.poll) for d in settings.destinations]
     deliveries = DeliveryService(lanes)
@@ -133,6 +133,7 @@ def work(settings: Settings) -> None:
         owner=f"{socket.gethostname()}:{os.getpid()}",
         heartbeat=settings.jobs.lease / 4,
         clock=utc_now,
+        one_breast_suffices=settings.exam.one_breast_suffices,
     )
     log.info("worker ready", model=model.card.name, digest=model.digest[:12], device=reader.device)
 

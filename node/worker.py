@@ -59,6 +59,8 @@ class Worker:
         Seconds between renewals of the lease.
     clock
         Gives the aware time.
+    one_breast_suffices
+        The site's setting, see ``node.exams.assemble``.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Worker:
         owner: str,
         heartbeat: float,
         clock: Callable[[], datetime],
+        one_breast_suffices: bool = False,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -83,6 +86,7 @@ class Worker:
         self._owner = owner
         self._heartbeat = heartbeat
         self._clock = clock
+        self._one_breast_suffices = one_breast_suffices
 
     def work_once(self) -> bool:
         """Do one job; False when none is due."""
@@ -176,7 +180,9 @@ class Worker:
             else:
                 why = image.reason
             images.append(ImageAnswer(header_of(self._path(record)), view, why))
-        assembly = assemble(Candidate.of(record) for _, record in material.images)
+        assembly = assemble(
+            (Candidate.of(record) for _, record in material.images), one_breast_suffices=self._one_breast_suffices
+        )
         unread = [view for view, uid in assembly.chosen.items() if uid in not_read]
         missing = (*assembly.missing, *unread)
         if job.exhausted:

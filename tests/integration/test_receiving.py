@@ -241,7 +241,7 @@ def test_every_sop_class_proposes_no_more_than_it_can_decode() -> None:
 
 
 @pytest.mark.parametrize("abort", [True, False])
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom leaves the handle to the GC
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # pynetdicom leaves it to its destructor
 def test_a_cut_association_loses_only_the_instance_that_was_being_sent(
     room: Room,
     door: StorageSCP,

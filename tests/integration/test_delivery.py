@@ -1,0 +1,304 @@
+"""Lanes against a PACS that accepts, warns, refuses, aborts, hangs, is down and comes back."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+
+import pytest
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from config.settings import Destination, Dicom
+from node.delivery import DeliveryService, Lane
+from node.scu import Sender
+from storage.database import open_database, writing
+from storage.exams import hold
+from storage.files import InstanceStore
+from storage.outbox import Delivery, Outbox
+from storage.results import ResultRecord
+from storage.states import DeliveryState
+from tests.databases import SQLiteDatabases
+from tests.doors import Clock, a_destination
+from tests.pacs import a_free_port, a_pacs, a_store, aborts, answers, hangs_until, waiting_results
+from tests.records import POLICY
+
+# pynetdicom leaves the socket of a connection that failed to its destructor.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+SENDER = Sender(Dicom(dimse_timeout=20, acse_timeout=5, network_timeout=20))
+
+
+@pytest.fixture
+def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
+    opened = open_database(sqlite_databases.fresh())
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> InstanceStore:
+    return a_store(tmp_path)
+
+
+@pytest.fixture
+def results(store: InstanceStore, engine: Engine) -> list[ResultRecord]:
+    """Segmentations and a report, on their way to the destination "pacs"."""
+    return waiting_results(store, engine, ["pacs"])
+
+
+class Deliveries:
+    """A lane to one destination, and what came of it."""
+
+    def __init__(self, engine: Engine, store: InstanceStore, destination: Destination, sender: Sender = SENDER) -> None:
+        self.clock = Clock()
+        self.outbox = Outbox(engine, POLICY)
+        self.lane = Lane(destination, self.outbox, sender, store, poll=0.01, clock=self.clock)
+
+    def all(self) -> list[Delivery]:
+        return [delivery for delivery in self.outbox.of_exam(1) if delivery.destination == self.lane.destination.name]
+
+    def states(self) -> set[DeliveryState]:
+        return {delivery.state for delivery in self.all()}
+
+    def later(self) -> int:
+        """Try again when the policy has had its longest wait."""
+        self.clock.forward(POLICY.slow)
+        return self.lane.deliver_due()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def test_everything_goes_through_one_association_that_proposes_only_what_is_sent(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs() as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        assert deliveries.lane.deliver_due() == len(results)
+        assert deliveries.lane.deliver_due() == 0
+    assert pacs.received == [record.uid for record in results]
+    assert {(delivery.state, delivery.status_code) for delivery in deliveries.all()} == {(DeliveryState.SENT, 0)}
+    [proposed] = pacs.proposed
+    assert sorted(proposed) == sorted(
+        (sop_class, (syntax,))
+        for sop_class in (SegmentationStorage, Comprehensive3DSRStorage)
+        for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    )
+
+
+def test_a_destination_that_takes_only_implicit_vr_gets_it(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs(syntaxes=(ImplicitVRLittleEndian,)) as (pacs, port):
+        Deliveries(engine, store, a_destination(port)).lane.deliver_due()
+    assert pacs.syntaxes == [ImplicitVRLittleEndian] * len(results)
+
+
+def test_a_warning_is_a_delivery_and_is_recorded(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs(answers(0xB000)) as (_, port), capture_logs() as lines:
+        deliveries = Deliveries(engine, store, a_destination(port))
+        deliveries.lane.deliver_due()
+    assert {(delivery.state, delivery.status_code) for delivery in deliveries.all()} == {(DeliveryState.SENT, 0xB000)}
+    assert {(line["log_level"], line["status"]) for line in lines} == {("warning", "B000H")}
+    assert {line["exam"] for line in lines} == {deliveries.all()[0].exam_uid}
+
+
+def test_a_temporary_refusal_is_tried_again_after_a_wait(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs(answers(*[0xA700] * len(results), 0x0000)) as (_, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        deliveries.lane.deliver_due()
+        assert {(d.state, d.status_code) for d in deliveries.all()} == {(DeliveryState.WAITING, 0xA700)}
+        assert deliveries.lane.deliver_due() == 0
+        assert deliveries.later() == len(results)
+        assert deliveries.states() == {DeliveryState.SENT}
+        assert {delivery.attempts for delivery in deliveries.all()} == {2}
+
+
+@pytest.mark.parametrize(("status", "tries"), [(0x0122, 1), (0xA900, 1), (0xC000, 3)])
+def test_a_permanent_refusal_ends_the_delivery(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord], status: int, tries: int
+) -> None:
+    with a_pacs(answers(status)) as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        for _ in range(tries):
+            assert deliveries.states() == {DeliveryState.WAITING}
+            deliveries.later()
+        assert deliveries.states() == {DeliveryState.REFUSED}
+        assert deliveries.later() == 0
+    assert len(pacs.received) == tries * len(results)
+
+
+def test_a_class_that_the_destination_does_not_take_is_refused_and_the_others_arrive(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs(classes=(Comprehensive3DSRStorage,)) as (_, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        deliveries.lane.deliver_due()
+    assert {(d.kind, d.state, d.status_code) for d in deliveries.all()} == {
+        ("SEG", DeliveryState.REFUSED, 0x0122),
+        ("SR", DeliveryState.SENT, 0x0000),
+    }
+
+
+def test_a_destination_that_takes_none_of_our_classes_refuses_all(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs(classes=()) as (_, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        assert deliveries.lane.deliver_due() == len(results)
+    assert {(d.state, d.status_code) for d in deliveries.all()} == {(DeliveryState.REFUSED, 0x0122)}
+
+
+def test_a_destination_that_does_not_know_us_is_tried_again(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs(callers=("SOMEBODY",)) as (_, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        deliveries.lane.deliver_due()
+    assert deliveries.states() == {DeliveryState.WAITING}
+    assert all("Calling AE title not recognised" in (delivery.message or "") for delivery in deliveries.all())
+
+
+def test_an_abort_costs_one_attempt_of_the_result_that_was_being_sent(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs(aborts) as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        assert deliveries.lane.deliver_due() == 1
+        assert [delivery.attempts for delivery in deliveries.all()] == [1] + [0] * (len(results) - 1)
+        pacs.behaviour = answers(0x0000)
+        assert deliveries.lane.deliver_due() == len(results) - 1
+        assert deliveries.later() == 1
+    assert deliveries.states() == {DeliveryState.SENT}
+
+
+def test_a_destination_that_hangs_is_given_up_and_tried_again(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    released = Event()
+    impatient = Sender(Dicom(dimse_timeout=0.5, acse_timeout=5))
+    with a_pacs(hangs_until(released)) as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port), impatient)
+        assert deliveries.lane.deliver_due() == 1
+        first = deliveries.all()[0]
+        assert (first.state, first.status_code, first.message) == (DeliveryState.WAITING, None, "no answer")
+        released.set()
+        pacs.behaviour = answers(0x0000)
+        deliveries.later()
+    assert deliveries.states() == {DeliveryState.SENT}
+
+
+def test_a_destination_that_was_down_gets_everything_when_it_is_back(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    port = a_free_port()
+    deliveries = Deliveries(engine, store, a_destination(port))
+    assert deliveries.lane.deliver_due() == len(results)
+    assert {(d.state, d.attempts) for d in deliveries.all()} == {(DeliveryState.WAITING, 1)}
+    assert all("no connection" in (delivery.message or "") for delivery in deliveries.all())
+    with a_pacs(port=port) as (pacs, _):
+        assert deliveries.later() == len(results)
+    assert pacs.received == [record.uid for record in results]
+    assert deliveries.states() == {DeliveryState.SENT}
+
+
+def test_a_destination_that_stays_away_is_given_up_by_the_policy_with_a_loud_line(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    deliveries = Deliveries(engine, store, a_destination(a_free_port()))
+    with capture_logs() as lines:
+        while deliveries.states() == {DeliveryState.WAITING}:
+            deliveries.later()
+    assert deliveries.states() == {DeliveryState.EXPIRED}
+    loud = [line["event"] for line in lines if line["log_level"] == "error"]
+    assert loud == ["result given up; mammonode send sends it again"] * len(results)
+
+
+def test_a_held_exam_is_not_delivered_until_it_is_let_go(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs() as (_, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        with writing(engine) as connection:
+            hold(connection, deliveries.all()[0].exam_id, held=True)
+        assert deliveries.lane.deliver_due() == 0
+        with writing(engine) as connection:
+            hold(connection, deliveries.all()[0].exam_id, held=False)
+        assert deliveries.lane.deliver_due() == len(results)
+
+
+def test_a_result_whose_file_is_gone_stops_no_other(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    store.resolve(results[0].path).unlink()
+    with a_pacs() as (_, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        deliveries.lane.deliver_due()
+    first, *others = deliveries.all()
+    assert (first.state, first.message) == (DeliveryState.WAITING, "the file cannot be sent: FileNotFoundError")
+    assert {delivery.state for delivery in others} == {DeliveryState.SENT}
+
+
+def test_one_dead_destination_does_not_stop_another(engine: Engine, store: InstanceStore) -> None:
+    results = waiting_results(store, engine, ["dead", "pacs"])
+    released = Event()
+    with a_pacs(hangs_until(released)) as (_, dead_port), a_pacs() as (pacs, port):
+        dead = Deliveries(engine, store, a_destination(dead_port, "dead"))
+        alive = Deliveries(engine, store, a_destination(port))
+        service = DeliveryService([dead.lane, alive.lane])
+        service.start()
+        try:
+            assert eventually(lambda: alive.states() == {DeliveryState.SENT})
+            assert dead.states() == {DeliveryState.WAITING}
+        finally:
+            released.set()
+            service.stop()
+    assert pacs.received == [record.uid for record in results]
+
+
+def test_a_lane_outlives_a_database_that_is_away(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_pacs() as (_, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        failures = iter([ValueError("a bug"), ValueError("another")])
+        due = deliveries.outbox.due
+
+        def failing(*args: object) -> list[Delivery]:
+            if error := next(failures, None):
+                raise error
+            return due(*args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(deliveries.outbox, "due", failing)
+        service = DeliveryService([deliveries.lane])
+        service.start()
+        try:
+            assert eventually(lambda: deliveries.states() == {DeliveryState.SENT})
+        finally:
+            service.stop()
+
+
+def test_echo_tells_whether_a_destination_is_there_and_what_to_check() -> None:
+    with a_pacs(callers=("MAMMONODE",)) as (_, port):
+        answered = SENDER.echo(a_destination(port))
+        refused = Sender(Dicom(ae_title="STRANGER")).echo(a_destination(port))
+    away = SENDER.echo(a_destination(a_free_port()))
+    assert (answered.answered, answered.message) == (True, "")
+    assert timedelta(0) < timedelta(seconds=answered.seconds) < timedelta(seconds=20)
+    assert not refused.answered
+    assert "AE title" in refused.message
+    assert not away.answered
+    assert "no connection" in away.message

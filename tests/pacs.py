@@ -1,0 +1,176 @@
+"""A PACS inside the test process that behaves as told, and results that wait to be sent to it."""
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from threading import Event
+
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SegmentationStorage,
+)
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from sqlalchemy import Engine
+
+from config.policy import RetryPolicy
+from node.results.encode import ResultObject, to_bytes
+from storage.files import InstanceReference, InstanceStore
+from storage.jobs import JobQueue
+from storage.results import ResultRecord
+from tests.answers import an_answer, encoded
+from tests.records import LEASE, NOON, POLICY, a_closed_exam
+
+Behaviour = Callable[[evt.Event], int]
+BOTH_CLASSES = (SegmentationStorage, Comprehensive3DSRStorage)
+BOTH_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+
+class StandInPACS:
+    """Answers C-STORE as its behaviour says; remembers what it was sent, and in which encoding.
+
+    Attributes
+    ----------
+    received
+        SOP Instance UIDs in order of arrival.
+    syntaxes
+        Transfer syntax of each.
+    proposed
+        SOP classes that each association proposed, Verification excepted.
+    """
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.received: list[str] = []
+        self.syntaxes: list[UID] = []
+        self.proposed: list[list[tuple[str, tuple[str, ...]]]] = []
+
+    def store(self, event: evt.Event) -> int:
+        """Receive an instance."""
+        dataset = event.dataset
+        self.received.append(str(dataset.SOPInstanceUID))
+        self.syntaxes.append(UID(event.context.transfer_syntax))
+        return self.behaviour(event)
+
+    def accepted(self, event: evt.Event) -> None:
+        """Remember what was proposed."""
+        request = event.assoc.requestor.primitive
+        assert request
+        self.proposed.append(
+            [
+                (str(context.abstract_syntax), tuple(map(str, context.transfer_syntax)))
+                for context in request.presentation_context_definition_list or ()
+            ]
+        )
+
+
+@contextmanager
+def a_pacs(
+    behaviour: Behaviour = lambda _: 0x0000,
+    *,
+    port: int = 0,
+    classes: Sequence[UID] = BOTH_CLASSES,
+    syntaxes: Sequence[UID] = BOTH_SYNTAXES,
+    callers: Sequence[str] = (),
+) -> Iterator[tuple[StandInPACS, int]]:
+    """Run a PACS on a port, a free one by default, and yield it with its port."""
+    pacs = StandInPACS(behaviour)
+    entity = AE("PACS")
+    entity.require_calling_aet = list(callers)
+    for sop_class in classes:
+        entity.add_supported_context(sop_class, list(syntaxes))
+    entity.add_supported_context(Verification)
+    server = entity.start_server(
+        ("127.0.0.1", port),
+        block=False,
+        evt_handlers=[(evt.EVT_C_STORE, pacs.store), (evt.EVT_ACCEPTED, pacs.accepted)],
+    )
+    assert server
+    try:
+        yield pacs, server.server_address[1]
+    finally:
+        server.shutdown()
+        for association in server.active_associations:
+            association.abort()
+
+
+def answers(*statuses: int) -> Behaviour:
+    """Answer one status after the other, the last one for ever."""
+    left = list(statuses)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+def aborts(event: evt.Event) -> int:
+    """Abort the association in the middle."""
+    event.assoc.abort()
+    return 0x0000
+
+
+def hangs_until(released: Event) -> Behaviour:
+    """Answer only when released."""
+
+    def wait(_: evt.Event) -> int:
+        released.wait(30)
+        return 0x0000
+
+    return wait
+
+
+def a_free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@cache
+def phantom_objects() -> tuple[tuple[ResultObject, bytes], ...]:
+    """Return the objects that answer a phantom exam, and their files."""
+    return tuple((made, to_bytes(made.dataset)) for made in encoded(an_answer()))
+
+
+def waiting_results(
+    store: InstanceStore, engine: Engine, destinations: Sequence[str], *, policy: RetryPolicy = POLICY
+) -> list[ResultRecord]:
+    """Let a phantom's answer, Segmentations and report, wait in the outbox for destinations."""
+    queue = JobQueue(engine, policy, LEASE)
+    a_closed_exam(engine)
+    job = queue.claim("worker", NOON)
+    assert job
+    records = []
+    for made, data in phantom_objects():
+        path = store.write_result(InstanceReference(made.study_uid, made.series_uid, made.instance_uid), data)
+        records.append(
+            ResultRecord(
+                uid=made.instance_uid,
+                kind=made.kind,
+                sop_class_uid=made.sop_class_uid,
+                series_uid=made.series_uid,
+                study_uid=made.study_uid,
+                image_uid=made.image_uid,
+                path=path,
+                size=len(data),
+            )
+        )
+    queue.finish(
+        job,
+        "worker",
+        answer="findings",
+        results=records,
+        destinations={record.uid: list(destinations) for record in records},
+        timings={},
+        now=NOON,
+    )
+    return records
+
+
+def a_store(folder: Path) -> InstanceStore:
+    """Return an empty store."""
+    store = InstanceStore(folder / "store")
+    store.prepare()
+    return store

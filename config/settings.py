@@ -93,6 +93,7 @@ class Jobs(Section):
     """How often and how long a reading is tried."""
 
     lease: Seconds = 60
+    time_limit: Seconds = 900
     attempts: int = Field(default=3, ge=1)
     first_retry: Seconds = 10
     slowest_retry: Seconds = 600

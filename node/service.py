@@ -132,6 +132,8 @@ def work(settings: Settings) -> None:
         settings_digest=content_digest(settings),
         owner=f"{socket.gethostname()}:{os.getpid()}",
         heartbeat=settings.jobs.lease / 4,
+        time_limit=settings.jobs.time_limit,
+        on_hang=lambda: os._exit(os.EX_SOFTWARE),
         clock=utc_now,
         one_breast_suffices=settings.exam.one_breast_suffices,
     )

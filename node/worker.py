@@ -57,6 +57,10 @@ class Worker:
         Name of this worker in leases.
     heartbeat
         Seconds between renewals of the lease.
+    time_limit
+        Seconds after which a job is taken to hang.
+    on_hang
+        Called then, from another thread: must end the process, for nothing else stops a decoder or a GPU that hangs.
     clock
         Gives the aware time.
     one_breast_suffices
@@ -74,6 +78,8 @@ class Worker:
         settings_digest: str,
         owner: str,
         heartbeat: float,
+        time_limit: float,
+        on_hang: Callable[[], object],
         clock: Callable[[], datetime],
         one_breast_suffices: bool = False,
     ) -> None:
@@ -85,6 +91,8 @@ class Worker:
         self._settings_digest = settings_digest
         self._owner = owner
         self._heartbeat = heartbeat
+        self._time_limit = time_limit
+        self._on_hang = on_hang
         self._clock = clock
         self._one_breast_suffices = one_breast_suffices
 
@@ -109,6 +117,8 @@ class Worker:
 
     def _do(self, job: Job) -> None:
         log.info("job started", plan=job.plan, **({"last_resort": True} if job.exhausted else {}))
+        if job.model_digest != self._reader.model.digest:
+            log.warning("job was meant for another model", check="do serve and work have the same settings?")
         begin = time.perf_counter()
         material = self._material(job)
         reads = job.plan is Plan.READ and not job.exhausted
@@ -236,9 +246,17 @@ class Worker:
     def _renewed(self, job: Job) -> Iterator[None]:
         """Renew the lease in the background; a lost one shows when the job is finished."""
         done = threading.Event()
+        deadline = time.monotonic() + self._time_limit
+        context = job.log_context()
 
         def renew() -> None:
-            while not done.wait(self._heartbeat):
+            while not done.wait(min(self._heartbeat, self._time_limit)):
+                if time.monotonic() >= deadline:
+                    log.critical(
+                        "job hangs; this worker ends", **context, check="another attempt follows after the lease"
+                    )
+                    self._on_hang()
+                    return
                 try:
                     if not self._queue.renew(job, self._owner, self._clock()):
                         return

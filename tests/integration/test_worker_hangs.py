@@ -1,0 +1,68 @@
+"""A reading that hangs ends its worker, and the job goes to the next one."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from config.policy import RetryPolicy
+from storage.database import migrate, open_database, writing
+from storage.exams import close, touch
+from storage.index import PatientRecord, add_instance
+from storage.jobs import JobQueue
+from storage.states import JobState, Plan
+from tests.records import an_instance
+
+HANGING_WORKER = """
+import os, sys, threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from ai.findings import ModelIdentity
+from config.policy import RetryPolicy
+from node.worker import Worker
+from storage.database import open_database
+from storage.files import InstanceStore
+from storage.jobs import JobQueue
+
+class Hanging(Worker):
+    def _do(self, job):
+        print("hangs", flush=True)
+        threading.Event().wait()
+
+class Reader:
+    model = ModelIdentity("m", "1", "d")
+
+engine = open_database(sys.argv[1])
+policy = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=1), timedelta(days=1), attempts=3)
+worker = Hanging(engine, InstanceStore(Path(sys.argv[2])), JobQueue(engine, policy, timedelta(seconds=1)), Reader(), (),
+    settings_digest="", owner="hanging", heartbeat=0.2, time_limit=0.6, on_hang=lambda: os._exit(os.EX_SOFTWARE),
+    clock=lambda: datetime.now(UTC))
+worker.work_once()
+"""
+
+
+def test_a_hanging_reading_ends_its_process_and_another_worker_gets_the_job(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'index.sqlite'}"
+    engine = open_database(url)
+    migrate(engine)
+    now = datetime.now(UTC)
+    with writing(engine) as connection:
+        record = an_instance()
+        add_instance(connection, record)
+        patient = PatientRecord(record.patient.issuer, record.patient.patient_id)
+        exam = touch(connection, patient, record.study.uid, now)
+        close(connection, exam, chosen={}, rejected={}, plan=Plan.READ, reasons=(), model_digest="d", now=now)
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING_WORKER, url, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "hangs" in done.stdout
+    assert done.returncode == 70
+    policy = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=1), timedelta(days=1), attempts=3)
+    queue = JobQueue(engine, policy, timedelta(seconds=1))
+    again = queue.claim("next", datetime.now(UTC) + timedelta(seconds=2))
+    assert again is not None
+    assert (again.state, again.attempts) == (JobState.RUNNING, 2)

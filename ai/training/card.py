@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,30 @@ OPERATING_FPPI = 0.25
 """False positives per image at which findings are shown: about one per four-view exam."""
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """What people must know of a model: its name, where its training data come from, and what reports must say.
+
+    Attributes
+    ----------
+    name
+        Of the model.
+    data, licence, attribution
+        Of the training data.
+    notes
+        Sentences for every report.
+    """
+
+    name: str
+    data: str
+    licence: str
+    attribution: str
+    notes: tuple[str, ...] = ()
+
+
 def write_card(
     folder: Path,
+    provenance: Provenance,
     plan: TrainingPlan,
     split: Mapping[str, int],
     training: Sequence[Record],
@@ -33,6 +55,8 @@ def write_card(
     ----------
     folder
         Holds model.safetensors.
+    provenance
+        Name, data, licence.
     plan, split
         How the model was trained, and on which patients.
     training
@@ -48,7 +72,7 @@ def write_card(
         evaluation = {"validation": figures(evaluate(predictions))}
     rule = LesionRule()
     card = {
-        "name": "mass-fpn-lite0",
+        "name": provenance.name,
         "version": f"{datetime.now(UTC):%Y.%m.%d}",
         "reader": "mass_fpn",
         "licence": "Apache-2.0",
@@ -57,14 +81,12 @@ def write_card(
         "use": {
             "statement": "Research use only. Marks and scores masses in standard mammographic views.",
             "accepts": ["FOR PRESENTATION"],
-            "notes": ["The model was trained on digitised film, not on digital mammography."],
+            "notes": list(provenance.notes),
         },
         "training": {
-            "data": "CBIS-DDSM, mass cases of the official training split, resized 8-bit copies; boxes as ellipses",
-            "licence": "CC BY 3.0",
-            "attribution": "Sawyer-Lee R, Gimenez F, Hoogi A, Rubin D. Curated Breast Imaging Subset of Digital Database "
-            "for Screening Mammography (CBIS-DDSM). The Cancer Imaging Archive, 2016. doi:10.7937/K9/TCIA.2016.7O02S9CY. "
-            "Images were resized and converted to 8-bit JPEG.",
+            "data": provenance.data,
+            "licence": provenance.licence,
+            "attribution": provenance.attribution,
             "start": "EfficientNet-Lite0, ImageNet, RangiLyu/EfficientNet-Lite, Apache-2.0"
             if plan.pretrained
             else "random",

@@ -55,6 +55,11 @@ def train(
     fold: Annotated[int, typer.Option(min=0, help="The part that is kept for validation.")] = 0,
     canvas: Annotated[str, typer.Option(help="Rows x columns that the network sees, multiples of 32.")] = "512x320",
     pretrained: Annotated[bool, typer.Option(help="Start from EfficientNet-Lite0's ImageNet weights.")] = True,
+    name: Annotated[str, typer.Option(help="The model's name, for its card and for reports.")] = "own-mass-fpn",
+    data: Annotated[str, typer.Option(help="What the training data are, for the card.")] = "not stated",
+    data_licence: Annotated[str, typer.Option(help="Their licence, for the card.")] = "not stated",
+    attribution: Annotated[str, typer.Option(help="Whom to name for them, for the card.")] = "not stated",
+    note: Annotated[list[str] | None, typer.Option(help="A sentence for every report; repeatable.")] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
 ) -> None:
@@ -65,7 +70,7 @@ def train(
     """
     import torch  # noqa: PLC0415 (commands that need no model start without torch)
 
-    from ai.training.card import write_card  # noqa: PLC0415
+    from ai.training.card import Provenance, write_card  # noqa: PLC0415
     from ai.training.dataset import load_samples, read_manifest, split_by_patient  # noqa: PLC0415
     from ai.training.loop import Step, TrainingPlan  # noqa: PLC0415
     from ai.training.loop import train as run  # noqa: PLC0415
@@ -92,10 +97,11 @@ def train(
             bar.update(task, completed=(step.epoch - 1) * steps + step.step, description=description)
 
         run(plan, samples, output, where, on_step)
+    provenance = Provenance(name, data, data_licence, attribution, tuple(note or ()))
     split = {"seed": seed, "folds": folds, "fold": fold}
-    write_card(output, plan, split, training)
+    write_card(output, provenance, plan, split, training)
     predictions = _predict(str(output), manifest.parent, validation, device, threads, threshold=0.0)
-    card = write_card(output, plan, split, training, predictions)
+    card = write_card(output, provenance, plan, split, training, predictions)
     typer.echo(f"wrote {card}", err=True)
 
 

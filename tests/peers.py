@@ -2,7 +2,11 @@
 
 import os
 import shutil
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,3 +44,39 @@ def require_dcmtk(name: str) -> str:
         if shutil.which(name, path=str(folder)):
             return require_program(name, folder=folder)
     return require_program(name, folder=Path("/usr/bin"))
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    """Wait until something is true, and tell whether it became so in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@contextmanager
+def running(*command: object, log: Path, ready: Callable[[], bool]) -> Iterator[None]:
+    """Run a peer's program while the context lasts, which begins when it is ready.
+
+    Parameters
+    ----------
+    log
+        File for what it writes.
+    ready
+        Whether it can be talked to.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        assert eventually(lambda: process.poll() is not None or ready()), f"not ready: {log.read_text()}"
+        assert process.poll() is None, f"ended: {log.read_text()}"
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,7 +1,6 @@
 """Lanes against a PACS that accepts, warns, refuses, aborts, hangs, is down and comes back."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -23,6 +22,7 @@ from storage.states import DeliveryState
 from tests.databases import SQLiteDatabases
 from tests.doors import Clock, a_destination
 from tests.pacs import a_free_port, a_pacs, a_store, aborts, answers, hangs_until, waiting_results
+from tests.peers import eventually
 from tests.records import POLICY
 
 # pynetdicom leaves the socket of a connection that failed to its destructor.
@@ -67,15 +67,6 @@ class Deliveries:
         """Try again when the policy has had its longest wait."""
         self.clock.forward(POLICY.slow)
         return self.lane.deliver_due()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def test_everything_goes_through_one_association_that_proposes_only_what_is_sent(

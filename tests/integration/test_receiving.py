@@ -1,8 +1,7 @@
 """The DICOM door with real associations: who may call, what a sender is told, and what a cut connection costs."""
 
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from io import BytesIO
@@ -36,6 +35,7 @@ from storage.database import open_database
 from tests.builders import compressed
 from tests.databases import SQLiteDatabases
 from tests.doors import NO_ROOM, Room, a_room, an_image, an_open_door, phantom_images
+from tests.peers import eventually
 
 
 @pytest.fixture
@@ -72,15 +72,6 @@ def an_association(
 
 def send(association: Association, image: Dataset) -> int:
     return int(association.send_c_store(image).Status)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def test_a_known_caller_is_answered_and_its_images_are_stored(room: Room, door: StorageSCP) -> None:

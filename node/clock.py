@@ -10,7 +10,7 @@ from config.policy import CompletionPolicy
 from node.exams import Candidate, Close, assemble, decide
 from storage import exams
 from storage.database import reading, writing
-from storage.errors import ExamChanged
+from storage.errors import ExamChanged, StorageError
 from storage.exams import ExamRecord
 from storage.index import instances_of_exam
 
@@ -50,10 +50,24 @@ class ExamClock:
         self._one_breast_suffices = one_breast_suffices
 
     def tick(self) -> int:
-        """Look at every exam that collects, and return how many were closed."""
+        """Look at every exam that collects, and return how many were closed; one that fails holds up no other.
+
+        Raises
+        ------
+        storage.errors.StorageError
+            When the database does not answer.
+        """
         with reading(self._engine) as connection:
             waiting = exams.collecting(connection)
-        return sum(self._look(exam) for exam in waiting)
+        closed = 0
+        for exam in waiting:
+            try:
+                closed += self._look(exam)
+            except StorageError:
+                raise
+            except Exception:
+                log.exception("exam not judged", **exam.log_context(), check="an error in the program: report it")
+        return closed
 
     def _look(self, exam: ExamRecord) -> bool:
         with reading(self._engine) as connection:

@@ -34,10 +34,21 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Material:
-    """What a job stands on: the images of its exam revision, as decided when it was closed, and the former report."""
+    """What a job stands on.
+
+    Attributes
+    ----------
+    images
+        Those of its exam revision, as decided when it was closed.
+    former
+        The last report of the revisions before.
+    issued
+        The reports of this revision, oldest first: of earlier runs of this job.
+    """
 
     images: tuple[tuple[ExamImage, InstanceRecord], ...]
-    predecessor: Predecessor | None
+    former: Predecessor | None
+    issued: tuple[Predecessor, ...]
 
 
 class Worker:
@@ -124,9 +135,7 @@ class Worker:
         reads = job.plan is Plan.READ and not job.exhausted
         analysis = analyse(self._reader, self._sources(material)) if reads else None
         read = time.perf_counter()
-        answer = self._answer(job, material, analysis)
-        installation = installation_id(self._engine)
-        objects = encode(answer, installation=installation, settings_digest=self._settings_digest)
+        answer, objects = self._encode(job, material, analysis)
         encoded = time.perf_counter()
         records = [self._write(each) for each in objects]
         timings = {
@@ -160,12 +169,28 @@ class Worker:
                 for image in images_of(connection, job.exam_id, job.revision)
                 if (record := find_instance(connection, image.instance_uid))
             ]
-            former = [r for r in results_of(connection, job.exam_id) if r.revision < job.revision]
-        report = next((r.record for r in former if r.record.kind == ResultKind.SR), None)
-        predecessor = (
-            Predecessor(report.study_uid, report.series_uid, report.sop_class_uid, report.uid) if report else None
-        )
-        return Material(tuple(images), predecessor)
+            results = results_of(connection, job.exam_id)
+        reports = [
+            (r.revision, Predecessor(r.record.study_uid, r.record.series_uid, r.record.sop_class_uid, r.record.uid))
+            for r in reversed(results)
+            if r.record.kind == ResultKind.SR
+        ]
+        former = [report for revision, report in reports if revision < job.revision]
+        issued = [report for revision, report in reports if revision == job.revision]
+        return Material(tuple(images), former[-1] if former else None, tuple(issued))
+
+    def _encode(
+        self, job: Job, material: Material, analysis: Analysis | None
+    ) -> tuple[Answer, tuple[ResultObject, ...]]:
+        """Encode the answer as it was issued for this revision (rule R1), or as successor of what was issued (R2)."""
+        installation = installation_id(self._engine)
+        known = {report.instance_uid for report in material.issued}
+        for predecessor in (material.former, *material.issued):
+            answer = self._answer(job, material, analysis, predecessor)
+            objects = encode(answer, installation=installation, settings_digest=self._settings_digest)
+            if objects[-1].instance_uid in known:
+                break
+        return answer, objects
 
     def _sources(self, material: Material) -> list[Source]:
         return [
@@ -174,7 +199,9 @@ class Worker:
             if image.chosen and image.view
         ]
 
-    def _answer(self, job: Job, material: Material, analysis: Analysis | None) -> Answer:
+    def _answer(
+        self, job: Job, material: Material, analysis: Analysis | None, predecessor: Predecessor | None
+    ) -> Answer:
         reasons = list(job.reasons)
         if job.exhausted:
             reasons.append(f"The reading failed {job.attempts - job.last_resorts} times.")
@@ -212,7 +239,7 @@ class Worker:
             findings=findings,
             missing=missing,
             reasons=tuple(reasons),
-            predecessor=material.predecessor,
+            predecessor=predecessor,
         )
 
     def _write(self, result: ResultObject) -> ResultRecord:

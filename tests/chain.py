@@ -1,0 +1,176 @@
+"""The chain from an arriving image to the outbox within one process: real store, index, clock and queue, a fake reader."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from sqlalchemy import Engine
+
+from ai.errors import NoBreast
+from ai.exam import Exam, Laterality, View
+from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
+from config.policy import CompletionPolicy
+from config.settings import Destination
+from node.clock import ExamClock
+from node.intake import Intake
+from node.results.encode import ResultKind
+from node.worker import Worker
+from storage.database import reading
+from storage.exams import ExamRecord, list_exams
+from storage.jobs import Job, JobQueue
+from storage.outbox import Outbox
+from storage.results import IssuedResult, results_of
+from tests.answers import MODEL as READER_MODEL
+from tests.answers import a_mass
+from tests.doors import ROOM_ENOUGH, Clock, Room
+from tests.pacs import a_store
+from tests.records import LEASE, POLICY
+
+QUIET = CompletionPolicy(timedelta(seconds=10), timedelta(seconds=300), timedelta(hours=2))
+PACS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
+REPORTS_ONLY = Destination(name="ris", ae_title="RIS", host="127.0.0.1", port=105, objects=("SR",))
+
+
+@dataclass
+class FakeReader:
+    """Finds one square mass in every image.
+
+    Attributes
+    ----------
+    masses
+        Whether it finds any.
+    no_breast
+        Views in which it sees no breast.
+    meanwhile
+        Called with each exam before it answers; what it raises, the reader raises.
+    exams
+        What it was given.
+    """
+
+    masses: bool = True
+    no_breast: tuple[View, ...] = ()
+    meanwhile: Callable[[Exam], None] = lambda _: None
+    model: ModelIdentity = READER_MODEL
+    device: str = "fake"
+    exams: list[Exam] = field(default_factory=list)
+
+    def read(self, exam: Exam) -> ExamFindings:
+        """Answer, always the same for the same exam."""
+        self.exams.append(exam)
+        self.meanwhile(exam)
+        for image in exam.images:
+            if image.view in self.no_breast:
+                raise NoBreast(image.uid)
+        images = tuple(self._found(image.uid, image.view, image.shape) for image in exam.images)
+        sides = {image.view.laterality for image in images}
+        breasts = tuple(BreastScore(side, 83) for side in Laterality if side in sides)
+        return ExamFindings(self.model, images, breasts, 83)
+
+    def _found(self, uid: str, view: View, shape: tuple[int, int]) -> ImageFindings:
+        mask = np.zeros(shape, np.bool_)
+        mask[200:240, 100:150] = True
+        return ImageFindings(uid, view, shape, (a_mass(mask),) if self.masses else (), 83, 0.8)
+
+
+@dataclass
+class Chain:
+    """Everything between a door and a lane, on a clock that stands until it is put forward."""
+
+    room: Room
+    clock: Clock
+    queue: JobQueue
+    outbox: Outbox
+    reader: FakeReader
+
+    def exam_clock(self, **settings: bool) -> ExamClock:
+        """Return the exam clock."""
+        return ExamClock(self.room.engine, QUIET, self.reader.model.digest, self.clock, **settings)
+
+    def worker(self, owner: str = "worker", heartbeat: float = 60) -> Worker:
+        """Return a worker."""
+        return Worker(
+            self.room.engine,
+            self.room.store,
+            self.queue,
+            self.reader,
+            (PACS, REPORTS_ONLY),
+            settings_digest="settings",
+            owner=owner,
+            heartbeat=heartbeat,
+            time_limit=600,
+            on_hang=lambda: pytest.fail("the reading took ten minutes"),
+            clock=self.clock,
+        )
+
+    def receive(self, images: Iterable[Dataset]) -> None:
+        """Let images come in."""
+        for image in images:
+            self.room.receive(image)
+
+    def close(self, images: Iterable[Dataset]) -> Job:
+        """Let images come in, wait until their exam is closed, and return its job."""
+        self.receive(images)
+        self.clock.forward(QUIET.incomplete_quiet)
+        assert self.exam_clock().tick() == 1
+        return self.job
+
+    @property
+    def exam(self) -> ExamRecord:
+        """The exam; there is one."""
+        with reading(self.room.engine) as connection:
+            [exam] = list_exams(connection, 2)
+        return exam
+
+    @property
+    def job(self) -> Job:
+        """The newest job."""
+        return self.queue.list_jobs(1)[0]
+
+    def issued(self) -> list[IssuedResult]:
+        """Return the results that were handed over, newest revision first."""
+        with reading(self.room.engine) as connection:
+            return results_of(connection, self.exam.id)
+
+    def of_kind(self, kind: ResultKind) -> list[Dataset]:
+        """Return the result objects of a kind, as they lie in the store."""
+        return [dcmread(self.room.store.resolve(r.record.path)) for r in self.issued() if r.record.kind == kind]
+
+    @property
+    def report(self) -> Dataset:
+        """The newest report."""
+        return self.of_kind(ResultKind.SR)[0]
+
+
+def a_chain(folder: Path, engine: Engine) -> Chain:
+    """Return an empty node."""
+    clock, store = Clock(), a_store(folder)
+    room = Room(store, engine, Intake(store, engine, ROOM_ENOUGH, clock=clock))
+    return Chain(room, clock, JobQueue(engine, POLICY, LEASE), Outbox(engine, POLICY), FakeReader())
+
+
+def text_of(report: Dataset) -> str:
+    """Return all sentences and tracking identifiers of a report, one a line."""
+    return "\n".join(_texts(report.ContentSequence))
+
+
+def _texts(items: Sequence[Dataset]) -> Iterable[str]:
+    for item in items:
+        if item.ValueType == "TEXT":
+            yield str(item.TextValue)
+        yield from _texts(item.get("ContentSequence", ()))
+
+
+def summary_of(report: Dataset) -> str:
+    """Return the code value of a report's CAD Processing and Findings Summary for the exam (111017, DCM)."""
+    found = [
+        str(item.ConceptCodeSequence[0].CodeValue)
+        for container in report.ContentSequence
+        for item in container.get("ContentSequence", ())
+        if item.ValueType == "CODE" and item.ConceptNameCodeSequence[0].CodeValue == "111017"
+    ]
+    [summary] = found
+    return summary

@@ -1,0 +1,288 @@
+"""From a closed exam to the outbox, on both databases, with a fake reader: every answer, and everything that goes wrong."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+from sqlalchemy import Engine
+
+from ai.exam import STANDARD_VIEWS, Exam, Laterality, View
+from node.demo.pacs import named_segmentations
+from node.results.encode import ResultKind
+from storage.states import DeliveryState, ExamState, JobState, Plan
+from tests.builders import L_CC, R_CC, altered, for_processing
+from tests.chain import Chain, a_chain, summary_of, text_of
+from tests.doors import phantom_images
+from tests.peers import eventually
+from tests.records import LEASE
+
+
+@pytest.fixture
+def chain(tmp_path: Path, engine: Engine) -> Chain:
+    return a_chain(tmp_path, engine)
+
+
+def four() -> list[Dataset]:
+    return list(phantom_images())
+
+
+def of_view(view: View) -> Dataset:
+    return phantom_images()[STANDARD_VIEWS.index(view)]
+
+
+def undecodable(image: Dataset) -> Dataset:
+    return altered(image, PixelData=image.PixelData[: len(image.PixelData) // 2])
+
+
+def breaks(_exam: Exam) -> None:
+    raise RuntimeError("something about FOUR VIEWS")
+
+
+def test_an_exam_with_masses_gets_a_segmentation_for_each_image_and_a_report_that_names_them(chain: Chain) -> None:
+    chain.close(four())
+    assert chain.worker().work_once()
+    assert chain.exam.state is ExamState.ANSWERED
+    assert chain.exam.status == "findings"
+    assert chain.job.state is JobState.DONE
+    assert summary_of(chain.report) == "111242"
+    segmentations = {str(seg.SOPInstanceUID) for seg in chain.of_kind(ResultKind.SEG)}
+    assert len(segmentations) == 4
+    assert set(named_segmentations(chain.report)) == segmentations
+    assert set(chain.job.timings or {}) == {"decode", "read", "encode", "write", "total"}
+
+
+def test_each_destination_waits_for_the_objects_it_wants_and_no_others(chain: Chain) -> None:
+    chain.close(four())
+    chain.worker().work_once()
+    waiting = [(d.destination, d.kind, d.state) for d in chain.outbox.of_exam(chain.exam.id)]
+    assert sorted(waiting) == sorted(
+        [*[("pacs", "SEG", DeliveryState.WAITING)] * 4, *[(d, "SR", DeliveryState.WAITING) for d in ("pacs", "ris")]]
+    )
+
+
+def test_an_exam_without_masses_gets_a_report_alone(chain: Chain) -> None:
+    chain.reader.masses = False
+    chain.close(four())
+    chain.worker().work_once()
+    assert chain.exam.status == "no findings"
+    assert [result.record.kind for result in chain.issued()] == [ResultKind.SR]
+    assert summary_of(chain.report) == "111241"
+
+
+def test_without_a_job_there_is_nothing_to_do(chain: Chain) -> None:
+    assert not chain.worker().work_once()
+
+
+def test_a_view_without_a_breast_costs_the_others_nothing(chain: Chain) -> None:
+    chain.reader.no_breast = (L_CC,)
+    chain.close(four())
+    chain.worker().work_once()
+    assert chain.exam.status == "partial, findings"
+    assert summary_of(chain.report) == "111244"
+    assert chain.report.CompletionFlag == "PARTIAL"
+    assert len(chain.of_kind(ResultKind.SEG)) == 3
+    assert f"NOT READ: L CC {of_view(L_CC).SOPInstanceUID}: No breast" in text_of(chain.report)
+
+
+def test_an_image_that_cannot_be_decoded_costs_the_others_nothing(chain: Chain) -> None:
+    images = [undecodable(image) if image is of_view(R_CC) else image for image in four()]
+    chain.close(images)
+    chain.worker().work_once()
+    assert {image.view for image in chain.reader.exams[-1].images} == set(STANDARD_VIEWS) - {R_CC}
+    assert chain.exam.status == "partial, findings"
+    told = text_of(chain.report)
+    assert f"NOT READ: R CC {of_view(R_CC).SOPInstanceUID}: The pixel data cannot be decoded" in told
+
+
+def test_an_exam_of_which_nothing_can_be_decoded_is_not_analysed(chain: Chain) -> None:
+    chain.close(map(undecodable, four()))
+    chain.worker().work_once()
+    assert chain.reader.exams == []
+    assert chain.exam.status == "not analysed"
+    assert summary_of(chain.report) == "111245"
+    assert "The pixel data cannot be decoded" in text_of(chain.report)
+
+
+def test_an_exam_without_a_readable_image_is_answered_with_the_reason_and_the_reader_is_not_asked(chain: Chain) -> None:
+    job = chain.close(map(for_processing, four()))
+    assert job.plan is Plan.NOT_ANALYSED
+    chain.worker().work_once()
+    assert chain.reader.exams == []
+    assert chain.exam.status == "not analysed"
+    assert "For Processing, which the reader does not read" in text_of(chain.report)
+
+
+def test_an_image_that_was_not_chosen_is_named_with_the_reason(chain: Chain) -> None:
+    chain.close([*four(), for_processing(of_view(R_CC))])
+    chain.worker().work_once()
+    assert chain.exam.status == "findings"
+    assert f"NOT READ: image {of_view(R_CC).SOPInstanceUID}.1: For Processing" in text_of(chain.report)
+
+
+def test_one_breast_that_was_meant_is_complete(chain: Chain) -> None:
+    right = [image for view, image in zip(STANDARD_VIEWS, four(), strict=True) if view.laterality is Laterality.RIGHT]
+    chain.close(altered(image, StudyDescription="Mammogram unilateral right") for image in right)
+    chain.worker().work_once()
+    assert chain.exam.status == "findings"
+    assert chain.report.CompletionFlag == "COMPLETE"
+    assert "unilateral: R breast only" in text_of(chain.report)
+
+
+def test_three_views_are_partial_and_the_missing_one_is_named(chain: Chain) -> None:
+    chain.close(image for image in four() if image is not of_view(L_CC))
+    chain.worker().work_once()
+    assert chain.exam.status == "partial, findings"
+    assert "L CC not read: no image received" in text_of(chain.report)
+
+
+def test_reading_an_unchanged_exam_again_gives_the_same_bytes_and_sends_nothing_twice(chain: Chain) -> None:
+    job = chain.close(four())
+    chain.worker("first").work_once()
+    issued, deliveries = chain.issued(), chain.outbox.of_exam(chain.exam.id)
+    files = {path: (chain.room.store.root / path).read_bytes() for path in chain.room.files()}
+    chain.clock.forward(timedelta(days=3))
+    chain.queue.retry(job.id, chain.clock())
+    assert chain.worker("second").work_once()
+    assert chain.exam.state is ExamState.ANSWERED
+    assert len(chain.reader.exams) == 2
+    assert chain.issued() == issued
+    assert chain.outbox.of_exam(chain.exam.id) == deliveries
+    assert {path: (chain.room.store.root / path).read_bytes() for path in chain.room.files()} == files
+
+
+def test_a_late_image_is_answered_anew_and_the_report_names_its_predecessor(chain: Chain) -> None:
+    chain.close(four())
+    chain.worker().work_once()
+    former, segmentations = chain.report, chain.of_kind(ResultKind.SEG)
+    repeat = altered(of_view(R_CC), SOPInstanceUID=f"{of_view(R_CC).SOPInstanceUID}.2", AcquisitionTime="235959")
+    assert chain.close([repeat]).revision == 2
+    chain.worker().work_once()
+    report = chain.report
+    [study] = report.PredecessorDocumentsSequence
+    [series] = study.ReferencedSeriesSequence
+    [reference] = series.ReferencedSOPSequence
+    assert reference.ReferencedSOPInstanceUID == former.SOPInstanceUID != report.SOPInstanceUID
+    assert report.SeriesInstanceUID == former.SeriesInstanceUID
+    renewed = {str(seg.SeriesInstanceUID) for seg in chain.of_kind(ResultKind.SEG)[:4]}
+    assert renewed.isdisjoint(str(seg.SeriesInstanceUID) for seg in segmentations)
+    assert repeat.SOPInstanceUID in {image.uid for image in chain.reader.exams[-1].images}
+    assert f"NOT READ: image {of_view(R_CC).SOPInstanceUID}: R CC repeated" in text_of(report)
+
+
+def test_a_reading_that_failed_is_tried_again_later(chain: Chain) -> None:
+    chain.reader.meanwhile = breaks
+    chain.close(four())
+    assert chain.worker().work_once()
+    assert chain.job.state is JobState.QUEUED
+    assert not chain.worker().work_once()
+    chain.clock.forward(timedelta(seconds=1))
+    chain.reader.meanwhile = lambda _: None
+    assert chain.worker().work_once()
+    assert chain.exam.status == "findings"
+    assert chain.job.attempts == 2
+
+
+def exhaust(chain: Chain) -> None:
+    """Let a job fail until it is given up."""
+    while chain.job.state is JobState.QUEUED:
+        chain.worker().work_once()
+        chain.clock.forward(timedelta(minutes=1))
+
+
+def test_an_exam_whose_reading_always_fails_is_answered_with_failed(chain: Chain) -> None:
+    chain.reader.meanwhile = breaks
+    chain.close(four())
+    exhaust(chain)
+    assert len(chain.reader.exams) == 3
+    assert chain.exam.state is ExamState.FAILED
+    assert chain.exam.status == "failed"
+    assert chain.job.state is JobState.DEAD
+    assert [result.record.kind for result in chain.issued()] == [ResultKind.SR]
+    assert summary_of(chain.report) == "111245"
+    assert "The reading failed 3 times." in text_of(chain.report)
+    assert {delivery.kind for delivery in chain.outbox.of_exam(chain.exam.id)} == {"SR"}
+
+
+def test_an_error_is_noted_with_its_place_and_without_what_it_quotes(chain: Chain) -> None:
+    chain.reader.meanwhile = breaks
+    chain.close(four())
+    chain.worker().work_once()
+    assert (chain.job.error or "").startswith("RuntimeError in test_worker.py:")
+    assert "FOUR VIEWS" not in (chain.job.error or "")
+
+
+def test_a_reading_that_succeeds_after_failed_was_answered_names_that_report_as_its_predecessor(chain: Chain) -> None:
+    chain.reader.meanwhile = breaks
+    job = chain.close(four())
+    exhaust(chain)
+    failed = chain.report.SOPInstanceUID
+    chain.reader.meanwhile = lambda _: None
+    for _ in range(2):
+        chain.queue.retry(job.id, chain.clock())
+        chain.worker().work_once()
+        assert chain.exam.state is ExamState.ANSWERED
+        reports = {str(report.SOPInstanceUID): report for report in chain.of_kind(ResultKind.SR)}
+        assert len(reports) == 2
+        [renewed] = [report for uid, report in reports.items() if uid != failed]
+        [study] = renewed.PredecessorDocumentsSequence
+        assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == failed
+
+
+def test_a_job_whose_images_are_gone_ends_dead_rather_than_being_tried_for_ever(chain: Chain) -> None:
+    chain.close(four())
+    for path in chain.room.files():
+        (chain.room.store.root / path).unlink()
+    exhaust(chain)
+    assert chain.job.state is JobState.DEAD
+    assert chain.exam.state is ExamState.FAILED
+    assert "FileNotFoundError" in (chain.job.error or "")
+
+
+def a_late_worker(chain: Chain) -> Callable[[Exam], None]:
+    """Let the lease end during the reading, and another worker take the job over."""
+
+    def meanwhile(_exam: Exam) -> None:
+        chain.clock.forward(2 * LEASE)
+        assert chain.queue.claim("another", chain.clock())
+
+    return meanwhile
+
+
+def test_a_worker_that_lost_its_lease_hands_nothing_over(chain: Chain) -> None:
+    chain.reader.meanwhile = a_late_worker(chain)
+    chain.close(four())
+    assert chain.worker().work_once()
+    assert chain.issued() == []
+    assert chain.job.state is JobState.RUNNING
+    assert chain.job.lease_owner == "another"
+
+
+def test_a_worker_that_lost_its_lease_and_then_fails_leaves_the_job_to_the_other(chain: Chain) -> None:
+    lose = a_late_worker(chain)
+
+    def meanwhile(exam: Exam) -> None:
+        lose(exam)
+        breaks(exam)
+
+    chain.reader.meanwhile = meanwhile
+    chain.close(four())
+    assert chain.worker().work_once()
+    assert chain.job.lease_owner == "another"
+    assert chain.job.error is None
+
+
+def test_the_lease_is_renewed_while_the_exam_is_read(chain: Chain) -> None:
+    def meanwhile(_exam: Exam) -> None:
+        for _ in range(3):
+            chain.clock.forward(LEASE * 0.9)
+            until = chain.clock() + LEASE
+            assert eventually(lambda: chain.job.lease_until == until)  # noqa: B023
+            assert chain.queue.claim("another", chain.clock()) is None
+
+    chain.reader.meanwhile = meanwhile
+    chain.close(four())
+    chain.worker(heartbeat=0.01).work_once()
+    assert chain.exam.status == "findings"
+    assert chain.job.attempts == 1

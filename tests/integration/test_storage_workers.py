@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from multiprocessing.queues import Queue
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier, Event
 
 from sqlalchemy import Engine
@@ -53,20 +53,21 @@ def test_threads_never_claim_one_job_twice(engine: Engine) -> None:
     assert len(Outbox(engine, POLICY).due("pacs", NOON, 99)) == JOBS
 
 
-def work_in_process(url: str, together: Barrier, shares: "Queue[list[int]]") -> None:
+def work_in_process(url: str, together: Barrier, shares: Connection) -> None:
     engine = open_database(url)
-    shares.put(work(engine, f"process {os.getpid()}", together.wait))
+    shares.send(work(engine, f"process {os.getpid()}", together.wait))
     engine.dispose()
 
 
 def test_processes_never_claim_one_job_twice(engine: Engine) -> None:
     jobs = fill(engine)
     spawn = multiprocessing.get_context("spawn")
-    together, shares = spawn.Barrier(WORKERS), spawn.Queue()
-    processes = [spawn.Process(target=work_in_process, args=(url_of(engine), together, shares)) for _ in range(WORKERS)]
+    together = spawn.Barrier(WORKERS)
+    pipes = [spawn.Pipe(duplex=False) for _ in range(WORKERS)]
+    processes = [spawn.Process(target=work_in_process, args=(url_of(engine), together, sender)) for _, sender in pipes]
     for process in processes:
         process.start()
-    claimed = [job for _ in processes for job in shares.get(timeout=60)]
+    claimed = [job for receiver, _ in pipes for job in receiver.recv()]
     for process in processes:
         process.join()
     assert sorted(claimed) == jobs

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -242,5 +243,10 @@ class JobStates(RuleBasedStateMachine):
         return self.model.jobs[job.id].lease == (owner, job.attempts)
 
 
+@pytest.mark.timeout(900)  # the long profile took four minutes on PostgreSQL
 def test_the_queue_keeps_to_its_model(engine: Engine) -> None:
-    run_state_machine_as_test(lambda: JobStates(engine))
+    class OnEngine(JobStates):
+        def __init__(self) -> None:
+            super().__init__(engine)
+
+    run_state_machine_as_test(OnEngine)

@@ -18,6 +18,10 @@ PREAMBLE = 128 + len(b"DICM")
 GROUP_LENGTH_ELEMENT = 12
 """Tag, VR, length and value of File Meta Information Group Length, in bytes (PS3.10 7.1)."""
 
+LONGEST_TEXT = 512
+"""Characters of a header's text that the index keeps: a Long String has 64 (PS3.5 6.2), a garbled one any number, and
+PostgreSQL's unique indexes take 2.7 kB."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -159,7 +163,7 @@ def text(header: Dataset, keyword: str) -> str:
         if value is None:
             return ""
         several = value if isinstance(value, MultiValue) else [value]
-        return "\\".join(str(single) for single in several).strip(" \0")
+        return "\\".join(str(single) for single in several).strip(" \0")[:LONGEST_TEXT]
     except Exception:  # noqa: BLE001 - pydicom converts at access, and its converters raise whatever odd bytes make them
         return ""
 

@@ -169,7 +169,7 @@ def _records(manifest: Path, where: list[str] | None, split_of: str | None) -> l
     records = read_manifest(manifest, filters)
     if split_of is not None:
         split = open_model(split_of).card.training.plan["split"]
-        places = split_by_patient(records, split["folds"], split["seed"])
+        places = split_by_patient(read_manifest(manifest), split["folds"], split["seed"])
         records = [r for r in records if places[r.patient_id] == split["fold"]]
     if not records:
         raise InvalidDataset(f"{manifest}: no row is left")

@@ -157,6 +157,8 @@ def breast_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
         When what is found covers less than 3 % of the image.
     """
     factor = min(_WORKING_SIZE / max(pixels.shape), 1.0)
+    if round(factor * min(pixels.shape)) < 1:
+        raise NoBreast
     small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     rows, columns = small.shape
     grey = (255 * np.sqrt(cv2.GaussianBlur(small, (0, 0), 2).clip(0, 1))).astype(np.uint8)

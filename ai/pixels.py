@@ -1,6 +1,7 @@
 """Stored values to presentation values: decoding, rescale, window, photometric interpretation, spacing (PS3.3 C.11)."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,13 +26,14 @@ def view_image(dataset: Dataset, view: View) -> ViewImage:
     UndecodablePixels
         When the pixel data are missing, damaged, in colour or multi-frame.
     """
+    pixels = presentation_values(dataset)
     spacing = pixel_spacing(dataset)
     warnings = []
     if spacing is None:
         warnings.append("no pixel spacing: sizes are in pixels")
     if int(dataset.get("BitsStored", 16)) <= 8:
         warnings.append("only 8 bits stored")
-    return ViewImage(str(dataset.SOPInstanceUID), view, presentation_values(dataset), spacing, 1.0, tuple(warnings))
+    return ViewImage(str(dataset.SOPInstanceUID), view, pixels, spacing, 1.0, tuple(warnings))
 
 
 def file_image(path: Path, view: View) -> ViewImage:
@@ -42,7 +44,7 @@ def file_image(path: Path, view: View) -> ViewImage:
     Raises
     ------
     UnreadableFile
-        When the file is no image.
+        When the file is not there or is no image.
     UndecodablePixels
         As :func:`view_image`.
     """
@@ -50,6 +52,8 @@ def file_image(path: Path, view: View) -> ViewImage:
         return view_image(pydicom.dcmread(path), view)
     except InvalidDicomError:
         pass
+    except OSError as error:
+        raise UnreadableFile(f"{path.name}: {error.strerror}") from error
     stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise UnreadableFile(path.name)
@@ -71,7 +75,7 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     Raises
     ------
     UndecodablePixels
-        When the pixel data are missing, damaged, in colour or multi-frame.
+        When the pixel data are missing, damaged, in colour or multi-frame, or a LUT or window is not valid.
     """
     try:
         stored = dataset.pixel_array
@@ -80,7 +84,10 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     if stored.ndim != 2:
         raise UndecodablePixels(f"{stored.ndim} dimensions instead of one grey frame")
     padding = _padding(dataset, stored)
-    values = apply_voi_lut(apply_modality_lut(stored, dataset), dataset).astype(np.float32)
+    try:
+        values = _voi(apply_modality_lut(stored, dataset), dataset).astype(np.float32)
+    except Exception as error:  # pydicom meets LUTs and windows that break their module as they come
+        raise UndecodablePixels(f"LUT or window: {error}") from error
     if padding is not None and not padding.all():
         values[padding] = values[~padding].min()
     unit = _to_unit(values)
@@ -121,6 +128,21 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if 0 < number < float("inf") else None
+
+
+def _voi(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Apply the first VOI LUT, else the first window (PS3.3 C.11.2, C.8.11.3.1.5).
+
+    Not pydicom's own for LUTs: 3.0.2 looks up 8-bit LUTs of more than 256 entries with an 8-bit index.
+    """
+    lut = (dataset.get("VOILUTSequence") or [None])[0]
+    if lut is None or "LUTDescriptor" not in lut or "LUTData" not in lut:
+        return apply_voi_lut(values, dataset)
+    entries, first, _ = lut.LUTDescriptor
+    data = lut.LUTData
+    table: NDArray[Any] = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
+    index = np.rint(values).astype(np.int64) - first
+    return np.asarray(table[index.clip(0, (entries or 1 << 16) - 1)])
 
 
 def _padding(dataset: Dataset, stored: NDArray[np.int64]) -> NDArray[np.bool_] | None:

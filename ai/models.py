@@ -126,7 +126,7 @@ def open_model(name: str) -> Model:
         return Model(folder, ModelCard.model_validate(content))
     except OSError as error:
         raise MissingModel(name) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidCard(f"{folder / CARD}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -27,7 +27,7 @@ class LesionRule:
     """
 
     candidate: float = 0.15
-    outline: float = 0.5
+    outline: float = 0.4
     smallest: int = 20
 
 
@@ -39,7 +39,7 @@ def find_masses(
     rule: LesionRule,
     threshold: float,
 ) -> tuple[Mass, ...]:
-    """Return the masses of one image by falling suspicion.
+    """Return the masses of one image by falling suspicion; what lies beside the breast's crop on the canvas is no mass.
 
     Parameters
     ----------
@@ -54,6 +54,8 @@ def find_masses(
     threshold
         Smallest peak probability of a mass.
     """
+    columns, rows = geometry.covered
+    mass, malignant = mass[:rows, :columns], malignant[:rows, :columns]
     found = [
         _mass(mass, malignant, region, geometry, spacing, rule)
         for region in _regions(mass, rule)
@@ -100,9 +102,10 @@ def outline(mask: NDArray[np.bool_], origin: tuple[int, int]) -> NDArray[np.floa
     """
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     points = cv2.approxPolyDP(max(found, key=cv2.contourArea), 0.7, closed=True)[:, 0, :].astype(np.float64)
-    if len(points) < 3:
-        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-        points = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]]) - 0.5
+    if len(points) < 3:  # one pixel wide: around its pixels instead of through their centres
+        wide = np.repeat(np.repeat(mask.astype(np.uint8), 3, 0), 3, 1)
+        found, _ = cv2.findContours(wide, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        points = (max(found, key=cv2.contourArea)[:, 0, :].astype(np.float64) - 1) / 3
     points += np.array([origin[1], origin[0]]) + 0.5
     return np.vstack([points, points[:1]])
 

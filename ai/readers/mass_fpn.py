@@ -6,9 +6,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from ai.breast import PreparedView, prepare
+from ai.errors import InvalidCard
 from ai.exam import Exam, Laterality, ViewImage
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
-from ai.models import Model
+from ai.models import CARD, Model
 from ai.networks.mass_fpn import MassFPN
 from ai.readers.lesions import LesionRule, find_masses
 
@@ -25,17 +26,26 @@ class MassFPNReader:
         Where to read.
     threshold
         Stands for the card's ``mass`` threshold when given.
+
+    Raises
+    ------
+    ai.errors.ModelError
+        When the card lacks one of these, or weights are missing or differ from the card.
     """
 
     def __init__(self, model: Model, device: torch.device, threshold: float | None = None) -> None:
         card = model.card
-        rows, columns = card.architecture["canvas"]
+        try:
+            rows, columns = card.architecture["canvas"]
+            encoder = str(card.architecture["encoder"])
+            self._threshold = card.thresholds["mass"] if threshold is None else threshold
+            self._rule = LesionRule(card.thresholds["candidate"], card.thresholds["outline"])
+        except KeyError as error:
+            raise InvalidCard(f"{model.folder / CARD}: {error} is missing") from error
         self._canvas = (int(rows), int(columns))
-        self._threshold = card.thresholds["mass"] if threshold is None else threshold
-        self._rule = LesionRule(card.thresholds["candidate"], card.thresholds["outline"])
         self._identity = model.identity
         self._device = device
-        self._networks = [self._network(str(card.architecture["encoder"]), load_file(path)) for path in model.weights()]
+        self._networks = [self._network(encoder, load_file(path)) for path in model.weights()]
 
     @property
     def model(self) -> ModelIdentity:

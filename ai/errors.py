@@ -51,3 +51,11 @@ class UnknownReader(ModelError):
 
 class InvalidDataset(AIError):
     """The data set's manifest cannot be used."""
+
+
+class ForeignCheckpoint(AIError):
+    """The folder holds the checkpoint of another plan or of other images; give another output folder."""
+
+
+class Diverged(AIError):
+    """The loss is not finite any more; lower the learning rate."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.breast import Geometry, prepare
-from ai.errors import InvalidDataset
+from ai.errors import AIError, InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
 from ai.pixels import file_image
 
@@ -83,6 +83,8 @@ def read_manifest(path: Path, where: Mapping[str, str] | None = None) -> list[Re
             ]
     except OSError as error:
         raise InvalidDataset(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidDataset(f"{path}: {error}") from error
 
 
 def _record(row: dict[str, str], number: int, folder: Path) -> Record:
@@ -95,7 +97,7 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
             row.get("patient_id") or row["patient"],
             View(Laterality(row.get("laterality") or row["side"]), ViewPosition(row["view"])),
             tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in boxes),
-            malignant == "1" if malignant else None,
+            {"": None, "0": False, "1": True}[malignant],
             tuple(p for p in (row.get("pathologies") or "").split("|") if p),
             str(mask) if (folder / mask).is_file() else None,
         )
@@ -106,7 +108,8 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
 def split_by_patient(records: Sequence[Record], folds: int, seed: int) -> dict[str, int]:
     """Deal patients to folds, stratified by whether they have a malignant image.
 
-    A patient's place depends on the seed and on the patient's identifier alone, so that it survives a longer manifest.
+    A patient's place depends on the seed and on who the patients are, not on the order of the records. It does not
+    survive a longer or filtered manifest: split first, filter then.
 
     Returns
     -------
@@ -146,10 +149,19 @@ class Sample:
 def load_samples(
     folder: Path, records: Iterable[Record], canvas: tuple[int, int], on_image: Callable[[], None] = lambda: None
 ) -> list[Sample]:
-    """Prepare every image of the records; ``on_image`` is called after each."""
+    """Prepare every image of the records; ``on_image`` is called after each.
+
+    Raises
+    ------
+    InvalidDataset
+        When an image cannot be used; it is named.
+    """
     samples = []
     for record in records:
-        prepared = prepare(file_image(folder / record.file, record.view), canvas)
+        try:
+            prepared = prepare(file_image(folder / record.file, record.view), canvas)
+        except AIError as error:
+            raise InvalidDataset(f"{record.file}: {error}") from error
         pixels = np.round((prepared.pixels + 1) * 127.5).astype(np.uint8)
         samples.append(Sample(record, pixels, ellipses(record.boxes, prepared.geometry), prepared.geometry))
         on_image()

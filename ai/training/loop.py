@@ -1,6 +1,7 @@
 """The training loop: resumable, seeded, its state on disk after every epoch."""
 
 import copy
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from ai.errors import Diverged, ForeignCheckpoint, InvalidDataset
 from ai.networks.mass_fpn import LITE0, MassFPN, imagenet_lite0
 from ai.training.augmentation import Augmentation
 from ai.training.dataset import Sample
@@ -77,7 +79,8 @@ def train(
     plan
         What to do; a checkpoint of another plan is refused.
     samples
-        Training images, prepared on ``plan.canvas``.
+        Training images, prepared on ``plan.canvas``; a checkpoint of other images is refused, since a network that
+        has seen another fold's patients could not be validated honestly.
     folder
         Receives checkpoint.pt and, at the end, model.safetensors (fp16).
 
@@ -88,12 +91,16 @@ def train(
 
     Raises
     ------
-    ValueError
-        When the folder holds a checkpoint of another plan, or there are fewer images than one batch.
+    InvalidDataset
+        When there are fewer images than one batch.
+    ForeignCheckpoint
+        When the folder holds a checkpoint of another plan or of other images.
+    Diverged
+        When the loss is not finite.
     """
     steps = len(samples) // plan.batch
     if not steps:
-        raise ValueError(f"{len(samples)} images are fewer than one batch of {plan.batch}")
+        raise InvalidDataset(f"{len(samples)} images are fewer than one batch of {plan.batch}")
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
     network = MassFPN(plan.encoder)
@@ -106,7 +113,8 @@ def train(
         optimiser, plan.learning_rate, total_steps=plan.epochs * steps, pct_start=0.15
     )
     parts: dict[str, Any] = {"network": network, "average": average, "optimiser": optimiser, "schedule": schedule}
-    for epoch in range(_resume(folder / CHECKPOINT, plan, parts), plan.epochs):
+    what = {"plan": asdict(plan), "images": _fingerprint(samples)}
+    for epoch in range(_resume(folder / CHECKPOINT, what, parts), plan.epochs):
         rng = np.random.default_rng((plan.seed, epoch))
         torch.manual_seed(plan.seed * 1000 + epoch)
         network.train()
@@ -123,15 +131,15 @@ def train(
             total += loss.item()
             on_step(Step(epoch + 1, step + 1, steps, total / (step + 1)))
         if not math.isfinite(total):
-            raise ValueError(f"the loss is not finite in epoch {epoch + 1}")
-        _checkpoint(folder / CHECKPOINT, plan, parts, epoch + 1)
+            raise Diverged(f"Epoch {epoch + 1}.")
+        _checkpoint(folder / CHECKPOINT, what, parts, epoch + 1)
     return export(average, folder / WEIGHTS)
 
 
 def export(network: torch.nn.Module, path: Path) -> Path:
     """Write a network's tensors as safetensors, floats in half precision."""
     state = {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in network.state_dict().items()}
-    save_file(state, path)
+    path.write_bytes(save(state))  # save_file makes a file that its owner alone can read
     return path
 
 
@@ -167,19 +175,23 @@ def _average(average: torch.nn.Module, network: torch.nn.Module, decay: float) -
             kept.copy_(new)
 
 
-def _checkpoint(path: Path, plan: TrainingPlan, parts: dict[str, Any], epoch: int) -> None:
-    state = {"plan": asdict(plan), "epoch": epoch} | {name: part.state_dict() for name, part in parts.items()}
+def _fingerprint(samples: Sequence[Sample]) -> str:
+    return hashlib.sha256(repr([s.record for s in samples]).encode()).hexdigest()
+
+
+def _checkpoint(path: Path, what: dict[str, Any], parts: dict[str, Any], epoch: int) -> None:
+    state = what | {"epoch": epoch} | {name: part.state_dict() for name, part in parts.items()}
     temporary = path.with_suffix(".part")
     torch.save(state, temporary)
     temporary.replace(path)
 
 
-def _resume(path: Path, plan: TrainingPlan, parts: dict[str, Any]) -> int:
+def _resume(path: Path, what: dict[str, Any], parts: dict[str, Any]) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["plan"] != asdict(plan):
-        raise ValueError(f"{path} belongs to another training plan; give another output folder")
+    if what != {key: state.get(key, value) for key, value in what.items()}:
+        raise ForeignCheckpoint(str(path))
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["epoch"])

@@ -13,7 +13,7 @@ class RetryPolicy:
     quick
         Number of quick retries, whose delays double from ``first``.
     first
-        Delay before the first retry.
+        Delay before the first retry, more than 0.
     slow
         Delay after the quick ones are used up, and the longest delay of all.
     give_up_after
@@ -42,7 +42,9 @@ class RetryPolicy:
             return None
         if attempts > self.quick:
             return self.slow
-        return min(self.first * float(2 ** (attempts - 1)), self.slow)
+        doubled: int = 2 ** (attempts - 1)
+        # Compared as numbers: as a time, a wait that has doubled fifty times is more than timedelta can hold.
+        return self.first * doubled if doubled <= self.slow // self.first else self.slow
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,10 @@ class ClassMismatch(NodeError):
     """The SOP Class UID is not the announced one."""
 
 
+class CannotListen(NodeError):
+    """The DICOM door cannot be opened: check dicom.bind and dicom.port, and whether another program uses them."""
+
+
 class DestinationUnreachable(NodeError):
     """The destination does not answer: check its host, its port and the network in between."""
 

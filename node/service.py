@@ -18,6 +18,7 @@ from ai.models import Model, open_model
 from config.settings import Settings
 from node.clock import ExamClock
 from node.delivery import DeliveryService, Lane
+from node.errors import CannotListen
 from node.identity import VERSION
 from node.intake import Intake, utc_now
 from node.scp import StorageSCP
@@ -96,7 +97,10 @@ def serve(settings: Settings) -> None:
     lanes = [Lane(d, parts.outbox, send, parts.store, poll=settings.delivery.poll) for d in settings.destinations]
     deliveries = DeliveryService(lanes)
     door = StorageSCP(settings.dicom, intake, parts.store.incoming)
-    door.start()
+    try:
+        door.start()
+    except OSError as error:
+        raise CannotListen(f"{settings.dicom.bind}:{settings.dicom.port}: {error.strerror}") from error
     deliveries.start()
     log.info(
         "ready", ae_title=settings.dicom.ae_title, port=door.port, destinations=[d.name for d in settings.destinations]

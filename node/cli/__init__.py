@@ -10,6 +10,9 @@ from node.cli import exams, models, reading, running
 from node.errors import NodeError
 from storage.errors import StorageError
 
+KNOWN_FAULTS = (AIError, ConfigError, NodeError, StorageError)
+"""Errors whose text says what to do."""
+
 app = typer.Typer(
     name="mammonode",
     no_args_is_help=True,
@@ -27,6 +30,6 @@ def main() -> None:
     """Run the command line; a known fault is one line on stderr and exit status 1."""
     try:
         app()
-    except (AIError, ConfigError, NodeError, StorageError) as error:
+    except KNOWN_FAULTS as error:
         typer.secho(f"mammonode: {error}", err=True, fg=typer.colors.RED)
         sys.exit(1)

@@ -1,6 +1,7 @@
 """Commands for models: list, train, evaluate, predict."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,8 +76,10 @@ def train(
     from ai.training.loop import Step, TrainingPlan  # noqa: PLC0415
     from ai.training.loop import train as run  # noqa: PLC0415
 
-    rows, _, columns = canvas.partition("x")
-    plan = TrainingPlan((int(rows), int(columns)), epochs=epochs, batch=batch, seed=seed, pretrained=pretrained)
+    size = re.fullmatch(r"(\d+)x(\d+)", canvas)
+    if size is None:
+        raise typer.BadParameter(f"{canvas}: give rows and columns, for example 512x320")
+    plan = TrainingPlan((int(size[1]), int(size[2])), epochs=epochs, batch=batch, seed=seed, pretrained=pretrained)
     records = read_manifest(manifest)
     places = split_by_patient(records, folds, seed)
     training = [r for r in records if places[r.patient_id] != fold]

@@ -20,6 +20,7 @@ from ai.pixels import file_image
 from config.policy import CompletionPolicy
 from node.analysis import Source, analyse
 from node.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, ThreadsOption, print_json, progress
+from node.errors import NodeError
 from node.exams import Candidate, Close, assemble, decide
 from node.overview import draw_page, draw_panel, panel
 from node.records import Origin, instance_record, read_header, reference
@@ -60,17 +61,19 @@ def read(
     files = [
         f for path in inputs for f in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
     ]
+    pictures = {f: _view_of(view, f) for f in files if f.suffix.lower() in {".png", ".jpg", ".jpeg"}}
+    instances = _instances([f for f in files if f not in pictures], inputs)
+    if not pictures and not instances:
+        raise UnreadableFile("There is no image in the folder.")
     output.mkdir(parents=True, exist_ok=True)
     reader = load_reader(open_model(model), device, threads)
-    pictures = [f for f in files if f.suffix.lower() in {".png", ".jpg", ".jpeg"}]
-    others = [f for f in files if f not in pictures]
     results = []
-    if others:
-        results.append(_read_exam(reader, others, output))
+    if instances:
+        results.append(_read_exam(reader, instances, output))
     with progress() as bar:
         task = bar.add_task("reading pictures", total=len(pictures), visible=bool(pictures))
-        for file in pictures:
-            results.append(_read_picture(reader, file, view, output))
+        for file, shown in pictures.items():
+            results.append(_read_picture(reader, file, shown, output))
             bar.advance(task)
     (output / "findings.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     if as_json:
@@ -81,14 +84,32 @@ def read(
     typer.echo(f"Results are in {output}. Research use only.")
 
 
-def _read_exam(reader: "Reader", files: Sequence[Path], output: Path) -> dict[str, Any]:
+def _instances(files: Sequence[Path], named: Sequence[Path]) -> dict[str, tuple[Dataset, Path]]:
+    """Return header and file of the DICOM images by UID; in folders, DICOMDIR and the like are passed over."""
+    found = {}
+    for file in files:
+        try:
+            header = read_header(file)
+            uid = reference(header).instance_uid
+        except NodeError as error:
+            if file in named:
+                raise UnreadableFile(f"{file}: {error}") from error
+            typer.echo(f"{file} is no DICOM instance, and is passed over", err=True)
+            continue
+        if _candidate(header).is_image:
+            found[uid] = header, file
+        else:
+            typer.echo(f"{file} is no image, and is passed over", err=True)
+    if len({str(header.StudyInstanceUID) for header, _ in found.values()}) > 1:
+        raise UnreadableFile("The files belong to several studies; read one study at a time.")
+    return found
+
+
+def _read_exam(reader: "Reader", headers: dict[str, tuple[Dataset, Path]], output: Path) -> dict[str, Any]:
     """Read DICOM files as one exam, by the rules of the node."""
     from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status  # noqa: PLC0415
     from node.results.encode import encode, to_bytes  # noqa: PLC0415
 
-    headers = {reference(header).instance_uid: (header, file) for file in files for header in [read_header(file)]}
-    if len({str(header.StudyInstanceUID) for header, _ in headers.values()}) > 1:
-        raise UnreadableFile("The files belong to several studies; read one study at a time.")
     candidates = [_candidate(header) for header, _ in headers.values()]
     assembly = assemble(candidates)
     now = datetime.now(UTC)
@@ -136,9 +157,9 @@ def _candidate(header: Dataset) -> Candidate:
     return Candidate.of(record)
 
 
-def _read_picture(reader: "Reader", file: Path, view: str, output: Path) -> dict[str, Any]:
+def _read_picture(reader: "Reader", file: Path, view: View, output: Path) -> dict[str, Any]:
     try:
-        image = file_image(file, View.parse(view) if view else _view_of_name(file.stem))
+        image = file_image(file, view)
         findings = reader.read(Exam((image,)))
     except AIError as error:
         return {"file": file.name, "status": "not analysed", "reasons": [str(error)], "images": []}
@@ -152,8 +173,14 @@ def _read_picture(reader: "Reader", file: Path, view: str, output: Path) -> dict
     return {"file": file.name, "status": status, "score": findings.score, "images": [_plain_image(found)]}
 
 
-def _view_of_name(stem: str) -> View:
-    """Find the view in a file name: laterality and position, in this order, apart or together."""
+def _view_of(stated: str, file: Path) -> View:
+    """Return the view that was stated, else that of the file name: laterality and position, apart or together."""
+    stem = file.stem
+    if stated:
+        try:
+            return View.parse(stated)
+        except ValueError:
+            raise typer.BadParameter(f"{stated}: no standard view; give RCC, LCC, RMLO or LMLO") from None
     match = re.search(r"(?:^|[^A-Za-z])(L|R|LEFT|RIGHT)[\s_-]*(CC|MLO)(?:$|[^A-Za-z])", stem, re.IGNORECASE)
     if not match:
         raise typer.BadParameter(f"{stem}: the file name tells no view; give --view, for example --view LMLO")

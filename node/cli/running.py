@@ -171,7 +171,7 @@ def echo(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """C-ECHO the destinations."""
+    """C-ECHO the destinations: tell which of them answer, and what to do about the others."""
     settings = load_settings(config)
     chosen = [d for d in settings.destinations if destination in ("", d.name)]
     if not chosen:

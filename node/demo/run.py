@@ -30,6 +30,7 @@ from storage.index import instances_of_exam
 from storage.states import DeliveryState, ExamState
 
 MODALITY = "DEMO-MODALITY"
+WRITTEN_BY_THE_DEMO = "# Written by the demo."
 GIVE_UP_AFTER = 300.0
 """Seconds until the demo fails."""
 
@@ -47,11 +48,15 @@ def run_demo(folder: Path, *, synthetic_only: bool = False) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = 140
-    shutil.rmtree(folder, ignore_errors=True)
+    if not _emptied(folder):
+        console.print(f"[red]{folder} holds something else than a former demo: give another --folder[/red]")
+        return 1
     sources = folder / "modality"
     sources.mkdir(parents=True)
     exams = [] if synthetic_only else real_exams(sources)
-    if exams:
+    if synthetic_only:
+        console.print("Only the synthetic exam is sent.")
+    elif exams:
         console.print(
             "Two real film exams (CBIS-DDSM, CC BY 3.0). As published each view is a Secondary Capture without spacing, its "
             "own study and patient;\nthe demo builds one For Presentation study of each four. Both patients are test "
@@ -71,6 +76,16 @@ def run_demo(folder: Path, *, synthetic_only: bool = False) -> int:
             node.send_signal(signal.SIGTERM)
             node.wait(90)
             pacs.stop()
+
+
+def _emptied(folder: Path) -> bool:
+    """Empty the folder of a former demo; False, and nothing is touched, when it is another one."""
+    settings = folder / "mammonode.toml"
+    ours = settings.is_file() and settings.read_text(encoding="utf-8").startswith(WRITTEN_BY_THE_DEMO)
+    if folder.exists() and not ours and any(folder.iterdir()):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def _course(
@@ -112,7 +127,7 @@ def _write_settings(folder: Path, pacs_port: int) -> Settings:
         port = probe.getsockname()[1]
     path = folder / "mammonode.toml"
     path.write_text(
-        f"""# Written by the demo. The short quiet times keep it brief; a hospital keeps the defaults.
+        f"""{WRITTEN_BY_THE_DEMO} The short quiet times keep it brief; a hospital keeps the defaults.
 [dicom]
 port = {port}
 callers = [{{ ae_title = "{MODALITY}", address = "127.0.0.1" }}]

@@ -1,0 +1,412 @@
+"""The command line: what each command prints, for people and for scripts, and its exit status."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pydicom import dcmread
+from typer.testing import CliRunner, Result
+
+from ai.exam import STANDARD_VIEWS
+from ai.models import shipped_models
+from config.settings import load_settings
+from node import cli
+from node.cli import app
+from node.demo.run import run_demo
+from node.service import Parts, open_parts
+from storage.database import reading, writing
+from storage.exams import find_exam, hold
+from storage.states import DeliveryState, ExamState, JobState
+from tests.builders import own_result_header
+from tests.doors import phantom_images
+from tests.mammograms import a_breast, a_data_set
+from tests.pacs import a_free_port, a_pacs, waiting_results
+from tests.records import an_exam
+
+pytestmark = [
+    # pynetdicom does not close the socket of a connection that was refused.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    # smp renames its encoders one day; the version is pinned.
+    pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning"),
+]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+
+
+def fault_of(result: Result) -> str:
+    """Return the known fault with which a command ended."""
+    assert isinstance(result.exception, cli.KNOWN_FAULTS), result.exception
+    return str(result.exception)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return a_config(tmp_path)
+
+
+def a_config(folder: Path, storage: str = "max_used_percent = 100\nmin_free_gb = 0", more: str = "") -> Path:
+    path = folder / "mammonode.toml"
+    path.write_text(f'[storage]\nfolder = "{folder / "store"}"\n{storage}\n{more}', encoding="utf-8")
+    return path
+
+
+def a_destination(port: int) -> str:
+    return f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\n'
+
+
+@pytest.fixture
+def parts(config: Path) -> Iterator[Parts]:
+    opened = open_parts(load_settings(config))
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.fixture
+def answered(parts: Parts) -> str:
+    """An answered exam, whose results wait for two destinations; its id."""
+    waiting_results(parts.store, parts.engine, ["pacs", "ris"])
+    return str(exam_of(parts, "").uid)
+
+
+def exam_of(parts: Parts, uid: str) -> Any:
+    with reading(parts.engine) as connection:
+        return find_exam(connection, uid)
+
+
+# --- check and echo
+
+
+def test_check_says_that_all_is_well(tmp_path: Path) -> None:
+    with a_pacs() as (_, port):
+        result = run("check", "--config", a_config(tmp_path, more=a_destination(port)))
+    assert result.exit_code == 0, result.output
+    for name in ("settings", "database", "disk", "model", "destination pacs"):
+        assert f"ok   {name}: " in result.output
+    assert "dicom.port = 11112" in result.output
+
+
+def test_check_says_for_every_failure_what_to_do(tmp_path: Path) -> None:
+    more = '[reader]\nmodel = "absent"\n' + a_destination(a_free_port())
+    path = a_config(
+        tmp_path, f'database = "postgresql://me:s3cret@127.0.0.1:{a_free_port()}/x"\nmin_free_gb = 1e9', more
+    )
+    result = run("check", "--json", "--config", path)
+    assert result.exit_code == 1
+    assert "s3cret" not in result.output
+    told = json.loads(result.stdout)
+    assert told["settings"]["reader"]["model"] == "absent"
+    checks = {check["check"]: check for check in told["checks"]}
+    assert [name for name, check in checks.items() if check["ok"]] == ["settings"]
+    for name, remedy in (
+        ("database", "storage.database"),
+        ("disk", "storage.min_free_gb"),
+        ("model", "mammonode models"),
+        ("destination pacs", "does it know MAMMONODE"),
+    ):
+        assert remedy in checks[name]["remedy"]
+
+
+def test_check_names_every_fault_of_the_settings(tmp_path: Path) -> None:
+    result = run("check", "--config", a_config(tmp_path, "", "[dicom]\nprot = 1\nport = -1"))
+    assert result.exit_code == 1
+    assert "dicom.prot: unknown key; did you mean dicom.port?" in result.output
+    assert "dicom.port: " in result.output
+    assert "-> correct this key" in result.output
+
+
+def test_echo_tells_who_answers(tmp_path: Path) -> None:
+    with a_pacs() as (_, port):
+        result = run("echo", "pacs", "--config", a_config(tmp_path, more=a_destination(port)))
+    assert result.exit_code == 0
+    assert "ok   destination pacs" in result.output
+
+
+def test_echo_fails_when_one_does_not_answer(tmp_path: Path) -> None:
+    result = run("echo", "--json", "--config", a_config(tmp_path, more=a_destination(a_free_port())))
+    assert result.exit_code == 1
+    assert [check["ok"] for check in json.loads(result.stdout)["checks"]] == [False]
+
+
+def test_echo_refuses_a_destination_that_is_not_in_the_settings(config: Path) -> None:
+    assert run("echo", "nobody", "--config", config).exit_code == 1
+
+
+# --- exams
+
+
+def test_exams_lists_what_was_received_and_answered(config: Path, answered: str) -> None:
+    shown = run("exams", "--config", config)
+    assert shown.exit_code == 0
+    assert answered in shown.output
+    assert "answered" in shown.output
+    [plain] = json.loads(run("exams", "--json", "--config", config).stdout)
+    assert (plain["exam"], plain["state"], plain["status"], plain["revision"]) == (answered, "answered", "findings", 1)
+
+
+def test_exams_can_be_restricted_to_a_state(config: Path, answered: str) -> None:
+    assert json.loads(run("exams", "--state", "failed", "--json", "--config", config).stdout) == []
+    assert run("exams", "--state", "nonsense", "--config", config).exit_code == 2
+
+
+def test_show_tells_all_that_is_known(config: Path, answered: str) -> None:
+    shown = run("show", answered[:4], "--config", config)
+    assert shown.exit_code == 0
+    for title in ("images", "jobs", "deliveries"):
+        assert title in shown.output
+    facts = json.loads(run("show", answered, "--json", "--config", config).stdout)
+    assert facts["reasons"] == ["L CC missing"]
+    assert [(image["view"], image["chosen"]) for image in facts["images"]] == [("R CC", True)]
+    assert [(job["state"], job["answer"]) for job in facts["jobs"]] == [("done", "findings")]
+    assert {(d["destination"], d["state"]) for d in facts["deliveries"]} == {("pacs", "waiting"), ("ris", "waiting")}
+    assert facts["conflicts"] == []
+
+
+def test_an_unknown_exam_is_refused_with_what_to_do(config: Path, answered: str) -> None:
+    for command in ("show", "retry", "send"):
+        assert "list them with mammonode exams" in fault_of(run(command, "ffffffffffffffff0", "--config", config))
+
+
+def test_retry_queues_the_reading_again(config: Path, parts: Parts, answered: str) -> None:
+    result = run("retry", answered, "--config", config)
+    assert result.exit_code == 0
+    assert exam_of(parts, answered).state is ExamState.QUEUED
+    assert parts.queue.list_jobs(1)[0].state is JobState.QUEUED
+
+
+def test_retry_refuses_an_exam_that_still_awaits_images(config: Path, parts: Parts) -> None:
+    exam = an_exam(parts.engine)
+    result = run("retry", exam.uid, "--config", config)
+    assert result.exit_code == 1
+    assert "awaited" in result.stderr
+
+
+def test_send_sends_again_what_was_refused_to_one_destination(config: Path, parts: Parts, answered: str) -> None:
+    exam = exam_of(parts, answered)
+    for delivery in parts.outbox.of_exam(exam.id):
+        parts.outbox.refused(delivery, "no", 0x0122, exam.last_image_at)
+    result = run("send", answered, "--destination", "pacs", "--config", config)
+    assert result.exit_code == 0
+    states = {(d.destination, d.state) for d in parts.outbox.of_exam(exam.id)}
+    assert states == {("pacs", DeliveryState.WAITING), ("ris", DeliveryState.REFUSED)}
+
+
+def test_send_that_finds_nothing_to_send_fails(config: Path, answered: str) -> None:
+    result = run("send", answered, "--destination", "nobody", "--config", config)
+    assert result.exit_code == 1
+    assert "0 deliveries" in result.output
+
+
+def test_send_releases_a_held_exam_only_when_told_to(config: Path, parts: Parts, answered: str) -> None:
+    exam = exam_of(parts, answered)
+    with writing(parts.engine) as connection:
+        hold(connection, exam.id, held=True)
+    refused = run("send", answered, "--config", config)
+    assert refused.exit_code == 1
+    assert "--release" in refused.stderr
+    assert exam_of(parts, answered).held
+    assert run("send", answered, "--release", "--config", config).exit_code == 0
+    assert not exam_of(parts, answered).held
+
+
+# --- read
+
+
+def a_study(folder: Path) -> Path:
+    folder.mkdir()
+    for view, image in zip(STANDARD_VIEWS, phantom_images(), strict=True):
+        image.save_as(folder / f"{view}.dcm", enforce_file_format=True)
+    return folder
+
+
+def test_read_reads_a_study_folder_and_passes_over_what_is_no_image(tmp_path: Path) -> None:
+    study, output = a_study(tmp_path / "study"), tmp_path / "results"
+    (study / "README.txt").write_text("exported by somebody")
+    own_result = own_result_header()
+    own_result.StudyInstanceUID = phantom_images()[0].StudyInstanceUID
+    own_result.save_as(study / "report.dcm", enforce_file_format=True)
+    result = run("read", study, "--output", output, "--json", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "README.txt is no DICOM instance" in result.stderr
+    assert "report.dcm is no image" in result.stderr
+    [told] = json.loads(result.stdout)
+    assert json.loads((output / "findings.json").read_text()) == [told]
+    assert told["status"] in {"findings", "no findings"}
+    assert [image["view"] for image in told["images"]] == [str(view) for view in STANDARD_VIEWS]
+    with_masses = [image["view"].replace(" ", "_") for image in told["images"] if image["masses"]]
+    assert sorted(told["objects"]) == sorted(["SR.dcm", *(f"SEG_{view}.dcm" for view in with_masses)])
+    assert dcmread(output / "SR.dcm").StudyInstanceUID == phantom_images()[0].StudyInstanceUID
+    for name in ("overview", *(str(view).replace(" ", "_") for view in STANDARD_VIEWS)):
+        assert cv2.imread(str(output / f"{name}.png")) is not None
+
+
+def test_read_names_the_views_that_are_missing(tmp_path: Path) -> None:
+    study = a_study(tmp_path / "study")
+    (study / "L MLO.dcm").unlink()
+    result = run("read", study, "--output", tmp_path / "results", "--json", "--device", "cpu")
+    [told] = json.loads(result.stdout)
+    assert told["status"].startswith("partial")
+    assert told["missing"] == ["L MLO"]
+
+
+def test_read_refuses_two_studies_at_once(tmp_path: Path) -> None:
+    study = a_study(tmp_path / "study")
+    other = dcmread(study / "L CC.dcm")
+    other.StudyInstanceUID, other.SOPInstanceUID = "1.2.3", "1.2.3.4"
+    other.save_as(study / "other.dcm")
+    assert "several studies" in fault_of(run("read", study, "--output", tmp_path / "results"))
+
+
+def test_read_refuses_a_named_file_that_is_no_image(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("nothing")
+    assert "notes.txt" in fault_of(run("read", text, "--output", tmp_path / "results"))
+
+
+def test_read_refuses_an_empty_folder(tmp_path: Path) -> None:
+    assert "no image" in fault_of(run("read", tmp_path, "--output", tmp_path / "results"))
+
+
+def a_picture(folder: Path, name: str) -> Path:
+    path = folder / name
+    pixels = a_breast((320, 240), mass=(60, 150, 20))
+    cv2.imwrite(str(path), np.round(65535 * pixels).astype(np.uint16))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "view"),
+    [
+        ("case7_L_CC.png", [], "L CC"),
+        ("LEFT_MLO.png", [], "L MLO"),
+        ("case 7 lcc.png", [], "L CC"),
+        ("picture.png", ["--view", "LMLO"], "L MLO"),
+        ("R_CC.png", ["--view", "L CC"], "L CC"),
+    ],
+)
+def test_read_reads_a_16_bit_png_and_takes_the_view_from_the_option_or_the_name(
+    tmp_path: Path, name: str, stated: list[str], view: str
+) -> None:
+    picture, output = a_picture(tmp_path, name), tmp_path / "results"
+    result = run("read", picture, "--output", output, "--json", "--device", "cpu", *stated)
+    assert result.exit_code == 0, result.output
+    [told] = json.loads(result.stdout)
+    [image] = told["images"]
+    assert image["view"] == view
+    mask = cv2.imread(str(output / f"{picture.stem}_mask.png"), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
+    assert mask.shape == (320, 240)
+    assert set(np.unique(mask)) <= {0, 255}
+    assert bool(mask.any()) == bool(image["masses"])
+    assert (output / f"{picture.stem}_overlay.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "hint"),
+    [
+        ("picture.png", [], "give --view"),
+        ("accl.png", [], "give --view"),
+        ("L_CC.png", ["--view", "ML"], "RCC, LCC, RMLO or LMLO"),
+    ],
+)
+def test_read_refuses_a_picture_without_a_view_before_it_reads_anything(
+    tmp_path: Path, name: str, stated: list[str], hint: str
+) -> None:
+    output = tmp_path / "results"
+    result = run("read", a_picture(tmp_path, name), "--output", output, *stated)
+    assert result.exit_code == 2
+    assert hint in " ".join(result.stderr.replace("│", " ").split())
+    assert not output.exists()
+
+
+def test_read_says_why_a_picture_was_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "R_CC.png"
+    cv2.imwrite(str(path), np.zeros((320, 240), np.uint16))
+    result = run("read", path, "--output", tmp_path / "results", "--device", "cpu")
+    assert result.exit_code == 0
+    assert "not analysed" in result.output
+    assert "No breast" in result.output
+
+
+# --- models
+
+
+def test_models_lists_what_is_shipped_and_shows_a_card() -> None:
+    names = [model.card.name for model in shipped_models()]
+    listed = run("models")
+    assert listed.exit_code == 0
+    assert names
+    assert all(name in listed.output for name in names)
+    [card] = json.loads(run("models", names[0]).stdout)
+    assert card["digest"] == shipped_models()[0].digest
+    assert card["use"]["statement"]
+
+
+def test_models_refuses_one_that_is_not_there() -> None:
+    assert "absent" in fault_of(run("models", "absent"))
+
+
+def test_predict_writes_every_image_of_a_manifest(tmp_path: Path) -> None:
+    manifest, output = a_data_set(tmp_path, patients=3), tmp_path / "out.json"
+    result = run("predict", manifest, "--output", output, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    told = json.loads(output.read_text())
+    assert [image["file"] for image in told["images"]] == [f"images/{number:03d}.png" for number in range(3)]
+    assert all(len(detection["bbox"]) == 4 for detection in told["detections"])
+
+
+def test_predict_takes_only_the_rows_asked_for(tmp_path: Path) -> None:
+    manifest, output = a_data_set(tmp_path, patients=3), tmp_path / "out.json"
+    run("predict", manifest, "--output", output, "--where", "laterality=R", "--device", "cpu")
+    assert [image["file"] for image in json.loads(output.read_text())["images"]] == ["images/001.png"]
+    assert "no row is left" in fault_of(run("predict", manifest, "--output", output, "--where", "laterality=B"))
+
+
+def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path) -> None:
+    manifest = a_data_set(tmp_path, patients=3)
+    shown = run("evaluate", manifest, "--repeats", 5, "--device", "cpu")
+    assert shown.exit_code == 0, shown.output
+    assert "3 images of 3 patients, 2 masses, 0 images refused" in shown.output
+    figures = json.loads(run("evaluate", manifest, "--repeats", 5, "--json", "--device", "cpu").stdout)
+    assert (figures["images"], figures["masses"]) == (3, 2)
+
+
+def test_train_refuses_a_canvas_that_is_no_size(tmp_path: Path) -> None:
+    result = run("train", a_data_set(tmp_path), "--output", tmp_path / "model", "--canvas", "512")
+    assert result.exit_code == 2
+    assert "512x320" in result.stderr
+
+
+# --- the program
+
+
+def test_a_known_fault_is_one_line_and_exit_status_1(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mammonode", "show", "ffff", "--config", str(config)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "mammonode: No exam has this id: list them with mammonode exams. (ffff)\n"
+
+
+def test_a_door_that_cannot_be_opened_is_a_known_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import node.service
+
+    monkeypatch.setattr("node.service._stop_on_signals", lambda: None)
+    with a_pacs() as (_, port):
+        settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = {port}"))
+        with pytest.raises(cli.KNOWN_FAULTS, match=rf"dicom\.port.*127\.0\.0\.1:{port}"):
+            node.service.serve(settings)
+
+
+def test_the_demo_empties_no_folder_but_its_own(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert run_demo(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

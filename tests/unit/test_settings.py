@@ -1,0 +1,169 @@
+"""The settings: refused with a hint, overridden by environment, masked, and documented key by key."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from config.errors import InvalidSettings
+from config.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, known_keys, load_settings
+
+DOCUMENTED = DEFAULT_FILE.read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("MAMMONODE_")]:
+        monkeypatch.delenv(name)
+
+
+def a_file(folder: Path, text: str) -> Path:
+    path = folder / "mammonode.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def faults(folder: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings(a_file(folder, text))
+    return refusal.value.faults
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    assert load_settings().model_dump() == Settings().model_dump()
+
+
+def test_the_documented_file_says_the_defaults() -> None:
+    assert load_settings(DEFAULT_FILE).model_dump() == Settings().model_dump()
+
+
+def uncommented() -> str:
+    """Return the documented file with its examples as settings."""
+    example = re.compile(r"^# (\[\[|\w+ = |callers = \[$|  \{|\]$|# )", re.MULTILINE)
+    lines = [line[2:] if example.match(line) else line for line in DOCUMENTED.splitlines()]
+    text = "\n".join(lines)
+    return text.replace("\ncallers = []", "")
+
+
+def test_every_key_is_in_the_documented_file_and_every_key_there_exists() -> None:
+    content = tomllib.loads(uncommented())
+    found = set()
+    for section, values in content.items():
+        for table in values if isinstance(values, list) else [values]:
+            for key, value in table.items():
+                nested = value if isinstance(value, list) and value and isinstance(value[0], dict) else None
+                found |= (
+                    {f"{section}.{key}.{leaf}" for item in nested for leaf in item} if nested else {f"{section}.{key}"}
+                )
+    assert found == set(known_keys())
+
+
+def test_the_examples_of_the_documented_file_are_valid(tmp_path: Path) -> None:
+    settings = load_settings(a_file(tmp_path, uncommented()))
+    assert [caller.ae_title for caller in settings.dicom.callers] == ["MODALITY1", "PACS"]
+    assert [destination.name for destination in settings.destinations] == ["pacs"]
+
+
+def test_every_key_of_the_documented_file_is_explained() -> None:
+    lines = DOCUMENTED.splitlines()
+    keys = [number for number, line in enumerate(lines) if re.match(r"\w+ = ", line)]
+    assert len(keys) > 25
+    for number in keys:
+        assert lines[number - 1].startswith("# "), lines[number]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[dicom]\nprot = 104", "dicom.prot: unknown key; did you mean dicom.port?"),
+        ("[dicm]\nport = 104", "dicm: unknown key; did you mean dicom?"),
+        (
+            '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\nprt = 1\nport = 1',
+            "destinations.prt: unknown key",
+        ),
+        ('[storage]\nzzzzzz = "x"', "storage.zzzzzz: unknown key"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one(
+    tmp_path: Path, text: str, fault: str
+) -> None:
+    [found] = faults(tmp_path, text)
+    assert found.startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[dicom]\nport = 70000", "dicom.port"),
+        ('[dicom]\nae_title = "SEVENTEEN_LETTERS"', "dicom.ae_title"),
+        ('[dicom]\nae_title = "BACK\\\\SLASH"', "dicom.ae_title"),
+        ("[exam]\ncomplete_quiet = 0", "exam.complete_quiet"),
+        ('[reader]\ndevice = "gpu"', "reader.device"),
+        ('[[destinations]]\nname = "A B"\nae_title = "A"\nhost = "h"\nport = 1', "destinations.name"),
+        (
+            '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\nport = 1\nobjects = ["GSPS"]',
+            "destinations.objects",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_path_of_its_key(tmp_path: Path, text: str, key: str) -> None:
+    [found] = faults(tmp_path, text)
+    assert found.startswith(f"{key}: ")
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    assert len(faults(tmp_path, "[dicom]\nprot = 1\nport = -1\n[exam]\nhard_cap = 0")) == 3
+
+
+def test_two_destinations_of_one_name_are_refused(tmp_path: Path) -> None:
+    one = '[[destinations]]\nname = "pacs"\nae_title = "A"\nhost = "h"\nport = 1\n'
+    assert faults(tmp_path, one * 2) == ("destinations: two have one name",)
+
+
+def test_broken_toml_is_told_with_its_line(tmp_path: Path) -> None:
+    [fault] = faults(tmp_path, "[dicom]\nport 104")
+    assert "line 2" in fault
+    assert "mammonode.toml" in fault
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="no such file"):
+        load_settings(tmp_path / "absent.toml")
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = a_file(tmp_path, '[dicom]\nport = 105\nae_title = "FROM_FILE"')
+    monkeypatch.setenv("MAMMONODE_DICOM__PORT", "106")
+    settings = load_settings(path)
+    assert (settings.dicom.port, settings.dicom.ae_title) == (106, "FROM_FILE")
+
+
+def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FILE_VARIABLE, str(a_file(tmp_path, "[dicom]\nport = 105")))
+    assert load_settings().dicom.port == 105
+
+
+def test_a_wrong_value_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAMMONODE_DICOM__PORT", "many")
+    with pytest.raises(InvalidSettings, match=r"dicom\.port"):
+        load_settings()
+
+
+def test_a_password_is_masked_where_settings_are_shown(tmp_path: Path) -> None:
+    settings = load_settings(a_file(tmp_path, '[storage]\ndatabase = "postgresql://me:s3cret@db/mammonode"'))
+    assert settings.storage.database_url == "postgresql://me:s3cret@db/mammonode"
+    assert "s3cret" not in f"{settings.masked()} {settings!r}"
+
+
+def test_without_a_database_it_lies_beside_the_files(tmp_path: Path) -> None:
+    settings = load_settings(a_file(tmp_path, f'[storage]\nfolder = "{tmp_path / "store"}"'))
+    assert settings.storage.database_url == f"sqlite:///{tmp_path / 'store' / 'mammonode.sqlite'}"
+
+
+def test_settings_do_not_change_once_read() -> None:
+    with pytest.raises(ValidationError):
+        load_settings().dicom.port = 1  # type: ignore[misc]

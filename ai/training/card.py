@@ -1,6 +1,7 @@
 """The card of a freshly trained model."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -68,7 +69,7 @@ def write_card(
     threshold, evaluation = 0.5, {}
     if predictions is not None:
         events = [match(HitRule.CENTRE, detections(p)) for p in predictions]
-        threshold = round(threshold_at(events, OPERATING_FPPI), 3)
+        threshold = math.ceil(1000 * threshold_at(events, OPERATING_FPPI)) / 1000
         evaluation = {"validation": figures(evaluate(predictions))}
     rule = LesionRule()
     card = {

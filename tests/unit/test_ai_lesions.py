@@ -72,7 +72,9 @@ def test_one_pixel_is_as_large_as_a_pixel() -> None:
 
 def test_a_mass_keeps_size_and_place_at_the_resolution_of_the_image() -> None:
     disc = a_map((20, 30, 8, 0.9))
-    (mass,) = found(disc, geometry=DOUBLE, spacing=Spacing(0.1, 0.1, SpacingRule.CALIBRATED))
+    # Half the peak is where a linear interpolation across a step has the step.
+    half = LesionRule(outline=0.5)
+    (mass,) = found(disc, rule=half, geometry=DOUBLE, spacing=Spacing(0.1, 0.1, SpacingRule.CALIBRATED))
     x, y, width, height = mass.box
     assert [x + width / 2, y + height / 2] == pytest.approx([41, 61], abs=1)
     assert width == pytest.approx(34, abs=2)
@@ -250,3 +252,12 @@ def test_a_disc_has_its_own_outline() -> None:
     radii = np.linalg.norm(mass.contour - [24.5, 30.5], axis=1)
     assert (np.abs(radii - 12) <= 1).all()
     assert np.ptp(mass.contour[:, 1]) == pytest.approx(24, abs=1)
+
+
+def test_detection_is_the_mean_within_the_outline_and_not_the_peak() -> None:
+    disc = a_map((20, 30, 8, 0.6))
+    disc[30, 20] = 0.9
+    (mass,) = found(disc, rule=LesionRule(outline=0.5), threshold=0.0)
+    inside = disc >= 0.45
+    assert mass.detection == pytest.approx(disc[inside].mean())
+    assert found(disc, rule=LesionRule(outline=0.5), threshold=0.7) == ()

@@ -67,7 +67,7 @@ def predict(
     predictions = []
     for record in records:
         try:
-            image = file_image(folder / record.file, record.view)
+            image = file_image(folder / record.path, record.view)
             findings = reader.read(Exam((image,))).images[0]
         except AIError as error:
             predictions.append(Prediction(record, None, str(error), 0.0 if record.mask else None))

@@ -27,7 +27,7 @@ class Record:
     Attributes
     ----------
     file
-        Path of the image, relative to the manifest.
+        The image as the manifest names it.
     patient_id
         Splits and intervals are grouped by it.
     view
@@ -40,6 +40,8 @@ class Record:
         One word per mass, whose order against the boxes is not known.
     mask
         Path of the mass mask, relative to the manifest; white is mass.
+    folder
+        Of the image, relative to the manifest.
     """
 
     file: str
@@ -49,6 +51,12 @@ class Record:
     malignant: bool | None = None
     pathologies: tuple[str, ...] = ()
     mask: str | None = None
+    folder: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the image is, relative to the manifest."""
+        return Path(self.folder, self.file)
 
     @property
     def agreed_malignancy(self) -> bool | None:
@@ -60,6 +68,7 @@ class Record:
 def read_manifest(path: Path, where: Mapping[str, str] | None = None) -> list[Record]:
     """Read a CSV manifest with the columns file, patient_id, laterality, view and, for truth, boxes and malignant.
 
+    Images are looked for beside the manifest, then in a folder ``images`` there.
     ``boxes_xywh`` or ``boxes_xywh_800`` hold a JSON list of [x, y, width, height] in pixels of the image file. A file
     of the same name in a folder ``masks`` beside the manifest is the image's mass mask. ``patient`` and ``side`` may
     stand for ``patient_id`` and ``laterality``.
@@ -100,6 +109,7 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
             {"": None, "0": False, "1": True}[malignant],
             tuple(p for p in (row.get("pathologies") or "").split("|") if p),
             str(mask) if (folder / mask).is_file() else None,
+            "images" if not (folder / row["file"]).is_file() and (folder / "images" / row["file"]).is_file() else "",
         )
     except (KeyError, ValueError, TypeError) as error:
         raise InvalidDataset(f"line {number}: {error!r}") from error
@@ -159,7 +169,7 @@ def load_samples(
     samples = []
     for record in records:
         try:
-            prepared = prepare(file_image(folder / record.file, record.view), canvas)
+            prepared = prepare(file_image(folder / record.path, record.view), canvas)
         except AIError as error:
             raise InvalidDataset(f"{record.file}: {error}") from error
         pixels = np.round((prepared.pixels + 1) * 127.5).astype(np.uint8)

@@ -45,6 +45,10 @@ class WrongDigest(ModelError):
     """A weights file differs from the digest in the model's card; install the model again."""
 
 
+class NoSuchDevice(ModelError):
+    """The device is not there; set reader.device to "auto" or "cpu", or check the GPU's driver."""
+
+
 class UnknownReader(ModelError):
     """The model's card names a reader that this version does not have."""
 

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ai.errors import AIError
-from ai.exam import View
+from ai.exam import STANDARD_VIEWS, View
 from ai.readers.base import Reader
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
@@ -170,6 +170,7 @@ class Worker:
                 if (record := find_instance(connection, image.instance_uid))
             ]
             results = results_of(connection, job.exam_id)
+        images.sort(key=lambda pair: _place(pair[0].view))
         reports = [
             (r.revision, Predecessor(r.record.study_uid, r.record.series_uid, r.record.sop_class_uid, r.record.uid))
             for r in reversed(results)
@@ -297,6 +298,11 @@ class Worker:
         finally:
             done.set()
             thread.join()
+
+
+def _place(view: str | None) -> int:
+    """Return where a view stands in the usual order; images without one come last."""
+    return STANDARD_VIEWS.index(View.parse(view)) if view else len(STANDARD_VIEWS)
 
 
 def _describe(error: Exception) -> str:

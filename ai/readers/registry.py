@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from ai.errors import UnknownReader
+from ai.errors import NoSuchDevice, UnknownReader
 from ai.models import Model
 from ai.readers.base import Reader
 from ai.readers.mass_fpn import MassFPNReader
@@ -30,7 +30,7 @@ def load_reader(model: Model, device: str = "auto", threads: int = 0, threshold:
     Raises
     ------
     ai.errors.ModelError
-        When the reader is unknown, or weights are missing or differ from the card.
+        When the reader or the device is unknown, or weights are missing or differ from the card.
     """
     if model.card.reader not in READERS:
         raise UnknownReader(f"{model.card.reader!r}; there are {', '.join(sorted(READERS))}")
@@ -38,4 +38,6 @@ def load_reader(model: Model, device: str = "auto", threads: int = 0, threshold:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise NoSuchDevice(device)
     return READERS[model.card.reader](model, torch.device(device), threshold)

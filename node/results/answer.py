@@ -103,7 +103,7 @@ class Answer:
     findings
         What it found; None when the exam was not analysed or failed.
     missing
-        Expected views that have no image.
+        Expected views that were not read: no image came, or it could not be read.
     reasons
         Sentences for the report: why partial, unilateral, not analysed or failed.
     predecessor

@@ -79,7 +79,7 @@ def comments(answer: Answer) -> list[str]:
     lines = [RESEARCH_USE_ONLY, f"Answer: {answer.status}."]
     lines += answer.reasons
     if answer.missing:
-        lines.append(f"Views without an image: {', '.join(map(str, answer.missing))}.")
+        lines.append(f"Views not read: {', '.join(map(str, answer.missing))}.")
     lines += [
         f"NOT READ: {image.view or 'image'} {image.uid}: {image.not_read}"
         for image in answer.images

@@ -164,3 +164,15 @@ def test_shipped_models_open_by_name_and_have_the_weights_of_their_cards() -> No
         assert open_model(model.folder.name).digest == model.digest
         assert model.weights()
         assert "esearch use only" in model.card.use.statement
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_what_to_set() -> None:
+    import torch
+
+    from ai.errors import NoSuchDevice
+    from ai.models import shipped_models
+    from ai.readers.registry import load_reader
+
+    beyond = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(NoSuchDevice, match=r"reader\.device"):
+        load_reader(shipped_models()[0], beyond)

@@ -116,7 +116,7 @@ def test_only_an_exam_whose_expected_views_were_all_read_is_complete(form: str) 
 def test_a_partial_report_names_the_views_that_were_not_read_and_why() -> None:
     report = report_of(FORMS["partial with findings"]())
     told = " ".join(comments(report))
-    assert "Views without an image: L MLO." in told
+    assert "Views not read: L MLO." in told
     assert f"NOT READ: L CC {phantom_headers()[LEFT_CC].SOPInstanceUID}: spot compression" in told
 
 

@@ -24,6 +24,7 @@ from node.demo.pacs import AE_TITLE, DemoPacs, Received, errors_in, outlines_of,
 from node.overview import Panel, draw_page
 from node.scu import Item, Sender
 from node.service import Parts, open_parts
+from node.telemetry import configure
 from storage.database import reading
 from storage.exams import ExamRecord, list_exams
 from storage.index import instances_of_exam
@@ -45,6 +46,7 @@ def run_demo(folder: Path, *, synthetic_only: bool = False) -> int:
     synthetic_only
         Send only the phantom.
     """
+    configure("text", "warning")  # the stand-in's own events would break into the live display
     console = Console()
     if not console.is_terminal:
         console.width = 140

@@ -186,8 +186,10 @@ class StorageSCP:
     def _tell_contexts(self, event: evt.Event) -> None:
         told = _context(self._origin(event.assoc))
         log.debug("association accepted", **told, contexts=[_words(cx) for cx in event.assoc.accepted_contexts])
-        for context in event.assoc.rejected_contexts:
-            log.info("presentation context rejected", **told, context=_words(context))
+        taken = {context.abstract_syntax for context in event.assoc.accepted_contexts}
+        # Senders propose one class in several encodings; only a class that cannot come at all is worth a line.
+        if lost := [_words(cx) for cx in event.assoc.rejected_contexts if cx.abstract_syntax not in taken]:
+            log.info("presentation contexts rejected", **told, contexts=lost)
 
     def _tell_limit(self, event: evt.Event) -> None:
         told = _context(self._origin(event.assoc))

@@ -24,6 +24,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
+from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
@@ -215,13 +216,24 @@ def test_of_several_encodings_uncompressed_comes_first_and_lossy_last(door: Stor
         offered = offered[:-1] if len(offered) > 7 else (JPEGBaseline8Bit,)
 
 
-def test_a_context_that_is_rejected_is_told_in_the_log(door: StorageSCP) -> None:
+def test_a_class_that_cannot_come_in_any_encoding_is_told_in_the_log(door: StorageSCP) -> None:
     with capture_logs() as lines, an_association(door, syntaxes=(ExplicitVRBigEndian,)):
         pass
     [line] = [line for line in lines if line["log_level"] == "info"]
-    assert line["event"] == "presentation context rejected"
-    assert "Digital Mammography X-Ray" in line["context"]
-    assert "Big Endian" in line["context"]
+    assert line["event"] == "presentation contexts rejected"
+    [context] = line["contexts"]
+    assert "Digital Mammography X-Ray" in context
+    assert "Big Endian" in context
+
+
+def test_a_class_that_comes_in_another_encoding_is_not_told(door: StorageSCP) -> None:
+    mammograms = phantom_images()[0].SOPClassUID
+    contexts = [build_context(mammograms, syntax) for syntax in (ExplicitVRBigEndian, ExplicitVRLittleEndian)]
+    with capture_logs() as lines:
+        association = AE("MODALITY").associate("127.0.0.1", door.port, contexts=contexts, ae_title="MAMMONODE")
+        assert len(association.rejected_contexts) == 1
+        association.release()
+    assert not [line for line in lines if line["log_level"] == "info"]
 
 
 def test_every_sop_class_proposes_no_more_than_it_can_decode() -> None:

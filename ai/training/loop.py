@@ -190,7 +190,7 @@ def _resume(path: Path, what: dict[str, Any], parts: dict[str, Any]) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if what != {key: state.get(key, value) for key, value in what.items()}:
+    if what != {key: state.get(key) for key in what}:
         raise ForeignCheckpoint(str(path))
     for name, part in parts.items():
         part.load_state_dict(state[name])

@@ -1,6 +1,5 @@
 """Run a reader over a data set, and score what it says."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +154,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         value = plain(getattr(evaluation, name))
         if value is not None:
             result[name] = value
-    return json.loads(json.dumps(result))  # type: ignore[no-any-return]
+    return result
 
 
 def _found_malignancies(prediction: Prediction) -> list[float]:

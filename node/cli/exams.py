@@ -95,7 +95,7 @@ def send(
     config: ConfigOption = None,
     destination: Annotated[str, typer.Option(help="Only to this destination.")] = "",
     release: Annotated[
-        bool, typer.Option("--release", help="End the hold that an identity conflict put on it.")
+        bool, typer.Option("--release", help="End a hold for an identity conflict: the first copy is right.")
     ] = False,
 ) -> None:
     """Send an exam's results again, to all destinations that had them or to one."""

@@ -108,6 +108,9 @@ class ImageFindings:
         0 to 1, how malignant the image as a whole looks; None when the reader does not classify.
     warnings
         What the gate noticed, in words.
+    probability
+        Shape (h, w) with h ≤ rows and w ≤ columns, float32, 0 to 1: how sure the reader is that a mass covers this
+        part of the image, on a coarse grid that covers the whole image evenly; None when the reader makes no map.
     """
 
     uid: str
@@ -117,6 +120,7 @@ class ImageFindings:
     score: int
     malignancy: float | None
     warnings: tuple[str, ...] = ()
+    probability: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,15 @@ class BreastScore:
 
     laterality: Laterality
     score: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """A mass in the CC and one in the MLO view of a breast that may be one lesion, by their numbers."""
+
+    laterality: Laterality
+    cc: int
+    mlo: int
 
 
 @dataclass(frozen=True)
@@ -139,12 +152,27 @@ class ModelIdentity:
 
 @dataclass(frozen=True, eq=False)
 class ExamFindings:
-    """The reader's answer for one exam: one entry per image that was read, in the order of the exam."""
+    """The reader's answer for one exam.
+
+    Attributes
+    ----------
+    model
+        Who read.
+    images
+        One entry per image that was read, in the order of the exam.
+    breasts
+        One score per breast that was read.
+    score
+        0 to 100, suspicion of the exam (rule R4).
+    matches
+        Pairs of masses that may be one lesion; each mass in at most one.
+    """
 
     model: ModelIdentity
     images: tuple[ImageFindings, ...]
     breasts: tuple[BreastScore, ...]
     score: int
+    matches: tuple[Match, ...] = ()
 
     @property
     def count(self) -> int:

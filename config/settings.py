@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from config.errors import InvalidSettings
+from config.mix import PROFILES, FindingCodes, ObjectMix, ReportClass, ResultKind, SegmentationType
 from config.policy import CompletionPolicy, RetryPolicy, Watermark
 
 ENVIRONMENT_PREFIX = "MAMMONODE_"
@@ -20,6 +22,8 @@ AETitle = Annotated[
     str, StringConstraints(pattern=r"^[\x21-\x5B\x5D-\x7E]([\x20-\x5B\x5D-\x7E]{0,15})$", max_length=16)
 ]
 """PS3.5 6.2: at most 16 characters of the default repertoire, no backslash, no control characters."""
+SeriesWords = Annotated[str, StringConstraints(pattern=r"^[\x20-\x5B\x5D-\x7E]+$", max_length=24)]
+"""The first words of a Series Description; with view, revision and "research use only" they fit into LO."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -145,7 +149,20 @@ class Destination(Section):
     ae_title: AETitle
     host: str
     port: int = Field(ge=1, le=65535)
-    objects: tuple[Literal["SEG", "SR"], ...] = ("SEG", "SR")
+    profile: Literal["ohif", "archive", "breast-workstation", "plain-pacs"] = "ohif"
+    objects: tuple[ResultKind, ...] | None = Field(default=None, min_length=1)
+    segmentation: SegmentationType | None = None
+    report: ReportClass | None = None
+    finding_codes: FindingCodes | None = None
+    threshold: int | None = Field(default=None, ge=0, le=100)
+    negatives: bool | None = None
+    series_descriptions: dict[ResultKind, SeriesWords] | None = None
+
+    @property
+    def mix(self) -> ObjectMix:
+        """What it gets: the profile, changed by what is set beside it."""
+        stated = {field.name: getattr(self, field.name) for field in fields(ObjectMix)}
+        return replace(PROFILES[self.profile], **{name: value for name, value in stated.items() if value is not None})
 
 
 class Log(Section):

@@ -40,15 +40,30 @@ class Material:
     ----------
     images
         Those of its exam revision, as decided when it was closed.
-    former
-        The last report of the revisions before.
     issued
-        The reports of this revision, oldest first: of earlier runs of this job.
+        What was issued for this exam, in one group for each run of a job that ended, oldest first; the groups of this
+        revision come last.
     """
 
     images: tuple[tuple[ExamImage, InstanceRecord], ...]
-    former: Predecessor | None
-    issued: tuple[Predecessor, ...]
+    issued: tuple["Issue", ...]
+
+
+@dataclass(frozen=True)
+class Issue:
+    """The results that one job handed over together."""
+
+    revision: int
+    records: tuple[ResultRecord, ...]
+
+    @property
+    def reports(self) -> tuple[Predecessor, ...]:
+        """What a later answer names as its predecessors."""
+        return tuple(
+            Predecessor(record.study_uid, record.series_uid, record.sop_class_uid, record.uid)
+            for record in self.records
+            if record.kind in REPORTS
+        )
 
 
 class Worker:

@@ -11,11 +11,15 @@ from pydicom.dataset import Dataset
 
 from ai.exam import STANDARD_VIEWS, Laterality, Spacing, SpacingRule, View, ViewPosition
 from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass, ModelIdentity
+from ai.pixels import view_image
 from ai.readers.lesions import measure, outline
+from config.mix import ObjectMix, ResultKind
 from node.phantom import phantom_exam
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
-from node.results.encode import ResultKind, ResultObject, encode
+from node.results.edition import Edition
+from node.results.encode import ResultObject, encode
 
+DEFAULT_MIX = ObjectMix()
 MODEL = ModelIdentity("phantom-reader", "1.2", "ab" * 32, ("The model was trained on digitised film.",))
 CREATED_AT = datetime(2026, 3, 4, 5, 6, 7, 890000, tzinfo=UTC)
 INSTALLATION = "0123456789abcdef0123456789abcdef"
@@ -128,9 +132,27 @@ def without_spacing(header: Dataset) -> None:
         header.pop(keyword, None)
 
 
-def encoded(answer: Answer) -> tuple[ResultObject, ...]:
+@cache
+def phantom_pictures() -> dict[str, NDArray[np.uint8]]:
+    """Return the images of the same exam as people look at them, by SOP Instance UID."""
+    exam = phantom_exam(3, small=True)
+    shown = {}
+    for view in STANDARD_VIEWS:
+        instance = exam.image(view)
+        pixels = view_image(instance, view).pixels
+        shown[str(instance.SOPInstanceUID)] = (255 * pixels).round().astype(np.uint8)
+    return shown
+
+
+def an_edition(answer: Answer, mix: ObjectMix = DEFAULT_MIX, **names: str) -> Edition:
+    """Return the edition of an answer for the test installation."""
+    given = {"installation": INSTALLATION, "settings_digest": "settings"} | names
+    return Edition.of(answer, mix, **given, pictures=phantom_pictures())
+
+
+def encoded(answer: Answer, mix: ObjectMix = DEFAULT_MIX) -> tuple[ResultObject, ...]:
     """Encode an answer for the test installation."""
-    return encode(answer, installation=INSTALLATION, settings_digest="settings")
+    return encode(an_edition(answer, mix))
 
 
 def report_of(answer: Answer) -> Dataset:

@@ -13,11 +13,11 @@ from sqlalchemy import Engine
 from ai.errors import NoBreast
 from ai.exam import Exam, Laterality, View
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
+from config.mix import ResultKind
 from config.policy import CompletionPolicy
 from config.settings import Destination
 from node.clock import ExamClock
 from node.intake import Intake
-from node.results.encode import ResultKind
 from node.worker import Worker
 from storage.database import reading
 from storage.exams import ExamRecord, list_exams

@@ -1,12 +1,12 @@
 """What an exam is told: its status, the images it stands on and the findings, before any of it is DICOM (rule R3)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from pydicom.dataset import Dataset
 
-from ai.exam import View
+from ai.exam import View, ViewPosition
 from ai.findings import ExamFindings, ImageFindings, ModelIdentity
 
 
@@ -73,7 +73,7 @@ class ImageAnswer:
 
 @dataclass(frozen=True)
 class Predecessor:
-    """The structured report that this answer supersedes (rule R2)."""
+    """A structured report that this answer supersedes (rule R2)."""
 
     study_uid: str
     series_uid: str
@@ -106,8 +106,12 @@ class Answer:
         Expected views that were not read: no image came, or it could not be read.
     reasons
         Sentences for the report: why partial, unilateral, not analysed or failed.
-    predecessor
-        The report of the former revision.
+    predecessors
+        The reports and CAD reports of the former revision, in every form that was issued.
+    changes
+        Sentences: what is different from the former revision's answer.
+    hidden
+        Findings that are not shown because their score is below the destination's threshold.
     """
 
     exam: str
@@ -119,7 +123,9 @@ class Answer:
     findings: ExamFindings | None = None
     missing: tuple[View, ...] = ()
     reasons: tuple[str, ...] = ()
-    predecessor: Predecessor | None = None
+    predecessors: tuple[Predecessor, ...] = ()
+    changes: tuple[str, ...] = ()
+    hidden: int = 0
     _by_uid: dict[str, ImageFindings] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -138,6 +144,35 @@ class Answer:
         if self.findings and self.status is not answer_status(self.findings, complete=self.status.complete):
             raise ValueError(f"status {self.status!r} contradicts {self.findings.count} findings")
         object.__setattr__(self, "_by_uid", found)
+
+    def shown_above(self, threshold: int) -> "Answer":
+        """Return the answer without the findings that are less suspicious; it says how many those are (rule R1)."""
+        if self.findings is None:
+            return self
+        images = tuple(
+            replace(image, masses=tuple(mass for mass in image.masses if mass.suspicion >= threshold))
+            for image in self.findings.images
+        )
+        shown = {(image.view, mass.number) for image in images for mass in image.masses}
+        matches = tuple(
+            match
+            for match in self.findings.matches
+            if {(View(match.laterality, ViewPosition.CC), match.cc), (View(match.laterality, ViewPosition.MLO), match.mlo)}
+            <= shown
+        )
+        findings = replace(self.findings, images=images, matches=matches)
+        hidden = self.findings.count - findings.count
+        if not hidden:
+            return self
+        noun = "finding" if hidden == 1 else "findings"
+        reason = f"{hidden} {noun} below this destination's threshold of {threshold}."
+        return replace(
+            self,
+            status=answer_status(findings, complete=self.status.complete),
+            findings=findings,
+            reasons=(*self.reasons, reason),
+            hidden=hidden,
+        )
 
     def findings_of(self, image: ImageAnswer) -> ImageFindings | None:
         """Return what was found in an image, or None when it was not read."""

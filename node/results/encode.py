@@ -1,33 +1,39 @@
-"""An answer becomes DICOM objects: a Segmentation for each image with masses, and one report."""
+"""An answer becomes DICOM objects: those of a destination's object mix, in its form."""
 
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from io import BytesIO
+from types import MappingProxyType
+from typing import Final
 
 from pydicom.dataset import Dataset
 
-from node.results.answer import Answer
+from config.mix import ReportClass, ResultKind, SegmentationType
+from node.results.edition import Edition
 from node.results.seg import segmentation
 from node.results.sr import report
-from node.results.uids import ObjectUIDs
-
-
-class ResultKind(StrEnum):
-    """Kinds of result objects."""
-
-    #: Masses of one image.
-    SEG = "SEG"
-    #: The answer for the exam.
-    SR = "SR"
 
 
 @dataclass(frozen=True, eq=False)
 class ResultObject:
-    """A result object and, for one that belongs to an image, that image's SOP Instance UID."""
+    """A result object.
+
+    Attributes
+    ----------
+    kind
+        What it is.
+    dataset
+        The object.
+    image_uid
+        SOP Instance UID of the image that it belongs to, or None when it belongs to the exam.
+    fallback
+        The same in a form that more destinations take; sent instead where this one is refused.
+    """
 
     kind: ResultKind
     dataset: Dataset
     image_uid: str | None = None
+    fallback: "ResultObject | None" = None
 
     @property
     def instance_uid(self) -> str:
@@ -50,25 +56,42 @@ class ResultObject:
         return str(self.dataset.StudyInstanceUID)
 
 
-def encode(answer: Answer, *, installation: str, settings_digest: str) -> tuple[ResultObject, ...]:
-    """Return the objects that answer an exam: the Segmentations in the order of the images, the report last.
+def segmentations(edition: Edition) -> Iterator[ResultObject]:
+    """Yield a Segmentation for each image with masses; what is not BINARY has a BINARY one to fall back on."""
+    for image in edition.answer.images:
+        found = edition.answer.findings_of(image)
+        if found is None or not found.masses:
+            continue
+        made = {
+            form: ResultObject(ResultKind.SEG, segmentation(edition, image, found, form), image.uid)
+            for form in dict.fromkeys((SegmentationType.BINARY, edition.mix.segmentation))
+        }
+        chosen = made.pop(edition.mix.segmentation)
+        yield replace(chosen, fallback=made.get(SegmentationType.BINARY))
 
-    Parameters
-    ----------
-    answer
-        What the exam is told.
-    installation
-        Random identifier of this installation, 64 characters at most.
-    settings_digest
-        Digest of every setting that changes the objects' content (rule R1).
-    """
-    uids = ObjectUIDs.of(answer, installation, settings_digest)
-    segmentations = [
-        ResultObject(ResultKind.SEG, segmentation(answer, image, found, uids), image.uid)
-        for image in answer.images
-        if (found := answer.findings_of(image)) and found.masses
-    ]
-    return (*segmentations, ResultObject(ResultKind.SR, report(answer, [seg.dataset for seg in segmentations], uids)))
+
+def reports(edition: Edition) -> Iterator[ResultObject]:
+    """Yield the TID 1500 report; a Comprehensive 3D one has a Comprehensive one to fall back on."""
+    made = {
+        form: ResultObject(ResultKind.SR, report(edition, form))
+        for form in dict.fromkeys((ReportClass.COMPREHENSIVE, edition.mix.report))
+    }
+    chosen = made.pop(edition.mix.report)
+    yield replace(chosen, fallback=made.get(ReportClass.COMPREHENSIVE))
+
+
+ENCODERS: Final[Mapping[ResultKind, Callable[[Edition], Iterable[ResultObject]]]] = MappingProxyType(
+    {
+        ResultKind.SEG: segmentations,
+        ResultKind.SR: reports,
+    }
+)
+"""Kind → encoder. An encoder yields nothing where its kind has nothing to say."""
+
+
+def encode(edition: Edition) -> tuple[ResultObject, ...]:
+    """Return the objects that answer an exam at the destinations of one object mix, in the order of the mix."""
+    return tuple(made for kind in edition.mix.objects for made in ENCODERS[kind](edition))
 
 
 def to_bytes(dataset: Dataset) -> bytes:

@@ -10,31 +10,34 @@ from pydicom.dataset import Dataset
 from ai.exam import View
 from ai.findings import ImageFindings, Mass, ModelIdentity
 from ai.pixels import pixel_spacing
+from config.mix import ResultKind, SegmentationType
 from node.identity import MANUFACTURER
 from node.results import codes
-from node.results.answer import Answer, ImageAnswer
+from node.results.answer import ImageAnswer
+from node.results.edition import Edition
 from node.results.equipment import equipment, finish
 from node.results.source import plain, source_header
 from node.results.uids import ObjectUIDs
-
-SERIES_NUMBER: Final = 9100
-"""Series Number of the first revision's first segmentation; far from those that modalities use."""
 
 COLOURS: Final = ((255, 60, 60), (255, 200, 0), (0, 200, 255), (255, 0, 255), (0, 255, 128))
 """Recommended display colours of masses 1, 2, …, over again after the last; none of them is a grey."""
 
 
-def segmentation(answer: Answer, image: ImageAnswer, findings: ImageFindings, uids: ObjectUIDs) -> Dataset:
+def segmentation(
+    edition: Edition, image: ImageAnswer, findings: ImageFindings, form: SegmentationType
+) -> Dataset:
     """Return the masses of one image as a Segmentation with one segment for each.
 
     Parameters
     ----------
-    answer, uids
+    edition
         The answer and the names of its objects.
     image
         The source image.
     findings
         What was found in it; at least one mass.
+    form
+        How the masks are coded.
 
     Returns
     -------
@@ -42,26 +45,27 @@ def segmentation(answer: Answer, image: ImageAnswer, findings: ImageFindings, ui
         Rows and columns are those of the source. Plane orientation and position are a viewers' convention for images
         without a Frame of Reference, not anatomy.
     """
+    answer, uids = edition.answer, edition.uids
     masks = np.stack([mass.full_mask(findings.shape) for mass in findings.masses], axis=-1)
     target = hd.seg.Segmentation(
         source_images=[source_header(image.header)],
         pixel_array=masks[None].astype(np.uint8),
-        segmentation_type="BINARY",
+        segmentation_type=form.value,
         segment_descriptions=[_segment(mass, findings, answer.model, uids) for mass in findings.masses],
-        series_instance_uid=uids.series("SEG", image.uid),
-        series_number=SERIES_NUMBER + 10 * (answer.revision - 1) + answer.images.index(image),
-        sop_instance_uid=uids.instance("SEG", image.uid),
+        series_instance_uid=uids.series(f"SEG {form}", image.uid),
+        series_number=edition.series_number(ResultKind.SEG, image),
+        sop_instance_uid=uids.instance(f"SEG {form}", image.uid),
         instance_number=1,
         content_label="MASSES",
         content_description="Masses, outlined by an algorithm. Research use only.",
-        series_description=f"AI masses {findings.view}, revision {answer.revision}, research use only",
+        series_description=edition.series_description(ResultKind.SEG, findings.view),
         specific_character_set=None,
         **equipment(answer, uids),
     )
     _add_geometry(target, image.header)
     for sequence in (target.DimensionOrganizationSequence, target.DimensionIndexSequence):
         for item in sequence:
-            item.DimensionOrganizationUID = uids.dimensions(image.uid)
+            item.DimensionOrganizationUID = uids.dimensions(f"SEG {form}", image.uid)
     finish(target, answer, uids, image.header)
     return target
 

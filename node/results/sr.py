@@ -1,6 +1,5 @@
-"""The answer of an exam as a Comprehensive 3D SR with a TID 1500 Measurement Report (PS3.3 A.35.13, PS3.16 TID 1500)."""
+"""The answer of an exam as a TID 1500 Measurement Report in a Comprehensive (3D) SR (PS3.3 A.35.3, A.35.13)."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import highdicom as hd
@@ -10,44 +9,52 @@ from pydicom.sr.codedict import codes as standard
 from pydicom.uid import (
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
+    MammographyCADSRStorage,
+    SegmentationStorage,
 )
 
+from config.mix import ReportClass, ResultKind, SegmentationType
 from node.identity import MANUFACTURER, MODEL_NAME, RESEARCH_USE_ONLY
 from node.results import codes
 from node.results.answer import Answer, AnswerStatus, Predecessor
+from node.results.edition import Edition
 from node.results.equipment import equipment, finish
 from node.results.groups import measurement_groups
 from node.results.source import plain, source_header
 from node.results.uids import ObjectUIDs
 
-SERIES_NUMBER: Final = 9000
-"""Series Number of the reports; far from those that modalities use."""
-
 MAMMOGRAMS: Final = (DigitalMammographyXRayImageStorageForPresentation, DigitalMammographyXRayImageStorageForProcessing)
 
+CLASSES: Final = {
+    ReportClass.COMPREHENSIVE_3D: hd.sr.Comprehensive3DSR,
+    ReportClass.COMPREHENSIVE: hd.sr.ComprehensiveSR,
+}
 
-def report(answer: Answer, segmentations: Sequence[Dataset], uids: ObjectUIDs) -> Dataset:
+
+def report(edition: Edition, form: ReportClass) -> Dataset:
     """Return the answer as a structured report.
 
     Parameters
     ----------
-    answer, uids
+    edition
         The answer and the names of its objects.
-    segmentations
-        The Segmentations of this answer; listed as evidence.
+    form
+        SOP class of the report.
     """
+    answer, uids = edition.answer, edition.uids
     headers = [source_header(image.header) for image in answer.images]
-    target = hd.sr.Comprehensive3DSR(
+    former = [each for each in answer.predecessors if each.sop_class_uid != MammographyCADSRStorage]
+    target: Dataset = CLASSES[form](
         evidence=headers,
         content=_content(answer, headers, uids)[0],
-        series_instance_uid=answer.predecessor.series_uid if answer.predecessor else uids.report_series(),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=uids.instance("SR"),
+        series_instance_uid=uids.report_series("SR"),
+        series_number=edition.series_number(ResultKind.SR),
+        sop_instance_uid=uids.instance(f"SR {form}"),
         instance_number=answer.revision,
-        series_description="AI mammography report, research use only",
+        series_description=edition.series_description(ResultKind.SR),
         is_complete=answer.status.complete,
         is_final=True,
-        previous_versions=[_reference(answer.predecessor)] if answer.predecessor else None,
+        previous_versions=[_reference(each) for each in former] or None,
         specific_character_set=None,
         coding_schemes=[
             CodingSchemeIdentificationItem(
@@ -57,8 +64,8 @@ def report(answer: Answer, segmentations: Sequence[Dataset], uids: ObjectUIDs) -
         **equipment(answer, uids),
     )
     target.CompletionFlagDescription = completion(answer)
-    if segmentations:
-        target.PertinentOtherEvidenceSequence = [_evidence(segmentations)]
+    if evidence := _evidence(edition):
+        target.PertinentOtherEvidenceSequence = [evidence]
     finish(target, answer, uids, answer.images[0].header)
     return target
 
@@ -78,6 +85,7 @@ def comments(answer: Answer) -> list[str]:
     """Return the sentences of the report, in ASCII: the status, what was not read and why, and how to take the scores."""
     lines = [RESEARCH_USE_ONLY, f"Answer: {answer.status}."]
     lines += answer.reasons
+    lines += answer.changes
     if answer.missing:
         lines.append(f"Views not read: {', '.join(map(str, answer.missing))}.")
     lines += [
@@ -141,16 +149,23 @@ def _reference(predecessor: Predecessor) -> Dataset:
     return reference
 
 
-def _evidence(segmentations: Sequence[Dataset]) -> Dataset:
-    """Return the Segmentations as one item of Pertinent Other Evidence (PS3.3 C.17.2), each in its own series."""
+def _evidence(edition: Edition) -> Dataset | None:
+    """Return the Segmentations as one item of Pertinent Other Evidence (PS3.3 C.17.2), each in its own series.
+
+    One that may be replaced by another form on its way is not listed: the report would name what is not there.
+    """
+    mix, uids = edition.mix, edition.uids
+    images = [image for image in edition.answer.images if (found := edition.answer.findings_of(image)) and found.masses]
+    if not images or ResultKind.SEG not in mix.objects or mix.segmentation is not SegmentationType.BINARY:
+        return None
     study = Dataset()
-    study.StudyInstanceUID = segmentations[0].StudyInstanceUID
+    study.StudyInstanceUID = uids.study
     study.ReferencedSeriesSequence = []
-    for segmentation in segmentations:
+    for image in images:
         instance, series = Dataset(), Dataset()
-        instance.ReferencedSOPClassUID = segmentation.SOPClassUID
-        instance.ReferencedSOPInstanceUID = segmentation.SOPInstanceUID
-        series.SeriesInstanceUID = segmentation.SeriesInstanceUID
+        instance.ReferencedSOPClassUID = SegmentationStorage
+        instance.ReferencedSOPInstanceUID = uids.instance(f"SEG {mix.segmentation}", image.uid)
+        series.SeriesInstanceUID = uids.series(f"SEG {mix.segmentation}", image.uid)
         series.ReferencedSOPSequence = [instance]
         study.ReferencedSeriesSequence.append(series)
     return study

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from uuid import UUID
 
-from ai.findings import Mass
+from ai.findings import ImageFindings, Mass
 from node.identity import VERSION
 from node.results.answer import Answer
 
@@ -22,6 +22,8 @@ class ObjectUIDs:
         Study Instance UID and exam identifier.
     model
         Digest of the model.
+    mix
+        Digest of the object mix that shows the answer.
     reading
         Digest of the images, the settings and the content of the answer.
     """
@@ -30,10 +32,11 @@ class ObjectUIDs:
     study: str
     exam: str
     model: str
+    mix: str
     reading: str
 
     @classmethod
-    def of(cls, answer: Answer, installation: str, settings_digest: str) -> "ObjectUIDs":
+    def of(cls, answer: Answer, installation: str, settings_digest: str, mix_digest: str) -> "ObjectUIDs":
         """Name the objects of an answer.
 
         Parameters
@@ -44,29 +47,31 @@ class ObjectUIDs:
             Random identifier of this installation.
         settings_digest
             Digest of every setting that changes the objects' content.
+        mix_digest
+            Digest of the destination's object mix.
         """
         study = str(answer.images[0].header.StudyInstanceUID)
         reading = _digest(VERSION, settings_digest, sorted(image.uid for image in answer.images), *_content(answer))
-        return cls(installation, study, answer.exam, answer.model.digest, reading)
+        return cls(installation, study, answer.exam, answer.model.digest, mix_digest, reading)
 
     def instance(self, kind: str, image: str = "") -> str:
         """Return the SOP Instance UID of an object of this kind, for an image or for the whole exam."""
-        return self._uid("instance", kind, image, self.model, self.reading)
+        return self._uid("instance", kind, image, self.model, self.mix, self.reading)
 
     def series(self, kind: str, image: str = "") -> str:
         """Return the UID of the series that holds only this instance (rule R2)."""
-        return self._uid("series", kind, image, self.model, self.reading)
+        return self._uid("series", kind, image, self.model, self.mix, self.reading)
 
-    def report_series(self) -> str:
-        """Return the UID of the series in which all reports of an exam stay (rule R2)."""
-        return self._uid("report series", self.exam)
+    def report_series(self, kind: str) -> str:
+        """Return the UID of the series in which all reports of this kind and object mix of an exam stay (rule R2)."""
+        return self._uid("report series", kind, self.exam, self.mix)
 
-    def dimensions(self, image: str) -> str:
-        """Return the Dimension Organization UID of an image's segmentation."""
-        return self._uid("dimensions", image, self.model, self.reading)
+    def dimensions(self, kind: str, image: str) -> str:
+        """Return the Dimension Organization UID of an image's object."""
+        return self._uid("dimensions", kind, image, self.model, self.mix, self.reading)
 
     def tracking(self, image: str, number: int) -> str:
-        """Return the Tracking UID of a mass, or of the whole image when the number is 0."""
+        """Return the Tracking UID of a mass, or of the whole image when the number is 0: one for all object mixes."""
         return self._uid("tracking", image, number, self.model, self.reading)
 
     def device(self) -> str:
@@ -87,11 +92,13 @@ def _content(answer: Answer) -> list[object]:
         [(image.uid, str(image.view), image.not_read) for image in answer.images],
         [str(view) for view in answer.missing],
         answer.reasons,
-        answer.predecessor.instance_uid if answer.predecessor else None,
+        sorted(predecessor.instance_uid for predecessor in answer.predecessors),
+        answer.changes,
         (answer.model.name, answer.model.version, answer.model.notes),
         (found.score, [(breast.laterality, breast.score) for breast in found.breasts]) if found else None,
+        [(match.laterality, match.cc, match.mlo) for match in (found.matches if found else ())],
         [
-            (image.uid, image.shape, image.score, image.warnings, [_mass(mass) for mass in image.masses])
+            (image.uid, image.shape, image.score, image.warnings, [_mass(mass) for mass in image.masses], _map(image))
             for image in (found.images if found else ())
         ],
     ]
@@ -104,6 +111,10 @@ def _mass(mass: Mass) -> list[object]:
         hashlib.sha256(mass.mask.tobytes() + mass.contour.tobytes()).hexdigest(),
         (size.area, size.long_axis, size.short_axis, size.unit, size.rule),
     ]
+
+
+def _map(image: ImageFindings) -> str | None:
+    return None if image.probability is None else hashlib.sha256(image.probability.tobytes()).hexdigest()
 
 
 def _digest(*values: object) -> str:

@@ -9,8 +9,8 @@ from pydicom import Dataset
 from sqlalchemy import Engine
 
 from ai.exam import STANDARD_VIEWS, Exam, Laterality, View
+from config.mix import ResultKind
 from node.demo.pacs import named_segmentations
-from node.results.encode import ResultKind
 from storage.states import DeliveryState, ExamState, JobState, Plan
 from tests.builders import L_CC, R_CC, altered, for_processing
 from tests.chain import Chain, a_chain, summary_of, text_of

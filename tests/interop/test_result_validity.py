@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from config.mix import ResultKind
 from node.results.answer import AnswerStatus
-from node.results.encode import ResultKind, to_bytes
+from node.results.encode import to_bytes
 from node.results.seg import stored_masks
 from tests.answers import FORMS, RIGHT, an_answer, an_unread_answer, encoded, phantom_headers
 from tests.peers import require_dcmtk, require_program

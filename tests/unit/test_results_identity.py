@@ -26,6 +26,7 @@ from tests.answers import (
     RIGHT,
     a_mass,
     an_answer,
+    an_edition,
     an_unread_answer,
     encoded,
     phantom_headers,
@@ -42,7 +43,10 @@ print(json.dumps({form: [hashlib.sha256(to_bytes(made.dataset)).hexdigest() for 
 
 
 def instance_uids(answer: Answer, *, installation: str = INSTALLATION, settings: str = "settings") -> set[str]:
-    return {made.instance_uid for made in encode(answer, installation=installation, settings_digest=settings)}
+    return {
+        made.instance_uid
+        for made in encode(an_edition(answer, installation=installation, settings_digest=settings))
+    }
 
 
 def test_another_process_at_another_time_makes_the_same_bytes() -> None:

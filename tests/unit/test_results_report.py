@@ -221,7 +221,7 @@ def test_a_second_revision_stays_in_the_series_and_names_its_predecessor() -> No
     former = Predecessor(
         str(first.StudyInstanceUID), str(first.SeriesInstanceUID), str(first.SOPClassUID), str(first.SOPInstanceUID)
     )
-    second = report_of(replace(an_answer(read=RIGHT), revision=2, predecessor=former))
+    second = report_of(replace(an_answer(read=RIGHT), revision=2, predecessors=(former,)))
     assert second.SeriesInstanceUID == first.SeriesInstanceUID
     assert second.SeriesDescription == first.SeriesDescription
     assert second.SOPInstanceUID != first.SOPInstanceUID

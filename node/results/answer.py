@@ -157,7 +157,10 @@ class Answer:
         matches = tuple(
             match
             for match in self.findings.matches
-            if {(View(match.laterality, ViewPosition.CC), match.cc), (View(match.laterality, ViewPosition.MLO), match.mlo)}
+            if {
+                (View(match.laterality, ViewPosition.CC), match.cc),
+                (View(match.laterality, ViewPosition.MLO), match.mlo),
+            }
             <= shown
         )
         findings = replace(self.findings, images=images, matches=matches)

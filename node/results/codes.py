@@ -8,9 +8,7 @@ from pydicom.sr.coding import Code
 from ai.exam import Laterality, SpacingRule
 from ai.findings import LengthUnit
 from node.results.answer import AnswerStatus
-
-SCHEME: Final = "99MAMMONODE"
-"""Coding Scheme Designator of the private codes; 99 marks a private scheme (PS3.16 8.2)."""
+from node.results.reasons import SCHEME
 
 BREAST: Final = Code("76752008", "SCT", "Breast")
 SIDE: Final = {
@@ -36,6 +34,8 @@ SUMMARY_OF: Final = {
 """Value of the summary for each status (rule R3; PS3.16 CID 6047)."""
 
 QUALITATIVE_EVALUATIONS: Final = Code("C0034375", "UMLS", "Qualitative Evaluations")
+REASON: Final = Code("reason", SCHEME, "Reason for not reading, or for reading otherwise than expected")
+"""Concept of the codes of ``node.results.reasons``."""
 COMMENT: Final = Code("121106", "DCM", "Comment")
 
 AREA: Final = Code("42798000", "SCT", "Area")

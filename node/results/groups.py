@@ -11,6 +11,7 @@ from ai.findings import ImageFindings, Mass, ModelIdentity
 from node.identity import MANUFACTURER
 from node.results import codes
 from node.results.answer import Answer, ImageAnswer
+from node.results.reasons import Reason
 from node.results.seg import tracking_identifier
 from node.results.source import plain
 from node.results.uids import ObjectUIDs
@@ -38,6 +39,7 @@ def border(rows: int, columns: int) -> NDArray[np.float64]:
 def _image_group(answer: Answer, image: ImageAnswer, found: ImageFindings | None, uids: ObjectUIDs) -> Group:
     # A header without rows or columns has one pixel here: R3 wants a region for every image.
     outline = border(int(image.header.get("Rows") or 1), int(image.header.get("Columns") or 1))
+    not_read = [image.not_read] if image.not_read else []
     name = SUMMARY_IDENTIFIER if found else f"NOT READ: {plain(image.not_read or '')}"
     return Group(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=uids.tracking(image.uid, 0), identifier=name),
@@ -45,7 +47,10 @@ def _image_group(answer: Answer, image: ImageAnswer, found: ImageFindings | None
         algorithm_id=_algorithm(answer.model) if found else None,
         finding_sites=_sites(image.view),
         measurements=_scores(answer, found) if found else None,
-        qualitative_evaluations=[hd.sr.QualitativeEvaluation(codes.SUMMARY, codes.SUMMARY_OF[answer.status])],
+        qualitative_evaluations=[
+            hd.sr.QualitativeEvaluation(codes.SUMMARY, codes.SUMMARY_OF[answer.status]),
+            *(hd.sr.QualitativeEvaluation(codes.REASON, why.coded) for why in Reason.named_in(not_read)),
+        ],
     )
 
 

@@ -23,9 +23,7 @@ COLOURS: Final = ((255, 60, 60), (255, 200, 0), (0, 200, 255), (255, 0, 255), (0
 """Recommended display colours of masses 1, 2, …, over again after the last; none of them is a grey."""
 
 
-def segmentation(
-    edition: Edition, image: ImageAnswer, findings: ImageFindings, form: SegmentationType
-) -> Dataset:
+def segmentation(edition: Edition, image: ImageAnswer, findings: ImageFindings, form: SegmentationType) -> Dataset:
     """Return the masses of one image as a Segmentation with one segment for each.
 
     Parameters

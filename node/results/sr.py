@@ -20,6 +20,7 @@ from node.results.answer import Answer, AnswerStatus, Predecessor
 from node.results.edition import Edition
 from node.results.equipment import equipment, finish
 from node.results.groups import measurement_groups
+from node.results.reasons import Reason
 from node.results.source import plain, source_header
 from node.results.uids import ObjectUIDs
 
@@ -126,7 +127,11 @@ def _evaluations(answer: Answer) -> hd.sr.ContainerContentItem:
     container = hd.sr.ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type=contains)
     summary = hd.sr.CodeContentItem(codes.SUMMARY, codes.SUMMARY_OF[answer.status], relationship_type=contains)
     texts = [hd.sr.TextContentItem(codes.COMMENT, text, relationship_type=contains) for text in comments(answer)]
-    container.ContentSequence = hd.sr.ContentSequence([summary, *texts])
+    reasons = [
+        hd.sr.CodeContentItem(codes.REASON, why.coded, relationship_type=contains)
+        for why in Reason.named_in(answer.reasons)
+    ]
+    container.ContentSequence = hd.sr.ContentSequence([summary, *reasons, *texts])
     return container
 
 

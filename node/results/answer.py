@@ -73,7 +73,7 @@ class ImageAnswer:
 
 @dataclass(frozen=True)
 class Predecessor:
-    """A structured report that this answer supersedes (rule R2)."""
+    """An object that this answer supersedes (rule R2)."""
 
     study_uid: str
     series_uid: str
@@ -108,6 +108,8 @@ class Answer:
         Sentences for the report: why partial, unilateral, not analysed or failed.
     predecessors
         The reports and CAD reports of the former revision, in every form that was issued.
+    superseded
+        The other objects of the former revision, which stand in series of their own.
     changes
         Sentences: what is different from the former revision's answer.
     hidden
@@ -124,6 +126,7 @@ class Answer:
     missing: tuple[View, ...] = ()
     reasons: tuple[str, ...] = ()
     predecessors: tuple[Predecessor, ...] = ()
+    superseded: tuple[Predecessor, ...] = ()
     changes: tuple[str, ...] = ()
     hidden: int = 0
     _by_uid: dict[str, ImageFindings] = field(init=False, repr=False)

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from config.mix import ReportClass, ResultKind, SegmentationType
 from node.results.edition import Edition
+from node.results.rejection import rejection_note
 from node.results.seg import segmentation
 from node.results.sr import report
 
@@ -80,10 +81,17 @@ def reports(edition: Edition) -> Iterator[ResultObject]:
     yield replace(chosen, fallback=made.get(ReportClass.COMPREHENSIVE))
 
 
+def rejections(edition: Edition) -> Iterator[ResultObject]:
+    """Yield the note that withdraws the former revision's objects, when there are any."""
+    if edition.answer.superseded:
+        yield ResultObject(ResultKind.REJECTION, rejection_note(edition))
+
+
 ENCODERS: Final[Mapping[ResultKind, Callable[[Edition], Iterable[ResultObject]]]] = MappingProxyType(
     {
         ResultKind.SEG: segmentations,
         ResultKind.SR: reports,
+        ResultKind.REJECTION: rejections,
     }
 )
 """Kind → encoder. An encoder yields nothing where its kind has nothing to say."""

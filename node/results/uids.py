@@ -92,7 +92,7 @@ def _content(answer: Answer) -> list[object]:
         [(image.uid, str(image.view), image.not_read) for image in answer.images],
         [str(view) for view in answer.missing],
         answer.reasons,
-        sorted(predecessor.instance_uid for predecessor in answer.predecessors),
+        sorted(former.instance_uid for former in (*answer.predecessors, *answer.superseded)),
         answer.changes,
         (answer.model.name, answer.model.version, answer.model.notes),
         (found.score, [(breast.laterality, breast.score) for breast in found.breasts]) if found else None,

@@ -7,8 +7,15 @@ READY := $(VENV)/.ready
 TORCH_INDEX ?=
 TORCH := "torch==2.13.0" "torchvision==0.28.0" "segmentation-models-pytorch==0.6.0"
 
+# What the interop tests talk to: Debian packages, whose services the tests do not use, and builds of OHIF as npm has
+# them, one of each minor release.
+PEERS := .peers
+PACKAGES := dcmtk orthanc orthanc-dicomweb chromium
+OHIF := 3.12.10 3.13.2
+INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench clean
+.PHONY: help demo test test-long check bench peers clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,8 +38,20 @@ check: $(READY) ## Lint, types and layers
 bench: $(READY) ## Measure the main job on this machine
 	@$(BIN)/python benchmarks/exam_stages.py
 
-clean: ## Remove the virtual environment and what the demo wrote
-	rm -rf $(VENV) demo
+peers: $(OHIF:%=$(PEERS)/ohif-%) ## Install what the interop tests talk to: DCMTK, Orthanc, Chromium, OHIF (as root)
+	@missing=$$(for package in $(PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
+	test -z "$$missing" || { apt-get update -qq && $(INSTALL) $$missing >/dev/null; }
+
+$(PEERS)/ohif-%:
+	@command -v npm >/dev/null || { apt-get update -qq && $(INSTALL) npm >/dev/null; }
+	@echo "Fetching OHIF $* ..."
+	@rm -rf $@.part && mkdir -p $@.part
+	@cd $@.part && npm pack --silent @ohif/app@$* >/dev/null && \
+	  tar xf *.tgz --strip-components=1 --exclude='*.map' && rm *.tgz
+	@mv $@.part $@
+
+clean: ## Remove the virtual environment, the peers' files and what demo and tests wrote
+	rm -rf $(VENV) $(PEERS) .artefacts demo
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \

@@ -79,12 +79,17 @@ class Mass:
         height, width = self.mask.shape
         return self.origin[1], self.origin[0], width, height
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the bounding box in the image."""
+        row, column = self.origin
+        height, width = self.mask.shape
+        return slice(row, row + height), slice(column, column + width)
+
     def full_mask(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Return the mask in an image of the given rows and columns."""
         full = np.zeros(shape, np.bool_)
-        row, column = self.origin
-        height, width = self.mask.shape
-        full[row : row + height, column : column + width] = self.mask
+        full[self.window] = self.mask
         return full
 
 

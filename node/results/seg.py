@@ -1,4 +1,4 @@
-"""Findings of one image as a BINARY Segmentation, in the form that OHIF, DCMQI and dciodvfy all take (PS3.3 A.51)."""
+"""Findings of one image as a Segmentation, in the form that OHIF, DCMQI and dciodvfy all take (PS3.3 A.51)."""
 
 from typing import Final
 
@@ -35,7 +35,9 @@ def segmentation(edition: Edition, image: ImageAnswer, findings: ImageFindings, 
     findings
         What was found in it; at least one mass.
     form
-        How the masks are coded.
+        How the masks are coded. A LABELMAP has one label per pixel: where masks overlap, the pixel goes to the more
+        suspicious mass, and a mass that others cover keeps its segment without pixels (PS3.3 C.8.20.2.4). FRACTIONAL
+        has 0 or the maximum: whether the mass occupies the pixel, and no probability (rule R4).
 
     Returns
     -------
@@ -44,11 +46,12 @@ def segmentation(edition: Edition, image: ImageAnswer, findings: ImageFindings, 
         without a Frame of Reference, not anatomy.
     """
     answer, uids = edition.answer, edition.uids
-    masks = np.stack([mass.full_mask(findings.shape) for mass in findings.masses], axis=-1)
     target = hd.seg.Segmentation(
         source_images=[source_header(image.header)],
-        pixel_array=masks[None].astype(np.uint8),
+        pixel_array=_labels(findings) if form is SegmentationType.LABELMAP else _masks(findings),
         segmentation_type=form.value,
+        fractional_type="OCCUPANCY",
+        max_fractional_value=255,
         segment_descriptions=[_segment(mass, findings, answer.model, uids) for mass in findings.masses],
         series_instance_uid=uids.series(f"SEG {form}", image.uid),
         series_number=edition.series_number(ResultKind.SEG, image),
@@ -76,7 +79,26 @@ def tracking_identifier(view: View, mass: Mass) -> str:
 def stored_masks(segmentation: Dataset) -> NDArray[np.bool_]:
     """Return the masks of a Segmentation of ours: (segments, rows, columns), in the order of the segments."""
     frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+    if segmentation.SegmentationType == SegmentationType.LABELMAP:
+        numbers = [segment.SegmentNumber for segment in segmentation.SegmentSequence if segment.SegmentNumber]
+        return np.stack([frames[0] == number for number in numbers])
     return np.asarray(frames, np.bool_)
+
+
+def _masks(findings: ImageFindings) -> NDArray[np.uint8]:
+    """Return the masks as highdicom takes them, shape (1, rows, columns, masses); each lies in one piece of memory."""
+    masks = np.zeros((len(findings.masses), 1, *findings.shape), np.uint8)
+    for plane, mass in zip(masks[:, 0], findings.masses, strict=True):
+        plane[mass.window] = mass.mask
+    return masks.transpose(1, 2, 3, 0)
+
+
+def _labels(findings: ImageFindings) -> NDArray[np.uint16]:
+    """Return the masses' numbers as one label map, shape (1, rows, columns); the first mass is the most suspicious."""
+    labels = np.zeros((1, *findings.shape), np.uint16)
+    for mass in reversed(findings.masses):
+        labels[0][mass.window][mass.mask] = mass.number
+    return labels
 
 
 def _segment(mass: Mass, findings: ImageFindings, model: ModelIdentity, uids: ObjectUIDs) -> hd.seg.SegmentDescription:

@@ -16,9 +16,11 @@ from ai.exam import STANDARD_VIEWS
 from ai.models import open_model
 from ai.readers.base import Reader
 from ai.readers.registry import load_reader
+from config.mix import ObjectMix
 from node.analysis import Source, analyse, header_of
 from node.phantom import phantom_exam
 from node.results.answer import Answer, ImageAnswer, answer_status
+from node.results.edition import Edition
 from node.results.encode import encode, to_bytes
 
 
@@ -60,7 +62,8 @@ def measure(reader: Reader, sources: Sequence[Source]) -> dict[str, float]:
         model=reader.model,
         findings=findings,
     )
-    for result in encode(answer, installation="benchmark", settings_digest=""):
+    edition = Edition.of(answer, ObjectMix(), installation="benchmark", settings_digest="", pictures={})
+    for result in encode(edition):
         to_bytes(result.dataset)
     end = time.perf_counter()
     return {**analysis.seconds, "encode": end - read, "total": end - begin}

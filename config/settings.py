@@ -150,7 +150,7 @@ class Destination(Section):
     host: str
     port: int = Field(ge=1, le=65535)
     profile: Literal["ohif", "archive", "breast-workstation", "plain-pacs"] = "ohif"
-    objects: tuple[ResultKind, ...] | None = Field(default=None, min_length=1)
+    objects: Annotated[tuple[ResultKind, ...], Field(min_length=1, fail_fast=True)] | None = None
     segmentation: SegmentationType | None = None
     report: ReportClass | None = None
     finding_codes: FindingCodes | None = None

@@ -103,6 +103,9 @@ class Lane:
             case Outcome.SENT if response.status is not None:
                 self._outbox.sent(delivery, response.status, now, response.message or None)
                 (log.warning if response.status else log.info)("result delivered", **told)
+            case Outcome.REFUSED if delivery.fallback_uid is not None:
+                self._outbox.replaced(delivery, response.message, response.status, now)
+                log.warning("result refused, another form of it is sent instead", **told, instead=delivery.fallback_uid)
             case Outcome.REFUSED:
                 self._outbox.refused(delivery, response.message, response.status, now)
                 log.error("result refused for good", **told)

@@ -1,13 +1,15 @@
 """The worker: claims a job, reads the exam, encodes the answer and hands it to the outbox, its lease renewed meanwhile."""
 
+import json
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import Engine
@@ -15,11 +17,16 @@ from sqlalchemy import Engine
 from ai.errors import AIError
 from ai.exam import STANDARD_VIEWS, View
 from ai.readers.base import Reader
+from config.mix import ObjectMix, ResultKind
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, Predecessor, answer_status
-from node.results.encode import ResultKind, ResultObject, encode, to_bytes
+from node.results.changes import changes
+from node.results.edition import PICTURED, REPORTS, Edition
+from node.results.encode import ResultObject, encode, to_bytes
+from node.results.facts import FACTS, facts
+from node.results.uids import ObjectUIDs
 from storage.database import installation_id, reading
 from storage.errors import LeaseLost, StorageError
 from storage.exams import ExamImage, images_of
@@ -33,6 +40,22 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
+class Issue:
+    """Results of one exam that were handed over before, oldest first."""
+
+    revision: int
+    records: tuple[ResultRecord, ...]
+
+    def objects(self, *, reports: bool) -> tuple[Predecessor, ...]:
+        """Return the reports, or the objects that stand in series of their own."""
+        return tuple(
+            Predecessor(record.study_uid, record.series_uid, record.sop_class_uid, record.uid)
+            for record in self.records
+            if record.kind not in (FACTS, ResultKind.REJECTION) and (record.kind in REPORTS) is reports
+        )
+
+
+@dataclass(frozen=True)
 class Material:
     """What a job stands on.
 
@@ -40,30 +63,24 @@ class Material:
     ----------
     images
         Those of its exam revision, as decided when it was closed.
-    issued
-        What was issued for this exam, in one group for each run of a job that ended, oldest first; the groups of this
-        revision come last.
+    former
+        What was issued for the last revision before that was answered; None for the first.
+    again
+        What earlier runs of jobs have issued for this revision.
     """
 
     images: tuple[tuple[ExamImage, InstanceRecord], ...]
-    issued: tuple["Issue", ...]
+    former: Issue | None
+    again: tuple[Issue, ...]
 
 
 @dataclass(frozen=True)
-class Issue:
-    """The results that one job handed over together."""
+class Reply:
+    """An answer with all that is kept of it: the facts, and the objects of each object mix."""
 
-    revision: int
-    records: tuple[ResultRecord, ...]
-
-    @property
-    def reports(self) -> tuple[Predecessor, ...]:
-        """What a later answer names as its predecessors."""
-        return tuple(
-            Predecessor(record.study_uid, record.series_uid, record.sop_class_uid, record.uid)
-            for record in self.records
-            if record.kind in REPORTS
-        )
+    answer: Answer
+    facts: ResultRecord
+    objects: Mapping[ObjectMix, tuple[ResultObject, ...]]
 
 
 class Worker:
@@ -114,6 +131,9 @@ class Worker:
         self._queue = queue
         self._reader = reader
         self._destinations = tuple(destinations)
+        # Without a destination the results stay in the store, in the usual form.
+        self._mixes = tuple(dict.fromkeys(destination.mix for destination in destinations)) or (ObjectMix(),)
+        self._draws = any(PICTURED.intersection(mix.objects) for mix in self._mixes)
         self._settings_digest = settings_digest
         self._owner = owner
         self._heartbeat = heartbeat
@@ -148,11 +168,11 @@ class Worker:
         begin = time.perf_counter()
         material = self._material(job)
         reads = job.plan is Plan.READ and not job.exhausted
-        analysis = analyse(self._reader, self._sources(material)) if reads else None
+        analysis = analyse(self._reader, self._sources(material), pictures=self._draws) if reads else None
         read = time.perf_counter()
-        answer, objects = self._encode(job, material, analysis)
+        reply = self._reply(job, material, analysis)
         encoded = time.perf_counter()
-        records = [self._write(each) for each in objects]
+        records, addressed = self._write(reply)
         timings = {
             **(analysis.seconds if analysis else {}),
             "encode": encoded - read,
@@ -162,19 +182,20 @@ class Worker:
         self._queue.finish(
             job,
             self._owner,
-            answer=answer.status,
+            answer=reply.answer.status,
             results=records,
-            destinations=self._addressed(records),
+            destinations=addressed,
             timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
             now=self._clock(),
             error=(job.error or "the worker ended without a word") if job.exhausted else None,
         )
+        found = reply.answer.findings
         log.info(
             "job finished",
-            answer=answer.status,
+            answer=reply.answer.status,
             objects=[record.kind for record in records],
             seconds=round(timings["total"], 2),
-            **({"score": answer.findings.score, "masses": answer.findings.count} if answer.findings else {}),
+            **({"score": found.score, "masses": found.count} if found else {}),
         )
 
     def _material(self, job: Job) -> Material:
@@ -186,27 +207,52 @@ class Worker:
             ]
             results = results_of(connection, job.exam_id)
         images.sort(key=lambda pair: _place(pair[0].view))
-        reports = [
-            (r.revision, Predecessor(r.record.study_uid, r.record.series_uid, r.record.sop_class_uid, r.record.uid))
-            for r in reversed(results)
-            if r.record.kind == ResultKind.SR
-        ]
-        former = [report for revision, report in reports if revision < job.revision]
-        issued = [report for revision, report in reports if revision == job.revision]
-        return Material(tuple(images), former[-1] if former else None, tuple(issued))
+        revisions = sorted({result.revision for result in results if result.revision < job.revision})
+        former = [result.record for result in reversed(results) if revisions and result.revision == revisions[-1]]
+        again: dict[tuple[datetime, int], list[ResultRecord]] = {}
+        for result in reversed(results):
+            if result.revision == job.revision:
+                again.setdefault((result.created_at, result.job_id), []).append(result.record)
+        return Material(
+            tuple(images),
+            Issue(revisions[-1], tuple(former)) if former else None,
+            tuple(Issue(job.revision, tuple(again[run])) for run in sorted(again)),
+        )
 
-    def _encode(
-        self, job: Job, material: Material, analysis: Analysis | None
-    ) -> tuple[Answer, tuple[ResultObject, ...]]:
-        """Encode the answer as it was issued for this revision (rule R1), or as successor of what was issued (R2)."""
-        installation = installation_id(self._engine)
-        known = {report.instance_uid for report in material.issued}
-        for predecessor in (material.former, *material.issued):
-            answer = self._answer(job, material, analysis, predecessor)
-            objects = encode(answer, installation=installation, settings_digest=self._settings_digest)
-            if objects[-1].instance_uid in known:
+    def _reply(self, job: Job, material: Material, analysis: Analysis | None) -> Reply:
+        """Give the answer as it was issued for this revision (rule R1), or as successor of what was issued (R2)."""
+        names = {"installation": installation_id(self._engine), "settings_digest": self._settings_digest}
+        bare = self._answer(job, material, analysis)
+        known = {record.uid for issue in material.again for record in issue.records}
+        for issue in (material.former, *material.again):
+            answer = self._succeeding(bare, issue, 0)
+            uids = ObjectUIDs.of(answer, names["installation"], names["settings_digest"], "")
+            if uids.instance(FACTS) in known:
                 break
-        return answer, objects
+        objects = {}
+        for mix in self._mixes:
+            shown = self._succeeding(bare, issue, mix.threshold)
+            objects[mix] = encode(Edition.of(shown, mix, **names, pictures=analysis.pictures if analysis else {}))
+        return Reply(answer, self._write_facts(answer, uids), objects)
+
+    def _succeeding(self, answer: Answer, issue: Issue | None, threshold: int) -> Answer:
+        """Return the answer as successor of what was issued, for those who see findings from a threshold on."""
+        if issue is None:
+            return answer
+        return replace(
+            answer,
+            predecessors=issue.objects(reports=True),
+            superseded=issue.objects(reports=False),
+            changes=changes(self._former_facts(issue), answer, issue.revision, threshold),
+        )
+
+    def _former_facts(self, issue: Issue) -> Mapping[str, Any] | None:
+        """Return the facts that were kept of an answer; answers of the first release have none."""
+        kept = [record for record in issue.records if record.kind == FACTS]
+        if not kept:
+            return None
+        told: Mapping[str, Any] = json.loads(self._store.resolve(kept[-1].path).read_bytes())
+        return told
 
     def _sources(self, material: Material) -> list[Source]:
         return [
@@ -215,9 +261,7 @@ class Worker:
             if image.chosen and image.view
         ]
 
-    def _answer(
-        self, job: Job, material: Material, analysis: Analysis | None, predecessor: Predecessor | None
-    ) -> Answer:
+    def _answer(self, job: Job, material: Material, analysis: Analysis | None) -> Answer:
         reasons = list(job.reasons)
         if job.exhausted:
             reasons.append(f"The reading failed {job.attempts - job.last_resorts} times.")
@@ -255,25 +299,49 @@ class Worker:
             findings=findings,
             missing=missing,
             reasons=tuple(reasons),
-            predecessor=predecessor,
         )
 
-    def _write(self, result: ResultObject) -> ResultRecord:
-        data = to_bytes(result.dataset)
-        reference = InstanceReference(result.study_uid, result.series_uid, result.instance_uid)
+    def _write(self, reply: Reply) -> tuple[list[ResultRecord], dict[str, list[str]]]:
+        """Put the objects on the disk; return the records, and who gets which."""
+        records, addressed = [reply.facts], {}
+        for mix, objects in reply.objects.items():
+            names = [destination.name for destination in self._destinations if destination.mix == mix]
+            withheld = not mix.negatives and _is_plain_negative(reply.answer, mix)
+            for each in objects:
+                if each.fallback:
+                    records.append(self._write_object(each.fallback))
+                records.append(self._write_object(each))
+                addressed[each.instance_uid] = [] if withheld else names
+        return records, addressed
+
+    def _write_object(self, each: ResultObject) -> ResultRecord:
+        data = to_bytes(each.dataset)
+        reference = InstanceReference(each.study_uid, each.series_uid, each.instance_uid)
         return ResultRecord(
-            uid=result.instance_uid,
-            kind=result.kind,
-            sop_class_uid=result.sop_class_uid,
-            series_uid=result.series_uid,
-            study_uid=result.study_uid,
-            image_uid=result.image_uid,
+            uid=each.instance_uid,
+            kind=each.kind,
+            sop_class_uid=each.sop_class_uid,
+            series_uid=each.series_uid,
+            study_uid=each.study_uid,
+            image_uid=each.image_uid,
             path=self._store.write_result(reference, data),
             size=len(data),
+            fallback_uid=each.fallback.instance_uid if each.fallback else None,
         )
 
-    def _addressed(self, records: Sequence[ResultRecord]) -> Mapping[str, list[str]]:
-        return {r.uid: [d.name for d in self._destinations if r.kind in d.objects] for r in records}
+    def _write_facts(self, answer: Answer, uids: ObjectUIDs) -> ResultRecord:
+        data = json.dumps(facts(answer, uids)).encode()
+        reference = InstanceReference(uids.study, uids.series(FACTS), uids.instance(FACTS))
+        return ResultRecord(
+            uid=reference.instance_uid,
+            kind=FACTS,
+            sop_class_uid="",
+            series_uid=reference.series_uid,
+            study_uid=reference.study_uid,
+            image_uid=None,
+            path=self._store.write_result(reference, data, "json"),
+            size=len(data),
+        )
 
     def _path(self, record: InstanceRecord) -> Path:
         return self._store.resolve(record.path)
@@ -318,6 +386,12 @@ class Worker:
 def _place(view: str | None) -> int:
     """Return where a view stands in the usual order; images without one come last."""
     return STANDARD_VIEWS.index(View.parse(view)) if view else len(STANDARD_VIEWS)
+
+
+def _is_plain_negative(answer: Answer, mix: ObjectMix) -> bool:
+    """Tell whether an answer says nothing but "no findings": it hides none and follows no other."""
+    shown = answer.shown_above(mix.threshold)
+    return shown.status is AnswerStatus.NO_FINDINGS and not shown.hidden and not shown.predecessors
 
 
 def _describe(error: Exception) -> str:

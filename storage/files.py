@@ -122,13 +122,13 @@ class InstanceStore:
                 return self._publish(temp, _path("conflicts", reference, f"/{number}.dcm"))
         raise AssertionError  # pragma: no cover  (count never ends)
 
-    def write_result(self, reference: InstanceReference, data: bytes) -> str:
+    def write_result(self, reference: InstanceReference, data: bytes, suffix: str = "dcm") -> str:
         """Keep one of our own objects durably and return its path, which tells its bytes.
 
         Writing the same bytes again changes nothing. Other bytes under the same UID, which an attempt that was never
         finished may have left, get another path: only one of the two is ever indexed.
         """
-        path = _path("results", reference, f".{hashlib.sha256(data).hexdigest()[:16]}.dcm")
+        path = _path("results", reference, f".{hashlib.sha256(data).hexdigest()[:16]}.{suffix}")
         handle, name = tempfile.mkstemp(dir=self._outgoing)
         temp = Path(name)
         try:

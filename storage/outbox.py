@@ -25,6 +25,8 @@ class Delivery:
         Primary key.
     result_uid, sop_class_uid, kind, path, size
         The result; the path is relative to the store.
+    fallback_uid
+        The result that is sent instead where this one is refused for good, or None.
     exam_id, exam_uid, revision
         What it answers.
     destination
@@ -47,6 +49,7 @@ class Delivery:
     kind: str
     path: str
     size: int
+    fallback_uid: str | None
     exam_id: int
     exam_uid: str
     revision: int
@@ -105,6 +108,20 @@ class Outbox:
         """Note that the destination refused it for good (rule R9)."""
         self._attempted(delivery, now, DeliveryState.REFUSED, status_code=status_code, message=message)
 
+    def replaced(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> None:
+        """Note that the destination refused this form for good, and put the other form into the outbox.
+
+        Raises
+        ------
+        ValueError
+            When there is no other form.
+        """
+        if delivery.fallback_uid is None:
+            raise ValueError(f"no other form of {delivery.result_uid}")
+        with writing(self._engine) as connection:
+            enqueue(connection, [(delivery.fallback_uid, delivery.destination)], now)
+            self._note(connection, delivery, now, DeliveryState.REPLACED, status_code=status_code, message=message)
+
     def again(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> DeliveryState:
         """Note a failed attempt and return the new state: waiting for the next, or expired when the policy gives up."""
         age = now - (delivery.first_attempt_at or now)
@@ -122,7 +139,10 @@ class Outbox:
             The number of deliveries that now wait.
         """
         of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
-        statement = update(deliveries).where(deliveries.c.result_uid.in_(of_exam))
+        # What was replaced by another form stays so: the other form is sent again.
+        statement = update(deliveries).where(
+            deliveries.c.result_uid.in_(of_exam), deliveries.c.state != DeliveryState.REPLACED
+        )
         if destination is not None:
             statement = statement.where(deliveries.c.destination == destination)
         fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
@@ -155,6 +175,20 @@ class Outbox:
         message: str | None,
         delay: timedelta | None = None,
     ) -> None:
+        with writing(self._engine) as connection:
+            self._note(connection, delivery, now, state, status_code=status_code, message=message, delay=delay)
+
+    def _note(
+        self,
+        connection: Connection,
+        delivery: Delivery,
+        now: datetime,
+        state: DeliveryState,
+        *,
+        status_code: int | None,
+        message: str | None,
+        delay: timedelta | None = None,
+    ) -> None:
         still_waits = (deliveries.c.id == delivery.id) & (deliveries.c.state == DeliveryState.WAITING)
         values: dict[str, Any] = {
             "state": state,
@@ -168,8 +202,7 @@ class Outbox:
             values["not_before"] = now + (delay or timedelta(0))
         else:
             values["finished_at"] = now
-        with writing(self._engine) as connection:
-            connection.execute(update(deliveries).where(still_waits).values(values))
+        connection.execute(update(deliveries).where(still_waits).values(values))
 
     def _list(self, query: Select[Any]) -> list[Delivery]:
         with reading(self._engine) as connection:
@@ -198,6 +231,7 @@ def _deliveries() -> Select[Any]:
             results.c.kind,
             results.c.path,
             results.c.size,
+            results.c.fallback_uid,
             exams.c.id.label("exam_id"),
             exams.c.uid.label("exam_uid"),
             jobs.c.revision,

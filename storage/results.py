@@ -27,6 +27,8 @@ class ResultRecord:
         As ``write_result`` returned it.
     size
         Bytes.
+    fallback_uid
+        The result that is sent instead where this one is refused for good; it must be added too.
     """
 
     uid: str
@@ -37,6 +39,7 @@ class ResultRecord:
     image_uid: str | None
     path: str
     size: int
+    fallback_uid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def results_of(connection: Connection, exam_id: int) -> list[IssuedResult]:
                 image_uid=row.image_uid,
                 path=row.path,
                 size=row.size,
+                fallback_uid=row.fallback_uid,
             ),
             job_id=row.job_id,
             revision=row.revision,

@@ -49,5 +49,7 @@ class DeliveryState(StrEnum):
     SENT = "sent"
     #: The destination refused it for good (rule R9).
     REFUSED = "refused"
+    #: The destination refused this form for good; another form of the same goes instead.
+    REPLACED = "replaced"
     #: The retry policy gave up.
     EXPIRED = "expired"

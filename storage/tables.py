@@ -234,6 +234,7 @@ results = Table(
     Column("path", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("created_at", Moment, nullable=False),
+    Column("fallback_uid", UID),
 )
 
 deliveries = Table(

@@ -1,9 +1,11 @@
 """The chain from an arriving image to the outbox within one process: real store, index, clock and queue, a fake reader."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +20,13 @@ from config.policy import CompletionPolicy
 from config.settings import Destination
 from node.clock import ExamClock
 from node.intake import Intake
+from node.results.facts import FACTS
 from node.worker import Worker
 from storage.database import reading
 from storage.exams import ExamRecord, list_exams
 from storage.jobs import Job, JobQueue
 from storage.outbox import Outbox
-from storage.results import IssuedResult, results_of
+from storage.results import IssuedResult, ResultRecord, results_of
 from tests.answers import MODEL as READER_MODEL
 from tests.answers import a_mass
 from tests.doors import ROOM_ENOUGH, Clock, Room
@@ -90,14 +93,16 @@ class Chain:
         """Return the exam clock."""
         return ExamClock(self.room.engine, QUIET, self.reader.model.digest, self.clock, **settings)
 
-    def worker(self, owner: str = "worker", heartbeat: float = 60) -> Worker:
+    def worker(
+        self, owner: str = "worker", heartbeat: float = 60, destinations: Sequence[Destination] = (PACS, REPORTS_ONLY)
+    ) -> Worker:
         """Return a worker."""
         return Worker(
             self.room.engine,
             self.room.store,
             self.queue,
             self.reader,
-            (PACS, REPORTS_ONLY),
+            destinations,
             settings_digest="settings",
             owner=owner,
             heartbeat=heartbeat,
@@ -131,13 +136,24 @@ class Chain:
         return self.queue.list_jobs(1)[0]
 
     def issued(self) -> list[IssuedResult]:
-        """Return the results that were handed over, newest revision first."""
+        """Return all that was handed over, newest revision first."""
         with reading(self.room.engine) as connection:
             return results_of(connection, self.exam.id)
 
-    def of_kind(self, kind: ResultKind) -> list[Dataset]:
-        """Return the result objects of a kind, as they lie in the store."""
-        return [dcmread(self.room.store.resolve(r.record.path)) for r in self.issued() if r.record.kind == kind]
+    def sent_to(self, destination: str = PACS.name) -> list[ResultRecord]:
+        """Return the results for a destination, newest revision first."""
+        addressed = {d.result_uid for d in self.outbox.of_exam(self.exam.id) if d.destination == destination}
+        return [result.record for result in self.issued() if result.record.uid in addressed]
+
+    def of_kind(self, kind: ResultKind, destination: str = PACS.name) -> list[Dataset]:
+        """Return the result objects of a kind for a destination, as they lie in the store."""
+        records = [record for record in self.sent_to(destination) if record.kind == kind]
+        return [dcmread(self.room.store.resolve(record.path)) for record in records]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return the facts that were kept, newest revision first."""
+        kept = [result.record for result in self.issued() if result.record.kind == FACTS]
+        return [json.loads(self.room.store.resolve(record.path).read_bytes()) for record in kept]
 
     @property
     def report(self) -> Dataset:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 
 from ai.errors import AIError, UnreadableFile
 from ai.exam import Exam, View
-from ai.findings import ExamFindings, ImageFindings
 from ai.models import open_model
 from ai.pixels import file_image
+from config.mix import PROFILES, ObjectMix
 from config.policy import CompletionPolicy
 from node.analysis import Source, analyse
 from node.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, ThreadsOption, print_json, progress
@@ -24,11 +24,11 @@ from node.errors import NodeError
 from node.exams import Candidate, Close, assemble, decide
 from node.overview import draw_page, draw_panel, panel
 from node.records import Origin, instance_record, read_header, reference
+from node.results.facts import facts, image_facts
 from node.views import classify
 
 if TYPE_CHECKING:
     from ai.readers.base import Reader
-    from node.results.answer import Answer
 
 AT_ONCE = CompletionPolicy(timedelta(0), timedelta(0), timedelta(0))
 """Files are all there: nothing is waited for."""
@@ -49,11 +49,15 @@ def read(
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
+    profile: Annotated[
+        Literal["ohif", "archive", "breast-workstation", "plain-pacs"],
+        typer.Option(help="Which DICOM objects to write, as for destinations."),
+    ] = "ohif",
     as_json: JsonOption = False,
 ) -> None:
     """Read files without a server.
 
-    DICOM in: SEG, SR, findings.json and pictures with outlines. PNG (8 or 16 bit) or JPEG in: findings.json, mask PNG
+    DICOM in: the objects of the profile, findings.json and pictures with outlines. PNG (8 or 16 bit) or JPEG in: findings.json, mask PNG
     and pictures; the view comes from `--view` or from the file name (`…_L_CC.png`, `RIGHT_MLO.jpg`).
     """
     from ai.readers.registry import load_reader  # noqa: PLC0415 (commands that need no model start without torch)
@@ -69,7 +73,7 @@ def read(
     reader = load_reader(open_model(model), device, threads)
     results = []
     if instances:
-        results.append(_read_exam(reader, instances, output))
+        results.append(_read_exam(reader, instances, output, PROFILES[profile]))
     with progress() as bar:
         task = bar.add_task("reading pictures", total=len(pictures), visible=bool(pictures))
         for file, shown in pictures.items():
@@ -105,9 +109,12 @@ def _instances(files: Sequence[Path], named: Sequence[Path]) -> dict[str, tuple[
     return found
 
 
-def _read_exam(reader: "Reader", headers: dict[str, tuple[Dataset, Path]], output: Path) -> dict[str, Any]:
+def _read_exam(
+    reader: "Reader", headers: dict[str, tuple[Dataset, Path]], output: Path, mix: ObjectMix
+) -> dict[str, Any]:
     """Read DICOM files as one exam, by the rules of the node."""
     from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status  # noqa: PLC0415
+    from node.results.edition import Edition  # noqa: PLC0415
     from node.results.encode import encode, to_bytes  # noqa: PLC0415
 
     candidates = [_candidate(header) for header, _ in headers.values()]
@@ -115,11 +122,12 @@ def _read_exam(reader: "Reader", headers: dict[str, tuple[Dataset, Path]], outpu
     now = datetime.now(UTC)
     verdict = decide(assembly, candidates, opened_at=now, last_image_at=now, now=now, policy=AT_ONCE)
     chosen = {uid: view for view, uid in assembly.chosen.items()}
-    analysis = analyse(reader, [Source(uid, headers[uid][1], view) for uid, view in chosen.items()])
+    analysis = analyse(reader, [Source(uid, headers[uid][1], view) for uid, view in chosen.items()], pictures=True)
     findings = analysis.findings
+    # The chosen images in the usual order of the views, then the others.
     images = tuple(
-        ImageAnswer(header, chosen.get(uid), analysis.not_read.get(uid) or assembly.rejected.get(uid))
-        for uid, (header, _) in headers.items()
+        ImageAnswer(headers[uid][0], chosen.get(uid), analysis.not_read.get(uid) or assembly.rejected.get(uid))
+        for uid in (*chosen, *(uid for uid in headers if uid not in chosen))
     )
     missing = (*assembly.missing, *(view for uid, view in chosen.items() if uid in analysis.not_read))
     answer = Answer(
@@ -133,8 +141,9 @@ def _read_exam(reader: "Reader", headers: dict[str, tuple[Dataset, Path]], outpu
         missing=missing,
         reasons=(*(verdict.reasons if isinstance(verdict, Close) else ()), *analysis.not_read.values()),
     )
+    edition = Edition.of(answer, mix, installation="command line", settings_digest="", pictures=analysis.pictures)
     written = []
-    for result in encode(answer, installation="command line", settings_digest=""):
+    for result in encode(edition):
         view_name = str(next((v for uid, v in chosen.items() if uid == result.image_uid), "")).replace(" ", "_")
         path = output / f"{result.kind}{'_' + view_name if view_name else ''}.dcm"
         path.write_bytes(to_bytes(result.dataset))
@@ -147,7 +156,7 @@ def _read_exam(reader: "Reader", headers: dict[str, tuple[Dataset, Path]], outpu
             cv2.imwrite(str(output / f"{str(view).replace(' ', '_')}.png"), draw_panel(panels[view], 1280))
     title = f"{answer.status}" + (f", exam score {findings.score}" if findings else "")
     cv2.imwrite(str(output / "overview.png"), draw_page([(title, panels)]))
-    return {**_plain(answer.findings, answer), "objects": written}
+    return {**facts(answer, edition.uids), "objects": written}
 
 
 def _candidate(header: Dataset) -> Candidate:
@@ -170,7 +179,12 @@ def _read_picture(reader: "Reader", file: Path, view: View, output: Path) -> dic
     cv2.imwrite(str(output / f"{file.stem}_mask.png"), mask)
     cv2.imwrite(str(output / f"{file.stem}_overlay.png"), draw_panel(panel(image, found), 1280))
     status = "findings" if found.masses else "no findings"
-    return {"file": file.name, "status": status, "score": findings.score, "images": [_plain_image(found)]}
+    return {
+        "file": file.name,
+        "status": status,
+        "score": findings.score,
+        "images": [{"view": str(view), **image_facts(found)}],
+    }
 
 
 def _view_of(stated: str, file: Path) -> View:
@@ -187,46 +201,13 @@ def _view_of(stated: str, file: Path) -> View:
     return View.parse(match[1] + match[2])
 
 
-def _plain(findings: ExamFindings | None, answer: "Answer") -> dict[str, Any]:
-    return {
-        "status": answer.status.value,
-        "reasons": list(answer.reasons),
-        "missing": [str(view) for view in answer.missing],
-        "not_read": {image.uid: image.not_read for image in answer.images if image.not_read},
-        "score": findings.score if findings else None,
-        "breasts": {b.laterality.value: b.score for b in findings.breasts} if findings else {},
-        "images": [_plain_image(image) for image in findings.images] if findings else [],
-        "model": {"name": answer.model.name, "version": answer.model.version, "digest": answer.model.digest},
-    }
-
-
-def _plain_image(image: ImageFindings) -> dict[str, Any]:
-    return {
-        "uid": image.uid,
-        "view": str(image.view),
-        "score": image.score,
-        "warnings": list(image.warnings),
-        "masses": [
-            {
-                "number": mass.number,
-                "suspicion": mass.suspicion,
-                "box_xywh": list(mass.box),
-                "area": round(mass.size.area, 2),
-                "long_axis": round(mass.size.long_axis, 2),
-                "short_axis": round(mass.size.short_axis, 2),
-                "unit": mass.size.unit.value,
-                "spacing": mass.size.rule.value if mass.size.rule else None,
-                "contour": [[round(float(x), 2), round(float(y), 2)] for x, y in mass.contour],
-            }
-            for mass in image.masses
-        ],
-    }
-
-
 def _summary(result: dict[str, Any]) -> str:
     lines = [f"{result.get('file', 'exam')}: {result['status']}, score {result.get('score')}"]
     lines += [f"  {reason}" for reason in result.get("reasons", ())]
     for image in result["images"]:
+        if image.get("not_read"):
+            lines.append(f"  {image['view'] or 'image'} not read: {image['not_read']}")
+            continue
         masses = ", ".join(f"mass {m['number']} suspicion {m['suspicion']}" for m in image["masses"]) or "no mass"
         lines.append(f"  {image['view']}: score {image['score']}, {masses}")
     return "\n".join(lines)

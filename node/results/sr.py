@@ -20,7 +20,7 @@ from node.results.answer import Answer, AnswerStatus, Predecessor
 from node.results.edition import Edition
 from node.results.equipment import equipment, finish
 from node.results.groups import measurement_groups
-from node.results.reasons import Reason
+from node.results.reasons import SCHEME, Reason
 from node.results.source import plain, source_header
 from node.results.uids import ObjectUIDs
 
@@ -59,7 +59,7 @@ def report(edition: Edition, form: ReportClass) -> Dataset:
         specific_character_set=None,
         coding_schemes=[
             CodingSchemeIdentificationItem(
-                designator=codes.SCHEME, name="Mammonode private codes", responsible_organization=MANUFACTURER
+                designator=SCHEME, name="Mammonode private codes", responsible_organization=MANUFACTURER
             )
         ],
         **equipment(answer, uids),

@@ -105,7 +105,7 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one(
         ('[reader]\ndevice = "gpu"', "reader.device"),
         ('[[destinations]]\nname = "A B"\nae_title = "A"\nhost = "h"\nport = 1', "destinations.name"),
         (
-            '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\nport = 1\nobjects = ["GSPS"]',
+            '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\nport = 1\nobjects = ["RTSS"]',
             "destinations.objects",
         ),
     ],

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from config.errors import InvalidSettings
@@ -24,6 +24,15 @@ AETitle = Annotated[
 """PS3.5 6.2: at most 16 characters of the default repertoire, no backslash, no control characters."""
 SeriesWords = Annotated[str, StringConstraints(pattern=r"^[\x20-\x5B\x5D-\x7E]+$", max_length=24)]
 """The first words of a Series Description; with view, revision and "research use only" they fit into LO."""
+
+
+def _at_least_one(kinds: tuple[ResultKind, ...]) -> tuple[ResultKind, ...]:
+    if not kinds:
+        raise ValueError("name at least one kind of object")
+    return tuple(dict.fromkeys(kinds))
+
+
+Kinds = Annotated[tuple[ResultKind, ...], AfterValidator(_at_least_one)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -150,7 +159,7 @@ class Destination(Section):
     host: str
     port: int = Field(ge=1, le=65535)
     profile: Literal["ohif", "archive", "breast-workstation", "plain-pacs"] = "ohif"
-    objects: Annotated[tuple[ResultKind, ...], Field(min_length=1, fail_fast=True)] | None = None
+    objects: Kinds | None = None
     segmentation: SegmentationType | None = None
     report: ReportClass | None = None
     finding_codes: FindingCodes | None = None

@@ -15,7 +15,7 @@ class Reason(Enum):
 
     FAILED = "failed", "The reading failed", r"reading failed"
     UNDECODABLE = "no-pixels", "Pixel data missing or undecodable", r"cannot be decoded|\bno pixels"
-    NO_BREAST = "no-breast", "No breast to be seen", r"no breast can"
+    NO_BREAST = "no-breast", "No breast to be seen", r"No breast can"
     LOSSY = "lossy", "Lossy compression", r"\blossy\b"
     PROCESSING = "for-processing", "For Processing image", r"For Processing, which"
     TOMOSYNTHESIS = "tomosynthesis", "Tomosynthesis, or made from one", r"tomosynthesis|breast projection, which"

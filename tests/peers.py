@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -30,9 +31,21 @@ def require_program(name: str, *, folder: Path | None = None) -> str:
     found = shutil.which(name, path=search)
     if found:
         return found
+    missing(name)
+
+
+def require_path(path: Path) -> Path:
+    """Return a peer's file or folder, as `require_program` does for programs."""
+    if path.exists():
+        return path
+    missing(str(path))
+
+
+def missing(name: str) -> NoReturn:
+    """Skip the test for want of a peer, or fail it where MAMMONODE_REQUIRE_PEERS is 1."""
     if os.environ.get("MAMMONODE_REQUIRE_PEERS") == "1":
         pytest.fail(f"{name} is missing, and MAMMONODE_REQUIRE_PEERS=1 asks for it")
-    pytest.skip(f"{name} is not installed")
+    pytest.skip(f"{name} is not installed: make peers")
 
 
 def require_dcmtk(name: str) -> str:

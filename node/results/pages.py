@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from ai.exam import STANDARD_VIEWS, Laterality, View
+from ai.pixels import pixel_spacing
 from node.identity import MODEL_NAME, RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer, AnswerStatus, ImageAnswer
 from node.results.drawing import Page, Panel, masses_in_words, panel
@@ -55,7 +56,10 @@ def panels(edition: Edition) -> dict[View, Panel]:
 def image_panel(edition: Edition, image: ImageAnswer) -> Panel | None:
     """Return an image that was read with what was found in it, as it was stored; None when it has no picture."""
     pixels, found = edition.pictures.get(image.uid), edition.answer.findings_of(image)
-    return panel(found.view, pixels, found) if pixels is not None and found else None
+    if pixels is None or found is None:
+        return None
+    spacing = pixel_spacing(image.header)
+    return panel(found.view, pixels, found, aspect=spacing.row / spacing.column if spacing else 1.0)
 
 
 def turned(image: ImageAnswer, view: View) -> dict[str, bool]:

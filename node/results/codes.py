@@ -47,6 +47,9 @@ IMAGE_SCORE: Final = Code("image-score", SCHEME, "Suspicion score of image, 0-10
 BREAST_SCORE: Final = Code("breast-score", SCHEME, "Suspicion score of breast, 0-100, not a probability")
 EXAM_SCORE: Final = Code("exam-score", SCHEME, "Suspicion score of exam, 0-100, not a probability")
 
+MASS_MAP: Final = Code("mass-map", SCHEME, "Output of mass network, 0-1, not a calibrated probability")
+"""Quantity of the mass map: CID 7180 has class activation and saliency, which say something else."""
+
 SPACING: Final = {
     SpacingRule.CALIBRATED: Code("spacing-cal", SCHEME, SpacingRule.CALIBRATED.value),
     SpacingRule.MAGNIFICATION: Code("spacing-mag", SCHEME, SpacingRule.MAGNIFICATION.value),

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from config.mix import ReportClass, ResultKind, SegmentationType
 from node.results.edition import Edition
+from node.results.pmap import parametric_map
 from node.results.rejection import rejection_note
 from node.results.seg import segmentation
 from node.results.sr import report
@@ -81,6 +82,14 @@ def reports(edition: Edition) -> Iterator[ResultObject]:
     yield replace(chosen, fallback=made.get(ReportClass.COMPREHENSIVE))
 
 
+def maps(edition: Edition) -> Iterator[ResultObject]:
+    """Yield a Parametric Map for each image whose reader made a map."""
+    for image in edition.answer.images:
+        found = edition.answer.findings_of(image)
+        if found is not None and found.probability is not None:
+            yield ResultObject(ResultKind.PMAP, parametric_map(edition, image, found), image.uid)
+
+
 def rejections(edition: Edition) -> Iterator[ResultObject]:
     """Yield the note that withdraws the former revision's objects, when there are any."""
     if edition.answer.superseded:
@@ -91,6 +100,7 @@ ENCODERS: Final[Mapping[ResultKind, Callable[[Edition], Iterable[ResultObject]]]
     {
         ResultKind.SEG: segmentations,
         ResultKind.SR: reports,
+        ResultKind.PMAP: maps,
         ResultKind.REJECTION: rejections,
     }
 )

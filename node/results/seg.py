@@ -9,13 +9,13 @@ from pydicom.dataset import Dataset
 
 from ai.exam import View
 from ai.findings import ImageFindings, Mass, ModelIdentity
-from ai.pixels import pixel_spacing
 from config.mix import ResultKind, SegmentationType
 from node.identity import MANUFACTURER
 from node.results import codes
 from node.results.answer import ImageAnswer
 from node.results.edition import Edition
 from node.results.equipment import equipment, finish
+from node.results.geometry import add_geometry
 from node.results.source import plain, source_header
 from node.results.uids import ObjectUIDs
 
@@ -63,7 +63,8 @@ def segmentation(edition: Edition, image: ImageAnswer, findings: ImageFindings, 
         specific_character_set=None,
         **equipment(answer, uids),
     )
-    _add_geometry(target, image.header)
+    target.ContentCreatorName = None  # Type 2, PS3.3 Table 10-12
+    add_geometry(target, image.header, findings.shape)
     for sequence in (target.DimensionOrganizationSequence, target.DimensionIndexSequence):
         for item in sequence:
             item.DimensionOrganizationUID = uids.dimensions(f"SEG {form}", image.uid)
@@ -123,31 +124,3 @@ def _segment(mass: Mass, findings: ImageFindings, model: ModelIdentity, uids: Ob
     )
     segment.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [hd.sr.CodedConcept.from_code(codes.SIDE[side])]
     return segment
-
-
-def _add_geometry(target: Dataset, header: Dataset) -> None:
-    """Add what highdicom leaves out for an image without a Frame of Reference and viewers can't do without.
-
-    Measured: without pixel measures, plane orientation and plane position OHIF shows nothing and DCMQI refuses.
-    """
-    orientation = header.get("PatientOrientation")
-    target.PatientOrientation = list(orientation) if orientation else None  # Type 2C, PS3.3 C.7.6.1
-    spacing = pixel_spacing(header)
-    measures = Dataset()
-    # Without any spacing a viewer still needs one: 1 makes its lengths count pixels, as it does for the source.
-    measures.PixelSpacing = [_decimal(spacing.row), _decimal(spacing.column)] if spacing else ["1", "1"]
-    measures.SliceThickness = "1"
-    plane = Dataset()
-    plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    shared = target.SharedFunctionalGroupsSequence[0]
-    shared.PixelMeasuresSequence = [measures]
-    shared.PlaneOrientationSequence = [plane]
-    for frame in target.PerFrameFunctionalGroupsSequence:
-        position = Dataset()
-        position.ImagePositionPatient = [0, 0, 0]
-        frame.PlanePositionSequence = [position]
-
-
-def _decimal(value: float) -> str:
-    """Return a Decimal String: 16 characters at most (PS3.5 6.2)."""
-    return f"{value:.8g}"

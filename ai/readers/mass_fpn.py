@@ -12,6 +12,7 @@ from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
 from ai.models import CARD, Model
 from ai.networks.mass_fpn import MassFPN
 from ai.readers.lesions import LesionRule, find_masses
+from ai.readers.matching import MatchingPolicy, match_masses
 
 
 class MassFPNReader:
@@ -43,6 +44,7 @@ class MassFPNReader:
         except KeyError as error:
             raise InvalidCard(f"{model.folder / CARD}: {error} is missing") from error
         self._canvas = (int(rows), int(columns))
+        self._matching = MatchingPolicy()
         self._identity = model.identity
         self._device = device
         self._networks = [self._network(encoder, load_file(path)) for path in model.weights()]
@@ -65,7 +67,8 @@ class MassFPNReader:
             for side in Laterality
             if any(image.view.laterality == side for image in images)
         )
-        return ExamFindings(self._identity, images, breasts, max((b.score for b in breasts), default=0))
+        matches = match_masses(exam, images, self._matching)
+        return ExamFindings(self._identity, images, breasts, max((b.score for b in breasts), default=0), matches)
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
         prepared = prepare(image, self._canvas)

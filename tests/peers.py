@@ -31,14 +31,14 @@ def require_program(name: str, *, folder: Path | None = None) -> str:
     found = shutil.which(name, path=search)
     if found:
         return found
-    missing(name)
+    return missing(name)
 
 
 def require_path(path: Path) -> Path:
     """Return a peer's file or folder, as `require_program` does for programs."""
     if path.exists():
         return path
-    missing(str(path))
+    return missing(str(path))
 
 
 def missing(name: str) -> NoReturn:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -193,7 +194,7 @@ class Worker:
         log.info(
             "job finished",
             answer=reply.answer.status,
-            objects=[record.kind for record in records],
+            objects=dict(Counter(str(record.kind) for record in records)),
             seconds=round(timings["total"], 2),
             **({"score": found.score, "masses": found.count} if found else {}),
         )

@@ -139,8 +139,13 @@ def _cause(error: Exception) -> object:
     return getattr(error, "orig", None) or type(error).__name__
 
 
-def migrate(engine: Engine) -> None:
+def migrate(engine: Engine, revision: str = "head") -> None:
     """Bring the schema up to date; when several processes do so at once, one does it and the others wait.
+
+    Parameters
+    ----------
+    revision
+        Of the schema; the newest.
 
     Raises
     ------
@@ -151,7 +156,7 @@ def migrate(engine: Engine) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         try:
-            command.upgrade(_alembic(connection), "head")
+            command.upgrade(_alembic(connection), revision)
         except CommandError as error:
             raise SchemaUnknown(error) from error
 

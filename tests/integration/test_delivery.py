@@ -7,12 +7,13 @@ from threading import Event
 
 import pytest
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete, update
 from structlog.testing import capture_logs
 
 from config.settings import Destination, Dicom
 from node.delivery import DeliveryService, Lane
 from node.scu import Sender
+from storage import tables
 from storage.database import open_database, writing
 from storage.exams import hold
 from storage.files import InstanceStore
@@ -23,7 +24,7 @@ from tests.databases import SQLiteDatabases
 from tests.doors import Clock, a_destination
 from tests.pacs import a_free_port, a_pacs, a_store, aborts, answers, hangs_until, waiting_results
 from tests.peers import eventually
-from tests.records import POLICY
+from tests.records import NOON, POLICY
 
 # pynetdicom leaves the socket of a connection that failed to its destructor.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -142,6 +143,52 @@ def test_a_class_that_the_destination_does_not_take_is_refused_and_the_others_ar
         ("SEG", DeliveryState.REFUSED, 0x0122),
         ("SR", DeliveryState.SENT, 0x0000),
     }
+
+
+def test_a_form_that_is_refused_is_replaced_by_the_other_and_both_are_recorded(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    report = results[-1]
+    with writing(engine) as connection:
+        # The first Segmentation stands for the report's other form.
+        connection.execute(
+            update(tables.results).where(tables.results.c.uid == report.uid).values(fallback_uid=results[0].uid)
+        )
+        connection.execute(delete(tables.deliveries).where(tables.deliveries.c.result_uid == results[0].uid))
+    with a_pacs(classes=(SegmentationStorage,)) as (pacs, port), capture_logs() as logs:
+        deliveries = Deliveries(engine, store, a_destination(port))
+        while deliveries.lane.deliver_due():
+            pass
+    states = {delivery.result_uid: (delivery.state, delivery.status_code) for delivery in deliveries.all()}
+    assert states.pop(report.uid) == (DeliveryState.REPLACED, 0x0122)
+    assert set(states) == {record.uid for record in results[:-1]}
+    assert set(states.values()) == {(DeliveryState.SENT, 0)}
+    assert pacs.received[-1] == results[0].uid
+    [line] = [log for log in logs if "another form" in log["event"]]
+    assert (line["log_level"], line["instead"], line["status"]) == ("warning", results[0].uid, "0122H")
+
+
+def test_what_was_replaced_is_not_sent_again_but_its_other_form_is(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    outbox = Outbox(engine, POLICY)
+    first, second = results[0], results[1]
+    with writing(engine) as connection:
+        connection.execute(
+            update(tables.results).where(tables.results.c.uid == first.uid).values(fallback_uid=second.uid)
+        )
+    [refused] = [delivery for delivery in outbox.of_exam(1) if delivery.result_uid == first.uid]
+    outbox.replaced(refused, "not taken", 0x0122, NOON)
+    assert outbox.resend(1, NOON) == len(results) - 1
+    states = {delivery.result_uid: delivery.state for delivery in outbox.of_exam(1)}
+    assert states[first.uid] is DeliveryState.REPLACED
+    assert states[second.uid] is DeliveryState.WAITING
+
+
+def test_a_result_without_another_form_cannot_be_replaced(engine: Engine, results: list[ResultRecord]) -> None:
+    outbox = Outbox(engine, POLICY)
+    with pytest.raises(ValueError, match="no other form"):
+        outbox.replaced(outbox.of_exam(1)[0], "not taken", 0x0122, NOON)
 
 
 def test_a_destination_that_takes_none_of_our_classes_refuses_all(

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, insert, text
 
 from storage.database import installation_id, migrate, open_database, reading, schema_is_current, writing
 from storage.errors import DatabaseUnavailable, DatabaseURLUnknown, DriverMissing, SchemaUnknown
-from storage.tables import metadata
+from storage.results import results_of
+from storage.tables import metadata, results
 from tests.databases import Databases
+from tests.records import NOON, a_closed_exam
 
 
 def test_migrations_make_exactly_the_tables_of_the_code(engine: Engine) -> None:
@@ -26,6 +28,23 @@ def test_a_database_without_tables_is_not_current_and_becomes_so(databases: Data
     assert not schema_is_current(engine)
     migrate(engine)
     assert schema_is_current(engine)
+    engine.dispose()
+
+
+def test_a_database_of_the_first_release_keeps_its_results(databases: Databases) -> None:
+    engine = open_database(databases.empty())
+    migrate(engine, "0001")
+    assert not schema_is_current(engine)
+    exam, job = a_closed_exam(engine)
+    row = {"uid": "2.25.1", "job_id": job, "kind": "SR", "sop_class_uid": "1.2", "series_uid": "2.25.2"}
+    row |= {"study_uid": "1.2.3", "path": "results/1", "size": 1, "created_at": NOON}
+    with writing(engine) as connection:
+        connection.execute(insert(results).values(row))
+    migrate(engine)
+    assert schema_is_current(engine)
+    with reading(engine) as connection:
+        [kept] = results_of(connection, exam.id)
+    assert (kept.record.uid, kept.record.fallback_uid) == ("2.25.1", None)
     engine.dispose()
 
 

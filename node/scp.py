@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from pydicom import Dataset
@@ -20,15 +20,14 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
 from config.settings import Dicom
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
 from node.records import Origin
-from node.sop_classes import TRANSFER_SYNTAXES
-from node.status import SUCCESS, receiving_status
+from node.sop_classes import ACCEPTED
+from node.status import SUCCESS, error_comment, receiving_status
 from node.telemetry import logger
 
 if TYPE_CHECKING:
@@ -39,8 +38,23 @@ log = logger("scp")
 MAXIMUM_PDU_SIZE = 131072
 """Measured: 2.5 times the throughput of 16382, and slower again beyond; DCMTK's maximum too."""
 
-ERROR_COMMENT_LENGTH = 64
-"""Of a Long String (PS3.5 6.2)."""
+
+class Rejection(NamedTuple):
+    """Result, source and diagnostic of an A-ASSOCIATE-RJ (PS3.8 9.3.4), and why it is sent."""
+
+    result: int
+    source: int
+    diagnostic: int
+    reason: str
+
+
+UNKNOWN_CALLED: Final = Rejection(0x01, 0x01, 0x07, "called AE title not recognised")
+UNKNOWN_CALLING: Final = Rejection(0x01, 0x01, 0x03, "calling AE title, or the address it calls from, not recognised")
+FAULT: Final = Rejection(0x01, 0x01, 0x01, "no reason given: a fault of this node")
+TOO_MANY: Final = Rejection(0x02, 0x03, 0x02, "local limit exceeded: too many associations at once")
+"""Sent by pynetdicom."""
+
+REJECTIONS: Final = (UNKNOWN_CALLED, UNKNOWN_CALLING, FAULT, TOO_MANY)
 
 
 class StorageSCP:
@@ -128,8 +142,7 @@ class StorageSCP:
         entity.network_timeout = self._settings.network_timeout
         entity.acse_timeout = self._settings.acse_timeout
         entity.dimse_timeout = self._settings.dimse_timeout
-        entity.add_supported_context(Verification)
-        for sop_class, syntaxes in TRANSFER_SYNTAXES.items():
+        for sop_class, syntaxes in ACCEPTED.items():
             entity.add_supported_context(sop_class, list(syntaxes))
         return entity
 
@@ -148,16 +161,15 @@ class StorageSCP:
 
     def _decide(self, event: evt.Event) -> None:
         # pynetdicom goes on when a handler raises: whatever happens here, only None lets the caller in.
-        diagnostic: int | None = 0x01
+        rejection: Rejection | None = FAULT
         try:
-            diagnostic = self._refusal(self._origin(event.assoc))
+            rejection = self._refusal(self._origin(event.assoc))
         finally:
-            if diagnostic is not None:
-                # PS3.8 9.3.4: rejected permanent, by the service user.
-                event.assoc.acse.send_reject(0x01, 0x01, diagnostic)
+            if rejection is not None:
+                event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
                 event.assoc.kill()
 
-    def _refusal(self, origin: Origin) -> int | None:
+    def _refusal(self, origin: Origin) -> Rejection | None:
         told = _context(origin)
         if self._settings.require_called_ae and origin.called_ae != self._settings.ae_title.strip():
             log.warning(
@@ -166,7 +178,7 @@ class StorageSCP:
                 called_ae=origin.called_ae,
                 remedy=f"let the sender call {self._settings.ae_title}, or set dicom.require_called_ae = false",
             )
-            return 0x07  # PS3.8 9.3.4: called AE title not recognised
+            return UNKNOWN_CALLED
         if not self._may_call(origin):
             log.warning(
                 "association refused: unknown caller",
@@ -174,7 +186,7 @@ class StorageSCP:
                 remedy="to allow it, add to callers in [dicom]: "
                 f"{{ ae_title = {json.dumps(origin.calling_ae)}, address = {json.dumps(origin.address)} }}",
             )
-            return 0x03  # PS3.8 9.3.4: calling AE title not recognised
+            return UNKNOWN_CALLING
         return None
 
     def _may_call(self, origin: Origin) -> bool:
@@ -203,7 +215,7 @@ class StorageSCP:
             self._intake.receive(event.dataset_path, announced, self._origin(event.assoc))
         except Exception as error:  # noqa: BLE001 - the peer must get a status, whatever happens
             answer.Status = receiving_status(error)
-            answer.ErrorComment = " ".join((type(error).__doc__ or "").split())[:ERROR_COMMENT_LENGTH]
+            answer.ErrorComment = error_comment(type(error))
         else:
             answer.Status = SUCCESS
         return answer

@@ -10,15 +10,15 @@ from typing import Self
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from config.settings import Destination, Dicom
 from node.errors import AssociationRejected, ContextsRejected, DestinationUnreachable, NodeError
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.sop_classes import UNCOMPRESSED, VERIFICATION, VERIFICATION_SYNTAXES
 from node.status import CLASS_NOT_SUPPORTED, SUCCESS
 
 MAXIMUM_PDU_SIZE = 131072
@@ -51,7 +51,7 @@ class Item:
     @property
     def contexts(self) -> list[tuple[str, str]]:
         """Abstract and transfer syntax of every context that can carry it; what is compressed is sent as it is."""
-        syntaxes = (self.compressed_as,) if self.compressed_as else (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+        syntaxes = (self.compressed_as,) if self.compressed_as else UNCOMPRESSED
         return [(self.sop_class_uid, str(syntax)) for syntax in syntaxes]
 
 
@@ -92,8 +92,9 @@ class Sender:
     def echo(self, destination: Destination) -> EchoResult:
         """Ask a destination whether it is there."""
         started = time.monotonic()
+        context = build_context(VERIFICATION, list(VERIFICATION_SYNTAXES))
         try:
-            with self._association(destination, [build_context(Verification)]) as association:
+            with self._association(destination, [context]) as association:
                 status = association.send_c_echo().get("Status")
         except NodeError as error:
             return EchoResult(answered=False, seconds=time.monotonic() - started, message=str(error))

@@ -1,4 +1,4 @@
-"""What the DICOM door takes: SOP classes and transfer syntaxes."""
+"""What the DICOM doors take and offer: SOP classes and transfer syntaxes."""
 
 from pydicom import uid
 
@@ -55,3 +55,11 @@ TRANSFER_SYNTAXES = {
     **dict.fromkeys(DOCUMENTS, UNCOMPRESSED),
 }
 """SOP class → transfer syntaxes in the order of preference: of those proposed, the acceptor takes its own first one."""
+
+VERIFICATION = uid.UID("1.2.840.10008.1.1")
+
+VERIFICATION_SYNTAXES = (*UNCOMPRESSED, uid.DeflatedExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+"""An echo has no data set: whatever a peer proposes will do."""
+
+ACCEPTED = {VERIFICATION: VERIFICATION_SYNTAXES, **TRANSFER_SYNTAXES}
+"""The same for everything that an association may bring."""

@@ -1,6 +1,8 @@
 """Errors become DIMSE statuses, and statuses become what to do next: in this one place (rule R9)."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 
 from node.errors import ClassMismatch, InstanceUIDInvalid, UIDsMissing, UnparsableDataset
 from storage.errors import DatabaseUnavailable, DiskLow
@@ -12,6 +14,21 @@ CLASS_NOT_SUPPORTED = 0x0122
 OUT_OF_RESOURCES = 0xA700
 CLASS_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
+
+MEANINGS: Mapping[int, str] = MappingProxyType(
+    {
+        SUCCESS: "Success",
+        INVALID_INSTANCE: "Invalid SOP Instance",
+        CLASS_NOT_SUPPORTED: "Refused: SOP Class not supported",
+        OUT_OF_RESOURCES: "Refused: Out of Resources",
+        CLASS_MISMATCH: "Error: Data Set does not match SOP Class",
+        CANNOT_UNDERSTAND: "Error: Cannot Understand",
+    }
+)
+"""Their names in the standard."""
+
+ERROR_COMMENT_LENGTH = 64
+"""Of a Long String (PS3.5 6.2)."""
 
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (DiskLow, OUT_OF_RESOURCES),
@@ -29,6 +46,11 @@ TRIES_BEFORE_CANNOT_UNDERSTAND_IS_FINAL = 3
 def receiving_status(error: Exception) -> int:
     """Return the status with which a C-STORE that ended in an error is answered; C000H for one not foreseen."""
     return next((code for kind, code in STATUSES if isinstance(error, kind)), CANNOT_UNDERSTAND)
+
+
+def error_comment(kind: type[Exception]) -> str:
+    """Return the Error Comment with which a C-STORE that ended in this error is answered."""
+    return " ".join((kind.__doc__ or "").split())[:ERROR_COMMENT_LENGTH]
 
 
 class Outcome(StrEnum):

@@ -9,6 +9,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from config.mix import ReportClass, ResultKind, SegmentationType
+from node.results.cad_sr import cad_report
 from node.results.edition import Edition
 from node.results.pmap import parametric_map
 from node.results.rejection import rejection_note
@@ -90,6 +91,11 @@ def maps(edition: Edition) -> Iterator[ResultObject]:
             yield ResultObject(ResultKind.PMAP, parametric_map(edition, image, found), image.uid)
 
 
+def cad_reports(edition: Edition) -> Iterator[ResultObject]:
+    """Yield the Mammography CAD SR."""
+    yield ResultObject(ResultKind.CAD_SR, cad_report(edition))
+
+
 def rejections(edition: Edition) -> Iterator[ResultObject]:
     """Yield the note that withdraws the former revision's objects, when there are any."""
     if edition.answer.superseded:
@@ -100,6 +106,7 @@ ENCODERS: Final[Mapping[ResultKind, Callable[[Edition], Iterable[ResultObject]]]
     {
         ResultKind.SEG: segmentations,
         ResultKind.SR: reports,
+        ResultKind.CAD_SR: cad_reports,
         ResultKind.PMAP: maps,
         ResultKind.REJECTION: rejections,
     }

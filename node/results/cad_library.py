@@ -1,5 +1,6 @@
 """The Image Library of the Mammography CAD SR: what a reader of the report needs to place its findings (TID 4020)."""
 
+import math
 from collections.abc import Callable, Iterator
 from datetime import date, time
 
@@ -90,10 +91,11 @@ def _spacing(header: Dataset) -> Iterator[Dataset]:
     """Yield the distances of columns and of rows (rows 11 and 12)."""
     for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
         try:
-            rows, columns = map(float, header.get(keyword) or ())
+            spacing = [float(value) for value in header.get(keyword) or ()]
         except (ValueError, TypeError):
             continue
-        if rows > 0 and columns > 0:
+        if len(spacing) == 2 and all(0 < value < math.inf for value in spacing):
+            rows, columns = spacing
             for name, millimetres in ((cad.HORIZONTAL_SPACING, columns), (cad.VERTICAL_SPACING, rows)):
                 yield number(HAS_ACQ_CONTEXT, name, round(1000 * millimetres, 3), cad.MICROMETRE)
             return

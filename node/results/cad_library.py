@@ -1,7 +1,7 @@
 """The Image Library of the Mammography CAD SR: what a reader of the report needs to place its findings (TID 4020)."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, time
 
 from pydicom.dataset import Dataset
@@ -59,7 +59,7 @@ def _view(answered: ImageAnswer, scheme: FindingCodes) -> Iterator[Dataset]:
 
 def _orientation(header: Dataset) -> Iterator[Dataset]:
     """Yield the directions of rows and columns (rows 5 and 6)."""
-    directions = header.get("PatientOrientation") or ()
+    directions: Sequence[str] = header.get("PatientOrientation") or []
     if not isinstance(directions, str) and len(directions) == 2 and all(directions):
         row, column = directions
         yield text(HAS_ACQ_CONTEXT, cad.ORIENTATION_ROW, plain(row))

@@ -304,7 +304,7 @@ def draw_panel(panel: Panel, cell: tuple[int, int] = CELL, align: float = 0.5) -
 
 def caption_rows(cell: tuple[int, int]) -> int:
     """Return the rows that a caption takes above a cell."""
-    return max(cell[1] // 18, 24)
+    return max(cell[1] // 16, 24)
 
 
 def draw_hanging(panels: Mapping[View, Panel], cell: tuple[int, int] = CELL) -> Picture:
@@ -412,7 +412,7 @@ def _picture(pixels: NDArray[np.uint8], outlines: Sequence[Outline], fit: Fit, c
 
 def _write_labels(canvas: Canvas, outlines: Sequence[Outline], boxes: Sequence[Box]) -> None:
     rows, columns = canvas.pixels.shape[:2]
-    size = max(round(min(rows, 1.25 * columns) / (34 if len(outlines) <= 12 else 50)), 10)
+    size = max(round(min(rows, 1.25 * columns) / (30 if len(outlines) <= 12 else 50)), 10)
     sizes = [(canvas.width(outline.label, size, 700) + 4.0, 1.1 * size) for outline in outlines]
     for number, place in enumerate(label_places(boxes, sizes, (columns, rows), size / 3)):
         colour, label = COLOURS[number % len(COLOURS)], outlines[number].label

@@ -8,11 +8,16 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from config.mix import ReportClass, ResultKind, SegmentationType
+from config.mix import ResultKind
 from node.results.cad_sr import cad_report
 from node.results.edition import Edition
+from node.results.forms import FALLBACK_REPORT, FALLBACK_SEGMENTATION
+from node.results.gsps import presentation_state
+from node.results.pages import image_panel
+from node.results.pdf import summary
 from node.results.pmap import parametric_map
 from node.results.rejection import rejection_note
+from node.results.sc import overview, view_capture
 from node.results.seg import segmentation
 from node.results.sr import report
 
@@ -67,20 +72,20 @@ def segmentations(edition: Edition) -> Iterator[ResultObject]:
             continue
         made = {
             form: ResultObject(ResultKind.SEG, segmentation(edition, image, found, form), image.uid)
-            for form in dict.fromkeys((SegmentationType.BINARY, edition.mix.segmentation))
+            for form in dict.fromkeys((FALLBACK_SEGMENTATION, edition.mix.segmentation))
         }
         chosen = made.pop(edition.mix.segmentation)
-        yield replace(chosen, fallback=made.get(SegmentationType.BINARY))
+        yield replace(chosen, fallback=made.get(FALLBACK_SEGMENTATION))
 
 
 def reports(edition: Edition) -> Iterator[ResultObject]:
     """Yield the TID 1500 report; a Comprehensive 3D one has a Comprehensive one to fall back on."""
     made = {
         form: ResultObject(ResultKind.SR, report(edition, form))
-        for form in dict.fromkeys((ReportClass.COMPREHENSIVE, edition.mix.report))
+        for form in dict.fromkeys((FALLBACK_REPORT, edition.mix.report))
     }
     chosen = made.pop(edition.mix.report)
-    yield replace(chosen, fallback=made.get(ReportClass.COMPREHENSIVE))
+    yield replace(chosen, fallback=made.get(FALLBACK_REPORT))
 
 
 def maps(edition: Edition) -> Iterator[ResultObject]:
@@ -96,6 +101,31 @@ def cad_reports(edition: Edition) -> Iterator[ResultObject]:
     yield ResultObject(ResultKind.CAD_SR, cad_report(edition))
 
 
+def presentation_states(edition: Edition) -> Iterator[ResultObject]:
+    """Yield a presentation state for each image that was read; one without masses says so."""
+    for image in edition.answer.images:
+        if found := edition.answer.findings_of(image):
+            yield ResultObject(ResultKind.GSPS, presentation_state(edition, image, found), image.uid)
+
+
+def overviews(edition: Edition) -> Iterator[ResultObject]:
+    """Yield the page of the exam; every answer has one."""
+    yield ResultObject(ResultKind.SC, overview(edition))
+
+
+def view_captures(edition: Edition) -> Iterator[ResultObject]:
+    """Yield a picture of each image that was read."""
+    for image in edition.answer.images:
+        found, panel = edition.answer.findings_of(image), image_panel(edition, image)
+        if found and panel:
+            yield ResultObject(ResultKind.SC_VIEW, view_capture(edition, image, found, panel), image.uid)
+
+
+def summaries(edition: Edition) -> Iterator[ResultObject]:
+    """Yield the summary; every answer has one."""
+    yield ResultObject(ResultKind.PDF, summary(edition))
+
+
 def rejections(edition: Edition) -> Iterator[ResultObject]:
     """Yield the note that withdraws the former revision's objects, when there are any."""
     if edition.answer.superseded:
@@ -108,6 +138,10 @@ ENCODERS: Final[Mapping[ResultKind, Callable[[Edition], Iterable[ResultObject]]]
         ResultKind.SR: reports,
         ResultKind.CAD_SR: cad_reports,
         ResultKind.PMAP: maps,
+        ResultKind.GSPS: presentation_states,
+        ResultKind.SC: overviews,
+        ResultKind.SC_VIEW: view_captures,
+        ResultKind.PDF: summaries,
         ResultKind.REJECTION: rejections,
     }
 )

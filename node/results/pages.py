@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from ai.exam import STANDARD_VIEWS, Laterality, View
+from ai.findings import ExamFindings
 from ai.pixels import pixel_spacing
 from node.identity import MODEL_NAME, RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer, AnswerStatus, ImageAnswer
@@ -26,10 +27,11 @@ BREASTS: Final = {Laterality.RIGHT: "right breast", Laterality.LEFT: "left breas
 def page(edition: Edition) -> Page:
     """Return the page of an exam: what was answered in words, the four views, and who answered."""
     answer = edition.answer
+    scores = [f"{exam_scores(answer.findings)} (suspicion scores)."] if answer.findings else []
     return Page(
         TITLE,
         MARK,
-        tuple(shortened([headline(answer), *scores(answer), *remarks(answer)], 8, 200)),
+        tuple(shortened([headline(answer), *scores, *remarks(answer)], 8, 200)),
         panels(edition),
         (warning(answer), *shortened([*origin(answer), *notes(answer)], 5, 240)),
     )
@@ -113,13 +115,11 @@ def headline(answer: Answer) -> str:
     return f"{found}." if answer.status.complete else f"PARTIAL: not all expected views were read. {found}."
 
 
-def scores(answer: Answer) -> list[str]:
-    """Return the scores of exam and breasts as one sentence; nothing when there are none."""
-    if answer.findings is None:
-        return []
-    given = {breast.laterality: breast.score for breast in answer.findings.breasts}
+def exam_scores(findings: ExamFindings) -> str:
+    """Return the scores of exam and breasts, for example ``Exam 61, right breast 60``."""
+    given = {breast.laterality: breast.score for breast in findings.breasts}
     breasts = [f"{words} {given[side]}" for side, words in BREASTS.items() if side in given]
-    return [f"Suspicion scores: {', '.join([f'exam {answer.findings.score}', *breasts])}."]
+    return ", ".join([f"Exam {findings.score}", *breasts])
 
 
 def remarks(answer: Answer) -> list[str]:

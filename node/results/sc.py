@@ -84,12 +84,13 @@ def _capture(
     target.BurnedInAnnotation = "YES" if burned else "NO"
     target.DerivationDescription = f"Outlines and scores by an algorithm. {PRIMARY} {RESEARCH_USE_ONLY}"
     target.ImageComments = warning(answer)
-    target.SourceImageSequence = [_source(each) for each in sources]
+    target.SourceImageSequence = [source_reference(each) for each in sources]
     finish(target, answer, uids, image.header)
     return target
 
 
-def _source(image: ImageAnswer) -> Dataset:
+def source_reference(image: ImageAnswer) -> Dataset:
+    """Return an item of Source Image or Source Instance Sequence (PS3.3 C.7.6.1, C.24.2)."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.header.SOPClassUID, image.header.SOPInstanceUID
     item.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(SOURCE)]

@@ -98,6 +98,41 @@ class Geometry:
         )
         return values.astype(np.float32), (int(top), int(left))
 
+    def to_grid(self, values: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
+        """Return the mean of canvas values in each cell of a grid that covers the whole image evenly.
+
+        Parameters
+        ----------
+        values
+            On the canvas.
+        longest
+            Cells along the image's longer side; no cell is smaller than a pixel of the image.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (rows, columns) of the grid; 0 beside the crop.
+        """
+        rows, columns = (max(round(side * min(longest / max(self.shape), 1)), 1) for side in self.shape)
+        right, bottom = self.covered
+        # Two samples to a cell and side, of pixels that are no finer than that.
+        sample = np.array([self.shape[1] / columns, self.shape[0] / rows]) / 2
+        pixels = np.array([right, bottom])
+        fewer = np.ceil(pixels / np.maximum(sample * self.scale, 1)).astype(int)
+        coarse = cv2.resize(values[:bottom, :right], tuple(fewer.tolist()), interpolation=cv2.INTER_AREA)
+        matrix = self._matrix() * (fewer / pixels)[:, None]
+        matrix[:, :2] *= sample
+        # cv2 takes pixel centres at integers: half a pixel less than the continuous coordinates on both sides.
+        matrix[:, 2] += matrix[:, :2] @ np.array([0.5, 0.5]) - 0.5
+        fine = cv2.warpAffine(
+            coarse,
+            matrix,
+            (2 * columns, 2 * rows),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+        )
+        return cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+
     @property
     def covered(self) -> tuple[int, int]:
         """Columns and rows of the canvas that the crop covers."""

@@ -1,5 +1,7 @@
 """The reader that ships: a feature pyramid network on each view, masses by threshold and components."""
 
+from typing import Final
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from ai.models import CARD, Model
 from ai.networks.mass_fpn import MassFPN
 from ai.readers.lesions import LesionRule, find_masses
 from ai.readers.matching import MatchingPolicy, match_masses
+
+MAP_SIDE: Final = 512
+"""Cells along the longer side of the map that goes out with the findings."""
 
 
 class MassFPNReader:
@@ -75,7 +80,8 @@ class MassFPNReader:
         mass, malignant, malignancy = self._infer(prepared)
         masses = find_masses(mass, malignant, prepared.geometry, image.spacing, self._rule, self._threshold)
         score = max([round(100 * malignancy), *(mass.suspicion for mass in masses)])
-        return ImageFindings(image.uid, image.view, image.shape, masses, score, malignancy, image.warnings)
+        shown = prepared.geometry.to_grid(mass, MAP_SIDE)
+        return ImageFindings(image.uid, image.view, image.shape, masses, score, malignancy, image.warnings, shown)
 
     @torch.inference_mode()
     def _infer(self, prepared: PreparedView) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:

@@ -215,6 +215,13 @@ def test_the_written_model_reads_a_phantom_exam(trained: Path) -> None:
         assert image.score == max([round(100 * image.malignancy), *(m.suspicion for m in image.masses)])
         for mass in image.masses:
             assert mass.full_mask(image.shape).sum() == mass.mask.sum() > 0
+        assert image.probability is not None
+        assert image.probability.shape == image.shape  # no finer than a small image, and 512 at most
+        assert image.probability.dtype == np.float32
+        assert 0 <= image.probability.min() < image.probability.max() <= 1
+        # The detection is the mean over the core of the mass, on the canvas; the map tells the same in the image.
+        means = [float(image.probability[mass.full_mask(image.shape)].mean()) for mass in image.masses]
+        assert means == pytest.approx([mass.detection for mass in image.masses], abs=0.1)
     again = reader.read(exam)
     assert [m.box for i in again.images for m in i.masses] == [m.box for i in findings.images for m in i.masses]
 

@@ -107,3 +107,26 @@ def test_a_picture_brought_onto_the_canvas_and_back_is_the_picture(geometry: Geo
     # One canvas pixel of a slope; the outermost pixels are repeated at the border.
     step = 1 / (300 * min(geometry.scale)) + 1 / (600 * min(geometry.scale))
     np.testing.assert_allclose(part, smooth[y : y + height, x : x + width], atol=step)
+
+
+@given(geometries(), st.floats(0.25, 0.75), st.floats(0.25, 0.75), st.integers(4, 9), st.sampled_from([16, 64, 512]))
+def test_a_disc_of_the_canvas_lies_in_its_place_on_a_grid_over_the_whole_image(
+    geometry: Geometry, across: float, down: float, radius: int, longest: int
+) -> None:
+    columns, rows = geometry.covered
+    disc = np.zeros(CANVAS, np.float32)
+    cv2.circle(disc, (round(across * columns), round(down * rows)), radius, (1,), -1)
+    disc[rows:], disc[:, columns:] = 0, 0
+    grid = geometry.to_grid(disc, longest)
+
+    assert max(grid.shape) == min(longest, max(geometry.shape))
+    cell = np.array(geometry.shape[::-1]) / grid.shape[::-1]
+    assert cell.max() / cell.min() < 2 or min(grid.shape) == 1
+    y, x = np.mgrid[: grid.shape[0], : grid.shape[1]] + 0.5
+    centre = np.array([(grid * x).sum(), (grid * y).sum()]) / grid.sum() * cell
+    y, x = np.mgrid[: CANVAS[0], : CANVAS[1]] + 0.5
+    truth = np.array([[(disc * x).sum(), (disc * y).sum()]], np.float64) / disc.sum()
+    pixel = 1 / np.array(geometry.scale)
+    assert (np.abs(centre - geometry.points_to_image(truth)[0]) <= 0.5 * np.maximum(cell, pixel)).all()
+    area = grid.sum() * cell.prod()
+    assert abs(area - disc.sum() * pixel.prod()) <= 0.3 * disc.sum() * pixel.prod() + cell.prod()

@@ -10,6 +10,7 @@ from threading import Event
 from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     SegmentationStorage,
@@ -18,16 +19,17 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from sqlalchemy import Engine
 
+from config.mix import ObjectMix
 from config.policy import RetryPolicy
 from node.results.encode import ResultObject, to_bytes
 from storage.files import InstanceReference, InstanceStore
 from storage.jobs import JobQueue
 from storage.results import ResultRecord
-from tests.answers import an_answer, encoded
+from tests.answers import DEFAULT_MIX, an_answer, encoded
 from tests.records import LEASE, NOON, POLICY, a_closed_exam
 
 Behaviour = Callable[[evt.Event], int]
-BOTH_CLASSES = (SegmentationStorage, Comprehensive3DSRStorage)
+OUR_CLASSES = (SegmentationStorage, Comprehensive3DSRStorage, ComprehensiveSRStorage)
 BOTH_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
 
@@ -74,7 +76,7 @@ def a_pacs(
     behaviour: Behaviour = lambda _: 0x0000,
     *,
     port: int = 0,
-    classes: Sequence[UID] = BOTH_CLASSES,
+    classes: Sequence[UID] = OUR_CLASSES,
     syntaxes: Sequence[UID] = BOTH_SYNTAXES,
     callers: Sequence[str] = (),
 ) -> Iterator[tuple[StandInPACS, int]]:
@@ -129,44 +131,51 @@ def a_free_port() -> int:
 
 
 @cache
-def phantom_objects() -> tuple[tuple[ResultObject, bytes], ...]:
+def phantom_objects(mix: ObjectMix = DEFAULT_MIX) -> tuple[tuple[ResultObject, bytes], ...]:
     """Return the objects that answer a phantom exam, and their files."""
-    return tuple((made, to_bytes(made.dataset)) for made in encoded(an_answer()))
+    return tuple((made, to_bytes(made.dataset)) for made in encoded(an_answer(), mix))
 
 
 def waiting_results(
-    store: InstanceStore, engine: Engine, destinations: Sequence[str], *, policy: RetryPolicy = POLICY
+    store: InstanceStore,
+    engine: Engine,
+    destinations: Sequence[str],
+    *,
+    policy: RetryPolicy = POLICY,
+    mix: ObjectMix = DEFAULT_MIX,
 ) -> list[ResultRecord]:
-    """Let a phantom's answer, Segmentations and report, wait in the outbox for destinations."""
+    """Let a phantom's answer wait in the outbox for destinations; return what waits. The other forms lie ready."""
     queue = JobQueue(engine, policy, LEASE)
     a_closed_exam(engine)
     job = queue.claim("worker", NOON)
     assert job
-    records = []
-    for made, data in phantom_objects():
-        path = store.write_result(InstanceReference(made.study_uid, made.series_uid, made.instance_uid), data)
-        records.append(
-            ResultRecord(
-                uid=made.instance_uid,
-                kind=made.kind,
-                sop_class_uid=made.sop_class_uid,
-                series_uid=made.series_uid,
-                study_uid=made.study_uid,
-                image_uid=made.image_uid,
-                path=path,
-                size=len(data),
-            )
-        )
+    objects = phantom_objects(mix)
+    waiting = [_record(store, made, data) for made, data in objects]
+    ready = [_record(store, made.fallback, to_bytes(made.fallback.dataset)) for made, _ in objects if made.fallback]
     queue.finish(
         job,
         "worker",
         answer="findings",
-        results=records,
-        destinations={record.uid: list(destinations) for record in records},
+        results=[*ready, *waiting],
+        destinations={record.uid: list(destinations) for record in waiting},
         timings={},
         now=NOON,
     )
-    return records
+    return waiting
+
+
+def _record(store: InstanceStore, made: ResultObject, data: bytes) -> ResultRecord:
+    return ResultRecord(
+        uid=made.instance_uid,
+        kind=made.kind,
+        sop_class_uid=made.sop_class_uid,
+        series_uid=made.series_uid,
+        study_uid=made.study_uid,
+        image_uid=made.image_uid,
+        path=store.write_result(InstanceReference(made.study_uid, made.series_uid, made.instance_uid), data),
+        size=len(data),
+        fallback_uid=made.fallback.instance_uid if made.fallback else None,
+    )
 
 
 def a_store(folder: Path) -> InstanceStore:

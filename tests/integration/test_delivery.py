@@ -6,14 +6,14 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
-from sqlalchemy import Engine, delete, update
+from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
+from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
+from config.mix import ObjectMix, ReportClass, SegmentationType
 from config.settings import Destination, Dicom
 from node.delivery import DeliveryService, Lane
 from node.scu import Sender
-from storage import tables
 from storage.database import open_database, writing
 from storage.exams import hold
 from storage.files import InstanceStore
@@ -46,8 +46,8 @@ def store(tmp_path: Path) -> InstanceStore:
 
 @pytest.fixture
 def results(store: InstanceStore, engine: Engine) -> list[ResultRecord]:
-    """Segmentations and a report, on their way to the destination "pacs"."""
-    return waiting_results(store, engine, ["pacs"])
+    """Segmentations and a report, on their way to the destination "pacs"; none has another form."""
+    return waiting_results(store, engine, ["pacs"], mix=ObjectMix(report=ReportClass.COMPREHENSIVE))
 
 
 class Deliveries:
@@ -82,7 +82,7 @@ def test_everything_goes_through_one_association_that_proposes_only_what_is_sent
     [proposed] = pacs.proposed
     assert sorted(proposed) == sorted(
         (sop_class, (syntax,))
-        for sop_class in (SegmentationStorage, Comprehensive3DSRStorage)
+        for sop_class in (SegmentationStorage, ComprehensiveSRStorage)
         for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
     )
 
@@ -136,7 +136,7 @@ def test_a_permanent_refusal_ends_the_delivery(
 def test_a_class_that_the_destination_does_not_take_is_refused_and_the_others_arrive(
     engine: Engine, store: InstanceStore, results: list[ResultRecord]
 ) -> None:
-    with a_pacs(classes=(Comprehensive3DSRStorage,)) as (_, port):
+    with a_pacs(classes=(ComprehensiveSRStorage,)) as (_, port):
         deliveries = Deliveries(engine, store, a_destination(port))
         deliveries.lane.deliver_due()
     assert {(d.kind, d.state, d.status_code) for d in deliveries.all()} == {
@@ -145,44 +145,51 @@ def test_a_class_that_the_destination_does_not_take_is_refused_and_the_others_ar
     }
 
 
+def delivered(deliveries: Deliveries) -> dict[str, Delivery]:
+    """Send until nothing is due, and return the deliveries by SOP Instance UID."""
+    while deliveries.lane.deliver_due():
+        pass
+    return {delivery.result_uid: delivery for delivery in deliveries.all()}
+
+
 def test_a_form_that_is_refused_is_replaced_by_the_other_and_both_are_recorded(
-    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+    engine: Engine, store: InstanceStore
 ) -> None:
-    report = results[-1]
-    with writing(engine) as connection:
-        # The first Segmentation stands for the report's other form.
-        connection.execute(
-            update(tables.results).where(tables.results.c.uid == report.uid).values(fallback_uid=results[0].uid)
-        )
-        connection.execute(delete(tables.deliveries).where(tables.deliveries.c.result_uid == results[0].uid))
-    with a_pacs(classes=(SegmentationStorage,)) as (pacs, port), capture_logs() as logs:
+    waiting = waiting_results(store, engine, ["pacs"], mix=ObjectMix(segmentation=SegmentationType.LABELMAP))
+    with a_pacs(classes=(SegmentationStorage, ComprehensiveSRStorage)) as (pacs, port), capture_logs() as logs:
+        found = delivered(Deliveries(engine, store, a_destination(port)))
+    others = {record.fallback_uid for record in waiting}
+    assert None not in others
+    assert set(found) == {record.uid for record in waiting} | others
+    for record in waiting:
+        assert (found[record.uid].state, found[record.uid].status_code) == (DeliveryState.REPLACED, 0x0122)
+        other = found[record.fallback_uid or ""]
+        assert (other.state, other.status_code, other.kind) == (DeliveryState.SENT, 0, record.kind)
+    assert set(pacs.received) == others
+    lines = [log for log in logs if "another form" in log["event"]]
+    assert {line["instead"] for line in lines} == others
+    assert {(line["log_level"], line["status"]) for line in lines} == {("warning", "0122H")}
+
+
+def test_when_the_other_form_is_refused_too_that_is_final(engine: Engine, store: InstanceStore) -> None:
+    waiting = waiting_results(store, engine, ["pacs"])
+    with a_pacs(classes=(SegmentationStorage,)) as (_, port):
+        found = delivered(Deliveries(engine, store, a_destination(port)))
+    report = waiting[-1]
+    assert found[report.uid].state is DeliveryState.REPLACED
+    assert found[report.fallback_uid or ""].state is DeliveryState.REFUSED
+
+
+def test_what_was_replaced_is_not_sent_again_but_its_other_form_is(engine: Engine, store: InstanceStore) -> None:
+    waiting = waiting_results(store, engine, ["pacs"])
+    with a_pacs(classes=(SegmentationStorage, ComprehensiveSRStorage)) as (_, port):
         deliveries = Deliveries(engine, store, a_destination(port))
-        while deliveries.lane.deliver_due():
-            pass
-    states = {delivery.result_uid: (delivery.state, delivery.status_code) for delivery in deliveries.all()}
-    assert states.pop(report.uid) == (DeliveryState.REPLACED, 0x0122)
-    assert set(states) == {record.uid for record in results[:-1]}
-    assert set(states.values()) == {(DeliveryState.SENT, 0)}
-    assert pacs.received[-1] == results[0].uid
-    [line] = [log for log in logs if "another form" in log["event"]]
-    assert (line["log_level"], line["instead"], line["status"]) == ("warning", results[0].uid, "0122H")
-
-
-def test_what_was_replaced_is_not_sent_again_but_its_other_form_is(
-    engine: Engine, store: InstanceStore, results: list[ResultRecord]
-) -> None:
-    outbox = Outbox(engine, POLICY)
-    first, second = results[0], results[1]
-    with writing(engine) as connection:
-        connection.execute(
-            update(tables.results).where(tables.results.c.uid == first.uid).values(fallback_uid=second.uid)
-        )
-    [refused] = [delivery for delivery in outbox.of_exam(1) if delivery.result_uid == first.uid]
-    outbox.replaced(refused, "not taken", 0x0122, NOON)
-    assert outbox.resend(1, NOON) == len(results) - 1
-    states = {delivery.result_uid: delivery.state for delivery in outbox.of_exam(1)}
-    assert states[first.uid] is DeliveryState.REPLACED
-    assert states[second.uid] is DeliveryState.WAITING
+        delivered(deliveries)
+    report = waiting[-1]
+    assert deliveries.outbox.resend(1, deliveries.clock()) == len(waiting)
+    states = {delivery.result_uid: delivery.state for delivery in deliveries.all()}
+    assert states.pop(report.uid) is DeliveryState.REPLACED
+    assert set(states.values()) == {DeliveryState.WAITING}
 
 
 def test_a_result_without_another_form_cannot_be_replaced(engine: Engine, results: list[ResultRecord]) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.uid import SegmentationStorage
 from sqlalchemy import Engine
 
+from config.mix import ObjectMix, ResultKind, SegmentationType
 from config.settings import Destination, Dicom
 from node.delivery import Lane
 from node.scu import Sender
@@ -98,6 +100,26 @@ def test_orthanc_accepts_the_segmentations_and_the_report_under_the_study_of_the
     assert {tag["StudyInstanceUID"] for tag in tags} == {made.study_uid for made, _ in phantom_objects()}
     assert len(orthanc.get("/studies")) == len(orthanc.get("/patients")) == 1
     assert len(orthanc.get("/series")) == len({made.series_uid for made, _ in phantom_objects()})
+
+
+def test_orthanc_gets_binary_segmentations_when_it_does_not_know_label_maps(
+    orthanc: Orthanc, tmp_path: Path, engine: Engine
+) -> None:
+    store, outbox = a_store(tmp_path), Outbox(engine, POLICY)
+    mix = ObjectMix(segmentation=SegmentationType.LABELMAP)
+    waiting = waiting_results(store, engine, ["pacs"], mix=mix)
+    lane = Lane(orthanc.destination, outbox, SENDER, store, clock=Clock())
+    while lane.deliver_due():
+        pass
+    states = {d.result_uid: d.state for d in outbox.of_exam(1)}
+    refused = [r for r in waiting if r.kind == ResultKind.SEG and r.sop_class_uid != SegmentationStorage]
+    assert len(refused) == 4
+    for record in refused:
+        assert states[record.uid] is DeliveryState.REPLACED
+        assert states[record.fallback_uid or ""] is DeliveryState.SENT
+    tags = orthanc.tags()
+    assert {tag["SOPInstanceUID"] for tag in tags if tag["Modality"] == "SEG"} == {r.fallback_uid for r in refused}
+    assert {tag["SegmentationType"] for tag in tags if tag["Modality"] == "SEG"} == {"BINARY"}
 
 
 def test_sending_again_makes_no_second_copy(orthanc: Orthanc, tmp_path: Path, engine: Engine) -> None:

@@ -18,13 +18,14 @@ from ai.models import open_model
 from ai.pixels import file_image
 from config.mix import PROFILES, ObjectMix
 from config.policy import CompletionPolicy
-from node.analysis import Source, analyse
+from node.analysis import Source, analyse, picture
 from node.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, ThreadsOption, print_json, progress
 from node.errors import NodeError
 from node.exams import Candidate, Close, assemble, decide
-from node.overview import draw_page, draw_panel, panel
 from node.records import Origin, instance_record, read_header, reference
+from node.results.drawing import cell_of, draw_page, draw_panel, panel, png
 from node.results.facts import facts, image_facts
+from node.results.pages import image_panel, page
 from node.views import classify
 
 if TYPE_CHECKING:
@@ -148,14 +149,11 @@ def _read_exam(
         path = output / f"{result.kind}{'_' + view_name if view_name else ''}.dcm"
         path.write_bytes(to_bytes(result.dataset))
         written.append(path.name)
-    found = {image.uid: image for image in findings.images} if findings else {}
-    panels = {}
-    for uid, view in chosen.items():
-        if uid in found:
-            panels[view] = panel(file_image(headers[uid][1], view), found[uid])
-            cv2.imwrite(str(output / f"{str(view).replace(' ', '_')}.png"), draw_panel(panels[view], 1280))
-    title = f"{answer.status}" + (f", exam score {findings.score}" if findings else "")
-    cv2.imwrite(str(output / "overview.png"), draw_page([(title, panels)]))
+    for image in images:
+        if shown := image_panel(edition, image):
+            name = str(image.view).replace(" ", "_")
+            (output / f"{name}.png").write_bytes(png(draw_panel(shown, cell_of(shown, 1280))))
+    (output / "overview.png").write_bytes(png(draw_page(page(edition))))
     return {**facts(answer, edition.uids), "objects": written}
 
 
@@ -177,7 +175,8 @@ def _read_picture(reader: "Reader", file: Path, view: View, output: Path) -> dic
     for mass in found.masses:
         mask[mass.full_mask(image.shape)] = 255
     cv2.imwrite(str(output / f"{file.stem}_mask.png"), mask)
-    cv2.imwrite(str(output / f"{file.stem}_overlay.png"), draw_panel(panel(image, found), 1280))
+    shown = panel(view, picture(image.pixels), found, aspect=image.pixel_aspect)
+    (output / f"{file.stem}_overlay.png").write_bytes(png(draw_panel(shown, cell_of(shown, 1280))))
     status = "findings" if found.masses else "no findings"
     return {
         "file": file.name,

@@ -15,8 +15,8 @@ from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 from ai.readers.lesions import outline
 from config.settings import Dicom
 from node.intake import Announced, Outcome, Receipt
-from node.overview import Outline
 from node.records import Origin
+from node.results.drawing import Outline
 from node.scp import StorageSCP
 
 AE_TITLE = "DEMO-PACS"

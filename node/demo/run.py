@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 
-import cv2
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -19,9 +18,11 @@ from rich.table import Table
 from ai.exam import View
 from ai.pixels import file_image
 from config.settings import Destination, Dicom, Settings, load_settings
+from node.analysis import picture
 from node.demo.exams import DemoExam, phantom, real_exams
 from node.demo.pacs import AE_TITLE, DemoPacs, Received, errors_in, outlines_of, received_for, score_of, status_of
-from node.overview import Panel, draw_page
+from node.results.drawing import Page, Panel, draw_page, png, side_by_side
+from node.results.pages import LABELS, MARK, PRIMARY, SCORES
 from node.scu import Item, Sender
 from node.service import Parts, open_parts
 from node.telemetry import configure
@@ -239,7 +240,7 @@ def _judge(console: Console, folder: Path, parts: Parts, exams: Sequence[DemoExa
     answers = Table(
         "exam", "what is known", "the PACS got", "answer", "exam score", "findings", title="What the PACS received"
     )
-    page = []
+    pages = []
     for exam in exams:
         received = received_for(exam.study_uid, objects)
         faults += [f"{exam.title}: {fault}" for fault in received.faults]
@@ -264,12 +265,15 @@ def _judge(console: Console, folder: Path, parts: Parts, exams: Sequence[DemoExa
                 str(score),
                 "\n".join(labels),
             )
-            page.append((f"{exam.title}: {status}; exam score {score}", panels))
+            pages.append(
+                Page(exam.title, MARK, (f"{status}; exam score {score}",), panels, (f"{PRIMARY} {SCORES} {LABELS}",))
+            )
     console.print(timeline)
     console.print(answers)
-    picture = folder / "overview.png"
-    cv2.imwrite(str(picture), draw_page(page))
-    console.print(f"Picture of all views: {picture}   received objects: {folder / 'pacs'}   log: {folder / 'node.log'}")
+    overview = folder / "overview.png"
+    if pages:
+        overview.write_bytes(png(side_by_side([draw_page(page) for page in pages])))
+    console.print(f"Picture of all views: {overview}   received objects: {folder / 'pacs'}   log: {folder / 'node.log'}")
     for fault in faults:
         console.print(f"[red]{fault}[/red]")
     if not faults:
@@ -288,5 +292,5 @@ def _panels(exam: DemoExam, received: Received) -> tuple[dict[View, Panel], list
         found = outlines.get(image.uid, ())
         if found:
             labels.append(f"{view}  {', '.join(outline.label for outline in found)}")
-        panels[view] = Panel(image, found, str(view))
+        panels[view] = Panel(str(view), picture(image.pixels), found)
     return panels, labels

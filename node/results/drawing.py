@@ -30,6 +30,9 @@ CELL: Final = (800, 640)
 WORDS_CELL: Final = (240, 640)
 """The same of a page without any picture."""
 
+SMALLEST: Final = 480
+"""Rows and columns that a view by itself has at least, so that its words can be read."""
+
 GAP: Final = 6
 SUBPIXEL: Final = 4
 """Fractional bits of drawn coordinates."""
@@ -300,6 +303,12 @@ def draw_panel(panel: Panel, cell: tuple[int, int] = CELL, align: float = 0.5) -
         fit = Fit.into((panel.pixels.shape[0], panel.pixels.shape[1]), panel.aspect, cell, align)
         canvas.paste(_picture(panel.pixels, panel.outlines, fit, cell), 0, band)
     return canvas.pixels
+
+
+def cell_of(panel: Panel, rows: int) -> tuple[int, int]:
+    """Return a cell of so many rows for one view: as wide as its picture, and wide enough for words."""
+    height, width = panel.pixels.shape if panel.pixels is not None else CELL
+    return rows, max(round(rows * width / (height * panel.aspect)), SMALLEST)
 
 
 def caption_rows(cell: tuple[int, int]) -> int:

@@ -1,7 +1,5 @@
 """Findings of one image as a Segmentation, in the form that OHIF, DCMQI and dciodvfy all take (PS3.3 A.51)."""
 
-from typing import Final
-
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +11,12 @@ from config.mix import ResultKind, SegmentationType
 from node.identity import MANUFACTURER
 from node.results import codes
 from node.results.answer import ImageAnswer
+from node.results.drawing import COLOURS
 from node.results.edition import Edition
 from node.results.equipment import equipment, finish
 from node.results.geometry import add_geometry
 from node.results.source import plain, source_header
 from node.results.uids import ObjectUIDs
-
-COLOURS: Final = ((255, 60, 60), (255, 200, 0), (0, 200, 255), (255, 0, 255), (0, 255, 128))
-"""Recommended display colours of masses 1, 2, …, over again after the last; none of them is a grey."""
 
 
 def segmentation(edition: Edition, image: ImageAnswer, findings: ImageFindings, form: SegmentationType) -> Dataset:

@@ -1,16 +1,14 @@
 """The worker: claims a job, reads the exam, encodes the answer and hands it to the outbox, its lease renewed meanwhile."""
 
-import json
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 from sqlalchemy import Engine
@@ -18,42 +16,23 @@ from sqlalchemy import Engine
 from ai.errors import AIError
 from ai.exam import STANDARD_VIEWS, View
 from ai.readers.base import Reader
-from config.mix import ObjectMix, ResultKind
+from config.mix import ObjectMix
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble
-from node.results.answer import Answer, AnswerStatus, ImageAnswer, Predecessor, answer_status
-from node.results.changes import changes
-from node.results.edition import PICTURED, REPORTS, Edition
-from node.results.encode import ResultObject, encode, to_bytes
-from node.results.facts import FACTS, facts
-from node.results.uids import ObjectUIDs
+from node.reply import Issue, Replies
+from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
+from node.results.edition import PICTURED
 from storage.database import installation_id, reading
 from storage.errors import LeaseLost, StorageError
 from storage.exams import ExamImage, images_of
-from storage.files import InstanceReference, InstanceStore
+from storage.files import InstanceStore
 from storage.index import InstanceRecord, find_instance
 from storage.jobs import Job, JobQueue
 from storage.results import ResultRecord, results_of
 from storage.states import Plan
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Issue:
-    """Results of one exam that were handed over before, oldest first."""
-
-    revision: int
-    records: tuple[ResultRecord, ...]
-
-    def objects(self, *, reports: bool) -> tuple[Predecessor, ...]:
-        """Return the reports, or the objects that stand in series of their own."""
-        return tuple(
-            Predecessor(record.study_uid, record.series_uid, record.sop_class_uid, record.uid)
-            for record in self.records
-            if record.kind not in (FACTS, ResultKind.REJECTION) and (record.kind in REPORTS) is reports
-        )
 
 
 @dataclass(frozen=True)
@@ -73,15 +52,6 @@ class Material:
     images: tuple[tuple[ExamImage, InstanceRecord], ...]
     former: Issue | None
     again: tuple[Issue, ...]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer with all that is kept of it: the facts, and the objects of each object mix."""
-
-    answer: Answer
-    facts: ResultRecord
-    objects: Mapping[ObjectMix, tuple[ResultObject, ...]]
 
 
 class Worker:
@@ -171,9 +141,16 @@ class Worker:
         reads = job.plan is Plan.READ and not job.exhausted
         analysis = analyse(self._reader, self._sources(material), pictures=self._draws) if reads else None
         read = time.perf_counter()
-        reply = self._reply(job, material, analysis)
+        replies = Replies(self._store, installation_id(self._engine), self._settings_digest)
+        reply = replies.reply(
+            self._answer(job, material, analysis),
+            self._mixes,
+            former=material.former,
+            again=material.again,
+            pictures=analysis.pictures if analysis else {},
+        )
         encoded = time.perf_counter()
-        records, addressed = self._write(reply)
+        records = replies.keep(reply)
         timings = {
             **(analysis.seconds if analysis else {}),
             "encode": encoded - read,
@@ -185,7 +162,7 @@ class Worker:
             self._owner,
             answer=reply.answer.status,
             results=records,
-            destinations=addressed,
+            destinations=reply.addressed(self._destinations),
             timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
             now=self._clock(),
             error=(job.error or "the worker ended without a word") if job.exhausted else None,
@@ -219,41 +196,6 @@ class Worker:
             Issue(revisions[-1], tuple(former)) if former else None,
             tuple(Issue(job.revision, tuple(again[run])) for run in sorted(again)),
         )
-
-    def _reply(self, job: Job, material: Material, analysis: Analysis | None) -> Reply:
-        """Give the answer as it was issued for this revision (rule R1), or as successor of what was issued (R2)."""
-        names = {"installation": installation_id(self._engine), "settings_digest": self._settings_digest}
-        bare = self._answer(job, material, analysis)
-        known = {record.uid for issue in material.again for record in issue.records}
-        for issue in (material.former, *material.again):
-            answer = self._succeeding(bare, issue, 0)
-            uids = ObjectUIDs.of(answer, names["installation"], names["settings_digest"], "")
-            if uids.instance(FACTS) in known:
-                break
-        objects = {}
-        for mix in self._mixes:
-            shown = self._succeeding(bare, issue, mix.threshold)
-            objects[mix] = encode(Edition.of(shown, mix, **names, pictures=analysis.pictures if analysis else {}))
-        return Reply(answer, self._write_facts(answer, uids), objects)
-
-    def _succeeding(self, answer: Answer, issue: Issue | None, threshold: int) -> Answer:
-        """Return the answer as successor of what was issued, for those who see findings from a threshold on."""
-        if issue is None:
-            return answer
-        return replace(
-            answer,
-            predecessors=issue.objects(reports=True),
-            superseded=issue.objects(reports=False),
-            changes=changes(self._former_facts(issue), answer, issue.revision, threshold),
-        )
-
-    def _former_facts(self, issue: Issue) -> Mapping[str, Any] | None:
-        """Return the facts that were kept of an answer; answers of the first release have none."""
-        kept = [record for record in issue.records if record.kind == FACTS]
-        if not kept:
-            return None
-        told: Mapping[str, Any] = json.loads(self._store.resolve(kept[-1].path).read_bytes())
-        return told
 
     def _sources(self, material: Material) -> list[Source]:
         return [
@@ -302,48 +244,6 @@ class Worker:
             reasons=tuple(reasons),
         )
 
-    def _write(self, reply: Reply) -> tuple[list[ResultRecord], dict[str, list[str]]]:
-        """Put the objects on the disk; return the records, and who gets which."""
-        records, addressed = [reply.facts], {}
-        for mix, objects in reply.objects.items():
-            names = [destination.name for destination in self._destinations if destination.mix == mix]
-            withheld = not mix.negatives and _is_plain_negative(reply.answer, mix)
-            for each in objects:
-                if each.fallback:
-                    records.append(self._write_object(each.fallback))
-                records.append(self._write_object(each))
-                addressed[each.instance_uid] = [] if withheld else names
-        return records, addressed
-
-    def _write_object(self, each: ResultObject) -> ResultRecord:
-        data = to_bytes(each.dataset)
-        reference = InstanceReference(each.study_uid, each.series_uid, each.instance_uid)
-        return ResultRecord(
-            uid=each.instance_uid,
-            kind=each.kind,
-            sop_class_uid=each.sop_class_uid,
-            series_uid=each.series_uid,
-            study_uid=each.study_uid,
-            image_uid=each.image_uid,
-            path=self._store.write_result(reference, data),
-            size=len(data),
-            fallback_uid=each.fallback.instance_uid if each.fallback else None,
-        )
-
-    def _write_facts(self, answer: Answer, uids: ObjectUIDs) -> ResultRecord:
-        data = json.dumps(facts(answer, uids)).encode()
-        reference = InstanceReference(uids.study, uids.series(FACTS), uids.instance(FACTS))
-        return ResultRecord(
-            uid=reference.instance_uid,
-            kind=FACTS,
-            sop_class_uid="",
-            series_uid=reference.series_uid,
-            study_uid=reference.study_uid,
-            image_uid=None,
-            path=self._store.write_result(reference, data, "json"),
-            size=len(data),
-        )
-
     def _path(self, record: InstanceRecord) -> Path:
         return self._store.resolve(record.path)
 
@@ -387,12 +287,6 @@ class Worker:
 def _place(view: str | None) -> int:
     """Return where a view stands in the usual order; images without one come last."""
     return STANDARD_VIEWS.index(View.parse(view)) if view else len(STANDARD_VIEWS)
-
-
-def _is_plain_negative(answer: Answer, mix: ObjectMix) -> bool:
-    """Tell whether an answer says nothing but "no findings": it hides none and follows no other."""
-    shown = answer.shown_above(mix.threshold)
-    return shown.status is AnswerStatus.NO_FINDINGS and not shown.hidden and not shown.predecessors
 
 
 def _describe(error: Exception) -> str:

@@ -21,11 +21,12 @@ from sqlalchemy import Engine
 
 from config.mix import ObjectMix
 from config.policy import RetryPolicy
+from node.reply import Replies
 from node.results.encode import ResultObject, to_bytes
-from storage.files import InstanceReference, InstanceStore
+from storage.files import InstanceStore
 from storage.jobs import JobQueue
 from storage.results import ResultRecord
-from tests.answers import DEFAULT_MIX, an_answer, encoded
+from tests.answers import DEFAULT_MIX, INSTALLATION, an_answer, encoded
 from tests.records import LEASE, NOON, POLICY, a_closed_exam
 
 Behaviour = Callable[[evt.Event], int]
@@ -149,33 +150,20 @@ def waiting_results(
     a_closed_exam(engine)
     job = queue.claim("worker", NOON)
     assert job
-    objects = phantom_objects(mix)
-    waiting = [_record(store, made, data) for made, data in objects]
-    ready = [_record(store, made.fallback, to_bytes(made.fallback.dataset)) for made, _ in objects if made.fallback]
+    replies = Replies(store, INSTALLATION, "settings")
+    reply = replies.reply(an_answer(), [mix], former=None, again=(), pictures={})
+    records = replies.keep(reply)
+    waiting = [record for record in records if record.uid in {made.instance_uid for made, _ in phantom_objects(mix)}]
     queue.finish(
         job,
         "worker",
         answer="findings",
-        results=[*ready, *waiting],
+        results=records,
         destinations={record.uid: list(destinations) for record in waiting},
         timings={},
         now=NOON,
     )
     return waiting
-
-
-def _record(store: InstanceStore, made: ResultObject, data: bytes) -> ResultRecord:
-    return ResultRecord(
-        uid=made.instance_uid,
-        kind=made.kind,
-        sop_class_uid=made.sop_class_uid,
-        series_uid=made.series_uid,
-        study_uid=made.study_uid,
-        image_uid=made.image_uid,
-        path=store.write_result(InstanceReference(made.study_uid, made.series_uid, made.instance_uid), data),
-        size=len(data),
-        fallback_uid=made.fallback.instance_uid if made.fallback else None,
-    )
 
 
 def a_store(folder: Path) -> InstanceStore:

@@ -1,5 +1,6 @@
 """Commands about exams: list, show, retry, send again."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,10 +10,12 @@ from rich.table import Table
 
 from config.settings import load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
+from node.results.facts import FACTS
 from node.service import Parts, open_parts
 from storage.database import reading, writing
 from storage.exams import ExamRecord, find_exam, hold, images_of, list_exams
 from storage.index import conflicts_of_instance, instances_of_exam
+from storage.results import results_of
 from storage.states import ExamState
 
 ExamArgument = Annotated[str, typer.Argument(help="Exam id, or its first characters (mammonode exams).")]
@@ -55,7 +58,10 @@ def exams(
 
 
 def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show all that is known of one exam: images and why they were chosen, jobs, results, deliveries, conflicts."""
+    """Show all that is known of one exam: images and why they were chosen, findings, jobs, deliveries, conflicts.
+
+    With `--json` the whole answer too: outlines, sizes, scores, what changed since the former revision.
+    """
     parts = open_parts(load_settings(config))
     facts = _facts(parts, exam)
     if as_json:
@@ -67,8 +73,8 @@ def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption
     )
     for reason in facts["reasons"]:
         console.print(f"  {reason}")
-    for title in ("images", "jobs", "deliveries", "conflicts"):
-        rows = facts[title]
+    for title in ("images", "masses", "jobs", "deliveries", "conflicts"):
+        rows = facts[title] if title != "masses" else _masses(facts["answer"])
         if rows:
             table = Table(*rows[0], title=title)
             for row in rows:
@@ -120,6 +126,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
         found = find_exam(connection, exam)
         instances = {record.uid: record for record in instances_of_exam(connection, found.id)}
         decided = {image.instance_uid: image for image in images_of(connection, found.id, found.revision)}
+        issued = [result.record for result in results_of(connection, found.id) if result.record.kind == FACTS]
         conflicts = [c for uid in instances for c in conflicts_of_instance(connection, uid)]
     images = [
         {
@@ -162,6 +169,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
     return {
         **_plain(found),
         "images": images,
+        "answer": json.loads(parts.store.resolve(issued[0].path).read_bytes()) if issued else None,
         "jobs": jobs,
         "deliveries": deliveries,
         "conflicts": [
@@ -174,6 +182,21 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
             for c in conflicts
         ],
     }
+
+
+def _masses(answer: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return a line for each mass of an answer."""
+    return [
+        {
+            "view": image["view"],
+            "mass": mass["number"],
+            "score": mass["suspicion"],
+            "long x short axis": f"{mass['long_axis']} x {mass['short_axis']} {mass['unit']}",
+            "measured by": mass["spacing"],
+        }
+        for image in (answer or {}).get("images", ())
+        for mass in image.get("masses", ())
+    ]
 
 
 def _plain(exam: ExamRecord) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def test_exams_can_be_restricted_to_a_state(config: Path, answered: str) -> None
 def test_show_tells_all_that_is_known(config: Path, answered: str) -> None:
     shown = run("show", answered[:4], "--config", config)
     assert shown.exit_code == 0
-    for title in ("images", "jobs", "deliveries"):
+    for title in ("images", "masses", "jobs", "deliveries"):
         assert title in shown.output
     facts = json.loads(run("show", answered, "--json", "--config", config).stdout)
     assert facts["reasons"] == ["L CC missing"]
@@ -166,6 +166,9 @@ def test_show_tells_all_that_is_known(config: Path, answered: str) -> None:
     assert [(job["state"], job["answer"]) for job in facts["jobs"]] == [("done", "findings")]
     assert {(d["destination"], d["state"]) for d in facts["deliveries"]} == {("pacs", "waiting"), ("ris", "waiting")}
     assert facts["conflicts"] == []
+    assert facts["answer"]["status"] == "findings"
+    masses = [mass for image in facts["answer"]["images"] for mass in image["masses"]]
+    assert all(f"{mass['long_axis']} x {mass['short_axis']} mm" in shown.output for mass in masses)
 
 
 def test_an_unknown_exam_is_refused_with_what_to_do(config: Path, answered: str) -> None:

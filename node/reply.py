@@ -1,0 +1,179 @@
+"""An answer becomes what is kept of it and what each destination gets; a later one names what it supersedes (R1, R2)."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from config.mix import ObjectMix, ResultKind
+from config.settings import Destination
+from node.results.answer import Answer, AnswerStatus, Predecessor
+from node.results.changes import changes
+from node.results.edition import REPORTS, Edition, Pictures
+from node.results.encode import ResultObject, encode, to_bytes
+from node.results.facts import FACTS, facts
+from node.results.uids import ObjectUIDs
+from storage.files import InstanceReference, InstanceStore
+from storage.results import ResultRecord
+
+
+@dataclass(frozen=True)
+class Issue:
+    """Results of one exam that were handed over before, oldest first."""
+
+    revision: int
+    records: tuple[ResultRecord, ...]
+
+    def objects(self, *, reports: bool) -> tuple[Predecessor, ...]:
+        """Return the reports, or the objects that stand in series of their own."""
+        return tuple(
+            Predecessor(record.study_uid, record.series_uid, record.sop_class_uid, record.uid)
+            for record in self.records
+            if record.kind not in (FACTS, ResultKind.REJECTION) and (record.kind in REPORTS) is reports
+        )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer with the names of its facts, and the objects of each object mix."""
+
+    answer: Answer
+    uids: ObjectUIDs
+    objects: Mapping[ObjectMix, tuple[ResultObject, ...]]
+
+    def addressed(self, destinations: Iterable[Destination]) -> dict[str, list[str]]:
+        """Return SOP Instance UID → names of the destinations that get it; of two forms the one that is preferred."""
+        names: dict[str, list[str]] = {}
+        for destination in destinations:
+            if destination.mix.negatives or not self._is_plain_negative(destination.mix):
+                for each in self.objects[destination.mix]:
+                    names.setdefault(each.instance_uid, []).append(destination.name)
+        return names
+
+    def _is_plain_negative(self, mix: ObjectMix) -> bool:
+        """Tell whether the answer says nothing but "no findings": it hides none and follows no other."""
+        shown = self.answer.shown_above(mix.threshold)
+        return shown.status is AnswerStatus.NO_FINDINGS and not shown.hidden and not shown.predecessors
+
+
+class Replies:
+    """Makes replies and keeps them in the store.
+
+    Parameters
+    ----------
+    store
+        Where results lie.
+    installation
+        Random identifier of this installation (rule R1).
+    settings_digest
+        Digest of every setting that changes the objects' content, the mixes apart (rule R1).
+    """
+
+    def __init__(self, store: InstanceStore, installation: str, settings_digest: str) -> None:
+        self._store = store
+        self._installation = installation
+        self._settings_digest = settings_digest
+
+    def reply(
+        self,
+        answer: Answer,
+        mixes: Sequence[ObjectMix],
+        *,
+        former: Issue | None,
+        again: Sequence[Issue],
+        pictures: Pictures,
+    ) -> Reply:
+        """Give the answer as it was issued for this revision (rule R1), or as successor of what was issued (R2).
+
+        Parameters
+        ----------
+        answer
+            What the exam is told.
+        mixes
+            What its destinations get.
+        former
+            What was issued for the last revision that was answered; None for the first.
+        again
+            What earlier runs of jobs have issued for this revision, oldest first.
+        pictures
+            The images that could be decoded, where a mix shows them.
+        """
+        known = {record.uid for issue in again for record in issue.records}
+        for issue in (former, *again):
+            whole = self._succeeding(answer, issue, 0)
+            uids = ObjectUIDs.of(whole, self._installation, self._settings_digest, "")
+            if uids.instance(FACTS) in known:
+                break
+        objects = {
+            mix: encode(
+                Edition.of(
+                    self._succeeding(answer, issue, mix.threshold),
+                    mix,
+                    installation=self._installation,
+                    settings_digest=self._settings_digest,
+                    pictures=pictures,
+                )
+            )
+            for mix in mixes
+        }
+        return Reply(whole, uids, objects)
+
+    def keep(self, reply: Reply) -> list[ResultRecord]:
+        """Put everything on the disk for good, the facts first, and return the records."""
+        made = [
+            form
+            for objects in reply.objects.values()
+            for each in objects
+            for form in (each.fallback, each)
+            if form is not None
+        ]
+        return [self._keep_facts(reply), *map(self._keep_object, made)]
+
+    def _succeeding(self, answer: Answer, issue: Issue | None, threshold: int) -> Answer:
+        """Return the answer as successor of what was issued, for those who see findings from a threshold on."""
+        if issue is None:
+            return answer
+        return replace(
+            answer,
+            predecessors=issue.objects(reports=True),
+            superseded=issue.objects(reports=False),
+            changes=changes(self._facts_of(issue), answer, issue.revision, threshold),
+        )
+
+    def _facts_of(self, issue: Issue) -> Mapping[str, Any] | None:
+        """Return the facts that were kept of an answer; answers of the first release have none."""
+        kept = [record for record in issue.records if record.kind == FACTS]
+        if not kept:
+            return None
+        told: Mapping[str, Any] = json.loads(self._store.resolve(kept[-1].path).read_bytes())
+        return told
+
+    def _keep_facts(self, reply: Reply) -> ResultRecord:
+        uids = reply.uids
+        data = json.dumps(facts(reply.answer, uids)).encode()
+        reference = InstanceReference(uids.study, uids.series(FACTS), uids.instance(FACTS))
+        return ResultRecord(
+            uid=reference.instance_uid,
+            kind=FACTS,
+            sop_class_uid="",
+            series_uid=reference.series_uid,
+            study_uid=reference.study_uid,
+            image_uid=None,
+            path=self._store.write_result(reference, data, "json"),
+            size=len(data),
+        )
+
+    def _keep_object(self, made: ResultObject) -> ResultRecord:
+        data = to_bytes(made.dataset)
+        reference = InstanceReference(made.study_uid, made.series_uid, made.instance_uid)
+        return ResultRecord(
+            uid=made.instance_uid,
+            kind=made.kind,
+            sop_class_uid=made.sop_class_uid,
+            series_uid=made.series_uid,
+            study_uid=made.study_uid,
+            image_uid=made.image_uid,
+            path=self._store.write_result(reference, data),
+            size=len(data),
+            fallback_uid=made.fallback.instance_uid if made.fallback else None,
+        )

@@ -217,3 +217,16 @@ def test_the_lesions_of_a_phantom_are_matched_with_themselves(seed: int) -> None
         cc = lesions[View(match.laterality, ViewPosition.CC), match.cc]
         assert cc is lesions[View(match.laterality, ViewPosition.MLO), match.mlo]
     assert len(matches) == len(both)
+
+
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+def test_the_reader_that_ships_tells_its_matches() -> None:
+    from ai.models import open_model
+    from ai.readers.registry import load_reader
+
+    phantom = phantom_exam(7, small=True)
+    exam = Exam(tuple(view_image(phantom.image(view), view) for view in STANDARD_VIEWS))
+    # Below the card's threshold the phantom has findings in every view.
+    told = load_reader(open_model("mass-fpn-lite0"), "cpu", threads=1, threshold=0.2).read(exam)
+    assert told.matches
+    assert told.matches == match_masses(exam, told.images, MatchingPolicy())

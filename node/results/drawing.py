@@ -365,7 +365,7 @@ def png(picture: Picture) -> bytes:
 def draw_single(panel: Panel, lines: Sequence[str], cell: tuple[int, int]) -> Picture:
     """Draw one view with its caption above and sentences below it."""
     view = draw_panel(panel, cell)
-    size = max(round(caption_rows(cell) * 0.5), 11)
+    size = max(round(caption_rows(cell) * 0.4), 13)
     return np.vstack([view, _band([(line, size, 400) for line in lines], view.shape[1])])
 
 

@@ -50,7 +50,7 @@ def a_square(x: float, y: float, size: float = 60) -> NDArray[np.float64]:
 
 def coloured(picture: Picture) -> NDArray[np.bool_]:
     """Return where a picture is clearly not grey."""
-    return np.ptp(picture.astype(np.int16), axis=2) > 60
+    return np.asarray(np.ptp(picture.astype(np.int16), axis=2) > 60, np.bool_)
 
 
 def extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

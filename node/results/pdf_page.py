@@ -31,7 +31,7 @@ from node.results.pages import (
     remarks,
     shortened,
 )
-from node.results.source import plain
+from node.results.source import plain, source_header
 
 TITLE: Final = "AI mammography summary - research use only"
 
@@ -158,7 +158,7 @@ def document(edition: Edition) -> bytes:
 
 def identity(answer: Answer) -> str:
     """Return whose exam it is: identifiers and date, without the name, which the object's header has."""
-    header = answer.images[0].header
+    header = source_header(answer.images[0].header)  # a copy: reading a text decodes it in place
     told = [
         f"{label} {plain(value)[:64]}"
         for label, value in (

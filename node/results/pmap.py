@@ -73,6 +73,7 @@ def parametric_map(edition: Edition, image: ImageAnswer, findings: ImageFindings
         content_qualification=hd.ContentQualificationValues.RESEARCH,
         image_flavor=hd.pm.ImageFlavorValues.STATIC,
         series_description=edition.series_description(ResultKind.PMAP, findings.view),
+        specific_character_set=None,
         **equipment(answer, uids),
     )
     target.ContentCreatorName = None  # Type 2, PS3.3 Table 10-12

@@ -3,15 +3,23 @@
 from copy import deepcopy
 from typing import Final
 
-from pydicom.dataelem import DataElement
+from pydicom.charset import convert_encodings, decode_bytes, encode_string
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, TEXT_VR_DELIMS, TM, VR, PersonName
 
 TYPE_2: Final = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName", "Modality"),
 )
 """What highdicom reads from a source without asking whether it is there (all Type 2 but Modality)."""
+
+IDENTITY: Final = (
+    *("PatientName", "PatientID", "IssuerOfPatientID"),
+    *("StudyID", "AccessionNumber", "StudyDescription", "ReferringPhysicianName"),
+)
+"""Texts by which patient and study are known."""
 
 WITHOUT_FRAME_OF_REFERENCE: Final = (
     "FrameOfReferenceUID",
@@ -46,11 +54,33 @@ def source_header(header: Dataset) -> Dataset:
 
 
 def inherit_identity(target: Dataset, header: Dataset) -> None:
-    """Give a result object the source's patient name, character set and time zone, as the source wrote them."""
-    for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC", "PatientName"):
+    """Give a result object the source's character set, time zone and identifying texts, as the source wrote them.
+
+    A PACS finds patient and study by them, so they stay byte for byte what they were, also where they break the
+    declared Specific Character Set or where nobody knows it.
+    """
+    for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
         if keyword in header:
             element = header[keyword]
             target[keyword] = DataElement(element.tag, element.VR, element.value, already_converted=True)
+    for keyword in IDENTITY:
+        if keyword in header and (keyword in target or keyword == "PatientName"):
+            target[keyword] = _as_received(header, keyword)
+
+
+def _as_received(header: Dataset, keyword: str) -> DataElement:
+    """Return a text element that is written with the bytes with which it came, while the header still has them."""
+    received: object = header.get_item(keyword)  # header[keyword] would decode it for good
+    if not isinstance(received, RawDataElement) or not received.value:
+        element = header[keyword]
+        return DataElement(element.tag, element.VR, element.value, already_converted=True)
+    encodings, vr = convert_encodings(header.get("SpecificCharacterSet")), dictionary_VR(received.tag)
+    sent = received.value.rstrip(b"\0 ")
+    if vr == VR.PN:
+        return DataElement(received.tag, vr, PersonName(sent, encodings), already_converted=True)
+    text = decode_bytes(sent, encodings, TEXT_VR_DELIMS)
+    whole = "\N{REPLACEMENT CHARACTER}" not in text and encode_string(text, encodings) == sent
+    return DataElement(received.tag, vr, text if whole else sent, already_converted=True)
 
 
 def plain(text: str) -> str:

@@ -13,6 +13,8 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from ai.exam import View, ViewPosition
+from ai.findings import Match
 from config.mix import ReportClass, ResultKind, SegmentationType
 from node.identity import MANUFACTURER, MODEL_NAME, RESEARCH_USE_ONLY
 from node.results import codes
@@ -83,7 +85,7 @@ def completion(answer: Answer) -> str:
 
 
 def comments(answer: Answer) -> list[str]:
-    """Return the sentences of the report, in ASCII: the status, what was not read and why, and how to take the scores."""
+    """Return the sentences of the report, in ASCII: the status, what was not read and why, what was found and how to take it."""
     lines = [RESEARCH_USE_ONLY, f"Answer: {answer.status}."]
     lines += answer.reasons
     lines += answer.changes
@@ -95,10 +97,20 @@ def comments(answer: Answer) -> list[str]:
         if image.not_read is not None
     ]
     if answer.findings:
+        lines += [matched(match) for match in answer.findings.matches]
         lines.append("Scores are suspicion scores from 0 to 100, not probabilities.")
         lines += [f"{image.view}: {warning}" for image in answer.findings.images for warning in image.warnings]
     lines += answer.model.notes
     return [plain(line) for line in lines]
+
+
+def matched(match: Match) -> str:
+    """Return the sentence on two masses that may be one lesion.
+
+    A sentence: a group that named both regions would be one without SCOORD of its own, and those crash viewers.
+    """
+    cc, mlo = (View(match.laterality, position) for position in (ViewPosition.CC, ViewPosition.MLO))
+    return f"Mass {match.cc} in {cc} and mass {match.mlo} in {mlo} may be one lesion."
 
 
 def _content(answer: Answer, headers: list[Dataset], uids: ObjectUIDs) -> hd.sr.MeasurementReport:

@@ -6,6 +6,9 @@ from dataclasses import replace
 import pytest
 from pydicom.dataset import Dataset
 
+from ai.exam import Laterality
+from ai.findings import Match
+from config.mix import ObjectMix, ReportClass, ResultKind
 from node.identity import RESEARCH_USE_ONLY
 from node.results.answer import Answer, AnswerStatus, Predecessor
 from tests.answers import (
@@ -14,6 +17,7 @@ from tests.answers import (
     RIGHT,
     an_answer,
     an_unread_answer,
+    encoded,
     phantom_headers,
     report_of,
     segmentations_of,
@@ -255,3 +259,31 @@ def test_an_answer_that_contradicts_itself_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"."):
             replace(answer, **wrong)
+
+
+def with_match(answer: Answer) -> Answer:
+    assert answer.findings
+    return replace(answer, findings=replace(answer.findings, matches=(Match(Laterality.RIGHT, 1, 1),)))
+
+
+def test_masses_that_may_be_one_lesion_are_named_in_a_sentence_and_in_no_group() -> None:
+    matched, alone = report_of(with_match(an_answer())), report_of(an_answer())
+    told = set(comments(matched)) - set(comments(alone))
+    assert told == {"Mass 1 in R CC and mass 1 in R MLO may be one lesion."}
+    assert [identifier(group) for group in groups(matched)] == [identifier(group) for group in groups(alone)]
+    for group in groups(matched):
+        assert [item.ValueType for item in items(group, "111030")] == ["SCOORD"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_both_classes_of_report_say_the_same_under_their_own_names(form: str) -> None:
+    answer = FORMS[form]()
+    (new,) = encoded(answer, ObjectMix((ResultKind.SR,), report=ReportClass.COMPREHENSIVE_3D))
+    (old,) = encoded(answer, ObjectMix((ResultKind.SR,), report=ReportClass.COMPREHENSIVE))
+    assert (new.sop_class_uid, old.sop_class_uid) == ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33")
+    assert new.fallback
+    assert new.fallback.sop_class_uid == old.sop_class_uid
+    assert old.fallback is None
+    assert new.dataset.ContentSequence == new.fallback.dataset.ContentSequence == old.dataset.ContentSequence
+    assert len({new.instance_uid, new.fallback.instance_uid, old.instance_uid}) == 3
+    assert new.series_uid == new.fallback.series_uid

@@ -313,7 +313,7 @@ def cell_of(panel: Panel, rows: int) -> tuple[int, int]:
 
 def caption_rows(cell: tuple[int, int]) -> int:
     """Return the rows that a caption takes above a cell."""
-    return max(cell[1] // 16, 24)
+    return min(max(cell[1] // 16, 24), 44)
 
 
 def draw_hanging(panels: Mapping[View, Panel], cell: tuple[int, int] = CELL) -> Picture:
@@ -403,7 +403,7 @@ def _picture(pixels: NDArray[np.uint8], outlines: Sequence[Outline], fit: Fit, c
     drawn = [outline.contour * scale + (fit.left, fit.top) - 0.5 for outline in outlines]
     thick = max(round(cell[0] / 400), 2)
     for width in (thick + 2, thick):
-        for number, points in enumerate(drawn):
+        for number, points in reversed(list(enumerate(drawn))):  # the most suspicious one on top
             fixed = np.round(points * (1 << SUBPIXEL)).astype(np.int32)
             colour = COLOURS[number % len(COLOURS)] if width == thick else (0, 0, 0)
             cv2.polylines(
@@ -421,7 +421,7 @@ def _picture(pixels: NDArray[np.uint8], outlines: Sequence[Outline], fit: Fit, c
 
 def _write_labels(canvas: Canvas, outlines: Sequence[Outline], boxes: Sequence[Box]) -> None:
     rows, columns = canvas.pixels.shape[:2]
-    size = max(round(min(rows, 1.25 * columns) / (30 if len(outlines) <= 12 else 50)), 10)
+    size = min(max(round(min(rows, 1.25 * columns) / (30 if len(outlines) <= 12 else 50)), 10), 32)
     sizes = [(canvas.width(outline.label, size, 700) + 4.0, 1.1 * size) for outline in outlines]
     for number, place in enumerate(label_places(boxes, sizes, (columns, rows), size / 3)):
         colour, label = COLOURS[number % len(COLOURS)], outlines[number].label

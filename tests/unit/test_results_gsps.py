@@ -245,9 +245,10 @@ def modality_lut(header: Dataset) -> None:
     lut = Dataset()
     lut.LUTDescriptor = [4096, 0, 16]
     lut.ModalityLUTType = "US"
-    lut.LUTData = (np.arange(4096) // 2 + 500).astype(int).tolist()
+    lut.LUTData = (np.arange(4096) * 16).tolist()
     lut["LUTData"].VR = "US"
     header.ModalityLUTSequence = [lut]
+    header.WindowCenter, header.WindowWidth = "30000", "50000"
 
 
 def negative_lut(header: Dataset) -> None:

@@ -222,7 +222,13 @@ class Site:
 
 @contextmanager
 def a_site(
-    folder: Path, *, database: str = "", exam: str = "", jobs: str = "", ports: Mapping[str, int] | None = None
+    folder: Path,
+    *,
+    database: str = "",
+    exam: str = "",
+    jobs: str = "",
+    ports: Mapping[str, int] | None = None,
+    mixes: Mapping[str, str] | None = None,
 ) -> Iterator[Site]:
     """Write the settings of a node with short quiet times; end all its processes when the context ends.
 
@@ -234,6 +240,8 @@ def a_site(
         Lines of these sections.
     ports
         Destinations that are not there yet, and their ports; the destination ``pacs`` always is.
+    mixes
+        Destination → lines that say what it gets.
     """
     archives = {name: Archive(folder / name) for name in ("pacs", *(ports or {}))}
     for archive in archives.values():
@@ -256,6 +264,7 @@ complete_quiet = 1
 """
             + "".join(
                 f'[[destinations]]\nname = "{name}"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\n'
+                f"{(mixes or {}).get(name, '')}\n"
                 for name, port in {"pacs": pacs, **(ports or {})}.items()
             ),
             encoding="utf-8",

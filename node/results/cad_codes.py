@@ -21,7 +21,7 @@ def _sct(value: str, meaning: str) -> Code:
 
 REPORT: Final = _dcm("111036", "Mammography CAD Report")
 LANGUAGE: Final = _dcm("121049", "Language of Content Item and Descendants")
-ENGLISH: Final = Code("en-US", "RFC5646", "English (U.S.)")
+ENGLISH: Final = Code("en-US", "RFC5646", "English (United States)")
 
 IMAGE_LIBRARY: Final = _dcm("111028", "Image Library")
 IMAGE_LATERALITY: Final = _dcm("111027", "Image Laterality")

@@ -110,7 +110,7 @@ class FindingsWriter:
 
     def _finding(self, relationship: str, image: ImageFindings, mass: Mass) -> Dataset:
         """Return a mass as one image shows it (TID 4006)."""
-        where = [by_reference(SELECTED_FROM, self.places[image.uid])]
+        place = self.places[image.uid]
         return code(
             relationship,
             cad.SINGLE_IMAGE_FINDING,
@@ -120,8 +120,10 @@ class FindingsWriter:
                 text(HAS_OBS_CONTEXT, cad.TRACKING_IDENTIFIER, tracking_identifier(image.view, mass)),
                 uid(HAS_OBS_CONTEXT, cad.TRACKING_UID, self.uids.tracking(image.uid, mass.number)),
                 *algorithm(HAS_PROPERTIES, self.answer.model),
-                coordinates(HAS_PROPERTIES, cad.CENTER, "POINT", centre(mass), where),
-                coordinates(HAS_PROPERTIES, cad.OUTLINE, "POLYLINE", mass.contour, where),
+                coordinates(HAS_PROPERTIES, cad.CENTER, "POINT", centre(mass), [by_reference(SELECTED_FROM, place)]),
+                coordinates(
+                    HAS_PROPERTIES, cad.OUTLINE, "POLYLINE", mass.contour, [by_reference(SELECTED_FROM, place)]
+                ),
                 *self._sizes(mass),
             ],
         )

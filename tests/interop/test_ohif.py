@@ -1,0 +1,255 @@
+"""What a radiologist sees in OHIF, judged on the pixels of its window (docs/viewers.md)."""
+
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ai.exam import STANDARD_VIEWS, Laterality, View
+from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass
+from ai.pixels import pixel_spacing
+from ai.readers.lesions import measure
+from config.mix import ObjectMix, ReportClass, ResultKind
+from node.phantom import PhantomExam, phantom_exam
+from node.phantom_pixels import Lesion
+from node.results.answer import Answer, AnswerStatus, ImageAnswer, Predecessor
+from node.results.drawing import COLOURS
+from node.results.encode import ENCODERS, ResultObject, encode
+from tests.answers import CREATED_AT, MODEL, a_mass, an_edition
+from tests.ohif import Archive, Screen, Viewer, archive, require_ohif, site, viewer
+
+pytestmark = [
+    pytest.mark.interop,
+    # The browser's and Orthanc's connections are closed by their ends, not by us.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+RIGHT, LEFT = Laterality.RIGHT, Laterality.LEFT
+LESIONS = (
+    Lesion(RIGHT, 0.6, 0.35, 0.3, radius=12, irregularity=0.2),
+    Lesion(RIGHT, 0.35, -0.3, -0.3, radius=9, irregularity=0.1),
+    Lesion(LEFT, 0.6, 0.2, 0.25, radius=11, irregularity=0.15),
+)
+"""Masses in all four views, none over another."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a radiologist sits: an archive and OHIF beside it."""
+
+    archive: Archive
+    viewer: Viewer
+    release: str
+
+    def exam(self, name: str) -> PhantomExam:
+        """Return a phantom exam as this release shows it, one series per view."""
+        exam = phantom_exam(11, patient_id=f"OHIF-{name}", masses=LESIONS)
+        if self.release == "3.12":
+            # 3.13 shows an image that has the attribute as black (cornerstone3D issue 2844).
+            for image in exam.images:
+                image.VOILUTFunction = "SIGMOID"
+        return exam
+
+    def opens(self, exam: PhantomExam, *results: ResultObject) -> None:
+        """Store an exam and its results, and open the study."""
+        self.archive.store((*exam.images, *(made.dataset for made in results)))
+        series = {str(each.SeriesInstanceUID) for each in (*exam.images, *(made.dataset for made in results))}
+        self.viewer.open(str(exam.images[0].StudyInstanceUID), len(series))
+
+
+@pytest.fixture(scope="module", params=["3.12", "3.13"])
+def desk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    files = require_ohif(request.param)
+    folder = tmp_path_factory.mktemp("ohif")
+    with archive(folder) as opened, site(files, opened) as address, viewer(address, request.param) as page:
+        yield Desk(opened, page, request.param)
+
+
+def shifted(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """Return a mask moved down."""
+    return np.asarray(np.roll(mask, pixels, axis=0), np.bool_)
+
+
+def read(exam: PhantomExam, *, move: int = 0) -> Answer:
+    """Return the truth of a phantom exam as a reader would tell it, every mass moved down by so many pixels."""
+    images, found = [], []
+    for view in STANDARD_VIEWS:
+        header = deepcopy(exam.image(view))
+        del header.PixelData
+        images.append(ImageAnswer(header, view))
+        masses = tuple(
+            told(shifted(mass.mask, move), number, header) for number, mass in enumerate(exam.masses(view), start=1)
+        )
+        shape = header.Rows, header.Columns
+        found.append(ImageFindings(str(header.SOPInstanceUID), view, shape, masses, masses[0].suspicion, 0.6))
+    findings = ExamFindings(MODEL, tuple(found), tuple(BreastScore(side, 83) for side in Laterality), 83)
+    return Answer("e1", 1, AnswerStatus.FINDINGS, CREATED_AT, tuple(images), MODEL, findings)
+
+
+def alone(answer: Answer, view: View) -> Answer:
+    """Return the answer as if this view were the whole exam."""
+    assert answer.findings
+    images = tuple(image for image in answer.images if image.view == view)
+    found = tuple(image for image in answer.findings.images if image.view == view)
+    breasts = tuple(breast for breast in answer.findings.breasts if breast.laterality is view.laterality)
+    findings = replace(answer.findings, images=found, breasts=breasts)
+    return replace(answer, exam=str(view), images=images, findings=findings)
+
+
+def told(mask: NDArray[np.bool_], number: int, header: Dataset) -> Mass:
+    """Return a mass of an image with its size in millimetres."""
+    mass = a_mass(mask, number, suspicion=90 - 7 * number)
+    return replace(mass, size=measure(mass.mask, pixel_spacing(header)))
+
+
+def objects(answer: Answer, *kinds: ResultKind, **form: Any) -> tuple[ResultObject, ...]:
+    """Encode an answer as these kinds of objects, in the form that the mix is given."""
+    return encode(an_edition(answer, ObjectMix(kinds, **form)))
+
+
+def masses_of(answer: Answer, view: View) -> tuple[Mass, ...]:
+    """Return the masses of a view."""
+    assert answer.findings
+    return next(image.masses for image in answer.findings.images if image.view == view)
+
+
+def whole(answer: Answer, view: View, exam: PhantomExam) -> NDArray[np.bool_]:
+    """Return all masses of a view as one mask."""
+    shape = exam.image(view).pixel_array.shape
+    return np.asarray(np.any([mass.full_mask(shape) for mass in masses_of(answer, view)], axis=0), np.bool_)
+
+
+def shows(image: NDArray[Any], screen: Screen) -> bool:
+    """Tell whether this image is seen."""
+    return screen.likeness(image) > 0.9
+
+
+def view_shown(screen: Screen, exam: PhantomExam) -> View:
+    """Return the view whose image is seen."""
+    likeness = {view: screen.likeness(exam.image(view).pixel_array) for view in STANDARD_VIEWS}
+    best = max(STANDARD_VIEWS, key=lambda view: likeness[view])
+    assert likeness[best] > 0.9, likeness
+    return best
+
+
+def outlined(mass: Mass, exam: PhantomExam, view: View, screen: Screen) -> float:
+    """Return how much of a mass's outline is drawn."""
+    return screen.drawn(mass.contour, *exam.image(view).pixel_array.shape)
+
+
+def all_outlined(answer: Answer, exam: PhantomExam, view: View, screen: Screen) -> bool:
+    """Tell whether a view is seen with the outlines of all its masses."""
+    drawn = [outlined(mass, exam, view, screen) for mass in masses_of(answer, view)]
+    return shows(exam.image(view).pixel_array, screen) and min(drawn) > 0.9
+
+
+def opens_with_overlay(desk: Desk, exam: PhantomExam, answer: Answer, view: View, series: str) -> Screen:
+    """Open a Segmentation, load it, and return what is seen when its masses have come."""
+    expected = whole(answer, view, exam)
+    desk.viewer.show(series)
+    desk.viewer.say("Yes", "Do you want to open this Segmentation?")
+    return desk.viewer.look_until(lambda screen: screen.overlap(expected) > 0.8 and screen.distance(expected) < 2)
+
+
+def test_segmentations_lie_over_their_masses_in_all_four_views(desk: Desk) -> None:
+    exam = desk.exam("SEG")
+    answer = read(exam)
+    desk.opens(exam, *objects(answer, ResultKind.SEG))
+    for view in STANDARD_VIEWS:
+        image = exam.image(view).pixel_array
+        desk.viewer.show(str(view))
+        before = desk.viewer.look_until(partial(shows, image))
+        assert view_shown(before, exam) == view
+        assert not before.coloured[before.place(whole(answer, view, exam))[0]].any()
+        after = opens_with_overlay(desk, exam, answer, view, f"AI masses {view}")
+        desk.viewer.keep(f"seg-{view}")
+        assert view_shown(after, exam) == view
+        assert after.overlap(whole(answer, view, exam)) > 0.8
+        assert after.distance(whole(answer, view, exam)) < 2
+        for mass, colour in zip(masses_of(answer, view), COLOURS, strict=False):
+            tint = np.subtract(colour, min(colour))
+            assert after.colour(mass.full_mask(image.shape)) @ tint / np.linalg.norm(tint) > 0.95
+    assert not desk.viewer.crashed()
+
+
+@pytest.mark.parametrize("report", ReportClass)
+def test_reports_show_outlines_and_numbers_on_the_image_they_belong_to(desk: Desk, report: ReportClass) -> None:
+    """A report for each view: OHIF opens a report on the image of its first group and gets no further."""
+    exam = desk.exam(f"SR-{report}")
+    answers = {view: alone(read(exam), view) for view in STANDARD_VIEWS}
+    reports = [
+        made
+        for view, answer in answers.items()
+        for made in objects(answer, ResultKind.SR, report=report, series_descriptions={ResultKind.SR: f"Report {view}"})
+    ]
+    desk.opens(exam, *reports)
+    for view, answer in answers.items():
+        desk.viewer.show(f"Report {view}")
+        desk.viewer.say("No", "Do you want to continue tracking measurements for this study?")
+        screen = desk.viewer.look_until(partial(all_outlined, answer, exam, view))
+        desk.viewer.keep(f"sr-{report}-{view}")
+        assert view_shown(screen, exam) == view
+        labels = desk.viewer.labels()
+        for mass in masses_of(answer, view):
+            assert outlined(mass, exam, view, screen) > 0.9
+            assert any(numbers(mass) <= set(numbers_in(label)) for label in labels), (mass, labels)
+    assert not desk.viewer.crashed()
+
+
+def numbers(mass: Mass) -> set[float]:
+    """Return what a label says of a mass: area, axes and score."""
+    return {
+        round(mass.size.area, 2),
+        round(mass.size.long_axis, 2),
+        round(mass.size.short_axis, 2),
+        float(mass.suspicion),
+    }
+
+
+def numbers_in(label: list[str]) -> list[float]:
+    """Return the value of each line of a label."""
+    return [float(found[1]) for line in label if (found := re.search(r": (\d+\.\d+) ", line))]
+
+
+def test_a_study_with_all_objects_still_opens_its_images_and_results(desk: Desk) -> None:
+    exam = desk.exam("ALL")
+    answer = read(exam)
+    desk.opens(exam, *objects(answer, *ENCODERS))
+    for series in desk.viewer.series():
+        desk.viewer.show(series)
+        desk.viewer.page.wait_for_timeout(1000)
+        assert not desk.viewer.crashed(), series
+    desk.viewer.keep("all")
+    for view in STANDARD_VIEWS:
+        desk.viewer.show(str(view))
+        assert view_shown(desk.viewer.look_until(partial(shows, exam.image(view).pixel_array)), exam) == view
+        after = opens_with_overlay(desk, exam, answer, view, f"AI masses {view}")
+        desk.viewer.keep(f"all-{view}")
+        assert after.overlap(whole(answer, view, exam)) > 0.8
+
+
+def test_after_a_second_revision_the_new_outline_is_drawn(desk: Desk) -> None:
+    exam = desk.exam("REVISED")
+    first, second = read(exam), replace(read(exam, move=300), revision=2)
+    before = objects(first, ResultKind.SEG, ResultKind.SR)
+    former = next(made for made in before if made.kind is ResultKind.SR)
+    predecessor = Predecessor(former.study_uid, former.series_uid, former.sop_class_uid, former.instance_uid)
+    second = replace(second, predecessors=(predecessor,), changes=("All masses moved.",))
+    desk.opens(exam, *before, *objects(second, ResultKind.SEG, ResultKind.SR))
+    view = STANDARD_VIEWS[0]
+    after = opens_with_overlay(desk, exam, second, view, f"AI masses {view}, revision 2")
+    desk.viewer.keep("revised-seg")
+    assert after.overlap(whole(second, view, exam)) > 0.8
+    desk.viewer.show("AI mammography report")
+    screen = desk.viewer.look_until(partial(all_outlined, second, exam, view))
+    desk.viewer.keep("revised-sr")
+    for new, old in zip(masses_of(second, view), masses_of(first, view), strict=True):
+        assert outlined(new, exam, view, screen) > 0.9
+        assert outlined(old, exam, view, screen) < 0.5

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta, timezone
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from ai.pixels import presentation_values
 from config.mix import ObjectMix, ResultKind
 from node.results.answer import Answer
 from node.results.encode import ResultObject, to_bytes
 from tests.answers import CREATED_AT, FORMS, an_answer, encoded
 from tests.peers import require_dcmtk, require_program
-from tests.unit.test_results_gsps import CHANGES
+from tests.unit.test_results_gsps import CHANGES, an_image, sigmoid, state_of
 
 pytestmark = pytest.mark.interop
 
@@ -89,6 +91,26 @@ def test_dcmpschk_is_not_silent_about_a_second_window(tmp_path: Path) -> None:
     path.write_bytes(to_bytes(made.dataset))
     judged = run(require_dcmtk("dcmpschk"), path)
     assert "W: Test passed." not in (judged.stdout + judged.stderr).splitlines()
+
+
+@pytest.mark.parametrize("change", [change for change in CHANGES if change is not sigmoid])
+def test_dcmtk_shows_the_image_under_its_state_as_grey_as_the_reader_sees_it(
+    change: Callable[[Dataset], None], tmp_path: Path
+) -> None:
+    """All but the sigmoid, which DCMTK 3.6.7 shows as a line."""
+    image = deepcopy(an_image())
+    change(image)
+    source, state, shown = (tmp_path / name for name in ("image.dcm", "state.dcm", "shown.pgm"))
+    image.save_as(source, enforce_file_format=True)
+    state.write_bytes(to_bytes(state_of(change)))
+    rendered = run(require_dcmtk("dcmp2pgm"), "--pstate", state, source, shown)
+    assert rendered.returncode == 0, rendered.stderr
+    read = cv2.imread(str(shown), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    # The reader stretches to the full range, DCMTK does not: the one is a rising line of the other.
+    slope, offset = np.polyfit(np.ravel(read).astype(float), np.ravel(presentation_values(image)), 1)
+    assert slope > 0
+    assert slope * read.astype(float) + offset == pytest.approx(presentation_values(image), abs=0.02)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,11 +1,17 @@
 """The geometry that viewers need in objects that lie on a mammogram, which has no Frame of Reference."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import cv2
 import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ai.pixels import pixel_spacing
+
+MOST_POINTS: Final = 8191
+"""Graphic Data is FL: 65 534 bytes at most in Explicit VR (PS3.5 7.1.2), 8 for a point."""
 
 
 class Geometry(NamedTuple):
@@ -64,6 +70,15 @@ def add_geometry(target: Dataset, header: Dataset, shape: tuple[int, int]) -> No
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = geometry.measures, geometry.orientation
     for frame in target.PerFrameFunctionalGroupsSequence:
         frame.PlanePositionSequence = geometry.position
+
+
+def thinned(contour: NDArray[np.float64], most: int = MOST_POINTS) -> NDArray[np.float64]:
+    """Return a closed contour with no more points than an element holds, as near to it as that allows."""
+    points, distance = contour, 0.5
+    while len(points) > most:
+        short = cv2.approxPolyDP(contour[:-1].astype(np.float32), distance, closed=True)[:, 0, :].astype(np.float64)
+        points, distance = np.vstack([short, short[:1]]), 2 * distance
+    return points
 
 
 def _decimal(value: float) -> float:

@@ -11,6 +11,7 @@ from ai.findings import ImageFindings, Mass, ModelIdentity
 from node.identity import MANUFACTURER
 from node.results import codes
 from node.results.answer import Answer, ImageAnswer
+from node.results.geometry import thinned
 from node.results.reasons import Reason
 from node.results.seg import tracking_identifier
 from node.results.source import plain
@@ -59,7 +60,7 @@ def _mass_group(answer: Answer, image: ImageAnswer, view: View, mass: Mass, uids
         tracking_identifier=hd.sr.TrackingIdentifier(
             uid=uids.tracking(image.uid, mass.number), identifier=tracking_identifier(view, mass)
         ),
-        referenced_region=_region(image, mass.contour),
+        referenced_region=_region(image, thinned(mass.contour)),
         finding_type=codes.MASS,
         finding_category=codes.MORPHOLOGY,
         finding_sites=_sites(view),

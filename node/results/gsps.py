@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-import cv2
 import highdicom as hd
 import numpy as np
 from highdicom.pr import GraphicAnnotation, GraphicLayer, GraphicObject, TextObject
@@ -19,6 +18,7 @@ from node.results.answer import Answer, ImageAnswer
 from node.results.drawing import COLOURS, Box, label_places, masses_in_words
 from node.results.edition import Edition
 from node.results.equipment import equipment, finish
+from node.results.geometry import thinned
 from node.results.groups import SUMMARY_IDENTIFIER
 from node.results.pages import orientation
 from node.results.seg import tracking_identifier
@@ -26,9 +26,6 @@ from node.results.source import plain, source_header
 from node.results.uids import ObjectUIDs
 
 KIND: Final = ResultKind.GSPS.value
-
-MOST_POINTS: Final = 8191
-"""Graphic Data is FL: 65 534 bytes at most in Explicit VR (PS3.5 7.1.2), 8 for a point."""
 
 TEXT_BOX: Final = (0.36, 0.12)
 """Width and height of the sentences' box, as parts of the displayed area."""
@@ -139,15 +136,6 @@ def _summary(answer: Answer, image: ImageAnswer, findings: ImageFindings, uids: 
         tracking_id=SUMMARY_IDENTIFIER,
         tracking_uid=uids.tracking(image.uid, 0),
     )
-
-
-def thinned(contour: NDArray[np.float64], most: int = MOST_POINTS) -> NDArray[np.float64]:
-    """Return a closed contour with no more points than an element holds, as near to it as that allows."""
-    points, distance = contour, 0.5
-    while len(points) > most:
-        short = cv2.approxPolyDP(contour[:-1].astype(np.float32), distance, closed=True)[:, 0, :].astype(np.float64)
-        points, distance = np.vstack([short, short[:1]]), 2 * distance
-    return points
 
 
 def _inverse(header: Dataset) -> bool:

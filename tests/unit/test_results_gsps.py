@@ -17,7 +17,7 @@ from ai.pixels import presentation_values
 from config.mix import ObjectMix, ResultKind
 from node.phantom import phantom_exam
 from node.results.answer import Answer, ImageAnswer
-from node.results.gsps import MOST_POINTS, thinned
+from node.results.geometry import MOST_POINTS, thinned
 from tests.answers import (
     FORMS,
     MODEL,

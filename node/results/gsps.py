@@ -76,7 +76,10 @@ def presentation_state(edition: Edition, image: ImageAnswer, findings: ImageFind
     target.update(_modality_lut(image.header))
     if window := _voi_lut(image.header):
         target.SoftcopyVOILUTSequence = [window]
-    target.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = _aspect(image.header)
+    [area] = target.DisplayedAreaSelectionSequence
+    area.PresentationPixelAspectRatio = _aspect(image.header)
+    # An area has two corners, and may be larger than its image (PS3.3 C.10.4).
+    area.DisplayedAreaBottomRightHandCorner = [max(corner, 2) for corner in area.DisplayedAreaBottomRightHandCorner]
     target.Laterality = findings.view.laterality.value  # Type 2C, PS3.3 C.7.3.1
     finish(target, answer, uids, image.header)
     # The IOD's own names for them (PS3.3 C.11.10).

@@ -137,6 +137,8 @@ def test_an_image_of_one_pixel_has_a_state() -> None:
     drawn = layer(state, "AI OUTLINES")
     assert drawn is not None
     assert 0 <= min(drawn.GraphicObjectSequence[0].GraphicData) <= max(drawn.GraphicObjectSequence[0].GraphicData) <= 1
+    [area] = state.DisplayedAreaSelectionSequence
+    assert area.DisplayedAreaBottomRightHandCorner == [2, 2]
 
 
 def test_an_image_without_masses_says_so_and_draws_nothing() -> None:

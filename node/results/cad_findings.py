@@ -28,6 +28,7 @@ from node.results.cad_items import (
     text,
     uid,
 )
+from node.results.geometry import thinned
 from node.results.seg import tracking_identifier
 from node.results.source import plain
 from node.results.uids import ObjectUIDs
@@ -122,7 +123,7 @@ class FindingsWriter:
                 *algorithm(HAS_PROPERTIES, self.answer.model),
                 coordinates(HAS_PROPERTIES, cad.CENTER, "POINT", centre(mass), [by_reference(SELECTED_FROM, place)]),
                 coordinates(
-                    HAS_PROPERTIES, cad.OUTLINE, "POLYLINE", mass.contour, [by_reference(SELECTED_FROM, place)]
+                    HAS_PROPERTIES, cad.OUTLINE, "POLYLINE", thinned(mass.contour), [by_reference(SELECTED_FROM, place)]
                 ),
                 *self._sizes(mass),
             ],

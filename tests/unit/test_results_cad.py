@@ -335,6 +335,20 @@ def test_the_centre_of_a_mass_with_a_hole_lies_in_the_mass() -> None:
     assert mask[int(row), int(column)]
 
 
+def test_an_outline_has_no_more_points_than_an_element_holds() -> None:
+    answer = an_answer(read=RIGHT[:1])
+    assert answer.findings is not None
+    (image,) = answer.findings.images
+    turns = np.linspace(0, 2 * np.pi, 20001)
+    winding = np.stack([200 + 90 * np.cos(turns), 250 + 90 * np.sin(turns)], axis=1)
+    long = replace(image, masses=(replace(image.masses[0], contour=winding),))
+    document = cad_of(replace(answer, findings=replace(answer.findings, images=(long,))))
+    (outline,) = named(document, "111041")
+    assert 4 * len(outline.GraphicData) <= 65534
+    assert outline.GraphicData[:2] == outline.GraphicData[-2:]
+    assert to_bytes(document)
+
+
 def test_a_revision_stays_in_the_series_and_names_its_cad_predecessor_alone() -> None:
     answer = an_answer()
     first = cad_of(answer)

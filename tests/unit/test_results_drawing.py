@@ -97,7 +97,7 @@ def test_the_outline_of_a_pixel_goes_around_that_pixel() -> None:
     # A contour's origin is the corner of the first pixel: pixel 4 of 10 lies between 4 and 5, at 40 times its size.
     drawn = draw_panel(Panel("", dark(10, 10), bare(a_square(4, 6, 1))), SQUARE)
     left, top, right, bottom = extent(coloured(drawn[BAND:]))
-    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((180, 260), abs=0.6)
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((180, 260), abs=0.3)
     assert (right - left, bottom - top) == pytest.approx((42, 42), abs=2)
 
 

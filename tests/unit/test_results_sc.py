@@ -218,6 +218,12 @@ def test_what_is_burned_in_identifies_nobody_unless_a_source_does() -> None:
     assert {view.BurnedInAnnotation for view in views_of(an_answer(change=burned)).values()} == {"YES"}
 
 
+def test_a_source_that_is_not_shown_burns_nothing_in() -> None:
+    answer = an_answer(read=RIGHT, complete=False, not_read={LEFT_CC: "spot compression"})
+    answer.images[-1].header.BurnedInAnnotation = "YES"
+    assert page_of(answer).BurnedInAnnotation == "NO"
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_pictures_say_what_they_are_not_for(form: str) -> None:
     answer = FORMS[form]()
@@ -301,6 +307,10 @@ def test_a_repeated_image_is_named_beside_the_one_that_was_read() -> None:
     words = words_of(replace(answer, images=(answer.images[0], more)))
     assert "Not read: R CC: repeated: another image" in words
     assert "R CC   image score 60   1 mass" in words
+
+
+def test_four_images_that_were_not_read_for_one_reason_are_told_once() -> None:
+    assert words_of(FORMS["not analysed"]()).count("Not read: an image: lossy compression") == 1
 
 
 def test_words_are_shortened_and_say_how_many_are_left_out() -> None:

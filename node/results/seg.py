@@ -59,6 +59,10 @@ def segmentation(edition: Edition, image: ImageAnswer, findings: ImageFindings, 
         specific_character_set=None,
         **equipment(answer, uids),
     )
+    if form is SegmentationType.BINARY and target.Rows * target.Columns < 8:
+        # highdicom 0.28.2 begins a new byte with each frame of so small an image; bits go on (PS3.5 8.1.1).
+        packed = np.packbits(_masks(findings).transpose(3, 0, 1, 2), bitorder="little").tobytes()
+        target.PixelData = packed + b"\0" * (len(packed) % 2)
     target.ContentCreatorName = None  # Type 2, PS3.3 Table 10-12
     add_geometry(target, image.header, findings.shape)
     for sequence in (target.DimensionOrganizationSequence, target.DimensionIndexSequence):

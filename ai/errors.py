@@ -53,6 +53,14 @@ class UnknownReader(ModelError):
     """The model's card names a reader that this version does not have."""
 
 
+class UnknownArchitecture(ModelError):
+    """The network's name or one of its options is not known to this version."""
+
+
+class UnusableWeights(ModelError):
+    """The file cannot start this network; check its path, its SHA-256 and which network it was made for."""
+
+
 class InvalidDataset(AIError):
     """The data set's manifest cannot be used."""
 

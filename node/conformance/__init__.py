@@ -27,7 +27,7 @@ def statement(settings: Settings) -> str:
             *annexes(),
         ]
     )
-    return "\n\n".join([begin, *_contents(begin + body), body]) + "\n"
+    return "\n\n".join([begin, *_contents(f"{begin}\n\n{body}"), body]) + "\n"
 
 
 def _contents(text: str) -> Iterator[str]:

@@ -38,6 +38,10 @@ WORDS: Final = {
     "EncapsulatedDocument": "the document",
     "EncapsulatedDocumentLength": "its length",
     "GraphicData": "the points, see 8.1.1",
+    "NumberOfGraphicPoints": "their number",
+    **dict.fromkeys(("BoundingBoxTopLeftHandCorner", "BoundingBoxBottomRightHandCorner"), "place of the text"),
+    "DisplayedAreaBottomRightHandCorner": "columns and rows of the image",
+    "PresentationPixelAspectRatio": "by the image's spacings",
     "RecommendedDisplayCIELabValue": "one of five colours, by the number of the mass",
     "GraphicLayerRecommendedDisplayCIELabValue": "a colour",
     "PixelSpacing": "in mm, see 8.1.1; 1 where the source has no spacing",
@@ -46,6 +50,9 @@ WORDS: Final = {
 
 SIZES: Final = ("Rows", "Columns")
 SIZES_OF_PICTURES: Final = "of the picture"
+
+SEPARATOR: Final = "\\"
+"""Between values (PS3.5 6.2)."""
 
 SHOWN_VALUES: Final = 6
 """More different values than these are told by one of them."""
@@ -107,7 +114,7 @@ def _row(found: Sequence[tuple[Item, DataElement | None]]) -> Row:
         first.keyword,
         first.name,
         str(first.tag),
-        first.VR,
+        " or ".join(sorted({element.VR for _, element in elements})),
         presence if len(elements) == len(found) else ANAP,
         value,
         rows,
@@ -119,7 +126,8 @@ def _values(elements: Sequence[tuple[Dataset, DataElement]]) -> str:
     alike: dict[str, bool] = {}
     for source, element in elements:
         text = _text(element)
-        same = element.keyword not in PIXELS and _text(source.get(element.tag)) == text
+        told = _text(source.get(element.tag))
+        same = element.keyword not in PIXELS and text in (told, told.partition(SEPARATOR)[0])
         alike[text] = same and alike.get(text, True)
     inherited = [FROM_SOURCE] if any(alike.values()) else []
     own = dict.fromkeys(_own(text, elements[0][1]) for text, same in alike.items() if not same)
@@ -140,7 +148,7 @@ def _text(element: DataElement | None) -> str:
     if element is None or element.is_empty:
         return ""
     values = element.value if element.VM > 1 else [element.value]
-    return "\\".join(map(str, values))
+    return SEPARATOR.join(map(str, values))
 
 
 def _code(item: Dataset) -> Code | None:

@@ -7,21 +7,24 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, MammographyCADSRStorage, SegmentationStorage
 
-from ai.exam import STANDARD_VIEWS, Laterality, Spacing, SpacingRule, View
+from ai.exam import STANDARD_VIEWS, Laterality, Spacing, SpacingRule, View, ViewPosition
 from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass, Match, ModelIdentity
 from ai.readers.lesions import measure, outline
 from config.mix import FindingCodes, ObjectMix, ReportClass, ResultKind, SegmentationType
 from node.phantom import PhantomExam, phantom_exam
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, Predecessor, answer_status
+from node.results.cad_codes import MODIFIER_CODES
 from node.results.edition import Edition
-from node.results.encode import ENCODERS, ResultObject, encode
+from node.results.encode import ENCODERS, ResultObject, encode, to_bytes
 from node.results.forms import FORMS, Form
 
 INSTALLATION: Final = "INSTALLATION"
@@ -44,9 +47,10 @@ MIXES: Final = (
         segmentation=SegmentationType.FRACTIONAL,
         finding_codes=FindingCodes.SRT,
     ),
+    ObjectMix(),
 )
-"""With the fallbacks, all forms; the first one hides a mass. The second adds no more to other answers than to the
-richest."""
+"""With the fallbacks, all forms; the first one hides a mass. The others add no more to other answers than to the
+richest; in the last one the report names the Segmentations."""
 
 PIXELS: Final = (
     *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -75,7 +79,7 @@ def examples() -> Iterator[Example]:
             for made in encode(edition):
                 for each in filter(None, (made, made.fallback)):
                     source = headers[each.image_uid or answer.images[0].uid]
-                    yield Example(form_of(each), each.dataset, source)
+                    yield Example(form_of(each), _as_sent(each.dataset), source)
 
 
 def form_of(made: ResultObject) -> Form:
@@ -88,6 +92,11 @@ def form_of(made: ResultObject) -> Form:
         and form.sop_class == made.sop_class_uid
         and (form.choice in choices or isinstance(form.choice, ReportClass))
     )
+
+
+def _as_sent(dataset: Dataset) -> Dataset:
+    """Return the data set as a receiver reads it."""
+    return dcmread(BytesIO(to_bytes(dataset)))
 
 
 def _picture(image: Dataset) -> NDArray[np.uint8]:
@@ -119,10 +128,21 @@ def _header(exam: PhantomExam, view: View, *, bare: bool = False) -> Dataset:
         if element.keyword in KEPT if bare else element.keyword != "PixelData":
             header.add(deepcopy(element))
     if not bare:
-        # Values that the objects would not have without the source.
+        # What the phantom's images lack, and what the node would not write itself.
         header.TimezoneOffsetFromUTC, header.ReferringPhysicianName = "+0000", "REFERRER^PHYSICIAN"
-        header.InstanceNumber = 17
+        header.InstanceNumber, header.BurnedInAnnotation = 17, "YES"
+        header.PhotometricInterpretation = "MONOCHROME1" if view.position is ViewPosition.CC else "MONOCHROME2"
+        [shown] = header.ViewCodeSequence
+        shown.ViewModifierCodeSequence = [_modifier()]
     return header
+
+
+def _modifier() -> Dataset:
+    """Return a view modifier that a header may have."""
+    meaning, value, _ = MODIFIER_CODES[0]
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", meaning
+    return item
 
 
 def _read(
@@ -133,11 +153,13 @@ def _read(
     complete: bool = True,
     bare: bool = False,
 ) -> Answer:
-    """Return the answer of an exam that was read; without spacings there are no masses."""
+    """Return the answer of an exam that was read; without spacings there are no masses, in a bare one is one."""
     images, read = [], []
     for view in views:
         header = _header(exam, view, bare=bare)
-        masses = () if spacings is None else tuple(_masses(exam.masses(view)[0].mask, spacings[view]))
+        masses = (
+            () if spacings is None else tuple(_masses(exam.masses(view)[0].mask, spacings[view]))[: 1 if bare else None]
+        )
         shape = (int(header.Rows), int(header.Columns))
         probability = np.zeros((shape[0] // 4, shape[1] // 4), np.float32)
         images.append(ImageAnswer(header, view))

@@ -1,11 +1,13 @@
 """Codes that the code's own tables hold: the private ones, and those of which an object has one or another."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any, Final
 
 from pydicom.sr.coding import Code
 
+from config.mix import FindingCodes
 from node.results import cad_codes, codes, reasons
 from node.results.reasons import SCHEME
 
@@ -19,8 +21,9 @@ def private_codes() -> tuple[Code, ...]:
 
 
 def family(code: Code) -> tuple[Code, ...]:
-    """Return all codes that may stand where a code stands: those of its table, or the code alone."""
-    return next((group for group in _groups() if _plain(code) in map(_plain, group)), (code,))
+    """Return all codes that may stand where a code stands: those of its largest table, or the code alone."""
+    found = [group for group in _groups() if _plain(code) in map(_plain, group)]
+    return max(found, key=len, default=(code,))
 
 
 def _plain(code: Code) -> tuple[str, str]:
@@ -33,6 +36,7 @@ def _groups() -> Iterator[tuple[Code, ...]]:
         for value in vars(module).values():
             if group := tuple(_codes(value)):
                 yield group
+                yield from _legacy(group)
 
 
 def _codes(value: Any) -> Iterator[Code]:
@@ -42,3 +46,11 @@ def _codes(value: Any) -> Iterator[Code]:
         yield from (each for each in value.values() if isinstance(each, Code))
     elif isinstance(value, type) and issubclass(value, Enum):
         yield from (code for each in value if isinstance(code := getattr(each, "coded", None), Code))
+    elif value in (cad_codes.VIEW_CODES, cad_codes.MODIFIER_CODES):
+        yield from (Code(sct, "SCT", meaning) for meaning, sct, _ in value)
+
+
+def _legacy(group: tuple[Code, ...]) -> Iterator[tuple[Code, ...]]:
+    """Yield the group in SNOMED RT, where it has such codes."""
+    with suppress(KeyError):
+        yield tuple(cad_codes.in_scheme(code, FindingCodes.SRT) for code in group)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
+    Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     EncapsulatedPDFStorage,
     GrayscaleSoftcopyPresentationStateStorage,
@@ -37,7 +38,7 @@ MIXES = {
 TAKES = {
     "archive": (
         SegmentationStorage,
-        "1.2.840.10008.5.1.4.1.1.88.34",
+        Comprehensive3DSRStorage,
         MammographyCADSRStorage,
         GrayscaleSoftcopyPresentationStateStorage,
         SecondaryCaptureImageStorage,

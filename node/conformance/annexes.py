@@ -119,7 +119,7 @@ def _terminology(sections: Mapping[ResultKind, str]) -> Iterator[str]:
     yield (
         "Codes are of SNOMED CT (SCT; in the Mammography CAD SR SNOMED RT, SRT, where the object mix says so), DCM, UCUM, "
         f"UMLS and, where the standard has none, of the private scheme {SCHEME}. Templates: Table 8.1-1 and the content "
-        "trees of 8.1. No template is extended."
+        "trees of 8.1."
     )
     yield f"**Table 8.3-1.** Private codes, Coding Scheme Designator {SCHEME}."
     yield table(

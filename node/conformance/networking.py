@@ -144,7 +144,10 @@ def _initiation(settings: Settings) -> Iterator[str]:
         f"{delivery.first_retry:g} s up to {delivery.slowest_retry:g} s, then one every {delivery.slowest_retry:g} s, "
         f"until {delivery.give_up_days:g} days after the first attempt. A person can send again with `mammonode send`."
     )
-    yield "**Table 4.2-4.** C-STORE responses received, and what comes of them."
+    yield (
+        "**Table 4.2-4.** C-STORE responses received, and what comes of them. A SOP class whose contexts are all rejected "
+        "counts as 0122H."
+    )
     yield received_statuses()
     yield (
         "The fallbacks (4.4.1, 8.1.1): a Segmentation of another type is replaced by BINARY, a Comprehensive 3D SR by "

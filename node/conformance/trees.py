@@ -13,10 +13,12 @@ from node.conformance.terminology import family
 SHOWN_VALUES: Final = 6
 SHOWN_CHARACTERS: Final = 160
 
-REFERENCES: Final = {
+WORDS: Final = {
     "IMAGE": "reference to an image",
     "COMPOSITE": "reference to an object that is no image",
-    "WAVEFORM": "reference to a waveform",
+    "UIDREF": "name-based UID, see 8.1.1",
+    "DATE": "of the image",
+    "TIME": "of the image",
 }
 
 
@@ -110,4 +112,4 @@ def _values(item: Dataset) -> Iterator[str]:
         case None:
             yield "by reference"
         case kind:
-            yield REFERENCES.get(str(kind), "")
+            yield WORDS.get(str(kind), "")

@@ -64,7 +64,10 @@ def test_the_readme_names_every_command() -> None:
 
 @pytest.mark.parametrize(
     "imports",
-    ["import node.cli", "import node.service, node.supervisor", "import node.demo", "import ai.exam, ai.findings"],
+    [
+        *("import node.cli", "import node.service, node.supervisor", "import node.demo", "import ai.exam, ai.findings"),
+        "import node.conformance",
+    ],
 )
 def test_what_needs_no_model_starts_without_torch(imports: str) -> None:
     code = NO_MODEL_NEEDED.format(imports)

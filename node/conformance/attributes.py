@@ -49,7 +49,8 @@ WORDS: Final = {
 """Values that examples cannot tell of."""
 
 SIZES: Final = ("Rows", "Columns")
-SIZES_OF_PICTURES: Final = "of the picture"
+OF_PICTURE: Final = "of the picture"
+REVISION: Final = "revision of the answer"
 
 SEPARATOR: Final = "\\"
 """Between values (PS3.5 6.2)."""
@@ -132,8 +133,10 @@ def _values(elements: Sequence[tuple[Dataset, DataElement]]) -> str:
     inherited = [FROM_SOURCE] if any(alike.values()) else []
     own = dict.fromkeys(_own(text, elements[0][1]) for text, same in alike.items() if not same)
     if own and elements[0][1].keyword in SIZES:
-        own = {SIZES_OF_PICTURES: None}
-    if len(own) > SHOWN_VALUES or (len(own) > 1 and elements[0][1].VR not in {"CS", "US", "IS", "LO", "UI"}):
+        own = {OF_PICTURE: None}
+    elif len(own) > 1 and elements[0][1].keyword == "InstanceNumber":
+        own = {REVISION: None}
+    elif len(own) > SHOWN_VALUES or (len(own) > 1 and elements[0][1].VR not in {"CS", "US", "IS", "LO", "UI"}):
         own = {f"for example {next(iter(own))}": None}
     return " or ".join([*inherited, *own])
 

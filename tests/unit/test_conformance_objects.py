@@ -1,5 +1,6 @@
 """What the statement says of each object is what the encoders write: classes, attributes, content trees, codes."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,7 +18,7 @@ from config.mix import FindingCodes, ObjectMix, ReportClass, ResultKind, Segment
 from node.results.answer import Answer, Predecessor
 from node.results.encode import ENCODERS, ResultObject, to_bytes
 from node.results.reasons import SCHEME, Reason
-from tests.answers import FORMS, LEFT_CC, RIGHT, an_answer, encoded
+from tests.answers import FORMS, INSTALLATION, LEFT_CC, MODEL, RIGHT, an_answer, encoded
 from tests.statements import Row, section, table, tables
 
 Name = TypeVar("Name")
@@ -171,6 +172,31 @@ def test_every_attribute_is_listed_with_its_vr_and_as_present_as_it_is(name: str
                         assert element.VR in row["VR"].split(" or "), where
                         assert not (element.is_empty and row["Presence"] == "ALWAYS"), where
                         assert element.is_empty or row["Presence"] != "EMPTY", where
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_attribute_has_one_of_the_values_that_are_listed(name: str) -> None:
+    for made in objects(name):
+        listed = described(made.kind).attributes
+        for path, items in _levels([made.dataset], ()):
+            for element in (element for item in items for element in item if not element.is_empty):
+                told = listed[*path, element.name]["Value"]
+                if re.fullmatch(r"`[^`]*`( or `[^`]*`)*", told):
+                    values = element.value if element.VM > 1 else [element.value]
+                    text = " ".join("\\".join(map(str, values)).split())
+                    assert text in _filled_in(told), f"{made.kind} {path} {element.name}: {told}"
+
+
+def _filled_in(told: str) -> list[str]:
+    """Return the listed values with the model and the installation of the tests."""
+    for word, value in {
+        "MODEL": MODEL.name,
+        "VERSION": MODEL.version,
+        "DIGEST": MODEL.digest,
+        "INSTALLATION": INSTALLATION,
+    }.items():
+        told = re.sub(rf"\b{word}\b", value, told)
+    return re.findall(r"`([^`]*)`", told)
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -1,7 +1,7 @@
 """The Image Library of the Mammography CAD SR: what a reader of the report needs to place its findings (TID 4020)."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import date, time
 
 from pydicom.dataset import Dataset
@@ -12,7 +12,7 @@ from config.mix import FindingCodes
 from node.results import cad_codes as cad
 from node.results.answer import ImageAnswer
 from node.results.cad_items import HAS_ACQ_CONTEXT, HAS_CONCEPT_MOD, code, image, item, number, text
-from node.results.source import plain
+from node.results.source import orientation
 
 
 def library_entry(relationship: str, answered: ImageAnswer, scheme: FindingCodes) -> Dataset:
@@ -59,11 +59,8 @@ def _view(answered: ImageAnswer, scheme: FindingCodes) -> Iterator[Dataset]:
 
 def _orientation(header: Dataset) -> Iterator[Dataset]:
     """Yield the directions of rows and columns (rows 5 and 6)."""
-    directions: Sequence[str] = header.get("PatientOrientation") or []
-    if not isinstance(directions, str) and len(directions) == 2 and all(directions):
-        row, column = directions
-        yield text(HAS_ACQ_CONTEXT, cad.ORIENTATION_ROW, plain(row))
-        yield text(HAS_ACQ_CONTEXT, cad.ORIENTATION_COLUMN, plain(column))
+    for name, direction in zip((cad.ORIENTATION_ROW, cad.ORIENTATION_COLUMN), orientation(header) or (), strict=False):
+        yield text(HAS_ACQ_CONTEXT, name, direction)
 
 
 def _times(header: Dataset) -> Iterator[Dataset]:

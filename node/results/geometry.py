@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ai.pixels import pixel_spacing
+from node.results.source import orientation
 
 MOST_POINTS: Final = 8191
 """Graphic Data is FL: 65 534 bytes at most in Explicit VR (PS3.5 7.1.2), 8 for a point."""
@@ -63,8 +64,7 @@ def add_geometry(target: Dataset, header: Dataset, shape: tuple[int, int]) -> No
     shape
         Its rows and columns.
     """
-    orientation = header.get("PatientOrientation")
-    target.PatientOrientation = list(orientation) if orientation else None  # Type 2C, PS3.3 C.7.6.1
+    target.PatientOrientation = list(orientation(header) or ()) or None  # Type 2C, PS3.3 C.7.6.1
     geometry = grid_geometry(header, shape, (target.Rows, target.Columns))
     shared = target.SharedFunctionalGroupsSequence[0]
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = geometry.measures, geometry.orientation

@@ -20,9 +20,8 @@ from node.results.edition import Edition
 from node.results.equipment import equipment, finish
 from node.results.geometry import thinned
 from node.results.groups import SUMMARY_IDENTIFIER
-from node.results.pages import orientation
 from node.results.seg import tracking_identifier
-from node.results.source import plain, source_header
+from node.results.source import orientation, plain, source_header
 from node.results.uids import ObjectUIDs
 
 KIND: Final = ResultKind.GSPS.value
@@ -54,6 +53,7 @@ def presentation_state(edition: Edition, image: ImageAnswer, findings: ImageFind
     source = source_header(image.header)
     for keyword in GREY_PIPELINE:
         source.pop(keyword, None)  # highdicom copies all windows, of which dcmpschk takes one
+    source.SamplesPerPixel = 1  # highdicom asks for it; readers take nothing but grey
     outlines = GraphicLayer("AI OUTLINES", 1, "Outlines by an algorithm", hd.color.CIELabColor.from_rgb(*COLOURS[1]))
     words = GraphicLayer("AI TEXT", 2, "What an algorithm found", hd.color.CIELabColor.from_rgb(*COLOURS[1]))
     sentences = GraphicAnnotation([source], words, text_objects=[_summary(answer, image, findings, uids)])

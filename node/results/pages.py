@@ -3,9 +3,6 @@
 from collections.abc import Iterable
 from typing import Final
 
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
-
 from ai.exam import STANDARD_VIEWS, Laterality, View
 from ai.findings import ExamFindings
 from ai.pixels import pixel_spacing
@@ -13,7 +10,7 @@ from node.identity import MODEL_NAME, RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer, AnswerStatus, ImageAnswer
 from node.results.drawing import Page, Panel, masses_in_words, panel
 from node.results.edition import Edition
-from node.results.source import plain
+from node.results.source import orientation, plain
 
 TITLE: Final = "AI mammography result"
 MARK: Final = "RESEARCH USE ONLY"
@@ -74,15 +71,6 @@ def turned(image: ImageAnswer, view: View) -> dict[str, bool]:
     front = "P" if view.laterality is Laterality.LEFT else "A"
     down = {"MLO": "H", "CC": str(view.laterality)}[view.position]
     return {"sideways": along_row.startswith(front), "upright": along_column.startswith(down)}
-
-
-def orientation(header: Dataset) -> tuple[str, str] | None:
-    """Return Patient Orientation, where rows and where columns run to; None when the header has no such pair."""
-    value = header.get("PatientOrientation")
-    if not isinstance(value, MultiValue) or len(value) != 2:
-        return None
-    along_row, along_column = value
-    return str(along_row), str(along_column)
 
 
 def _empty(answer: Answer, view: View) -> Panel:

@@ -15,8 +15,8 @@ from node.results.answer import ImageAnswer
 from node.results.drawing import Panel, Picture, draw_page, draw_single
 from node.results.edition import Edition
 from node.results.equipment import equipment, finish
-from node.results.pages import PRIMARY, orientation, origin, page, warning
-from node.results.source import source_header
+from node.results.pages import PRIMARY, origin, page, warning
+from node.results.source import orientation, source_header
 
 SOURCE: Final = Code("121322", "DCM", "Source image for image processing operation")
 """PS3.16 CID 7202."""

@@ -1,5 +1,6 @@
 """Headers of source images, made fit to be inherited by a result object."""
 
+import re
 from copy import deepcopy
 from typing import Final
 
@@ -7,7 +8,11 @@ from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TEXT_VR_DELIMS, TM, VR, PersonName
+
+DIRECTION: Final = re.compile("[LRAPHF]{1,3}")
+"""Direction of Patient Orientation: the nearest axis first, up to three."""
 
 TYPE_2: Final = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
@@ -81,6 +86,16 @@ def _as_received(header: Dataset, keyword: str) -> DataElement:
     text = decode_bytes(sent, encodings, TEXT_VR_DELIMS)
     whole = "\N{REPLACEMENT CHARACTER}" not in text and encode_string(text, encodings) == sent
     return DataElement(received.tag, vr, text if whole else sent, already_converted=True)
+
+
+def orientation(header: Dataset) -> tuple[str, str] | None:
+    """Return Patient Orientation, where rows and where columns run to (PS3.3 C.7.6.1.1.1); None when it is no such pair."""
+    value = header.get("PatientOrientation")
+    if not isinstance(value, MultiValue) or len(value) != 2:
+        return None
+    along_row, along_column = (str(direction) for direction in value)
+    known = DIRECTION.fullmatch(along_row) and DIRECTION.fullmatch(along_column) and along_row != along_column
+    return (along_row, along_column) if known else None
 
 
 def plain(text: str) -> str:

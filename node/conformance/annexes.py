@@ -30,6 +30,10 @@ def annexes() -> Iterator[str]:
     common = _common(rows)
     yield "## 8 Annexes"
     yield "### 8.1 IOD Contents"
+    yield (
+        "Read from objects that the encoders made of a synthetic exam: findings in all forms of size, none, partial, not "
+        "analysed, failed, superseding; from images with every optional attribute and from images with none."
+    )
     yield from _rules()
     yield "#### 8.1.2 Attributes of all objects"
     yield (

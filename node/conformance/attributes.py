@@ -39,6 +39,8 @@ WORDS: Final = {
     "EncapsulatedDocumentLength": "its length",
     "GraphicData": "the points, see 8.1.1",
     "NumberOfGraphicPoints": "their number",
+    **dict.fromkeys(("LUTDescriptor", "LUTData"), FROM_SOURCE),
+    "ModalityLUTType": f"{FROM_SOURCE} or `US`",
     **dict.fromkeys(("BoundingBoxTopLeftHandCorner", "BoundingBoxBottomRightHandCorner"), "place of the text"),
     "DisplayedAreaBottomRightHandCorner": "columns and rows of the image",
     "PresentationPixelAspectRatio": "by the image's spacings",

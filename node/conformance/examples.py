@@ -132,9 +132,21 @@ def _header(exam: PhantomExam, view: View, *, bare: bool = False) -> Dataset:
         header.TimezoneOffsetFromUTC, header.ReferringPhysicianName = "+0000", "REFERRER^PHYSICIAN"
         header.InstanceNumber, header.BurnedInAnnotation = 17, "YES"
         header.PhotometricInterpretation = "MONOCHROME1" if view.position is ViewPosition.CC else "MONOCHROME2"
+        if view.laterality is Laterality.LEFT:
+            header.ModalityLUTSequence, header.VOILUTSequence = [_lut()], [_lut()]
+        elif view.position is ViewPosition.CC:
+            header.VOILUTFunction = "SIGMOID"
         [shown] = header.ViewCodeSequence
         shown.ViewModifierCodeSequence = [_modifier()]
     return header
+
+
+def _lut() -> Dataset:
+    """Return an item of a LUT sequence, which stands where others have a window or a slope (PS3.3 C.11.1, C.11.2)."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [2, 0, 16])
+    item.add_new("LUTData", "OW", bytes(4))
+    return item
 
 
 def _modifier() -> Dataset:

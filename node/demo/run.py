@@ -273,7 +273,9 @@ def _judge(console: Console, folder: Path, parts: Parts, exams: Sequence[DemoExa
     overview = folder / "overview.png"
     if pages:
         overview.write_bytes(png(side_by_side([draw_page(page) for page in pages])))
-    console.print(f"Picture of all views: {overview}   received objects: {folder / 'pacs'}   log: {folder / 'node.log'}")
+    console.print(
+        f"Picture of all views: {overview}   received objects: {folder / 'pacs'}   log: {folder / 'node.log'}"
+    )
     for fault in faults:
         console.print(f"[red]{fault}[/red]")
     if not faults:

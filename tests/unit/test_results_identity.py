@@ -44,8 +44,7 @@ print(json.dumps({form: [hashlib.sha256(to_bytes(made.dataset)).hexdigest() for 
 
 def instance_uids(answer: Answer, *, installation: str = INSTALLATION, settings: str = "settings") -> set[str]:
     return {
-        made.instance_uid
-        for made in encode(an_edition(answer, installation=installation, settings_digest=settings))
+        made.instance_uid for made in encode(an_edition(answer, installation=installation, settings_digest=settings))
     }
 
 

@@ -36,6 +36,7 @@ from storage.database import open_database
 from tests.databases import SQLiteDatabases
 from tests.doors import NO_ROOM, Room, a_destination, a_room, an_image, an_open_door
 from tests.pacs import a_pacs
+from tests.peers import eventually
 from tests.statements import Row, section, table
 
 NOT_LISTED = (EnhancedCTImageStorage, MRImageStorage, UltrasoundImageStorage, VLPhotographicImageStorage)
@@ -147,10 +148,13 @@ def test_associations_are_rejected_with_what_is_listed(room: Room, monkeypatch: 
     seen = []
     with an_open_door(room, maximum_associations=1) as door:
         seen.append(rejection(associate(door, contexts, called="OTHER")))
+        assert eventually(lambda: door.associations == 0)
         seen.append(rejection(associate(door, contexts, calling="STRANGER")))
+        assert eventually(lambda: door.associations == 0)
         with monkeypatch.context() as patch:
             patch.setattr(door, "_may_call", lambda _: 1 / 0)
             seen.append(rejection(associate(door, contexts)))
+        assert eventually(lambda: door.associations == 0)
         first = associate(door, contexts)
         assert first.is_established
         seen.append(rejection(associate(door, contexts)))

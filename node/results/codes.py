@@ -42,7 +42,7 @@ AREA: Final = Code("42798000", "SCT", "Area")
 LONG_AXIS: Final = Code("103339001", "SCT", "Long Axis")
 SHORT_AXIS: Final = Code("103340004", "SCT", "Short Axis")
 
-FINDING_SCORE: Final = Code("finding-score", SCHEME, "Suspicion score of finding, 0-100, not a probability")
+FINDING_SCORE: Final = Code("finding-score", SCHEME, "Suspicion score, 0-100, not a probability")
 IMAGE_SCORE: Final = Code("image-score", SCHEME, "Suspicion score of image, 0-100, not a probability")
 BREAST_SCORE: Final = Code("breast-score", SCHEME, "Suspicion score of breast, 0-100, not a probability")
 EXAM_SCORE: Final = Code("exam-score", SCHEME, "Suspicion score of exam, 0-100, not a probability")

@@ -85,8 +85,11 @@ class Edition:
         return first + 10 * (self.answer.revision - 1) + (self.answer.images.index(image) if image else 0)
 
     def series_description(self, kind: ResultKind, view: View | None = None) -> str:
-        """Return the Series Description (LO, 64 characters): the site's words or ours, view, revision, research use."""
+        """Return the Series Description (LO, 64 characters): the site's words or ours, view, revision, research use.
+
+        The revision stands early: OHIF's list shows some 23 characters.
+        """
         words = plain(self.mix.series_descriptions.get(kind) or SERIES[kind][1])[:24]
         shown = f" {view}" if view else ""
-        revision = "" if kind in REPORTS else f", revision {self.answer.revision}"
+        revision = "" if kind in REPORTS else f" rev {self.answer.revision}"
         return f"{words}{shown}{revision}, research use only"

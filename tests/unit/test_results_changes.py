@@ -113,7 +113,7 @@ def test_the_note_names_every_object_with_its_series_and_why() -> None:
     assert evidence == {(each.series_uid, each.instance_uid) for each in former}
     texts = [item.TextValue for item in note.ContentSequence if item.ValueType == "TEXT"]
     assert any("Superseded by revision 2" in text for text in texts)
-    assert "revision 2" in note.SeriesDescription
+    assert "rev 2" in note.SeriesDescription
 
 
 def test_a_first_revision_has_no_note() -> None:

@@ -111,7 +111,7 @@ def test_a_source_with_a_frame_of_reference_gives_the_same_form() -> None:
 def test_a_second_revision_opens_a_new_series_and_says_so() -> None:
     first, second = (segmentations_of(replace(an_answer(), revision=revision))[0] for revision in (1, 2))
     assert first.series_uid != second.series_uid
-    assert "revision 2" in second.dataset.SeriesDescription
+    assert "rev 2" in second.dataset.SeriesDescription
     assert "research use only" in second.dataset.SeriesDescription
     assert len(second.dataset.SeriesDescription) <= 64
 

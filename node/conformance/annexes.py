@@ -11,6 +11,7 @@ from node.conformance.modules import MODULES
 from node.conformance.rules import RULES, TITLES
 from node.conformance.terminology import private_codes
 from node.conformance.trees import tree_lines
+from node.conformance.usage import usage
 from node.results.edition import REPORTS, SERIES
 from node.results.forms import FALLBACK_REPORT, FALLBACK_SEGMENTATION, FORMS
 from node.results.reasons import SCHEME
@@ -47,6 +48,7 @@ def annexes() -> Iterator[str]:
         own = [row for row in rows[kind] if row not in common]
         sections[kind] = "\n\n".join(_kind(f"8.1.{number}", kind, made[kind], own))
         yield sections[kind]
+    yield from usage(f"8.1.{3 + len(KINDS)}")
     yield "### 8.2 Data Dictionary of Private Attributes"
     yield "No private attribute is written."
     yield from _terminology(sections)

@@ -1,11 +1,14 @@
 """The conformance statement says what the code does: tables, parameters, statuses; and the printed copy is the present one."""
 
+import ast
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pydicom.datadict import tag_for_keyword
 from pydicom.sr.coding import Code
+from pydicom.tag import Tag
 from typer.testing import CliRunner
 
 from config.mix import PROFILES, ResultKind
@@ -219,6 +222,27 @@ def test_no_other_module_has_private_codes() -> None:
     }
     # Two hold codes, one identifies the scheme in the report, two print the statement.
     assert users == {"codes.py", "reasons.py", "sr.py", "annexes.py", "terminology.py"}
+
+
+def test_the_attributes_of_images_are_those_that_the_code_asks_for() -> None:
+    rows = table(section("8.1"), "Purpose")
+    told = {tag for row in rows for tag in re.findall(r"\([0-9A-F]{4},[0-9A-F]{4}\)", row["Attributes"])}
+    asked = {
+        str(Tag(tag))
+        for path in ("node/views.py", "node/headers.py", "ai/pixels.py")
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isalpha()
+        if (tag := tag_for_keyword(node.value))
+    }
+    parts = {  # put together in node.headers
+        str(Tag(f"{of}{what}")) for of in ("Acquisition", "Content") for what in ("Date", "Time")
+    }
+    keys = {
+        str(Tag(keyword))
+        for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "IssuerOfPatientID")
+    }
+    no_keywords = {str(Tag(word)) for word in ("Date", "Time")}
+    assert told == asked - no_keywords | parts | keys
 
 
 def test_the_command_prints_what_the_configuration_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

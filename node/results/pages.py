@@ -11,6 +11,7 @@ from node.results.answer import Answer, AnswerStatus, ImageAnswer
 from node.results.drawing import Page, Panel, masses_in_words, panel
 from node.results.edition import Edition
 from node.results.source import orientation, plain
+from node.results.sr import matched
 
 TITLE: Final = "AI mammography result"
 MARK: Final = "RESEARCH USE ONLY"
@@ -123,11 +124,7 @@ def remarks(answer: Answer) -> list[str]:
 
 def matches(answer: Answer) -> list[str]:
     """Return which masses may be one lesion, a sentence for each pair."""
-    pairs = answer.findings.matches if answer.findings else ()
-    return [
-        f"Mass {pair.cc} of {pair.laterality} CC and mass {pair.mlo} of {pair.laterality} MLO may be one lesion."
-        for pair in pairs
-    ]
+    return [matched(pair) for pair in (answer.findings.matches if answer.findings else ())]
 
 
 def origin(answer: Answer) -> list[str]:

@@ -295,7 +295,7 @@ def test_the_page_says_what_changed_what_is_hidden_and_what_belongs_together() -
     words = words_of(answer)
     assert "L MLO was added." in words
     assert "revision 2" in words
-    assert "Mass 1 of R CC and mass 1 of R MLO may be one lesion." in words
+    assert "Mass 1 in R CC and mass 1 in R MLO may be one lesion." in words
     hidden = words_of(answer.shown_above(99))
     assert "No mass shown in 4 views." in hidden
     assert "4 findings below this destination's threshold of 99." in hidden

@@ -1,12 +1,8 @@
 """Non-maximum suppression without compiled operators."""
 
-from functools import cache
-
 import numpy as np
 import torch
 from torch import Tensor
-
-from ai._torchvision import SCHEMAS
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -34,13 +30,6 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
             stays.append(n)
             gone = gone | overlap
     return order[torch.tensor(stays, dtype=torch.long, device=order.device)]
-
-
-@cache
-def complete_torchvision() -> None:
-    """Give torchvision this suppression on the CPU where its compiled one is missing; a whole torchvision stays."""
-    if SCHEMAS is not None:
-        SCHEMAS.impl("nms", nms, "CPU")  # type: ignore[no-untyped-call]
 
 
 def _iou(boxes: Tensor) -> Tensor:

@@ -6,10 +6,14 @@ from typing import Final
 import ai._torchvision  # noqa: F401
 
 # isort: split
+import torch
 from torch import Tensor, nn
-from torchvision.models.detection import retinanet_resnet50_fpn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import clip_boxes_to_image
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from ai.networks.nms import complete_torchvision
+from ai.networks.nms import nms
 
 MASS: Final = 1
 """Label of a mass; 0 is the background, which the project counts as a class."""
@@ -19,7 +23,8 @@ class MassRetinaNet(nn.Module):
     """torchvision's RetinaNet for one class and the background.
 
     The project takes TensorFlow Model Garden's with COCO weights; neither is here, this starts at random or from the
-    user's file. Its images are "1024x512" and "then 640x640": the canvas says which.
+    user's file. Its images are "1024x512" and "then 640x640": the canvas says which. The suppression is ours on every
+    machine, so that a machine without torchvision's compiled one finds the same.
 
     Parameters
     ----------
@@ -29,10 +34,15 @@ class MassRetinaNet(nn.Module):
 
     def __init__(self, canvas: Sequence[int] = (1024, 512)) -> None:
         super().__init__()
-        complete_torchvision()
-        self.network = retinanet_resnet50_fpn(
-            weights=None, weights_backbone=None, num_classes=2, min_size=min(canvas), max_size=max(canvas)
+        backbone = resnet_fpn_backbone(
+            backbone_name="resnet50",
+            weights=None,
+            norm_layer=nn.BatchNorm2d,
+            trainable_layers=5,
+            returned_layers=[2, 3, 4],
+            extra_blocks=LastLevelP6P7(256, 256),
         )
+        self.network = _RetinaNet(backbone, num_classes=2, min_size=min(canvas), max_size=max(canvas))
 
     def forward(self, pixels: Tensor) -> list[dict[str, Tensor]]:
         """Return each image's detections by falling score; for the evaluation mode.
@@ -47,8 +57,8 @@ class MassRetinaNet(nn.Module):
         list
             Per image ``boxes``, shape (k, 4), x1, y1, x2, y2 in pixels, and ``scores``, shape (k,), 0 to 1.
         """
-        found = self.network(list(pixels.expand(-1, 3, -1, -1)))
-        return [{key: image[key][image["labels"] == MASS] for key in ("boxes", "scores")} for image in found]
+        found: list[dict[str, Tensor]] = self.network(list(pixels.expand(-1, 3, -1, -1)))
+        return found
 
     def losses(self, pixels: Tensor, boxes: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return the focal loss of the classes and the loss of the boxes; for the training mode.
@@ -63,3 +73,29 @@ class MassRetinaNet(nn.Module):
         targets = [{"boxes": b, "labels": b.new_full((len(b),), MASS).long()} for b in boxes]
         losses: Mapping[str, Tensor] = self.network(list(pixels.expand(-1, 3, -1, -1)), targets)
         return losses
+
+
+class _RetinaNet(RetinaNet):  # type: ignore[misc]  # torchvision has no types
+    """Decodes the masses alone, and suppresses without compiled operators."""
+
+    def postprocess_detections(
+        self,
+        head_outputs: Mapping[str, Sequence[Tensor]],
+        anchors: Sequence[Sequence[Tensor]],
+        image_shapes: Sequence[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Return boxes and scores of each image; the outputs and anchors come level by level."""
+        found = []
+        for n, shape in enumerate(image_shapes):
+            boxes, scores = [], []
+            levels = zip(head_outputs["cls_logits"], head_outputs["bbox_regression"], anchors[n], strict=True)
+            for logits, offsets, level in levels:
+                score = logits[n, :, MASS].sigmoid()
+                best = score.topk(min(self.topk_candidates, len(score))).indices
+                best = best[score[best] > self.score_thresh]
+                scores.append(score[best])
+                boxes.append(clip_boxes_to_image(self.box_coder.decode_single(offsets[n, best], level[best]), shape))
+            every, score = torch.cat(boxes), torch.cat(scores)
+            kept = nms(every, score, self.nms_thresh)[: self.detections_per_img]
+            found.append({"boxes": every[kept], "scores": score[kept]})
+        return found

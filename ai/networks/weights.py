@@ -60,7 +60,7 @@ def start(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     wrong = sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k))
     if wrong:
         raise UnusableWeights(f"{len(wrong)} tensors do not fit, the first is {wrong[0]}")
-    network.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+    network.load_state_dict(state, strict=False)
 
 
 def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,517 @@
+"""The networks of the five papers: their parameters, the shapes they take and give, and whose weights they accept."""
+
+import hashlib
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ai.errors import UnknownArchitecture, UnusableWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+
+SEGMENTERS = [
+    "plain_unet",
+    "resnet22_unet",
+    "resnet22_fpn",
+    "resnet34_unet",
+    "resnet34_fpn",
+    "resnet22_smp_unet",
+    "resnet22_smp_fpn",
+    "resnet34_smp_unet",
+    "resnet34_smp_fpn",
+    "tile_unet",
+]
+PATCH_CLASSIFIERS = ["vgg16_patch", "resnet50_patch", "inception_v3_patch"]
+OTHERS = ["mass_fpn", "retinanet_resnet50_fpn", "transres_unet", "three_branch_resnet50"]
+EVERY = [*SEGMENTERS, *PATCH_CLASSIFIERS, *OTHERS]
+
+
+def on_meta(name: str, **options: Any) -> "nn.Module":
+    """Make a network without memory for its weights."""
+    import torch
+
+    from ai.networks.registry import build
+
+    with torch.device("meta"):
+        return build(name, options).to("meta")  # smp makes a first convolution anew, on the CPU
+
+
+def nothing(*shape: int) -> "Tensor":
+    import torch
+
+    return torch.empty(shape, device="meta")
+
+
+def trainable(network: "nn.Module") -> int:
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def part_of(network: "nn.Module", path: str) -> "nn.Module":
+    return network.get_submodule(path)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads wait for each other on a busy machine; these networks are small."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_network_has_the_stated_number_of_parameters(name: str) -> None:
+    from ai.networks.registry import ARCHITECTURES
+
+    assert trainable(on_meta(name)) == ARCHITECTURES[name].parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "stated"),
+    [
+        ("resnet22_unet", "encoder", 2_799_536),
+        ("resnet22_unet", "decoder", 4_773_025),
+        ("resnet22_fpn", "decoder", 2_338_049),
+        ("resnet34_unet", "encoder", 21_284_672),
+        ("resnet34_unet", "decoder", 6_316_705),
+        ("resnet34_fpn", "decoder", 2_460_929),
+        ("resnet22_smp_unet", "network.decoder", 2_160_832),
+        ("resnet22_smp_fpn", "network.decoder", 1_747_712),
+        ("resnet34_smp_unet", "network.decoder", 3_151_552),
+        ("resnet34_smp_fpn", "network.decoder", 1_870_592),
+        ("vgg16_patch", "trunk", 14_714_688),
+        ("resnet50_patch", "trunk", 23_508_032),
+        ("inception_v3_patch", "trunk", 21_785_568),
+        ("tile_unet", "", 91_238_241),
+        ("transres_unet", "transformer.0", 5_253_120),
+        ("three_branch_resnet50", "head", 3_310_593),
+        ("three_branch_resnet50", "networks", 3 * 23_508_032),
+    ],
+)
+def test_the_numbers_in_the_papers_are_ours(name: str, path: str, stated: int) -> None:
+    assert trainable(part_of(on_meta(name), path)) == stated
+
+
+def test_the_tile_u_net_has_the_stated_running_statistics_too() -> None:
+    statistics = {k: v for k, v in on_meta("tile_unet").named_buffers() if not k.endswith("num_batches_tracked")}
+    assert sum(v.numel() for v in statistics.values()) == 24_256
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+@pytest.mark.parametrize("side", [448, 512])
+def test_a_mask_has_the_size_of_its_image(name: str, side: int) -> None:
+    assert on_meta(name)(nothing(2, 1, side, side)).shape == (2, 1, side, side)
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_sides_need_not_be_equal(name: str) -> None:
+    from ai.networks.registry import ARCHITECTURES
+
+    step = ARCHITECTURES[name].multiple
+    assert on_meta(name)(nothing(2, 1, 5 * step, 3 * step)).shape == (2, 1, 5 * step, 3 * step)
+
+
+def test_the_transformer_u_net_takes_the_side_it_was_made_for() -> None:
+    assert on_meta("transres_unet")(nothing(2, 1, 256, 256)).shape == (2, 1, 256, 256)
+    assert on_meta("transres_unet", side=448)(nothing(2, 1, 448, 448)).shape == (2, 1, 448, 448)
+
+
+@pytest.mark.parametrize("name", PATCH_CLASSIFIERS)
+def test_a_patch_gets_two_logits_and_an_image_a_grid_of_them(name: str) -> None:
+    network: Any = on_meta(name)
+    assert network(nothing(3, 1, 224, 224)).shape == (3, 2)
+    assert network.dense(nothing(1, 1, 512, 448)).shape == (1, 2, 10, 8)
+    assert network.dense(nothing(1, 1, 255, 256)).shape == (1, 2, 1, 2)
+
+
+@pytest.mark.parametrize("name", [*SEGMENTERS, *PATCH_CLASSIFIERS, "transres_unet"])
+def test_every_parameter_learns(name: str) -> None:
+    side = 256 if name == "transres_unet" else 224 if name in PATCH_CLASSIFIERS else 128
+    network = on_meta(name)
+    network(nothing(2, 1, side, side)).sum().backward()
+    assert [k for k, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_every_parameter_of_the_three_branches_learns() -> None:
+    network: Any = on_meta("three_branch_resnet50")
+    region, mask = nothing(2, 1, 64, 64), nothing(2, 1, 64, 64)
+    logits, branches = network(region, mask), network.branches(region, mask)
+    assert (logits.shape, branches.shape) == ((2,), (2, 3))
+    (logits.sum() + branches.sum()).backward()
+    assert [k for k, p in network.named_parameters() if p.grad is None] == []
+
+
+SMALL: dict[str, tuple[dict[str, Any], int]] = {
+    "plain_unet": ({"widths": [4, 8, 8]}, 16),
+    "resnet22_unet": ({}, 64),
+    "resnet22_fpn": ({}, 64),
+    "tile_unet": ({"widths": [4, 4, 8, 8]}, 32),
+    "transres_unet": ({"side": 32, "widths": [4, 4, 8, 16], "layers": 2, "heads": 2}, 32),
+}
+"""Networks that fit into a unit test, and the side of an image for them."""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_weights_slope_is_finite_and_not_flat(name: str) -> None:
+    import torch
+
+    from ai.networks.registry import build
+
+    torch.manual_seed(1)
+    options, side = SMALL[name]
+    network = build(name, options)
+    network(torch.randn(2, 1, side, side)).square().mean().backward()
+    slopes = {k: p.grad for k, p in network.named_parameters() if p.grad is not None and k.endswith("weight")}
+    assert [k for k, slope in slopes.items() if not slope.isfinite().all() or not slope.any()] == []
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_saved_network_gives_the_same_mask(name: str) -> None:
+    import torch
+    from safetensors.torch import load, save
+
+    from ai.networks.registry import build
+
+    options, side = SMALL[name]
+    first, second = build(name, options).train(), build(name, options)
+    first(torch.randn(2, 1, side, side))  # moves the running statistics
+    second.load_state_dict(load(save(first.state_dict())))
+    pixels = torch.randn(1, 1, side, side)
+    with torch.inference_mode():
+        assert torch.equal(first.eval()(pixels), second.eval()(pixels))
+
+
+def test_dropout_takes_whole_channels_and_only_in_training() -> None:
+    import torch
+    from torch import nn
+
+    from ai.networks.registry import build
+
+    network = build("resnet22_unet").eval()
+    dropouts = [m for m in network.modules() if isinstance(m, nn.Dropout2d)]
+    assert [d.p for d in dropouts] == [0.2]
+    assert not [m for m in build("plain_unet", {"widths": [2, 2]}).modules() if isinstance(m, nn.Dropout2d)]
+    pixels = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(network(pixels), network(pixels))
+        dropouts[0].train()
+        assert not torch.equal(network(pixels), network(pixels))
+
+
+def test_resnet34_sees_the_grey_image_three_times() -> None:
+    import torch
+
+    from ai.networks.oulu import OuluNetwork
+
+    seen: list[Tensor] = []
+    network = OuluNetwork("resnet34", "fpn").eval()
+    network.encoder.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    pixels = torch.randn(1, 1, 32, 32)
+    with torch.inference_mode():
+        network(pixels)
+    assert torch.equal(seen[0], torch.cat([pixels] * 3, 1))
+
+
+def test_resnet22_halves_five_times() -> None:
+    from ai.networks.resnet22 import ResNet22
+
+    encoder: Any = ResNet22().to("meta")
+    assert [(f.shape[1], f.shape[2], f.shape[3]) for f in encoder(nothing(1, 3, 448, 512))] == [
+        (3, 448, 512),
+        (16, 224, 256),
+        (32, 112, 128),
+        (64, 56, 64),
+        (128, 28, 32),
+        (256, 14, 16),
+    ]
+    encoder.make_dilated(16)
+    assert encoder(nothing(1, 3, 448, 512))[-1].shape[2:] == (28, 32)
+
+
+def test_resnet22_normalises_its_last_map_alone() -> None:
+    import torch
+
+    from ai.networks.resnet22 import ResNet22
+
+    features = ResNet22().eval()(torch.randn(1, 3, 64, 64))
+    assert [bool((f >= 0).all()) for f in features] == [False] * 5 + [True]
+    assert len(ResNet22(depth=3)(torch.randn(1, 3, 64, 64))) == 4
+
+
+def test_smp_learns_of_resnet22_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segmentation_models_pytorch.encoders import encoders
+
+    from ai.networks import resnet22
+
+    monkeypatch.delitem(encoders, "resnet22", raising=False)
+    before = set(encoders)
+    importlib.reload(resnet22)
+    assert set(encoders) == before
+    assert resnet22.register() == resnet22.register() == "resnet22"
+    assert set(encoders) == before | {"resnet22"}
+
+
+def a_gmic_state() -> dict[str, Any]:
+    """Return what a GMIC file holds: its global network, and others that nothing here uses."""
+    import torch
+
+    return {f"ds_net.{k}": v for k, v in a_resnet22().state_dict().items()} | {
+        "left_postprocess_net.gn_conv_last.weight": torch.zeros(2, 256, 1, 1)
+    }
+
+
+def a_resnet22() -> Any:
+    from ai.networks.resnet22 import ResNet22
+
+    encoder: Any = ResNet22()
+    encoder.set_in_channels(1, pretrained=False)
+    return encoder
+
+
+def saved(state: object, path: Path) -> str:
+    """Save as torch does; return the digest."""
+    import torch
+
+    torch.save(state, path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_gmic_file_starts_resnet22(tmp_path: Path) -> None:
+    import torch
+
+    from ai.networks.resnet22 import load_gmic
+
+    state = a_gmic_state()
+    without_counters = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    digest = saved(without_counters, tmp_path / "model.p")
+    encoder = a_resnet22()
+    assert not torch.equal(encoder.first_conv.weight, state["ds_net.first_conv.weight"])
+    load_gmic(encoder, tmp_path / "model.p", [digest])
+    assert all(torch.equal(v, state[f"ds_net.{k}"]) for k, v in encoder.state_dict().items())
+
+
+def test_a_gmic_file_in_safetensors_starts_it_too(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save
+
+    from ai.networks.resnet22 import load_gmic
+
+    state, encoder = a_gmic_state(), a_resnet22()
+    (tmp_path / "model.safetensors").write_bytes(save(state))
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    load_gmic(encoder, tmp_path / "model.safetensors", [digest])
+    assert torch.equal(encoder.final_bn.weight, state["ds_net.final_bn.weight"])
+
+
+def test_any_other_file_is_refused(tmp_path: Path) -> None:
+    from ai.networks.resnet22 import load_gmic
+
+    path, encoder = tmp_path / "model.p", a_resnet22()
+    before = encoder.first_conv.weight.clone()
+    with pytest.raises(UnusableWeights, match="No such file"):
+        load_gmic(encoder, path)
+    digest = saved(a_gmic_state(), path)
+    with pytest.raises(UnusableWeights, match=f"has the SHA-256 {digest}, wanted is 07800"):
+        load_gmic(encoder, path)
+    digest = saved({k: v for k, v in a_gmic_state().items() if "first_conv" not in k}, path)
+    with pytest.raises(UnusableWeights, match=r"1 tensors do not fit, the first is first_conv\.weight"):
+        load_gmic(encoder, path, [digest])
+    assert before.equal(encoder.first_conv.weight)
+
+
+class Trap:
+    """A pickle that would run a program."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch trapped",)
+
+
+@pytest.mark.parametrize("state", [Trap(), {"a": Trap()}, {"a": 1}, [1, 2], {}])
+def test_a_file_with_more_than_tensors_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: object
+) -> None:
+    from ai.networks.weights import read_weights
+
+    monkeypatch.chdir(tmp_path)
+    digest = saved(state, tmp_path / "model.p")
+    with pytest.raises(UnusableWeights):
+        read_weights(tmp_path / "model.p", [digest])
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    from ai.networks.weights import read_weights
+
+    (tmp_path / "model.p").write_bytes(b"not a model")
+    with pytest.raises(UnusableWeights, match="neither safetensors nor"):
+        read_weights(tmp_path / "model.p", [hashlib.sha256(b"not a model").hexdigest()])
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50", "inception_v3"])
+def test_a_torchvision_file_fits_but_for_the_last_layer(name: str) -> None:
+    import torch
+
+    import ai._torchvision  # noqa: F401
+
+    # isort: split
+    import torchvision
+
+    from ai.networks.patch import PatchClassifier
+
+    options = {"init_weights": False} if name == "inception_v3" else {}
+    with torch.device("meta"):
+        network = getattr(torchvision.models, name)(weights=None, **options)
+        classifier = PatchClassifier(name)
+    state = {k: v for k, v in network.state_dict().items() if v.is_meta}
+    classifier.load_imagenet(state)
+    with pytest.raises(UnusableWeights, match="1 tensors do not fit"):
+        classifier.load_imagenet(dict(list(state.items())[1:]))
+
+
+def test_without_padding_the_dense_form_is_the_sliding_window() -> None:
+    import torch
+    from torch import nn
+
+    classifier: Any = on_meta("resnet50_patch").to_empty(device="cpu")
+    classifier.trunk = nn.Conv2d(
+        3, 2048, 32, 32
+    )  # the stride of the real ones, whose padding is what makes them differ
+    nn.init.normal_(classifier.head[1].weight)
+    nn.init.zeros_(classifier.head[1].bias)
+    pixels = torch.randn(1, 1, 300, 256)
+    with torch.inference_mode():
+        dense = classifier.dense(pixels)
+        for row in range(3):
+            for column in range(2):
+                window = pixels[..., 32 * row : 32 * row + 224, 32 * column : 32 * column + 224]
+                torch.testing.assert_close(dense[..., row, column], classifier(window))
+
+
+def test_three_branches_see_the_region_its_margin_and_its_shape() -> None:
+    import torch
+    from torch import nn
+
+    class Mean(nn.Module):
+        def forward(self, x: "Tensor") -> "Tensor":
+            assert x.shape[1] == 3
+            return x.mean((1, 2, 3))[:, None]
+
+    network: Any = on_meta("three_branch_resnet50")
+    network.networks = nn.ModuleList(Mean() for _ in range(3))
+    network.outputs = nn.ModuleList(nn.Identity() for _ in range(3))
+    region, mask = torch.full((1, 1, 4, 4), 8.0), torch.zeros(1, 1, 4, 4)
+    mask[..., 0, :] = 1
+    assert network.branches(region, mask).tolist() == [[8, 6, 2]]
+
+
+def test_attention_is_as_wide_per_head_as_the_tokens() -> None:
+    import torch
+    from torch import nn
+
+    from ai.networks.transres import Attention
+
+    torch.manual_seed(1)
+    ours, theirs = Attention(8, 1, 0.1).eval(), nn.MultiheadAttention(8, 1, batch_first=True).eval()
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
+        theirs.out_proj.load_state_dict(ours.output.state_dict())
+        tokens = torch.randn(2, 5, 8)
+        torch.testing.assert_close(ours(tokens), theirs(tokens, tokens, tokens)[0])
+    assert Attention(8, 4, 0.1).query.weight.shape == (32, 8)
+
+
+def test_retinanet_learns_and_finds_on_its_canvas() -> None:
+    import torch
+
+    from ai.networks.retinanet import MassRetinaNet
+
+    torch.manual_seed(1)
+    network = MassRetinaNet(canvas=(96, 64))
+    pixels = torch.rand(2, 1, 96, 64)
+    losses = network.losses(pixels, [torch.tensor([[8.0, 10, 40, 44]]), torch.zeros(0, 4)])
+    assert set(losses) == {"classification", "bbox_regression"}
+    sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
+    assert [k for k, p in network.named_parameters() if p.grad is None] == []
+    network.eval()
+    network.network.score_thresh = 0.0
+    with torch.inference_mode():
+        found = network(pixels)
+    for image in found:
+        boxes, scores = image["boxes"], image["scores"]
+        assert len(boxes) == len(scores) > 0
+        assert bool((boxes[:, 0::2] <= 64).all() and (boxes[:, 1::2] <= 96).all() and (boxes >= 0).all())
+        assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+        assert overlaps(boxes.tolist()) <= 0.5
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    common = max(width, 0) * max(height, 0)
+    both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
+    return common / both if both else 0.0
+
+
+def overlaps(boxes: list[list[float]]) -> float:
+    """Return the largest intersection over union of two boxes."""
+    return max((iou(a, b) for n, a in enumerate(boxes) for b in boxes[:n]), default=0.0)
+
+
+def test_of_two_boxes_that_overlap_too_much_the_better_stays() -> None:
+    import torch
+
+    from ai.networks.nms import nms
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [20, 20, 30, 30], [0, 0, 10, 10]])
+    scores = torch.tensor([0.5, 0.9, 0.1, 0.5])
+    assert nms(boxes, scores, 0.5).tolist() == [1, 0, 2]  # 0.5 does not exceed 0.5; of equals the first
+    assert nms(boxes, scores, 0.49).tolist() == [1, 2]
+    assert nms(boxes[:0], scores[:0], 0.5).tolist() == []
+
+
+CELLS = st.integers(0, 6)
+BOXES = st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS, st.integers(1, 4)), max_size=8)
+
+
+@settings(deadline=None)
+@given(BOXES, st.sampled_from([0.0, 0.2, 0.5, 0.9]))
+def test_suppression_is_the_greedy_rule(corners: list[tuple[int, ...]], threshold: float) -> None:
+    import torch
+
+    from ai.networks.nms import nms
+
+    boxes = [[float(x), float(y), float(x + w), float(y + h)] for x, y, w, h, _ in corners]
+    scores = [c[-1] / 4 for c in corners]
+    stays: list[int] = []
+    for n in sorted(range(len(boxes)), key=lambda n: -scores[n]):
+        if all(iou(boxes[n], boxes[m]) <= threshold for m in stays):
+            stays.append(n)
+    assert nms(torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), threshold).tolist() == stays
+
+
+def test_no_network_goes_untested() -> None:
+    from ai.networks.registry import ARCHITECTURES
+
+    assert set(EVERY) == set(ARCHITECTURES)
+
+
+def test_an_unknown_network_or_option_is_refused_with_what_there_is() -> None:
+    from ai.networks.registry import build
+
+    with pytest.raises(UnknownArchitecture, match="'unet'; there are inception_v3_patch, mass_fpn"):
+        build("unet")
+    with pytest.raises(UnknownArchitecture, match="resnet22_fpn has no option 'drop'; it has dropout"):
+        build("resnet22_fpn", {"drop": 0.1})
+    with pytest.raises(UnknownArchitecture, match="resnet22_smp_fpn has no option 'dropout'; it has none"):
+        build("resnet22_smp_fpn", {"dropout": 0.1})

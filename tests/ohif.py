@@ -9,7 +9,7 @@ import re
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from playwright.sync_api import Error, Locator, Page, sync_playwright
+from playwright.sync_api import Error, Locator, Page, TimeoutError, sync_playwright  # noqa: A004 - playwright's name
 from pydicom.dataset import Dataset
 
 from node.results.encode import to_bytes
@@ -246,16 +246,23 @@ class Screen:
     ----------
     pixels
         Shape (height, width, 3), RGB, uint8.
+    furniture
+        Shape (height, width), bool: pixels that do not count, because OHIF's own tools were there before.
     """
 
     pixels: NDArray[np.uint8]
+    furniture: NDArray[np.bool_] | None = None
 
     @property
     def coloured(self) -> NDArray[np.bool_]:
         """Which pixels are no grey: shape (height, width). OHIF's frame round the active viewport is left out."""
         coloured = np.zeros(self.pixels.shape[:2], np.bool_)
         coloured[4:-4, 4:-4] = np.ptp(self.pixels[4:-4, 4:-4].astype(np.int16), axis=2) > 30
-        return coloured
+        return coloured if self.furniture is None else coloured & ~self.furniture
+
+    def since(self, before: "Screen") -> "Screen":
+        """Return the same without what was coloured before."""
+        return replace(self, furniture=before.coloured)
 
     def place(self, image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return an image as OHIF fits it into the viewport, and which pixels of the viewport it covers.
@@ -346,6 +353,7 @@ class Viewer:
     def __init__(self, page: Page, address: str, release: str) -> None:
         self.page, self.address, self.release = page, address, release
         self.complaints: list[str] = []
+        self._study = address, 0
         page.set_default_timeout(1000 * PATIENCE)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         # The guided tour swallows clicks until it is skipped.
@@ -361,12 +369,16 @@ class Viewer:
         query
             What else the address says, for example `&hangingprotocolId=...`.
         """
-        address = f"{self.address}/viewer?StudyInstanceUIDs={study_uid}{query}"
+        self._study = f"{self.address}/viewer?StudyInstanceUIDs={study_uid}{query}", series
+        self.reload()
+
+    def reload(self) -> None:
+        """Open the study afresh; once more if OHIF does not come up."""
         try:
-            self._load(address, series)
+            self._load(*self._study)
         except Error:
             _log.warning("OHIF %s did not open the study, once more", self.release, exc_info=True)
-            self._load(address, series)
+            self._load(*self._study)
 
     def _load(self, address: str, series: int) -> None:
         self.complaints.clear()
@@ -393,12 +405,16 @@ class Viewer:
         )
         return self.page.locator("[data-cy^=study-browser-thumbnail]", has=label).first
 
-    def say(self, answer: str, question: str) -> None:
-        """Wait for a question over the viewport and answer it."""
+    def say(self, answer: str, question: str, seconds: float = PATIENCE) -> bool:
+        """Wait for a question over the viewport and answer it; tells whether it was asked in time."""
         asked = self.page.get_by_text(question).first
-        asked.wait_for()
+        try:
+            asked.wait_for(timeout=1000 * seconds)
+        except TimeoutError:
+            return False
         self.page.get_by_role("button", name=answer, exact=True).first.click()
         asked.wait_for(state="hidden")
+        return True
 
     def labels(self) -> list[list[str]]:
         """Return the lines of each label in the viewport."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
 from ai.networks.resnet22 import RESNET22, register
+from ai.networks.weights import start, without_classifier
 
 RESNET34: Final = "resnet34"
 CHANNELS: Final[Mapping[str, int]] = {RESNET22: 1, RESNET34: 3}
@@ -119,7 +120,7 @@ class OuluNetwork(nn.Module):
     Parameters
     ----------
     encoder
-        ``resnet22`` or ``resnet34``; random, weights come from the user's own files.
+        ``resnet22`` or ``resnet34``; random, weights come from the user's own files. A recipe may freeze it.
     decoder
         ``unet`` (rows and columns multiples of 64) or ``fpn`` (of 32).
     dropout
@@ -134,6 +135,16 @@ class OuluNetwork(nn.Module):
         self._channels = CHANNELS[encoder]
         self.encoder = smp.encoders.get_encoder(encoder, in_channels=self._channels, weights=None)
         self.decoder = self.DECODERS[decoder](self.encoder.out_channels[1:], dropout)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Start a ResNet34 encoder from a torchvision file; a ResNet22 starts by :func:`load_gmic`.
+
+        Raises
+        ------
+        ai.errors.UnusableWeights
+            When the tensors do not fit.
+        """
+        start(self.encoder, without_classifier(state))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return mask logits."""

@@ -14,6 +14,7 @@ from torchvision.ops import clip_boxes_to_image
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from ai.networks.nms import nms
+from ai.networks.weights import start, without_classifier
 
 MASS: Final = 1
 """Label of a mass; 0 is the background, which the project counts as a class."""
@@ -59,6 +60,16 @@ class MassRetinaNet(nn.Module):
         """
         found: list[dict[str, Tensor]] = self.network(list(pixels.expand(-1, 3, -1, -1)))
         return found
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Start the backbone from a torchvision file of ResNet50; the pyramid and the heads stay at random.
+
+        Raises
+        ------
+        ai.errors.UnusableWeights
+            When the tensors do not fit.
+        """
+        start(self.network.backbone.body, without_classifier(state))
 
     def losses(self, pixels: Tensor, boxes: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return the focal loss of the classes and the loss of the boxes; for the training mode.

@@ -1,11 +1,15 @@
 """Benign or malignant from a mass's region, shape and margin (Madsen, sections 6.3.3 and 7.4.3)."""
 
+from collections.abc import Mapping
+
 import ai._torchvision  # noqa: F401
 
 # isort: split
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
+
+from ai.networks.weights import start, without_classifier
 
 
 class ThreeBranch(nn.Module):
@@ -50,6 +54,17 @@ class ThreeBranch(nn.Module):
         """Return each branch's own logits, shape (n, 3): region, margin, shape."""
         features = self._features(region, mask)
         return torch.cat([output(f) for output, f in zip(self.outputs, features, strict=True)], 1)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Start all three from one torchvision file of ResNet50.
+
+        Raises
+        ------
+        ai.errors.UnusableWeights
+            When the tensors do not fit.
+        """
+        for network in self.networks:
+            start(network, without_classifier(state))
 
     def _features(self, region: Tensor, mask: Tensor) -> list[Tensor]:
         inputs = (region, region * (1 - mask), region * mask)

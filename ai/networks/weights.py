@@ -1,6 +1,7 @@
 """Weights that a user brings: read only when their SHA-256 is the expected one, and never as code."""
 
 import hashlib
+import io
 import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_weights(path: Path, digests: Collection[str]) -> dict[str, Tensor]:
     try:
         state = load(content)
     except SafetensorError:
-        state = _saved_by_torch(path)
+        state = _saved_by_torch(path, content)
     if not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UnusableWeights(f"{path} holds more than named tensors, or none")
     return state
@@ -63,14 +64,19 @@ def start(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     network.load_state_dict(state, strict=False)
 
 
+def without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a torchvision ResNet without its ImageNet classes."""
+    return {k: v for k, v in state.items() if not k.startswith("fc.")}
+
+
 def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def _saved_by_torch(path: Path) -> dict[str, Tensor]:
+def _saved_by_torch(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
         raise UnusableWeights(f"{path} is neither safetensors nor a state saved by torch") from error
     return dict(state) if isinstance(state, Mapping) else {}

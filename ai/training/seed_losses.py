@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits and mask of shape (n, 1, rows, columns), or labels of shape (n,), to a number."""
+"""Float32 logits and mask of shape (n, 1, rows, columns), or labels of shape (n,), to a number."""
 
 
 class Reduction(StrEnum):

@@ -279,22 +279,23 @@ def a_resnet22() -> Any:
     return encoder
 
 
-def saved(state: object, path: Path) -> str:
-    """Save as torch does; return the digest."""
+def saved(state: object, path: Path, *, of_2020: bool = False) -> str:
+    """Save as torch does, or as it did when GMIC was published; return the digest."""
     import torch
 
-    torch.save(state, path)
+    torch.save(state, path, _use_new_zipfile_serialization=not of_2020)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_gmic_file_starts_resnet22(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_2020", [False, True])
+def test_a_gmic_file_starts_resnet22(tmp_path: Path, of_2020: bool) -> None:  # noqa: FBT001
     import torch
 
     from ai.networks.resnet22 import load_gmic
 
     state = a_gmic_state()
     without_counters = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    digest = saved(without_counters, tmp_path / "model.p")
+    digest = saved(without_counters, tmp_path / "model.p", of_2020=of_2020)
     encoder = a_resnet22()
     assert not torch.equal(encoder.first_conv.weight, state["ds_net.first_conv.weight"])
     load_gmic(encoder, tmp_path / "model.p", [digest])
@@ -377,6 +378,31 @@ def test_a_torchvision_file_fits_but_for_the_last_layer(name: str) -> None:
     classifier.load_imagenet(state)
     with pytest.raises(UnusableWeights, match="1 tensors do not fit"):
         classifier.load_imagenet(dict(list(state.items())[1:]))
+
+
+@pytest.mark.parametrize(
+    ("name", "torchvision_name"),
+    [
+        ("resnet34_unet", "resnet34"),
+        ("resnet34_fpn", "resnet34"),
+        ("three_branch_resnet50", "resnet50"),
+        ("retinanet_resnet50_fpn", "resnet50"),
+    ],
+)
+def test_encoders_start_from_a_torchvision_file(name: str, torchvision_name: str) -> None:
+    import torch
+
+    import ai._torchvision  # noqa: F401
+
+    # isort: split
+    import torchvision
+
+    with torch.device("meta"):
+        state = getattr(torchvision.models, torchvision_name)(weights=None).state_dict()
+    network: Any = on_meta(name)
+    network.load_imagenet(state)
+    with pytest.raises(UnusableWeights, match="1 tensors do not fit"):
+        network.load_imagenet(state | {"conv1.weight": nothing(64, 1, 7, 7)})
 
 
 def test_without_padding_the_dense_form_is_the_sliding_window() -> None:

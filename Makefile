@@ -37,6 +37,7 @@ check: $(READY) ## Lint, types and layers
 
 bench: $(READY) ## Measure the main job on this machine
 	@$(BIN)/python benchmarks/exam_stages.py
+	@$(BIN)/python benchmarks/result_objects.py
 
 peers: $(OHIF:%=$(PEERS)/ohif-%) ## Install what the interop tests talk to: DCMTK, Orthanc, Chromium, OHIF (as root)
 	@missing=$$(for package in $(PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \

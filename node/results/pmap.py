@@ -1,5 +1,6 @@
 """The mass map of one image as a Parametric Map (PS3.3 A.75), with what IHE AIR asks of one."""
 
+import hashlib
 from typing import Final
 
 import highdicom as hd
@@ -40,6 +41,8 @@ def parametric_map(edition: Edition, image: ImageAnswer, findings: ImageFindings
     """
     answer, uids = edition.answer, edition.uids
     values = np.asarray(findings.probability, np.float32)
+    # Measured: the map's last bits change with the number of CPU threads, the masses do not. So it names itself alone.
+    name = f"{ResultKind.PMAP} {hashlib.sha256(values.tobytes()).hexdigest()}"
     model = f"{plain(answer.model.name)} {plain(answer.model.version)}"[:40]
     geometry = grid_geometry(image.header, findings.shape, (values.shape[0], values.shape[1]))
     source = source_header(image.header)
@@ -53,9 +56,9 @@ def parametric_map(edition: Edition, image: ImageAnswer, findings: ImageFindings
         pixel_measures=geometry.measures,
         plane_orientation=geometry.orientation,
         plane_positions=[geometry.position],
-        series_instance_uid=uids.series(ResultKind.PMAP, image.uid),
+        series_instance_uid=uids.series(name, image.uid),
         series_number=edition.series_number(ResultKind.PMAP, image),
-        sop_instance_uid=uids.instance(ResultKind.PMAP, image.uid),
+        sop_instance_uid=uids.instance(name, image.uid),
         instance_number=1,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[
@@ -85,6 +88,6 @@ def parametric_map(edition: Edition, image: ImageAnswer, findings: ImageFindings
     add_geometry(target, image.header, findings.shape)
     for sequence in (target.DimensionOrganizationSequence, target.DimensionIndexSequence):
         for item in sequence:
-            item.DimensionOrganizationUID = uids.dimensions(ResultKind.PMAP, image.uid)
+            item.DimensionOrganizationUID = uids.dimensions(name, image.uid)
     finish(target, answer, uids, image.header)
     return target

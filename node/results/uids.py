@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from uuid import UUID
 
-from ai.findings import ImageFindings, Mass
+from ai.findings import Mass
 from node.identity import VERSION
 from node.results.answer import Answer
 
@@ -98,7 +98,7 @@ def _content(answer: Answer) -> list[object]:
         (found.score, [(breast.laterality, breast.score) for breast in found.breasts]) if found else None,
         [(match.laterality, match.cc, match.mlo) for match in (found.matches if found else ())],
         [
-            (image.uid, image.shape, image.score, image.warnings, [_mass(mass) for mass in image.masses], _map(image))
+            (image.uid, image.shape, image.score, image.warnings, [_mass(mass) for mass in image.masses])
             for image in (found.images if found else ())
         ],
     ]
@@ -111,10 +111,6 @@ def _mass(mass: Mass) -> list[object]:
         hashlib.sha256(mass.mask.tobytes() + mass.contour.tobytes()).hexdigest(),
         (size.area, size.long_axis, size.short_axis, size.unit, size.rule),
     ]
-
-
-def _map(image: ImageFindings) -> str | None:
-    return None if image.probability is None else hashlib.sha256(image.probability.tobytes()).hexdigest()
 
 
 def _digest(*values: object) -> str:

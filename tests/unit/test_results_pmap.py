@@ -49,6 +49,20 @@ def test_a_reader_without_maps_has_none_and_an_exam_without_findings_has_them() 
     assert len(encoded(an_answer(masses=False), MIX)) == 4
 
 
+def test_another_map_is_another_object_and_changes_no_other() -> None:
+    every = replace(MIX, objects=(ResultKind.PMAP, ResultKind.SEG, ResultKind.SR))
+    answer = with_maps(an_answer(), (32, 24))
+    assert answer.findings
+    images = tuple(
+        replace(image, probability=np.nextafter(np.asarray(image.probability), np.float32(1)))
+        for image in answer.findings.images
+    )
+    other = replace(answer, findings=replace(answer.findings, images=images))
+    before, after = ({made.instance_uid: made.kind for made in encoded(each, every)} for each in (answer, other))
+    assert {before[uid] for uid in before.keys() & after.keys()} == {ResultKind.SEG, ResultKind.SR}
+    assert {before[uid] for uid in before.keys() - after.keys()} == {ResultKind.PMAP}
+
+
 @pytest.mark.parametrize("form", ["not analysed", "failed"])
 def test_an_exam_that_was_not_read_has_no_map(form: str) -> None:
     assert encoded(FORMS[form](), MIX) == ()

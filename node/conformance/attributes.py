@@ -24,8 +24,8 @@ FROM_SOURCE: Final = "as in the source image"
 DATES: Final = "when the answer was made"
 
 WORDS: Final = {
-    **dict.fromkeys(("InstanceCreationDate", "ContentDate", "PresentationCreationDate"), DATES),
-    **dict.fromkeys(("InstanceCreationTime", "ContentTime", "PresentationCreationTime"), DATES),
+    **dict.fromkeys(("InstanceCreationDate", "SeriesDate", "ContentDate", "PresentationCreationDate"), DATES),
+    **dict.fromkeys(("InstanceCreationTime", "SeriesTime", "ContentTime", "PresentationCreationTime"), DATES),
     "ContributionDateTime": DATES,
     "DeviceSerialNumber": "random identifier of the installation",
     "SeriesDescription": "words of the object mix, view, revision, research use only",

@@ -48,6 +48,9 @@ def finish(target: Dataset, answer: Answer, uids: ObjectUIDs, header: Dataset) -
     created = _local(answer.created_at, header)
     target.InstanceCreationDate = target.ContentDate = f"{created:%Y%m%d}"
     target.InstanceCreationTime = target.ContentTime = f"{created:%H%M%S.%f}"
+    if target.Modality != "SR":
+        # Viewers list the newest series first by it. A report's series has later reports, and so no one date.
+        target.SeriesDate, target.SeriesTime = target.ContentDate, target.ContentTime
     target.DeviceUID = uids.device()
     acquisition = [
         item

@@ -21,14 +21,17 @@ SUMMARY_IDENTIFIER = "Image summary, not a finding"
 
 
 def measurement_groups(answer: Answer, uids: ObjectUIDs) -> list[Group]:
-    """Return the groups of an answer: each image's summary, followed by its masses."""
-    groups = []
-    for image in answer.images:
-        found = answer.findings_of(image)
-        groups.append(_image_group(answer, image, found, uids))
-        if found:
-            groups += [_mass_group(answer, image, found.view, mass, uids) for mass in found.masses]
-    return groups
+    """Return the groups of an answer: the masses by falling suspicion, then each image's summary.
+
+    OHIF opens a report on the image of its first group, and reaches no other where each view is a series of its own.
+    """
+    found = [(image, findings) for image in answer.images if (findings := answer.findings_of(image))]
+    masses = [(image, findings.view, mass) for image, findings in found for mass in findings.masses]
+    masses.sort(key=lambda each: each[2].suspicion, reverse=True)
+    return [
+        *(_mass_group(answer, image, view, mass, uids) for image, view, mass in masses),
+        *(_image_group(answer, image, answer.findings_of(image), uids) for image in answer.images),
+    ]
 
 
 def border(rows: int, columns: int) -> NDArray[np.float64]:

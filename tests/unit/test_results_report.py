@@ -175,6 +175,22 @@ def test_a_length_says_its_unit_and_where_millimetres_come_from(millimetres: boo
     assert methods == (["ImagerPixelSpacing / EstimatedRadiographicMagnificationFactor"] if millimetres else [])
 
 
+def test_the_most_suspicious_mass_comes_first_and_the_summaries_of_images_last() -> None:
+    answer = an_answer()
+    assert answer.findings
+    # The least suspicious image first, so that the order of the images is not that of the masses.
+    images = tuple(
+        replace(image, masses=tuple(replace(mass, suspicion=50 + n) for mass in image.masses))
+        for n, image in enumerate(answer.findings.images)
+    )
+    answer = replace(answer, findings=replace(answer.findings, images=images))
+    told = [scores(group) for group in groups(report_of(answer))]
+    suspicion = [each["finding-score"] for each in told if "finding-score" in each]
+    assert suspicion == sorted(suspicion, reverse=True)
+    assert len(set(suspicion)) > 1
+    assert all("finding-score" in each for each in told[: len(suspicion)])
+
+
 def test_report_and_segmentation_track_a_mass_by_the_same_identifiers() -> None:
     answer = an_answer()
     segments = [segment for made in segmentations_of(answer) for segment in made.dataset.SegmentSequence]

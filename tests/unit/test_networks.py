@@ -172,7 +172,9 @@ def test_the_weights_slope_is_finite_and_not_flat(name: str) -> None:
     options, side = SMALL[name]
     network = build(name, options)
     network(torch.randn(2, 1, side, side)).square().mean().backward()
-    slopes = {k: p.grad for k, p in network.named_parameters() if p.grad is not None and k.endswith("weight")}
+    slopes = {
+        k: p.grad for k, p in network.named_parameters() if p.grad is not None and k.endswith(("weight", "places"))
+    }
     assert [k for k, slope in slopes.items() if not slope.isfinite().all() or not slope.any()] == []
 
 
@@ -247,6 +249,63 @@ def test_resnet22_normalises_its_last_map_alone() -> None:
     features = ResNet22().eval()(torch.randn(1, 3, 64, 64))
     assert [bool((f >= 0).all()) for f in features] == [False] * 5 + [True]
     assert len(ResNet22(depth=3)(torch.randn(1, 3, 64, 64))) == 4
+
+
+def test_a_block_of_resnet22_projects_what_is_normalised() -> None:
+    import torch
+    import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+
+    from ai.networks.resnet22 import PreActivationBlock
+
+    torch.manual_seed(1)
+    block: Any = PreActivationBlock(2, 3, 2, projects=True).eval()
+    block.bn1.running_mean += torch.tensor([0.5, -0.5])
+    x = torch.randn(1, 2, 6, 6)
+    active = ((x - block.bn1.running_mean[:, None, None]) / (1 + 1e-5) ** 0.5).relu()
+    inner = (F.conv2d(active, block.conv1.weight, stride=2, padding=1) / (1 + 1e-5) ** 0.5).relu()
+    shortcut = F.conv2d(active, block.downsample[0].weight, stride=2)
+    torch.testing.assert_close(block(x), F.conv2d(inner, block.conv2.weight, padding=1) + shortcut)
+    plain: Any = PreActivationBlock(2, 2).eval()
+    torch.nn.init.zeros_(plain.conv2.weight)
+    assert torch.equal(plain(x), x)
+
+
+def test_the_u_net_decoder_begins_with_the_pooled_maximum_doubled_corner_to_corner() -> None:
+    import torch
+
+    from ai.networks.oulu import UNetDecoder
+
+    seen: list[Tensor] = []
+    decoder = UNetDecoder((1, 1, 1, 1, 1)).eval()
+    decoder.centre.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    deepest = torch.arange(16.0).reshape(1, 1, 4, 4)  # pooled: 5, 7 over 13, 15
+    with torch.inference_mode():
+        logits = decoder([torch.zeros(1, 1, 64 >> n, 64 >> n) for n in range(4)] + [deepest])
+    expected = torch.tensor([[5 + 8 * y / 3 + 2 * x / 3 for x in range(4)] for y in range(4)])
+    torch.testing.assert_close(seen[0][0, 0], expected)
+    assert logits.shape == (1, 1, 128, 128)
+
+
+def test_the_fpn_decoder_sums_from_the_top_down_and_ends_corner_to_corner() -> None:
+    import torch
+
+    from ai.networks.oulu import FPNDecoder
+
+    levels: list[Tensor] = []
+    coarse: list[Tensor] = []
+    decoder: Any = FPNDecoder((1, 1, 1, 1, 1)).eval()
+    for lateral in decoder.laterals:
+        torch.nn.init.ones_(lateral.weight)
+        torch.nn.init.zeros_(lateral.bias)
+    for head in decoder.heads:
+        head.register_forward_pre_hook(lambda _, inputs: levels.append(inputs[0]))
+    decoder.head.register_forward_hook(lambda _, __, output: coarse.append(output))
+    features = [torch.full((1, 1, 32 >> n, 32 >> n), 10.0**n) for n in range(5)]
+    with torch.inference_mode():
+        logits = decoder(features)
+    assert [sorted(set(level.flatten().tolist())) for level in levels] == [[10000], [11000], [11100], [11110]]
+    assert logits.shape == (1, 1, 64, 64)
+    torch.testing.assert_close(logits[..., [0, 0, -1], [0, -1, -1]], coarse[0][..., [0, 0, -1], [0, -1, -1]])
 
 
 def test_smp_learns_of_resnet22_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,6 +539,19 @@ def test_retinanet_learns_and_finds_on_its_canvas() -> None:
         assert bool((boxes[:, 0::2] <= 64).all() and (boxes[:, 1::2] <= 96).all() and (boxes >= 0).all())
         assert scores.tolist() == sorted(scores.tolist(), reverse=True)
         assert overlaps(boxes.tolist()) <= 0.5
+
+
+@pytest.mark.parametrize(("background", "mass", "some"), [(5.0, -9.0, False), (-9.0, 5.0, True)])
+def test_retinanet_gives_masses_and_no_background(background: float, mass: float, some: bool) -> None:  # noqa: FBT001
+    import torch
+
+    from ai.networks.retinanet import MassRetinaNet
+
+    network: Any = MassRetinaNet(canvas=(64, 64)).eval()
+    with torch.inference_mode():
+        network.network.head.classification_head.cls_logits.bias.copy_(torch.tensor([background, mass] * 9))
+        found = network(torch.rand(1, 1, 64, 64))[0]
+    assert (len(found["boxes"]) > 0) is some
 
 
 def iou(a: list[float], b: list[float]) -> float:

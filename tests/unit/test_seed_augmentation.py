@@ -137,6 +137,15 @@ def test_the_same_seed_gives_the_same_image() -> None:
     assert not np.array_equal(first[0], other[0])
 
 
+@pytest.mark.parametrize("change", [Change(salt_and_pepper=0.1), Change(cutout=(0.5, 0.5)), Change(quantum_noise=0.1)])
+def test_what_is_given_stays_as_it_was(change: Change) -> None:
+    pixels, mask = an_image(), a_mask()
+    image, _ = AugmentationTable(cutout=0.2).apply(change, pixels, mask, np.random.default_rng(1))
+    assert not np.array_equal(image, an_image())
+    assert np.array_equal(pixels, an_image())
+    assert np.array_equal(mask, a_mask())
+
+
 def test_no_change_changes_nothing() -> None:
     image, mask = changed(Change())
     assert np.array_equal(image, an_image())

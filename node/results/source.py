@@ -39,7 +39,7 @@ def source_header(header: Dataset) -> Dataset:
     """Return a header that highdicom takes, whatever the sender left out or garbled.
 
     Missing Type 2 attributes are empty; a date, a time or a sex that PS3.5 6.2 or PS3.3 C.7.1.1 don't know is empty.
-    The patient's name is left to :func:`inherit_identity`: highdicom would log an odd one (rule R14).
+    Names of people are left to :func:`inherit_identity`: highdicom would log or warn of an odd one (rule R14).
     """
     source = deepcopy(header)
     for keyword in WITHOUT_FRAME_OF_REFERENCE:
@@ -54,7 +54,7 @@ def source_header(header: Dataset) -> Dataset:
             setattr(source, keyword, None)
     if source.PatientSex not in ("M", "F", "O"):
         source.PatientSex = None
-    source.PatientName = None
+    source.PatientName = source.ReferringPhysicianName = None
     return source
 
 

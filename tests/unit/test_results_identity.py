@@ -17,9 +17,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from ai.findings import ExamFindings
+from config.mix import ObjectMix
 from node.identity import MANUFACTURER
 from node.results.answer import Answer, AnswerStatus
-from node.results.encode import encode, to_bytes
+from node.results.encode import ENCODERS, encode, to_bytes
 from tests.answers import (
     FORMS,
     INSTALLATION,
@@ -201,10 +202,14 @@ def test_a_long_accession_number_is_kept_whole() -> None:
     assert report.AccessionNumber == "LONGER-THAN-SIXTEEN-CHARACTERS"
 
 
-def test_no_library_logs_an_odd_patients_name(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("keyword", ["PatientName", "ReferringPhysicianName"])
+def test_no_library_logs_or_warns_of_an_odd_name_and_every_object_has_it(
+    caplog: pytest.LogCaptureFixture, keyword: str
+) -> None:
     with caplog.at_level(logging.DEBUG):
-        encoded(an_answer(change=set_to(PatientName="Sesame no caret")))
+        made = encoded(an_answer(change=set_to(**{keyword: "Sesame"})), ObjectMix(tuple(ENCODERS)))
     assert "Sesame" not in caplog.text
+    assert {str(each.dataset[keyword].value) for each in made} == {"Sesame"}
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def receiving_status(error: Exception) -> int:
 def error_comment(kind: type[Exception]) -> str:
     """Return the Error Comment with which a C-STORE that ended in this error is answered."""
     # Python's own words for it say nothing to whoever sends.
-    words = "The file could not be kept; check the disk." if kind is OSError else kind.__doc__ or ""
+    words = "The file could not be kept; check the disk." if issubclass(kind, OSError) else kind.__doc__ or ""
     return " ".join(words.split())[:ERROR_COMMENT_LENGTH]
 
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian, MammographyCADSRStorage
+from pydicom.uid import MammographyCADSRStorage
 
 from config.mix import FindingCodes, ResultKind
 from node.results import cad_codes as cad
@@ -24,7 +23,7 @@ from node.results.cad_items import (
 )
 from node.results.cad_library import library_entry
 from node.results.edition import Edition
-from node.results.equipment import equipment, finish
+from node.results.equipment import bare_object, finish
 from node.results.source import source_header
 from node.results.sr import comments, completion
 from node.results.uids import ObjectUIDs
@@ -55,28 +54,18 @@ def cad_report(edition: Edition) -> Dataset:
 def _document(edition: Edition, header: Dataset) -> Dataset:
     """Return the data set without its content: highdicom has no class for this IOD, but one for what all have."""
     answer, uids = edition.answer, edition.uids
-    target = hd.SOPClass(
-        study_instance_uid=header.StudyInstanceUID,
+    target = bare_object(
+        header,
+        answer,
+        uids,
         series_instance_uid=uids.report_series("CAD_SR"),
         series_number=edition.series_number(ResultKind.CAD_SR),
         sop_instance_uid=uids.instance("CAD_SR"),
         sop_class_uid=MammographyCADSRStorage,
         instance_number=answer.revision,
         modality="SR",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        patient_id=header.PatientID,
-        patient_birth_date=header.PatientBirthDate,
-        patient_sex=header.PatientSex,
-        accession_number=header.AccessionNumber,
-        study_id=header.StudyID,
-        study_date=header.StudyDate,
-        study_time=header.StudyTime,
-        referring_physician_name=header.ReferringPhysicianName,
         series_description=edition.series_description(ResultKind.CAD_SR),
-        **equipment(answer, uids),
     )
-    target.copy_patient_and_study_information(header)
-    target.ContributingEquipmentSequence = _acquisition_equipment(header)
     target.ReferencedPerformedProcedureStepSequence = []
     target.PerformedProcedureCodeSequence = []
     target.CompletionFlag = "COMPLETE" if answer.status.complete else "PARTIAL"
@@ -92,14 +81,6 @@ def _document(edition: Edition, header: Dataset) -> Dataset:
         for each in (image.header for image in answer.images)
     )
     return target
-
-
-def _acquisition_equipment(header: Dataset) -> list[hd.ContributingEquipment]:
-    """Return the equipment that made the image, when its header names it."""
-    try:
-        return [hd.ContributingEquipment.for_image_acquisition(header)]
-    except (AttributeError, TypeError, ValueError):
-        return []
 
 
 def _references(instances: Iterable[tuple[str, str, str, str]]) -> list[Dataset]:

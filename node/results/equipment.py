@@ -1,12 +1,14 @@
 """What every result object says of its maker, its time and its patient."""
 
 import re
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 import highdicom as hd
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.sr.codedict import codes as standard
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from ai.findings import ModelIdentity
 from node.identity import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, RESEARCH_USE_ONLY, VERSION
@@ -30,6 +32,49 @@ def equipment(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
         "software_versions": [VERSION, plain(f"{answer.model.name} {answer.model.version}")[:64]],
         "device_serial_number": uids.installation,
     }
+
+
+def observer(answer: Answer, uids: ObjectUIDs) -> hd.sr.ObserverContext:
+    """Return the device that tells what a report says (PS3.16 TID 1002)."""
+    device = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=uids.device(),
+        name=plain(answer.model.name),
+        manufacturer_name=MANUFACTURER,
+        model_name=MODEL_NAME,
+        serial_number=uids.installation,
+    )
+    return hd.sr.ObserverContext(observer_type=standard.DCM.Device, observer_identifying_attributes=device)
+
+
+def bare_object(header: Dataset, answer: Answer, uids: ObjectUIDs, **own: Any) -> Dataset:
+    """Return what every object has, for IODs that highdicom has no class for.
+
+    Parameters
+    ----------
+    header
+        The source image, made fit (``node.results.source.source_header``).
+    own
+        The object's own arguments of ``highdicom.SOPClass``: SOP class, names, numbers, modality, description.
+    """
+    target: Dataset = hd.SOPClass(
+        study_instance_uid=header.StudyInstanceUID,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        patient_id=header.PatientID,
+        patient_birth_date=header.PatientBirthDate,
+        patient_sex=header.PatientSex,
+        accession_number=header.AccessionNumber,
+        study_id=header.StudyID,
+        study_date=header.StudyDate,
+        study_time=header.StudyTime,
+        referring_physician_name=header.ReferringPhysicianName,
+        **own,
+        **equipment(answer, uids),
+    )
+    target.copy_patient_and_study_information(header)
+    target.ContributingEquipmentSequence = []
+    with suppress(AttributeError, TypeError, ValueError):  # what highdicom meets in odd headers
+        target.ContributingEquipmentSequence = [hd.ContributingEquipment.for_image_acquisition(header)]
+    return target
 
 
 def finish(target: Dataset, answer: Answer, uids: ObjectUIDs, header: Dataset) -> None:

@@ -1,16 +1,15 @@
 """The answer on one page as an Encapsulated PDF (PS3.3 A.45.1)."""
 
-from contextlib import suppress
 from typing import Final
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
+from pydicom.uid import EncapsulatedPDFStorage
 
 from config.mix import ResultKind
 from node.results.edition import Edition
-from node.results.equipment import equipment, finish
+from node.results.equipment import bare_object, finish
 from node.results.pdf_page import TITLE, document
 from node.results.sc import source_reference
 from node.results.source import source_header
@@ -24,30 +23,18 @@ def summary(edition: Edition) -> Dataset:
     answer, uids = edition.answer, edition.uids
     header = source_header(answer.images[0].header)
     made = document(edition)
-    target: Dataset = hd.base.SOPClass(
-        study_instance_uid=header.StudyInstanceUID,
+    target = bare_object(
+        header,
+        answer,
+        uids,
         series_instance_uid=uids.series(ResultKind.PDF.value),
         series_number=edition.series_number(ResultKind.PDF),
         sop_instance_uid=uids.instance(ResultKind.PDF.value),
         sop_class_uid=EncapsulatedPDFStorage,
         instance_number=1,
         modality="DOC",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        patient_id=header.PatientID,
-        patient_birth_date=header.PatientBirthDate,
-        patient_sex=header.PatientSex,
-        accession_number=header.AccessionNumber,
-        study_id=header.StudyID,
-        study_date=header.StudyDate,
-        study_time=header.StudyTime,
-        referring_physician_name=header.ReferringPhysicianName,
         series_description=edition.series_description(ResultKind.PDF),
-        specific_character_set=None,
-        **equipment(answer, uids),
     )
-    target.ContributingEquipmentSequence = []
-    with suppress(AttributeError, TypeError, ValueError):  # what highdicom meets in odd headers
-        target.ContributingEquipmentSequence = [hd.ContributingEquipment.for_image_acquisition(header)]
     target.ConversionType = "WSD"
     target.BurnedInAnnotation = "YES"  # Patient ID and study date are on the page
     target.AcquisitionDateTime = None  # Type 2; the document was acquired by nobody

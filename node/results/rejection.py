@@ -4,7 +4,6 @@ from typing import Final
 
 import highdicom as hd
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes as standard
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
@@ -12,8 +11,8 @@ from config.mix import ResultKind
 from node.identity import MANUFACTURER, MODEL_NAME, RESEARCH_USE_ONLY
 from node.results.answer import Predecessor
 from node.results.edition import Edition
-from node.results.equipment import finish
-from node.results.source import plain, source_header
+from node.results.equipment import finish, observer
+from node.results.source import source_header
 
 REJECTED: Final = Code("113001", "DCM", "Rejected for Quality Reasons")
 """The title for what is replaced by something better; the others of IOCM mean the wrong patient or expiry."""
@@ -27,21 +26,12 @@ def rejection_note(edition: Edition) -> Dataset:
     answer, uids = edition.answer, edition.uids
     header = source_header(answer.images[0].header)
     withdrawn = [_withdrawn(each, header) for each in answer.superseded]
-    device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=uids.device(),
-        name=plain(answer.model.name),
-        manufacturer_name=MANUFACTURER,
-        model_name=MODEL_NAME,
-        serial_number=uids.installation,
-    )
     target: Dataset = hd.ko.KeyObjectSelectionDocument(
         evidence=withdrawn,
         content=hd.ko.KeyObjectSelection(
             document_title=REJECTED,
             referenced_objects=withdrawn,
-            observer_device_context=hd.sr.ObserverContext(
-                observer_type=standard.DCM.Device, observer_identifying_attributes=device
-            ),
+            observer_device_context=observer(answer, uids),
             description=f"Superseded by revision {answer.revision} of the AI results. {RESEARCH_USE_ONLY}",
         ),
         series_instance_uid=uids.series("REJECTION"),

@@ -16,11 +16,11 @@ from pydicom.uid import (
 from ai.exam import View, ViewPosition
 from ai.findings import Match
 from config.mix import ReportClass, ResultKind, SegmentationType
-from node.identity import MANUFACTURER, MODEL_NAME, RESEARCH_USE_ONLY
+from node.identity import MANUFACTURER, RESEARCH_USE_ONLY
 from node.results import codes
 from node.results.answer import Answer, AnswerStatus, Predecessor
 from node.results.edition import Edition
-from node.results.equipment import equipment, finish
+from node.results.equipment import equipment, finish, observer
 from node.results.groups import measurement_groups
 from node.results.reasons import SCHEME, Reason
 from node.results.source import plain, source_header
@@ -114,16 +114,8 @@ def matched(match: Match) -> str:
 
 
 def _content(answer: Answer, headers: list[Dataset], uids: ObjectUIDs) -> hd.sr.MeasurementReport:
-    device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=uids.device(),
-        name=plain(answer.model.name),
-        manufacturer_name=MANUFACTURER,
-        model_name=MODEL_NAME,
-        serial_number=uids.installation,
-    )
-    observer = hd.sr.ObserverContext(observer_type=standard.DCM.Device, observer_identifying_attributes=device)
     content = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(observer_device_context=observer),
+        observation_context=hd.sr.ObservationContext(observer_device_context=observer(answer, uids)),
         procedure_reported=codes.MAMMOGRAPHY,
         imaging_measurements=measurement_groups(answer, uids),
         title=standard.DCM.ImagingMeasurementReport,

@@ -216,6 +216,20 @@ def breast_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
     return filled > 0
 
 
+def breast_of(image: ViewImage) -> NDArray[np.bool_]:
+    """Return the breast's mask on a small copy of the image, see :func:`breast_mask`.
+
+    Raises
+    ------
+    NoBreast
+        When there is no breast; the image is named.
+    """
+    try:
+        return breast_mask(image.pixels)
+    except NoBreast:
+        raise NoBreast(image.uid) from None
+
+
 def prepare(image: ViewImage, canvas: tuple[int, int]) -> PreparedView:
     """Crop to the breast, turn the chest wall to the left, fit into the canvas and normalise.
 
@@ -231,10 +245,7 @@ def prepare(image: ViewImage, canvas: tuple[int, int]) -> PreparedView:
     NoBreast
         When there is no breast.
     """
-    try:
-        mask = breast_mask(image.pixels)
-    except NoBreast:
-        raise NoBreast(image.uid) from None
+    mask = breast_of(image)
     geometry = breast_geometry(image, mask, canvas)
     small = cv2.resize(image.pixels, mask.shape[::-1], interpolation=cv2.INTER_AREA)
     low, high = np.percentile(small[mask], (1, 99.5))

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,18 +17,23 @@ CARD = "card.toml"
 SHIPPED = Path(__file__).parent / "weights"
 
 
-class _Part(BaseModel):
+class CardPart(BaseModel):
+    """A table of a card: a key that it does not know is refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class WeightsFile(_Part):
+AnyPart = TypeVar("AnyPart", bound=CardPart)
+
+
+class WeightsFile(CardPart):
     """One file of weights; several are folds whose probabilities are averaged."""
 
     file: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class Use(_Part):
+class Use(CardPart):
     """What the model is for.
 
     Attributes
@@ -46,7 +51,7 @@ class Use(_Part):
     notes: tuple[str, ...] = ()
 
 
-class Training(_Part):
+class Training(CardPart):
     """Where the weights come from: data set, its licence and attribution, start, and plan."""
 
     data: str
@@ -58,7 +63,7 @@ class Training(_Part):
     plan: Mapping[str, Any]
 
 
-class ModelCard(_Part):
+class ModelCard(CardPart):
     """The card.toml of a model directory."""
 
     name: str
@@ -90,6 +95,19 @@ class Model:
     def identity(self) -> ModelIdentity:
         """Name, version, digest and notes for reports."""
         return ModelIdentity(self.card.name, self.card.version, self.digest, self.card.use.notes)
+
+    def part(self, name: str, kind: type[AnyPart]) -> AnyPart:
+        """Return a free table of the card, such as its architecture, as what the reader needs.
+
+        Raises
+        ------
+        InvalidCard
+            When a key is missing, not known or out of its range; it is named.
+        """
+        try:
+            return kind.model_validate(getattr(self.card, name))
+        except ValidationError as error:
+            raise _invalid(self.folder / CARD, error, name) from error
 
     def weights(self) -> list[Path]:
         """Return the weights files after comparing them with the card.
@@ -129,11 +147,15 @@ def open_model(name: str) -> Model:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidCard(f"{folder / CARD}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidCard(f"{folder / CARD}: {where}: {first['msg']}") from error
+        raise _invalid(folder / CARD, error) from error
 
 
 def shipped_models() -> list[Model]:
     """Return the models that came with this version."""
     return [open_model(card.parent.name) for card in sorted(SHIPPED.glob(f"*/{CARD}"))]
+
+
+def _invalid(card: Path, error: ValidationError, *parents: str) -> InvalidCard:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in (*parents, *first["loc"]))
+    return InvalidCard(f"{card}: {where}: {first['msg']}")

@@ -21,19 +21,24 @@ class LesionRule:
     candidate
         Probability above which canvas pixels belong to a candidate.
     outline
-        Fraction of the candidate's peak at which it is outlined.
+        Fraction of the candidate's peak at which it is outlined; None outlines it where it is a candidate: at
+        ``candidate``, as papers that make a map binary do.
     smallest
         Canvas pixels below which a candidate is noise.
     """
 
     candidate: float = 0.15
-    outline: float = 0.4
+    outline: float | None = 0.4
     smallest: int = 20
+
+    def level(self, peak: float) -> float:
+        """Return the probability at which a candidate with this peak is outlined."""
+        return self.candidate if self.outline is None else self.outline * peak
 
 
 def find_masses(
     mass: NDArray[np.float32],
-    malignant: NDArray[np.float32],
+    malignant: NDArray[np.float32] | None,
     geometry: Geometry,
     spacing: Spacing | None,
     rule: LesionRule,
@@ -44,7 +49,7 @@ def find_masses(
     Parameters
     ----------
     mass, malignant
-        Probabilities on the canvas, 0 to 1.
+        Probabilities on the canvas, 0 to 1; no ``malignant`` from a reader that does not classify.
     geometry
         The way from the canvas to the image.
     spacing
@@ -56,7 +61,8 @@ def find_masses(
         validation split 0.45 instead of 0.36 of the masses at 0.04 false positives per image).
     """
     columns, rows = geometry.covered
-    mass, malignant = mass[:rows, :columns], malignant[:rows, :columns]
+    mass = mass[:rows, :columns]
+    malignant = None if malignant is None else malignant[:rows, :columns]
     found = [_mass(mass, malignant, region, geometry, spacing, rule) for region in _regions(mass, rule)]
     ranked = sorted(
         (m for m in found if m.detection >= threshold), key=lambda m: (-m.suspicion, -m.detection, m.origin)
@@ -64,9 +70,13 @@ def find_masses(
     return tuple(replace(m, number=number) for number, m in enumerate(ranked, 1))
 
 
-def suspicion(detection: float, malignancy: float) -> int:
-    """Return the score that is shown: 100 times the geometric mean of both, 0 to 100. A score, not a probability."""
-    return round(100 * float(np.sqrt(detection * malignancy)))
+def suspicion(detection: float, malignancy: float | None) -> int:
+    """Return the score that is shown: 100 times the geometric mean of both, 0 to 100. A score, not a probability.
+
+    Of a reader that does not classify it is 100 times the detection: how sure it is that there is a mass, malignant or
+    not.
+    """
+    return round(100 * (detection if malignancy is None else float(np.sqrt(detection * malignancy))))
 
 
 def measure(mask: NDArray[np.bool_], spacing: Spacing | None) -> Size:
@@ -118,14 +128,15 @@ def _regions(mass: NDArray[np.float32], rule: LesionRule) -> Iterator[NDArray[np
 
 def _mass(
     mass: NDArray[np.float32],
-    malignant: NDArray[np.float32],
+    malignant: NDArray[np.float32] | None,
     region: NDArray[np.bool_],
     geometry: Geometry,
     spacing: Spacing | None,
     rule: LesionRule,
 ) -> Mass:
     peak = float(mass[region].max())
-    core = region & (mass >= rule.outline * peak)
+    level = rule.level(peak)
+    core = region & (mass >= level)
     rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
     top, left = max(rows[0] - 2, 0), max(columns[0] - 2, 0)
     window = np.s_[top : rows[-1] + 3, left : columns[-1] + 3]
@@ -135,11 +146,13 @@ def _mass(
         ],
         (int(top), int(left)),
     )
-    mask = _largest(values >= rule.outline * min(peak, float(values.max())))
+    highest = float(values.max())  # between the canvas' pixels a small mass may be missed by the image's
+    mask = _largest(values >= min(rule.level(min(peak, highest)), highest))
     used_rows, used_columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     mask = mask[used_rows[0] : used_rows[-1] + 1, used_columns[0] : used_columns[-1] + 1]
     origin = (y + int(used_rows[0]), x + int(used_columns[0]))
-    detection, malignancy = float(mass[core].mean()), float(malignant[core].mean())
+    detection = float(mass[core].mean())
+    malignancy = None if malignant is None else float(malignant[core].mean())
     return Mass(
         number=0,
         origin=origin,

@@ -1,7 +1,5 @@
 """The reader that ships: a feature pyramid network on each view, masses by threshold and components."""
 
-from typing import Final
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,15 +7,13 @@ from safetensors.torch import load_file
 
 from ai.breast import PreparedView, prepare
 from ai.errors import InvalidCard
-from ai.exam import Exam, Laterality, ViewImage
-from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
+from ai.exam import Exam, ViewImage
+from ai.findings import ExamFindings, ImageFindings, ModelIdentity
 from ai.models import CARD, Model
 from ai.networks.mass_fpn import MassFPN
+from ai.readers.exams import MAP_SIDE, exam_findings
 from ai.readers.lesions import LesionRule, find_masses
-from ai.readers.matching import MatchingPolicy, match_masses
-
-MAP_SIDE: Final = 512
-"""Cells along the longer side of the map that goes out with the findings."""
+from ai.readers.matching import MatchingPolicy
 
 
 class MassFPNReader:
@@ -66,14 +62,7 @@ class MassFPNReader:
 
     def read(self, exam: Exam) -> ExamFindings:
         """Read the images of one exam."""
-        images = tuple(self._read_image(image) for image in exam.images)
-        breasts = tuple(
-            BreastScore(side, max(image.score for image in images if image.view.laterality == side))
-            for side in Laterality
-            if any(image.view.laterality == side for image in images)
-        )
-        matches = match_masses(exam, images, self._matching)
-        return ExamFindings(self._identity, images, breasts, max((b.score for b in breasts), default=0), matches)
+        return exam_findings(self._identity, exam, map(self._read_image, exam.images), self._matching)
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
         prepared = prepare(image, self._canvas)

@@ -7,9 +7,15 @@ import torch
 from ai.errors import NoSuchDevice, UnknownReader
 from ai.models import Model
 from ai.readers.base import Reader
+from ai.readers.marita import marita_reader
 from ai.readers.mass_fpn import MassFPNReader
+from ai.readers.oulu import oulu_reader
 
-READERS: Mapping[str, Callable[[Model, torch.device, float | None], Reader]] = {"mass_fpn": MassFPNReader}
+READERS: Mapping[str, Callable[[Model, torch.device, float | None], Reader]] = {
+    "mass_fpn": MassFPNReader,
+    "oulu": oulu_reader,
+    "marita": marita_reader,
+}
 """Reading systems by the name that a card gives."""
 
 

@@ -1,0 +1,184 @@
+"""What readers share whose networks give mask logits: folds, and masses from the mean of their probabilities.
+
+The papers make the mean of the folds' sigmoids binary at 0.5; each connected part is a mass. Nothing here classifies:
+malignancies are None, and suspicion is how sure the reader is that there is a mass.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from ai.breast import Geometry
+from ai.errors import InvalidCard, UnusableWeights
+from ai.exam import Exam, ViewImage
+from ai.findings import ExamFindings, ImageFindings, ModelIdentity
+from ai.models import CARD, CardPart, Model
+from ai.networks.registry import ARCHITECTURES, build
+from ai.networks.weights import start
+from ai.readers.exams import MAP_SIDE, exam_findings
+from ai.readers.lesions import LesionRule, find_masses
+from ai.readers.matching import MatchingPolicy
+
+ViewMap = Callable[[ViewImage], tuple[NDArray[np.float32], Geometry]]
+"""An image to the probability of a mass on a canvas, 0 to 1, and the way back to the image."""
+
+
+class NetworkCard(CardPart):
+    """The architecture table of a card: which network of ai.networks.registry.
+
+    Attributes
+    ----------
+    network
+        Its name.
+    options
+        Keyword arguments of its class.
+    """
+
+    network: str
+    options: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class MaskThresholds(CardPart):
+    """The thresholds table of a card.
+
+    Attributes
+    ----------
+    mass
+        Smallest detection of a finding: the mean probability within its outline.
+    candidate
+        Probability above which the map is a mass (0.5 in the papers).
+    smallest
+        Pixels of the canvas below which a candidate is noise.
+    """
+
+    mass: float = Field(ge=0, le=1)
+    candidate: float = Field(ge=0, lt=1)
+    smallest: int = Field(default=20, ge=1)
+
+    @property
+    def rule(self) -> LesionRule:
+        """How masses are cut out of the map: where it is above ``candidate``."""
+        return LesionRule(self.candidate, None, self.smallest)
+
+
+class Folds:
+    """The networks of a model, one for each of its weights files.
+
+    Parameters
+    ----------
+    model
+        The model directory.
+    card
+        Which network.
+    sides
+        Rows and columns that the network will be given, and the card's key that says so.
+    device
+        Where to read.
+
+    Raises
+    ------
+    ai.errors.ModelError
+        When there is no such network, it gives no masks or does not take the sides, or weights are missing, differ from
+        the card or do not fit.
+    """
+
+    def __init__(
+        self, model: Model, card: NetworkCard, sides: tuple[str, tuple[int, int]], device: torch.device
+    ) -> None:
+        self._device = device
+        known = ARCHITECTURES.get(card.network)
+        if known and not known.masks:
+            raise InvalidCard(f"{model.folder / CARD}: architecture.network: {card.network} gives no masks")
+        key, shape = sides
+        if known and any(side % known.multiple for side in shape):
+            raise InvalidCard(
+                f"{model.folder / CARD}: architecture.{key}: {card.network} takes multiples of {known.multiple}, "
+                f"not {shape[0]} x {shape[1]}"
+            )
+        self._networks = [self._network(model, card, path) for path in model.weights()]
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the mean of the folds' probabilities.
+
+        Parameters
+        ----------
+        pixels
+            At least one canvas; all have one shape, (rows, columns).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (n, rows, columns), 0 to 1.
+        """
+        batch = torch.from_numpy(np.stack(pixels))[:, None].to(self._device)
+        mean = torch.stack([network(batch).float().sigmoid() for network in self._networks]).mean(0)
+        return np.asarray(mean[:, 0].cpu().numpy())
+
+    def _network(self, model: Model, card: NetworkCard, path: Path) -> nn.Module:
+        try:
+            network = build(card.network, card.options)
+        except (TypeError, ValueError, LookupError, RuntimeError) as error:
+            raise InvalidCard(f"{model.folder / CARD}: architecture.options: {error}") from error
+        try:
+            start(network, load_file(path))
+        except (SafetensorError, UnusableWeights) as error:
+            raise UnusableWeights(f"{path} for {card.network}, options {dict(card.options)}") from error
+        return network.eval().to(self._device)
+
+
+class SegmentationReader:
+    """Reads each view alone by its map of probabilities.
+
+    Parameters
+    ----------
+    model
+        Who reads.
+    device
+        Where.
+    view_map
+        What the paper does with an image.
+    rule, threshold
+        How masses are cut out of the map, and the smallest detection of a finding.
+    """
+
+    def __init__(
+        self, model: ModelIdentity, device: torch.device, view_map: ViewMap, rule: LesionRule, threshold: float
+    ) -> None:
+        self._identity = model
+        self._device = device
+        self._view_map = view_map
+        self._rule = rule
+        self._threshold = threshold
+        self._matching = MatchingPolicy()
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model that reads."""
+        return self._identity
+
+    @property
+    def device(self) -> str:
+        """Where it reads."""
+        return str(self._device)
+
+    def read(self, exam: Exam) -> ExamFindings:
+        """Read the images of one exam."""
+        return exam_findings(self._identity, exam, map(self._read_image, exam.images), self._matching)
+
+    def _read_image(self, image: ViewImage) -> ImageFindings:
+        mass, geometry = self._view_map(image)
+        masses = find_masses(mass, None, geometry, image.spacing, self._rule, self._threshold)
+        columns, rows = geometry.covered
+        # The peak: it ranks images without a finding too, and no mass' mean is above it.
+        score = round(100 * float(mass[:rows, :columns].max()))
+        shown = geometry.to_grid(mass, MAP_SIDE)
+        return ImageFindings(image.uid, image.view, image.shape, masses, score, None, image.warnings, shown)

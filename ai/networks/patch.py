@@ -14,6 +14,8 @@ from ai.networks.weights import start
 
 PATCH: Final = 224
 """Rows and columns of a patch."""
+MASS: Final = 1
+"""Which logit is the mass's."""
 STRIDE: Final = 32
 """Pixels between the cells of :meth:`PatchClassifier.dense`, for all three networks."""
 

@@ -35,8 +35,8 @@ MODULES: Final[Mapping[ResultKind, tuple[str, ...]]] = {
     ResultKind.SC: CAPTURE,
     ResultKind.SC_VIEW: CAPTURE,
     ResultKind.PDF: (
-        *("Patient", "General Study", "Encapsulated Document Series", "General Equipment", "SC Equipment"),
-        *("Encapsulated Document", "SOP Common"),
+        *SUBJECT,
+        *("Encapsulated Document Series", "General Equipment", "SC Equipment", "Encapsulated Document", "SOP Common"),
     ),
     ResultKind.PMAP: (
         *SUBJECT,

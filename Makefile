@@ -15,7 +15,7 @@ OHIF := 3.12.10 3.13.2
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench peers clean
+.PHONY: help demo test test-long check bench peers viewers clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -50,6 +50,10 @@ $(PEERS)/ohif-%:
 	@cd $@.part && npm pack --silent @ohif/app@$* >/dev/null && \
 	  tar xf *.tgz --strip-components=1 --exclude='*.map' && rm *.tgz
 	@mv $@.part $@
+
+viewers: $(READY) peers ## Look at the results in OHIF and make the pictures of docs/viewers.md again
+	@MAMMONODE_REQUIRE_PEERS=1 $(BIN)/pytest tests/interop/test_ohif.py
+	@$(BIN)/python -m tests.ohif
 
 clean: ## Remove the virtual environment, the peers' files and what demo and tests wrote
 	rm -rf $(VENV) $(PEERS) .artefacts demo

@@ -87,6 +87,16 @@ CONFIGURATION: Final = {
 }
 """OHIF's app-config.js; everything that concerns how images hang is OHIF's own default."""
 
+SHOWN: Final = (
+    "3.12-seg-r-cc",
+    "3.13-seg-l-mlo",
+    "3.13-sr-comprehensive-3d-l-cc",
+    "3.12-sc-0",
+    "3.13-revised-sr",
+    "3.12-all-seg",
+)
+"""Pictures that docs/viewers.md shows."""
+
 mimetypes.add_type("application/wasm", ".wasm")
 mimetypes.add_type("text/javascript", ".js")
 mimetypes.add_type("text/javascript", ".mjs")
@@ -468,3 +478,18 @@ def viewer(address: str, release: str) -> Iterator[Viewer]:
             yield Viewer(browser.new_page(viewport={"width": width, "height": height}), address, release)
         finally:
             browser.close()
+
+
+def main() -> None:
+    """Write the pictures of docs/viewers.md from those that the tests kept."""
+    folder = ROOT / "docs" / "viewers"
+    folder.mkdir(exist_ok=True)
+    for name in SHOWN:
+        picture = cv2.imread(str(ARTEFACTS / f"{name}.png"))
+        assert picture is not None, f"{name}: run tests/interop/test_ohif.py first"
+        smaller = cv2.resize(picture, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(folder / f"{name}.jpg"), smaller, [cv2.IMWRITE_JPEG_QUALITY, 80])
+
+
+if __name__ == "__main__":
+    main()

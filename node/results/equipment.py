@@ -94,7 +94,7 @@ def finish(target: Dataset, answer: Answer, uids: ObjectUIDs, header: Dataset) -
     target.InstanceCreationDate = target.ContentDate = f"{created:%Y%m%d}"
     target.InstanceCreationTime = target.ContentTime = f"{created:%H%M%S.%f}"
     if target.Modality != "SR":
-        # Viewers list the newest series first by it. A report's series has later reports, and so no one date.
+        # A report's series may get later reports, and all instances of a series have one date.
         target.SeriesDate, target.SeriesTime = target.ContentDate, target.ContentTime
     target.DeviceUID = uids.device()
     acquisition = [

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -196,7 +197,7 @@ def open_report(desk: Desk, series: str, seen: Callable[[Screen], bool]) -> Scre
         screen = desk.viewer.look_until(seen, seconds)
         if seen(screen):
             break
-        desk.viewer.show(str(STANDARD_VIEWS[-1]))
+        desk.viewer.show(str(STANDARD_VIEWS[1]))
     return screen
 
 
@@ -242,6 +243,24 @@ def test_reports_show_outlines_and_numbers_on_the_image_they_belong_to(desk: Des
     assert not desk.viewer.crashed()
 
 
+def test_a_report_opens_on_the_image_of_the_most_suspicious_mass(desk: Desk) -> None:
+    exam = desk.exam("FIRST")
+    answer = read(exam)
+    assert answer.findings
+    view = STANDARD_VIEWS[-1]
+    images = tuple(
+        replace(image, masses=tuple(replace(mass, suspicion=99) for mass in image.masses))
+        if image.view == view
+        else image
+        for image in answer.findings.images
+    )
+    answer = replace(answer, findings=replace(answer.findings, images=images))
+    desk.opens(exam, *objects(exam, answer, ResultKind.SR))
+    screen = open_report(desk, "AI mammography report", partial(all_outlined, answer, exam, view))
+    assert view_shown(screen, exam) == view
+    assert outlined(masses_of(answer, view)[0], exam, view, screen) > 0.9
+
+
 def numbers(mass: Mass) -> set[float]:
     """Return what a label says of a mass: area, axes and score."""
     return {
@@ -262,10 +281,10 @@ def test_captures_are_shown_as_images(desk: Desk) -> None:
     made = objects(exam, read(exam), ResultKind.SC, ResultKind.SC_VIEW)
     desk.opens(exam, *made)
     assert len(made) == 1 + len(STANDARD_VIEWS)
-    for capture in (each.dataset for each in made):
+    for number, capture in enumerate(each.dataset for each in made):
         desk.viewer.show(capture.SeriesDescription)
         screen = desk.viewer.look_until(partial(is_picture, capture.pixel_array))
-        desk.viewer.keep(f"sc {capture.SeriesDescription}")
+        desk.viewer.keep(f"sc {number}")
         assert is_picture(capture.pixel_array, screen)
 
 
@@ -313,7 +332,9 @@ def test_after_a_second_revision_the_new_outline_is_drawn(desk: Desk) -> None:
     made = objects(exam, first, ResultKind.SEG, ResultKind.SR)
     former = next(each for each in made if each.kind is ResultKind.SR)
     predecessor = Predecessor(former.study_uid, former.series_uid, former.sop_class_uid, former.instance_uid)
-    second = replace(second, predecessors=(predecessor,), changes=("All masses moved.",))
+    second = replace(
+        second, predecessors=(predecessor,), changes=("All masses moved.",), created_at=CREATED_AT + timedelta(hours=1)
+    )
     desk.opens(exam, *made, *objects(exam, second, ResultKind.SEG, ResultKind.SR))
     view = STANDARD_VIEWS[0]
     _, after = image_then_overlay(desk, exam, second, view, f"AI masses {view} rev 2")

@@ -1,6 +1,6 @@
 """Probability maps to masses: components, outline at the image's resolution, size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -64,10 +64,49 @@ def find_masses(
     mass = mass[:rows, :columns]
     malignant = None if malignant is None else malignant[:rows, :columns]
     found = [_mass(mass, malignant, region, geometry, spacing, rule) for region in _regions(mass, rule)]
-    ranked = sorted(
-        (m for m in found if m.detection >= threshold), key=lambda m: (-m.suspicion, -m.detection, m.origin)
+    return ranked(m for m in found if m.detection >= threshold)
+
+
+def ranked(masses: Iterable[Mass]) -> tuple[Mass, ...]:
+    """Return the masses of one image by falling suspicion, numbered."""
+    order = sorted(masses, key=lambda m: (-m.suspicion, -m.detection, m.origin))
+    return tuple(replace(m, number=number) for number, m in enumerate(order, 1))
+
+
+def delineate(
+    mask: NDArray[np.bool_],
+    origin: tuple[int, int],
+    spacing: Spacing | None,
+    detection: float,
+    malignancy: float | None,
+) -> Mass:
+    """Return a mass, not yet numbered, with the largest connected part of a mask.
+
+    Parameters
+    ----------
+    mask
+        Shape (height, width), not empty.
+    origin
+        Row and column of its first pixel in the image.
+    spacing
+        Of the image's pixels; None gives sizes in pixels.
+    detection, malignancy
+        Of the mass, 0 to 1.
+    """
+    part = _largest(mask)
+    rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
+    part = part[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    first = origin[0] + int(rows[0]), origin[1] + int(columns[0])
+    return Mass(
+        number=0,
+        origin=first,
+        mask=part,
+        contour=outline(part, first),
+        size=measure(part, spacing),
+        detection=detection,
+        malignancy=malignancy,
+        suspicion=suspicion(detection, malignancy),
     )
-    return tuple(replace(m, number=number) for number, m in enumerate(ranked, 1))
 
 
 def suspicion(detection: float, malignancy: float | None) -> int:
@@ -147,22 +186,9 @@ def _mass(
         (int(top), int(left)),
     )
     highest = float(values.max())  # between the canvas' pixels a small mass may be missed by the image's
-    mask = _largest(values >= min(rule.level(min(peak, highest)), highest))
-    used_rows, used_columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    mask = mask[used_rows[0] : used_rows[-1] + 1, used_columns[0] : used_columns[-1] + 1]
-    origin = (y + int(used_rows[0]), x + int(used_columns[0]))
-    detection = float(mass[core].mean())
+    mask = values >= min(rule.level(min(peak, highest)), highest)
     malignancy = None if malignant is None else float(malignant[core].mean())
-    return Mass(
-        number=0,
-        origin=origin,
-        mask=mask,
-        contour=outline(mask, origin),
-        size=measure(mask, spacing),
-        detection=detection,
-        malignancy=malignancy,
-        suspicion=suspicion(detection, malignancy),
-    )
+    return delineate(mask, (y, x), spacing, float(mass[core].mean()), malignancy)
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

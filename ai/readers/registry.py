@@ -6,6 +6,7 @@ import torch
 
 from ai.errors import NoSuchDevice, UnknownReader
 from ai.models import Model
+from ai.readers.agarwal import agarwal_reader
 from ai.readers.base import Reader
 from ai.readers.marita import marita_reader
 from ai.readers.mass_fpn import MassFPNReader
@@ -15,6 +16,7 @@ READERS: Mapping[str, Callable[[Model, torch.device, float | None], Reader]] = {
     "mass_fpn": MassFPNReader,
     "oulu": oulu_reader,
     "marita": marita_reader,
+    "agarwal": agarwal_reader,
 }
 """Reading systems by the name that a card gives."""
 

@@ -9,6 +9,7 @@ from the chest wall and below, so that every pixel is read. It does not turn ima
 left, so that mirrored images are read alike: train on images that are turned like these, or mirrored at random.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,9 @@ STRIP: Final = 0.1
 
 BATCH: Final = 4
 """Tiles that go through the network at once."""
+
+Probabilities = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32]]
+"""Tiles of one shape to the probability of a mass at each pixel; see :meth:`Folds.probabilities`."""
 
 
 class MaritaCard(NetworkCard):
@@ -96,8 +100,8 @@ class Tiled:
         canvas = self.tiling.canvas(max(round(rows * scales[1]), 1), max(round(columns * scales[0]), 1))
         return Geometry((rows, columns), (0, 0, columns, rows), wall_at_right(image.pixels), scales, canvas)
 
-    def read(self, image: ViewImage, folds: Folds) -> tuple[NDArray[np.float32], Geometry]:
-        """Return the map on the canvas, and the way back.
+    def read(self, image: ViewImage, probabilities: Probabilities) -> tuple[NDArray[np.float32], Geometry]:
+        """Return the map on the canvas, and the way back; what was not read is 0.
 
         Raises
         ------
@@ -113,7 +117,7 @@ class Tiled:
         tiles = [self.tiling.cut(canvas, origin) for origin in seen]
         found: list[NDArray[np.float32]] = []
         for first in range(0, len(tiles), BATCH):
-            found += list(folds.probabilities([tile / tile.max() for tile in tiles[first : first + BATCH]]))
+            found += list(probabilities([tile / tile.max() for tile in tiles[first : first + BATCH]]))
         return self.tiling.join(geometry.canvas, seen, found), geometry
 
     def shows(self, tile: NDArray[np.float32]) -> bool:
@@ -140,4 +144,6 @@ def marita_reader(model: Model, device: torch.device, threshold: float | None = 
     folds = Folds(model, card, ("tile", (card.side, card.side)), device)
     view = Tiled(Tiling(card.side, card.overlapped), card.reduction, thresholds.dark)
     smallest = thresholds.mass if threshold is None else threshold
-    return SegmentationReader(model.identity, device, lambda image: view.read(image, folds), thresholds.rule, smallest)
+    return SegmentationReader(
+        model.identity, device, lambda image: view.read(image, folds.probabilities), thresholds.rule, smallest
+    )

@@ -8,6 +8,7 @@ from ai.errors import NoSuchDevice, UnknownReader
 from ai.models import Model
 from ai.readers.agarwal import agarwal_reader
 from ai.readers.base import Reader
+from ai.readers.madsen import MadsenReader
 from ai.readers.marita import marita_reader
 from ai.readers.mass_fpn import MassFPNReader
 from ai.readers.oulu import oulu_reader
@@ -17,6 +18,7 @@ READERS: Mapping[str, Callable[[Model, torch.device, float | None], Reader]] = {
     "oulu": oulu_reader,
     "marita": marita_reader,
     "agarwal": agarwal_reader,
+    "madsen": MadsenReader,
 }
 """Reading systems by the name that a card gives."""
 

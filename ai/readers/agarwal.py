@@ -23,9 +23,9 @@ from ai.exam import ViewImage
 from ai.models import CARD, CardPart, Model
 from ai.networks.patch import MASS, PATCH
 from ai.networks.registry import ARCHITECTURES
-from ai.readers.folds import folds
+from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule
-from ai.readers.segmentation import NetworkCard, SegmentationReader
+from ai.readers.segmentation import SegmentationReader
 from ai.readers.sliding import cells, interpolate, normalise, used, windows
 
 BATCH: Final = 32

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -10,10 +11,24 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ai.errors import InvalidCard, UnusableWeights
-from ai.models import CARD, Model
+from ai.models import CARD, CardPart, Model
 from ai.networks.registry import build
 from ai.networks.weights import start
-from ai.readers.segmentation import NetworkCard
+
+
+class NetworkCard(CardPart):
+    """The architecture table of a card: which network of ai.networks.registry.
+
+    Attributes
+    ----------
+    network
+        Its name.
+    options
+        Keyword arguments of its class.
+    """
+
+    network: str
+    options: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class RoleCard(NetworkCard):
@@ -42,8 +57,8 @@ def folds(card: NetworkCard, paths: Iterable[Path], device: torch.device) -> lis
 
     Raises
     ------
-    ai.errors.UnknownArchitecture, ai.errors.UnusableWeights
-        When there is no such network, or the tensors do not fit it.
+    ai.errors.ModelError
+        When there is no such network, its options are not valid, or the tensors do not fit it.
     """
     return [_network(card, path).eval().to(device) for path in paths]
 
@@ -71,7 +86,10 @@ def weights_by_role(model: Model, roles: Mapping[str, RoleCard]) -> dict[str, li
 
 
 def _network(card: NetworkCard, path: Path) -> nn.Module:
-    network = build(card.network, card.options)
+    try:
+        network = build(card.network, card.options)
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
+        raise InvalidCard(f"options of {card.network}: {error}") from error
     try:
         start(network, {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
     except (SafetensorError, UnusableWeights) as error:

@@ -21,7 +21,8 @@ from pydantic import Field, PositiveInt, model_validator
 from ai.breast import Geometry, breast_of
 from ai.exam import ViewImage
 from ai.models import Model
-from ai.readers.segmentation import Folds, MaskThresholds, NetworkCard, SegmentationReader
+from ai.readers.folds import NetworkCard
+from ai.readers.segmentation import MaskFolds, MaskThresholds, SegmentationReader
 from ai.tiles import Tiling
 
 STRIP: Final = 0.1
@@ -31,7 +32,7 @@ BATCH: Final = 4
 """Tiles that go through the network at once."""
 
 Probabilities = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32]]
-"""Tiles of one shape to the probability of a mass at each pixel; see :meth:`Folds.probabilities`."""
+"""Tiles of one shape to the probability of a mass at each pixel; see :meth:`MaskFolds.probabilities`."""
 
 
 class MaritaCard(NetworkCard):
@@ -141,7 +142,7 @@ def marita_reader(model: Model, device: torch.device, threshold: float | None = 
     """
     card = model.part("architecture", MaritaCard)
     thresholds = model.part("thresholds", MaritaThresholds)
-    folds = Folds(model, card, ("tile", (card.side, card.side)), device)
+    folds = MaskFolds(model, card, ("tile", (card.side, card.side)), device)
     view = Tiled(Tiling(card.side, card.overlapped), card.reduction, thresholds.dark)
     smallest = thresholds.mass if threshold is None else threshold
     return SegmentationReader(

@@ -15,7 +15,8 @@ from pydantic import Field, PositiveInt
 from ai.breast import Geometry, breast_geometry, breast_of
 from ai.exam import ViewImage
 from ai.models import Model
-from ai.readers.segmentation import Folds, MaskThresholds, NetworkCard, SegmentationReader
+from ai.readers.folds import NetworkCard
+from ai.readers.segmentation import MaskFolds, MaskThresholds, SegmentationReader
 
 
 class OuluCard(NetworkCard):
@@ -72,7 +73,7 @@ def oulu_reader(model: Model, device: torch.device, threshold: float | None = No
     """
     card = model.part("architecture", OuluCard)
     thresholds = model.part("thresholds", MaskThresholds)
-    folds = Folds(model, card, ("canvas", card.canvas), device)
+    folds = MaskFolds(model, card, ("canvas", card.canvas), device)
     view = WholeBreast(card.canvas, card.mean, card.std)
 
     def view_map(image: ViewImage) -> tuple[NDArray[np.float32], Geometry]:

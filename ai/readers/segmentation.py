@@ -4,46 +4,26 @@ The papers make the mean of the folds' sigmoids binary at 0.5; each connected pa
 malignancies are None, and suspicion is how sure the reader is that there is a mass.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
 from ai.breast import Geometry
-from ai.errors import InvalidCard, UnusableWeights
+from ai.errors import InvalidCard
 from ai.exam import Exam, ViewImage
 from ai.findings import ExamFindings, ImageFindings, ModelIdentity
 from ai.models import CARD, CardPart, Model
-from ai.networks.registry import ARCHITECTURES, build
-from ai.networks.weights import start
+from ai.networks.registry import ARCHITECTURES
 from ai.readers.exams import MAP_SIDE, exam_findings
+from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule, find_masses
 from ai.readers.matching import MatchingPolicy
 
 ViewMap = Callable[[ViewImage], tuple[NDArray[np.float32], Geometry]]
 """An image to the probability of a mass on a canvas, 0 to 1, and the way back to the image."""
-
-
-class NetworkCard(CardPart):
-    """The architecture table of a card: which network of ai.networks.registry.
-
-    Attributes
-    ----------
-    network
-        Its name.
-    options
-        Keyword arguments of its class.
-    """
-
-    network: str
-    options: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class MaskThresholds(CardPart):
@@ -69,7 +49,7 @@ class MaskThresholds(CardPart):
         return LesionRule(self.candidate, None, self.smallest)
 
 
-class Folds:
+class MaskFolds:
     """The networks of a model, one for each of its weights files.
 
     Parameters
@@ -103,7 +83,7 @@ class Folds:
                 f"{model.folder / CARD}: architecture.{key}: {card.network} takes multiples of {known.multiple}, "
                 f"not {shape[0]} x {shape[1]}"
             )
-        self._networks = [self._network(model, card, path) for path in model.weights()]
+        self._networks = folds(card, model.weights(), device)
 
     @torch.inference_mode()
     def probabilities(self, pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -122,17 +102,6 @@ class Folds:
         batch = torch.from_numpy(np.stack(pixels))[:, None].to(self._device)
         mean = torch.stack([network(batch).float().sigmoid() for network in self._networks]).mean(0)
         return np.asarray(mean[:, 0].cpu().numpy())
-
-    def _network(self, model: Model, card: NetworkCard, path: Path) -> nn.Module:
-        try:
-            network = build(card.network, card.options)
-        except (TypeError, ValueError, LookupError, RuntimeError) as error:
-            raise InvalidCard(f"{model.folder / CARD}: architecture.options: {error}") from error
-        try:
-            start(network, load_file(path))
-        except (SafetensorError, UnusableWeights) as error:
-            raise UnusableWeights(f"{path} for {card.network}, options {dict(card.options)}") from error
-        return network.eval().to(self._device)
 
 
 class SegmentationReader:

@@ -439,7 +439,6 @@ BAD_ARCHITECTURES = [
     ("oulu", {"canvas": [0, 512]}, r"architecture\.canvas\.0: "),
     ("oulu", {"canvas": 512}, r"architecture\.canvas: "),
     ("oulu", {"encoder": "resnet22"}, r"architecture\.encoder: "),
-    ("oulu", {"options": {"widths": "wide"}}, r"architecture\.options: "),
     ("marita", {"tile": None}, r"architecture\.tile: "),
     ("marita", {"reduction": None}, r"architecture\.reduction: "),
     ("marita", {"reduction": 0}, r"architecture\.reduction: "),
@@ -485,8 +484,10 @@ def test_networks_and_options_that_are_not_known_are_refused(tmp_path: Path) -> 
         oulu(tmp_path / "a", network="unet")
     with pytest.raises(UnknownArchitecture, match="'depth'"):
         oulu(tmp_path / "b", options={"depth": 3})
+    with pytest.raises(InvalidCard, match="options of plain_unet: "):
+        oulu(tmp_path / "c", options={"widths": "wide"})
 
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UnusableWeights, match=r"fold-1\.safetensors for plain_unet"):
+    with pytest.raises(UnusableWeights, match=r"fold-1\.safetensors: "):
         oulu(tmp_path / "other", bright("plain_unet", 1, 1), untrained("plain_unet", {"widths": [2]}))

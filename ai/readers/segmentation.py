@@ -16,7 +16,7 @@ from ai.errors import InvalidCard
 from ai.exam import Exam, ViewImage
 from ai.findings import ExamFindings, ImageFindings, ModelIdentity
 from ai.models import CARD, CardPart, Model
-from ai.networks.registry import ARCHITECTURES
+from ai.networks.registry import ARCHITECTURES, build
 from ai.readers.exams import MAP_SIDE, exam_findings
 from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule, find_masses
@@ -84,6 +84,11 @@ class MaskFolds:
                 f"not {shape[0]} x {shape[1]}"
             )
         self._networks = folds(card, model.weights(), device)
+        try:
+            with torch.device("meta"):  # shapes alone: smp makes a first convolution anew, beside it
+                build(card.network, card.options).to("meta").eval()(torch.empty(1, 1, *shape))
+        except (RuntimeError, ValueError) as error:
+            raise InvalidCard(f"{model.folder / CARD}: architecture.{key}: {error}") from error
 
     @torch.inference_mode()
     def probabilities(self, pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

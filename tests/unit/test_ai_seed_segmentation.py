@@ -488,6 +488,13 @@ def test_networks_and_options_that_are_not_known_are_refused(tmp_path: Path) -> 
         oulu(tmp_path / "c", options={"widths": "wide"})
 
 
+def test_a_network_that_was_made_for_another_size_is_refused_before_it_reads(tmp_path: Path) -> None:
+    options = {"side": 32, "widths": [8, 8, 8, 8, 16], "layers": 1}
+    card = OULU | {"network": "transres_unet", "options": options, "canvas": [64, 64]}
+    with pytest.raises(InvalidCard, match=r"architecture\.canvas: "):
+        loaded(tmp_path, "oulu", card, THRESHOLDS, untrained("transres_unet", options))
+
+
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnusableWeights, match=r"fold-1\.safetensors: "):
         oulu(tmp_path / "other", bright("plain_unet", 1, 1), untrained("plain_unet", {"widths": [2]}))

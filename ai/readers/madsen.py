@@ -8,7 +8,6 @@ classified. Each of the three has its own weights files; the files of one are fo
 from collections.abc import Sequence
 from typing import Final
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -230,7 +229,5 @@ def _double(values: Tensor) -> NDArray[np.float64]:
 
 def _ellipse(side: int) -> NDArray[np.float32]:
     """Return the ellipse that fills a square."""
-    drawn = np.zeros((side, side), np.float32)
-    radius = max((side - 1) // 2, 0)
-    cv2.ellipse(drawn, (side // 2, side // 2), (radius, radius), 0, 0, 360, (1.0,), -1)
-    return drawn
+    places = (2 * np.arange(side) + 1) / side - 1
+    return np.asarray(np.add.outer(places**2, places**2) <= 1, np.float32)

@@ -167,10 +167,12 @@ def flip(pixels: NDArray[Pixel], *, mirrored: bool) -> NDArray[Pixel]:
 def equalise(pixels: NDArray[np.uint16], clip_limit: float) -> NDArray[np.uint16]:
     """Return pixels after contrast-limited adaptive histogram equalisation on 5 x 5 tiles (listing 7.3).
 
-    What is not above the clip limit and one becomes 0, as there: so far it lifts a black background in 16 bits.
+    What is not above the clip limit and one becomes 0, as there: so far it lifts a black background in 16 bits. Where
+    tiles have fewer than 65536 pixels it lifts it further, so what was 0 stays 0. A tile that is smaller than 65536
+    pixels by more than the clip limit is clipped less: no bin holds less than one pixel.
     """
     enhanced = cv2.createCLAHE(clipLimit=clip_limit, tileGridSize=TILES).apply(pixels)
-    return np.where(enhanced <= clip_limit + 1, 0, enhanced).astype(np.uint16)
+    return np.where((pixels == 0) | (enhanced <= clip_limit + 1), 0, enhanced).astype(np.uint16)
 
 
 def breast(pixels: NDArray[np.uint16]) -> NDArray[np.bool_]:

@@ -1,7 +1,8 @@
 """What readers share whose networks give mask logits: folds, and masses from the mean of their probabilities.
 
 The papers make the mean of the folds' sigmoids binary at 0.5; each connected part is a mass. Nothing here classifies:
-malignancies are None, and suspicion is how sure the reader is that there is a mass.
+malignancies are None, and suspicion is how sure the reader is that there is a mass. An image is as suspicious as its most
+suspicious candidate, be it a finding or not; without one, as its map's peak, which ranks images without a mass too.
 """
 
 from collections.abc import Callable, Sequence
@@ -150,9 +151,11 @@ class SegmentationReader:
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
         mass, geometry = self._view_map(image)
-        masses = find_masses(mass, None, geometry, image.spacing, self._rule, self._threshold)
+        candidates = find_masses(mass, None, geometry, image.spacing, self._rule, 0)
+        # They are ranked by their detection: what is left out has the last numbers.
+        masses = tuple(candidate for candidate in candidates if candidate.detection >= self._threshold)
         columns, rows = geometry.covered
-        # The peak: it ranks images without a finding too, and no mass' mean is above it.
-        score = round(100 * float(mass[:rows, :columns].max()))
+        peak = min(float(mass[:rows, :columns].max()), self._rule.candidate)
+        score = candidates[0].suspicion if candidates else round(100 * peak)
         shown = geometry.to_grid(mass, MAP_SIDE)
         return ImageFindings(image.uid, image.view, image.shape, masses, score, None, image.warnings, shown)

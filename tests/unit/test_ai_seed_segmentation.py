@@ -152,7 +152,7 @@ def test_what_is_said_of_a_mass_is_how_sure_the_networks_are(tmp_path: Path, mak
         assert image.malignancy is None
         assert mass.malignancy is None
         assert mass.detection > 0.9
-        assert mass.suspicion == round(100 * mass.detection) <= image.score <= 100
+        assert mass.suspicion == round(100 * mass.detection) == image.score
     assert {breast.laterality for breast in findings.breasts} == set(Laterality)
     assert findings.score == max(breast.score for breast in findings.breasts)
     assert {match.laterality for match in findings.matches} == set(Laterality)
@@ -234,9 +234,25 @@ def test_a_threshold_stands_for_the_cards(tmp_path: Path) -> None:
     exam, _ = painted()
     weak = bright("plain_unet", 0.2, 3)  # masses at 0.6
     model = a_model(tmp_path, "oulu", OULU, THRESHOLDS, {"fold": weak})
-    assert load_reader(model, "cpu").read(exam).count == 4
-    assert load_reader(model, "cpu", threshold=0.7).read(exam).count == 0
-    assert load_reader(model, "cpu", threshold=0.0).read(exam).count == 4
+    all_of_them = load_reader(model, "cpu").read(exam)
+    assert all_of_them.count == load_reader(model, "cpu", threshold=0.0).read(exam).count == 4
+    none = load_reader(model, "cpu", threshold=0.7).read(exam)
+    assert none.count == 0
+    # Images are ranked alike, whatever is shown of them.
+    assert [image.score for image in none.images] == [image.score for image in all_of_them.images]
+    weakest, *others = sorted(mass.detection for image in all_of_them.images for mass in image.masses)
+    some = load_reader(model, "cpu", threshold=(weakest + others[0]) / 2).read(exam)
+    assert [mass.number for image in some.images for mass in image.masses] == [1, 1, 1]
+
+
+def test_an_image_without_a_candidate_is_as_suspicious_as_its_maps_peak(tmp_path: Path) -> None:
+    exam, _ = painted()
+    weak = bright("plain_unet", 0.2, 7)  # masses at sigmoid(0.2 * (5 - 7))
+    findings = oulu(tmp_path, weak).read(exam)
+    assert findings.count == 0
+    assert [image.score for image in findings.images] == [round(100 / (1 + np.exp(0.4)))] * 4
+    strong = loaded(tmp_path / "small", "oulu", OULU, THRESHOLDS | {"smallest": 100_000}, bright("plain_unet", 4, 3))
+    assert [image.score for image in strong.read(exam).images] == [50] * 4
 
 
 def test_a_mass_is_where_the_map_is_above_the_candidates_threshold(tmp_path: Path) -> None:

@@ -135,6 +135,24 @@ def test_a_spot_below_the_smallest_size_is_noise() -> None:
     assert found(spot) == ()
 
 
+def test_a_map_without_malignancy_is_as_suspicious_as_it_is_sure() -> None:
+    masses = find_masses(a_map((12, 12, 5, 0.6), (34, 40, 5, 0.87)), None, IDENTITY, None, LesionRule(), 0.3)
+    assert [m.malignancy for m in masses] == [None, None]
+    assert [m.suspicion for m in masses] == [87, 60]
+    assert suspicion(0.426, None) == 43
+
+
+def test_a_rule_without_an_outline_takes_all_of_the_candidate() -> None:
+    hill = np.maximum(a_map((24, 30, 12, 0.6)), a_map((24, 30, 4, 0.95)))
+    half = LesionRule(0.3, None)  # of the step that the candidate ends with
+    for geometry, factor in ((IDENTITY, 1), (DOUBLE, 4)):
+        (mass,) = found(hill, rule=half, geometry=geometry)
+        assert mass.mask.sum() == pytest.approx(factor * (hill > 0.3).sum(), rel=0.06)
+        assert mass.detection == pytest.approx(hill[hill > 0.3].mean())
+        (core,) = found(hill, rule=LesionRule(0.3, 0.8), geometry=geometry)
+        assert core.mask.sum() < mass.mask.sum() / 4
+
+
 def test_an_empty_map_has_no_mass() -> None:
     assert found(a_map()) == ()
 

@@ -275,6 +275,17 @@ def test_sizes_without_a_spacing_are_in_pixels_and_a_pixels_aspect_is_kept(tmp_p
         assert np.abs(centre(mask) - centre(wide > 0.8)).max() < 1
 
 
+def test_on_the_canvas_pixels_are_square() -> None:
+    from ai.readers.marita import Tiled
+    from ai.readers.oulu import WholeBreast
+    from ai.tiles import Tiling
+
+    image = drawn(a_breast((160, 240)), pixel_aspect=1.5)
+    assert Tiled(Tiling(32), 2, 0).geometry(image).covered == (120, 120)
+    across, down = WholeBreast((512, 512), 0, 1).prepare(image)[1].scale
+    assert down == pytest.approx(1.5 * across)
+
+
 def test_oulu_normalises_by_the_cards_mean_and_deviation() -> None:
     from ai.readers.oulu import WholeBreast
 

@@ -302,3 +302,27 @@ def test_a_threshold_stands_for_the_cards(tmp_path: Path) -> None:
     exam = Exam((drawn(a_breast()),))
     assert load_reader(model, "cpu").read(exam).count == 0
     assert load_reader(model, "cpu", threshold=0.6).read(exam).count == 1
+
+
+@given(
+    rows=st.integers(20, 250),
+    columns=st.integers(20, 250),
+    stride=st.integers(8, 224),
+    right=st.booleans(),
+    spacing=st.floats(0.05, 0.3),
+)
+def test_any_image_has_its_own_map_or_is_refused(
+    *, rows: int, columns: int, stride: int, right: bool, spacing: float
+) -> None:
+    pixels = a_breast((rows, columns), right=right)
+    image = drawn(pixels, spacing=Spacing(0.1, 0.12, SpacingRule.CALIBRATED))
+    forms = (mass_map(centre_patch(1, 0), windows=form, stride=stride, spacing=spacing) for form in ("literal", "fast"))
+    try:
+        literal, fast = (form(image)[0] for form in forms)
+    except NoBreast as refused:
+        assert refused.image_uid == "1.2.3"  # noqa: PT017 (most sizes are not refused)
+        return
+    assert literal.shape == fast.shape == (rows, columns)
+    assert np.isfinite(literal).all()
+    assert 0 <= fast.min() <= literal.max() <= 1
+    assert np.abs(literal - fast)[breast_at_full_size(image)].max() < 1e-5

@@ -444,3 +444,24 @@ def test_the_papers_networks_read_untrained(tmp_path: Path) -> None:
         x, y, width, height = mass.box
         assert 0 <= x < x + width <= 80
         assert 0 <= y < y + height <= 100
+
+
+@given(rows=st.integers(20, 250), columns=st.integers(20, 250), seed=st.integers(0, 5), right=st.booleans())
+def test_any_image_is_enhanced_in_its_place_or_refused(*, rows: int, columns: int, seed: int, right: bool) -> None:
+    from ai.readers.madsen_preprocessing import enhance
+
+    noise = np.random.default_rng(seed).random((rows, columns), np.float32)
+    try:
+        found = enhance(drawn(a_breast((rows, columns), right=right) * (0.5 + 0.5 * noise)), 3)
+    except NoBreast as refused:
+        assert refused.image_uid == "1.2.3"  # noqa: PT017 (most sizes are not refused)
+        return
+    top, bottom, left, end = found.crop.top, found.crop.bottom, found.crop.left, found.crop.right
+    assert 0 <= top < bottom <= rows
+    assert 0 <= left < end <= columns
+    beside = found.pixels.copy()
+    beside[found.crop.window] = 0
+    assert not beside.any()
+    assert 0 < found.pixels.max() <= 1
+    whole = found.geometry(CANVAS)
+    assert whole.to_canvas(found.pixels).max() > 0

@@ -438,13 +438,20 @@ def test_every_network_that_gives_masks_can_read(
         np.testing.assert_array_equal(image.probability, same.probability)  # no dropout when reading
 
 
-@pytest.mark.parametrize("overlapped", [False, True])
-def test_untrained_tile_networks_read(tmp_path: Path, *, overlapped: bool) -> None:
+def test_the_card_says_whether_tiles_overlap(tmp_path: Path) -> None:
     exam, _ = painted()
     options = {"widths": [4, 4, 8]}
-    card = {"network": "tile_unet", "options": options, "tile": 128, "reduction": 2, "overlapped": overlapped}
-    reader = loaded(tmp_path, "marita", card, THRESHOLDS | {"dark": 0.1}, untrained("tile_unet", options))
-    assert len(reader.read(exam).images) == 4
+    network = untrained("tile_unet", options)
+    maps = []
+    for overlapped in (False, True):
+        card = MARITA | {"options": options, "overlapped": overlapped}
+        reader = loaded(tmp_path / str(overlapped), "marita", card, THRESHOLDS | {"dark": 0.1}, network)
+        maps.append(reader.read(exam).images[0].probability)
+    # At a seam, where a network sees what is beside it only in a tile that overlaps.
+    beside, blended = maps
+    assert beside is not None
+    assert blended is not None
+    assert np.abs(beside - blended).max() > 1e-3
 
 
 def test_the_networks_that_give_masks_are_those_that_say_so() -> None:

@@ -55,15 +55,15 @@ def _kinds() -> dict[str, Any]:  # noqa: C901 (four classes, none of them comple
             return self.slope * (pixels - self.middle)
 
     class Contrast(nn.Module):
-        """As malignant as the mean of the region within the mask, plus ``bias``."""
+        """As malignant as the mean of the region within the mask, plus ``bias``, and ``area`` for the mask's."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.slope, self.bias = (nn.Parameter(torch.zeros(())) for _ in range(2))
+            self.slope, self.bias, self.area = (nn.Parameter(torch.zeros(())) for _ in range(3))
 
         def forward(self, region: Tensor, mask: Tensor) -> Tensor:
             inside = (region * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))
-            return self.slope * inside + self.bias
+            return self.slope * inside + self.bias + self.area * mask.mean((1, 2, 3))
 
     return {"centre_patch": CentrePatch, "bright_box": BrightBox, "bright_mask": BrightMask, "contrast": Contrast}
 

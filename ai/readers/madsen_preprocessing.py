@@ -187,13 +187,12 @@ def breast(pixels: NDArray[np.uint16]) -> NDArray[np.bool_]:
         When nothing is above the threshold.
     """
     side = 2 * round(BLUR * max(pixels.shape) / 2) + 1
-    blurred = cv2.GaussianBlur((pixels >> 8).astype(np.uint8), (side, side), 0)
-    threshold, _ = cv2.threshold(blurred, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    found = (blurred > DARKER * threshold).astype(np.uint8)
     edge = max(round(EDGE * max(pixels.shape)), 1)
     inner = np.zeros(pixels.shape, np.bool_)
     inner[edge:-edge, edge:-edge] = True
-    found[~inner] = 0
+    blurred = cv2.GaussianBlur(np.where(inner, pixels >> 8, 0).astype(np.uint8), (side, side), 0)
+    threshold, _ = cv2.threshold(blurred, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    found = (blurred > DARKER * threshold).astype(np.uint8)
     contours, _ = cv2.findContours(found, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
         raise NoBreast

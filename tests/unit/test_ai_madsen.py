@@ -148,7 +148,7 @@ def test_labels_and_bright_borders_are_no_breast(*, right: bool) -> None:
     clean = a_breast((400, 300))
     dirty = clean.copy()
     dirty[20:50, 240:280] = 1
-    dirty[:3], dirty[-3:], dirty[:, -3:] = 1, 1, 1
+    dirty[:5], dirty[-5:], dirty[:, :5], dirty[:, -5:] = 1, 1, 1, 1
     turned = np.ascontiguousarray(dirty[:, ::-1]) if right else dirty
     found = enhance(drawn(turned), 3)
     assert found.mirrored is right
@@ -323,6 +323,31 @@ def test_the_folds_of_each_step_are_averaged(tmp_path: Path) -> None:
     assert mass.detection == pytest.approx(0.75)
     assert mass.malignancy == pytest.approx(0.7)
     assert mass.mask.mean() > 0.95  # the mean of both is above 0.5 in the whole box, no ellipse
+
+
+def test_the_classifier_sees_a_mask_of_zeros_and_ones(tmp_path: Path) -> None:
+    given = parts(
+        detector=network("bright_box", level=2.0, corners=[20.0, 100.0, 60.0, 150.0], score=0.5),
+        segmenter=network("bright_mask", slope=1.0, middle=-1.0),  # 0.73 to 0.88 everywhere
+        classifier=network("contrast", area=1.0),
+    )
+    [found] = reader(tmp_path, given).read(Exam((drawn(a_breast((640, 320))),))).images
+    [mass] = found.masses
+    assert mass.malignancy == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-5)
+
+
+def test_each_of_many_regions_keeps_its_own_score(tmp_path: Path) -> None:
+    names = [f"d{n}" for n in range(10)]
+    detectors = {
+        name: network("bright_box", level=2.0, corners=[10.0, 60.0 + 20 * n, 40.0, 75.0 + 20 * n], score=0.5 + 0.05 * n)
+        for n, name in enumerate(names)
+    }
+    given = {k: v for k, v in parts().items() if k != "detector"} | detectors
+    card = a_card(detector={"weights": [f"{name}.safetensors" for name in names]})
+    [found] = reader(tmp_path, given, card, mass=0.0).read(Exam((drawn(a_breast((640, 320))),))).images
+    down = sorted(found.masses, key=lambda mass: mass.origin)
+    assert [mass.detection for mass in down] == pytest.approx([(0.5 + 0.05 * n) / 10 for n in range(10)])
+    assert [mass.number for mass in down] == list(range(10, 0, -1))
 
 
 def test_the_classifier_sees_the_mask_and_what_the_card_normalises_by(tmp_path: Path) -> None:

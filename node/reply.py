@@ -25,10 +25,11 @@ class Issue:
     records: tuple[ResultRecord, ...]
 
     def objects(self, *, reports: bool) -> tuple[Predecessor, ...]:
-        """Return the reports, or the objects that stand in series of their own."""
+        """Return the reports, or the objects that stand in series of their own; the preferred form before the other."""
+        others = {record.fallback_uid for record in self.records}
         return tuple(
             Predecessor(record.study_uid, record.series_uid, record.sop_class_uid, record.uid)
-            for record in self.records
+            for record in sorted(self.records, key=lambda record: record.uid in others)
             if record.kind not in (FACTS, ResultKind.REJECTION) and (record.kind in REPORTS) is reports
         )
 

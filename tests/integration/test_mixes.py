@@ -140,6 +140,10 @@ def test_a_new_revision_tells_what_changed_and_names_all_reports_of_the_former(c
     )
     assert "mass (was" not in quiet
     assert "Supersedes the answer to revision 1" in quiet
+    # The form that was preferred comes first: it is what the destination most likely has.
+    [study] = chain.report.PredecessorDocumentsSequence
+    first = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert first.ReferencedSOPClassUID == Comprehensive3DSRStorage
     latest = chain.facts()[0]
     assert set(latest["supersedes"]) >= former
     assert latest["revision"] == 2

@@ -61,7 +61,14 @@ def assert_all_said(given_edition: Edition) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "mix"), [(case, mix) for case in BAD for mix in MIXES if not (case in UNREAD and mix == "fractional")]
+    ("case", "mix"),
+    [
+        # dciodvfy judges the other forms of every case in each run of the tests (test_result_validity.py).
+        pytest.param(case, mix, marks=[] if mix == "usual forms" else pytest.mark.slow)
+        for case in BAD
+        for mix in MIXES
+        if not (case in UNREAD and mix == "fractional")
+    ],
 )
 def test_an_odd_answer_gets_every_object_in_every_form(case: str, mix: str) -> None:
     assert_all_said(edition(BAD[case](), MIXES[mix]))
@@ -116,7 +123,9 @@ def test_any_findings_on_any_part_of_a_header_get_every_object(masks: list[Mask]
     assert_all_said(edition(read_answer(masks, change=dropping(*gone)), MIXES[mix]))
 
 
-@pytest.mark.parametrize("form", SegmentationType)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=[] if form == "BINARY" else pytest.mark.slow) for form in SegmentationType]
+)
 def test_forty_masses_in_a_view_have_forty_segments_groups_and_outlines(form: SegmentationType) -> None:
     answer = read_answer(forty((512, 416)))
     assert answer.findings

@@ -73,7 +73,7 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
 
 def picture(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return presentation values of 0 to 1 as 0 to 255."""
-    return cv2.convertScaleAbs(pixels, alpha=255)  # type: ignore[return-value]
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255), np.uint8)
 
 
 def header_of(path: Path) -> Dataset:

@@ -1,9 +1,11 @@
 """What readers share that read each image alone: the exam's findings from those of its images."""
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
 from typing import Final
 
-from ai.exam import Exam, Laterality
+import torch
+
+from ai.exam import Exam, Laterality, ViewImage
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
 from ai.readers.matching import MatchingPolicy, match_masses
 
@@ -11,27 +13,46 @@ MAP_SIDE: Final = 512
 """Cells along the longer side of the map that goes out with the findings."""
 
 
-def exam_findings(
-    model: ModelIdentity, exam: Exam, images: Iterable[ImageFindings], matching: MatchingPolicy
-) -> ExamFindings:
-    """Return the findings of an exam: a breast's score is the highest of its images', the exam's that of its breasts'.
+class ViewReader(ABC):
+    """A reader that reads each image alone.
+
+    A breast's score is the highest of its images', the exam's that of its breasts'. Masses of two views that may be one
+    lesion are paired.
 
     Parameters
     ----------
     model
-        Who read.
-    exam
-        What was read.
-    images
-        What was found in each of its images, in its order.
-    matching
-        Which masses of the two views may be one lesion.
+        Who reads.
+    device
+        Where.
     """
-    found = tuple(images)
-    breasts = tuple(
-        BreastScore(side, max(image.score for image in found if image.view.laterality == side))
-        for side in Laterality
-        if any(image.view.laterality == side for image in found)
-    )
-    matches = match_masses(exam, found, matching)
-    return ExamFindings(model, found, breasts, max((b.score for b in breasts), default=0), matches)
+
+    def __init__(self, model: ModelIdentity, device: torch.device) -> None:
+        self._identity = model
+        self._device = device
+        self._matching = MatchingPolicy()
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model that reads."""
+        return self._identity
+
+    @property
+    def device(self) -> str:
+        """Where it reads."""
+        return str(self._device)
+
+    def read(self, exam: Exam) -> ExamFindings:
+        """Read the images of one exam."""
+        found = tuple(map(self._read_image, exam.images))
+        breasts = tuple(
+            BreastScore(side, max(image.score for image in found if image.view.laterality == side))
+            for side in Laterality
+            if any(image.view.laterality == side for image in found)
+        )
+        matches = match_masses(exam, found, self._matching)
+        return ExamFindings(self._identity, found, breasts, max((b.score for b in breasts), default=0), matches)
+
+    @abstractmethod
+    def _read_image(self, image: ViewImage) -> ImageFindings:
+        """Read one image."""

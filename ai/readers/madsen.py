@@ -16,16 +16,15 @@ from torch import Tensor, nn
 
 from ai.breast import Geometry
 from ai.errors import InvalidCard
-from ai.exam import Exam, ViewImage
-from ai.findings import ExamFindings, ImageFindings, Mass, ModelIdentity
+from ai.exam import ViewImage
+from ai.findings import ImageFindings, Mass
 from ai.models import CARD, CardPart, Model
 from ai.networks.registry import ARCHITECTURES
 from ai.readers.boxes import Boxes, fuse
-from ai.readers.exams import exam_findings
+from ai.readers.exams import ViewReader
 from ai.readers.folds import RoleCard, folds, weights_by_role
 from ai.readers.lesions import delineate, ranked
 from ai.readers.madsen_preprocessing import enhance
-from ai.readers.matching import MatchingPolicy
 
 BATCH: Final = 8
 """Regions in one pass."""
@@ -100,7 +99,7 @@ class MadsenThresholds(CardPart):
     outline: float = Field(default=0.5, gt=0, lt=1)
 
 
-class MadsenReader:
+class MadsenReader(ViewReader):
     """Reads each view alone, in three steps.
 
     A mass' detection is the detector's score, its malignancy the classifier's probability, its suspicion 100 times the
@@ -123,13 +122,11 @@ class MadsenReader:
     """
 
     def __init__(self, model: Model, device: torch.device, threshold: float | None = None) -> None:
+        super().__init__(model.identity, device)
         self._card = model.part("architecture", MadsenCard)
         thresholds = model.part("thresholds", MadsenThresholds)
         self._threshold = thresholds.mass if threshold is None else threshold
         self._outline = thresholds.outline
-        self._identity = model.identity
-        self._device = device
-        self._matching = MatchingPolicy()
         roles: dict[str, RoleCard] = {
             "detector": self._card.detector,
             "segmenter": self._card.segmenter,
@@ -140,20 +137,6 @@ class MadsenReader:
         self._detectors, self._segmenters, self._classifiers = (
             folds(card, paths[role], device) for role, card in roles.items()
         )
-
-    @property
-    def model(self) -> ModelIdentity:
-        """The model that reads."""
-        return self._identity
-
-    @property
-    def device(self) -> str:
-        """Where it reads."""
-        return str(self._device)
-
-    def read(self, exam: Exam) -> ExamFindings:
-        """Read the images of one exam."""
-        return exam_findings(self._identity, exam, map(self._read_image, exam.images), self._matching)
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
         enhanced = enhance(image, self._card.clip_limit)

@@ -7,16 +7,15 @@ from safetensors.torch import load_file
 
 from ai.breast import PreparedView, prepare
 from ai.errors import InvalidCard
-from ai.exam import Exam, ViewImage
-from ai.findings import ExamFindings, ImageFindings, ModelIdentity
+from ai.exam import ViewImage
+from ai.findings import ImageFindings
 from ai.models import CARD, Model
 from ai.networks.mass_fpn import MassFPN
-from ai.readers.exams import MAP_SIDE, exam_findings
+from ai.readers.exams import MAP_SIDE, ViewReader
 from ai.readers.lesions import LesionRule, find_masses
-from ai.readers.matching import MatchingPolicy
 
 
-class MassFPNReader:
+class MassFPNReader(ViewReader):
     """Reads each view alone, both ways up; several weights files are folds. All probabilities are averaged.
 
     Parameters
@@ -36,6 +35,7 @@ class MassFPNReader:
     """
 
     def __init__(self, model: Model, device: torch.device, threshold: float | None = None) -> None:
+        super().__init__(model.identity, device)
         card = model.card
         try:
             rows, columns = card.architecture["canvas"]
@@ -45,24 +45,7 @@ class MassFPNReader:
         except KeyError as error:
             raise InvalidCard(f"{model.folder / CARD}: {error} is missing") from error
         self._canvas = (int(rows), int(columns))
-        self._matching = MatchingPolicy()
-        self._identity = model.identity
-        self._device = device
         self._networks = [self._network(encoder, load_file(path)) for path in model.weights()]
-
-    @property
-    def model(self) -> ModelIdentity:
-        """The model that reads."""
-        return self._identity
-
-    @property
-    def device(self) -> str:
-        """Where it reads."""
-        return str(self._device)
-
-    def read(self, exam: Exam) -> ExamFindings:
-        """Read the images of one exam."""
-        return exam_findings(self._identity, exam, map(self._read_image, exam.images), self._matching)
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
         prepared = prepare(image, self._canvas)

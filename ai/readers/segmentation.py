@@ -14,14 +14,13 @@ from pydantic import Field
 
 from ai.breast import Geometry
 from ai.errors import InvalidCard
-from ai.exam import Exam, ViewImage
-from ai.findings import ExamFindings, ImageFindings, ModelIdentity
+from ai.exam import ViewImage
+from ai.findings import ImageFindings, ModelIdentity
 from ai.models import CARD, CardPart, Model
 from ai.networks.registry import ARCHITECTURES, build
-from ai.readers.exams import MAP_SIDE, exam_findings
+from ai.readers.exams import MAP_SIDE, ViewReader
 from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule, find_masses
-from ai.readers.matching import MatchingPolicy
 
 ViewMap = Callable[[ViewImage], tuple[NDArray[np.float32], Geometry]]
 """An image to the probability of a mass on a canvas, 0 to 1, and the way back to the image."""
@@ -110,7 +109,7 @@ class MaskFolds:
         return np.asarray(mean[:, 0].cpu().numpy())
 
 
-class SegmentationReader:
+class SegmentationReader(ViewReader):
     """Reads each view alone by its map of probabilities.
 
     Parameters
@@ -128,26 +127,10 @@ class SegmentationReader:
     def __init__(
         self, model: ModelIdentity, device: torch.device, view_map: ViewMap, rule: LesionRule, threshold: float
     ) -> None:
-        self._identity = model
-        self._device = device
+        super().__init__(model, device)
         self._view_map = view_map
         self._rule = rule
         self._threshold = threshold
-        self._matching = MatchingPolicy()
-
-    @property
-    def model(self) -> ModelIdentity:
-        """The model that reads."""
-        return self._identity
-
-    @property
-    def device(self) -> str:
-        """Where it reads."""
-        return str(self._device)
-
-    def read(self, exam: Exam) -> ExamFindings:
-        """Read the images of one exam."""
-        return exam_findings(self._identity, exam, map(self._read_image, exam.images), self._matching)
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
         mass, geometry = self._view_map(image)

@@ -160,7 +160,7 @@ def _echo(settings: Settings, destination: Destination) -> Finding:
     return Finding(
         f"destination {destination.name}",
         ok=result.answered,
-        detail=f"{where}: {result.message}",
+        detail=f"{where}, gets {', '.join(destination.mix.objects)}" + (result.message and f": {result.message}"),
         remedy=f"is it running, and does it know {settings.dicom.ae_title} as a sender?",
     )
 

@@ -126,6 +126,7 @@ def test_echo_tells_who_answers(tmp_path: Path) -> None:
         result = run("echo", "pacs", "--config", a_config(tmp_path, more=a_destination(port)))
     assert result.exit_code == 0
     assert "ok   destination pacs" in result.output
+    assert ", gets SEG, SR\n" in result.output
 
 
 def test_echo_fails_when_one_does_not_answer(tmp_path: Path) -> None:

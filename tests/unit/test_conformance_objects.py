@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 from io import BytesIO
 from typing import TypeVar
 
@@ -253,7 +254,8 @@ def test_every_reason_that_can_be_given_is_listed_for_the_report() -> None:
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_the_modules_are_those_of_the_iod(kind: ResultKind) -> None:
     """Against highdicom's tables of PS3.3: every mandatory module, none of another IOD, none too few for what is written."""
-    standard = pytest.importorskip("highdicom._standard_utils")
+    # A release of highdicom without these tables fails here: the lists would be judged by nothing.
+    standard = import_module("highdicom._standard_utils")
     listed = {module.lower().replace(" ", "-") for module in described(kind).properties["Modules"].split(", ")}
     attributes = standard.get_module_attribute_map()
     for made in objects(WITH_ALL_KINDS):

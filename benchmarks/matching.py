@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.datasets.manifest import read_manifest
+from ai.datasets.records import Box, Record, split_by_patient
 from ai.evaluation.detection import HitRule, hits
 from ai.evaluation.statistics import Figure, auc, bootstrap
 from ai.exam import Exam, Spacing, SpacingRule, View, ViewImage, ViewPosition
@@ -23,7 +25,6 @@ from ai.readers.base import Reader
 from ai.readers.lesions import measure
 from ai.readers.matching import MatchingPolicy, NippleLine, Place, pair, places, units, view_line
 from ai.readers.registry import load_reader
-from ai.training.dataset import Box, Record, read_manifest, split_by_patient
 
 
 @dataclass(frozen=True, eq=False)

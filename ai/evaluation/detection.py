@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.training.dataset import Box
+from ai.datasets.records import Box
 
 FPPI = (0.04, 0.1, 0.25, 0.44, 0.5, 1.0, 1.21, 2.0)
 """False positives per image at which sensitivity is told."""

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ai.datasets.records import Record
 from ai.errors import AIError
 from ai.evaluation.detection import FPPI, HitRule, ImageDetections, match, sensitivity
 from ai.evaluation.statistics import Figure, auc, bootstrap, dice
@@ -15,7 +16,6 @@ from ai.exam import Exam
 from ai.findings import ImageFindings
 from ai.pixels import file_image
 from ai.readers.base import Reader
-from ai.training.dataset import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +69,9 @@ def predict(
             image = file_image(folder / record.path, record.view)
             findings = reader.read(Exam((image,))).images[0]
         except AIError as error:
-            predictions.append(Prediction(record, None, str(error), 0.0 if record.mask else None))
+            predictions.append(Prediction(record, None, str(error), 0.0 if record.masks else None))
         else:
-            overlap = _dice(findings, folder / record.mask) if record.mask else None
+            overlap = _dice(findings, folder / record.masks[0]) if record.masks else None
             predictions.append(Prediction(record, findings, None, overlap))
         on_image()
     return predictions

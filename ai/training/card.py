@@ -10,11 +10,11 @@ from typing import Any
 
 import tomlkit
 
+from ai.datasets.records import Record
 from ai.evaluation.detection import HitRule, match, threshold_at
 from ai.evaluation.predictions import Prediction, detections, evaluate, figures
 from ai.models import CARD, ModelCard
 from ai.readers.lesions import LesionRule
-from ai.training.dataset import Record
 from ai.training.loop import WEIGHTS, TrainingPlan
 
 OPERATING_FPPI = 0.25

@@ -16,8 +16,8 @@ from torch import Tensor
 from ai.errors import Diverged, ForeignCheckpoint, InvalidDataset
 from ai.networks.mass_fpn import LITE0, MassFPN, imagenet_lite0
 from ai.training.augmentation import Augmentation
-from ai.training.dataset import Sample
 from ai.training.losses import mass_loss
+from ai.training.samples import Sample
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "model.safetensors"

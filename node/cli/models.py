@@ -71,10 +71,12 @@ def train(
     """
     import torch  # noqa: PLC0415 (commands that need no model start without torch)
 
+    from ai.datasets.manifest import read_manifest  # noqa: PLC0415
+    from ai.datasets.records import split_by_patient  # noqa: PLC0415
     from ai.training.card import Provenance, write_card  # noqa: PLC0415
-    from ai.training.dataset import load_samples, read_manifest, split_by_patient  # noqa: PLC0415
     from ai.training.loop import Step, TrainingPlan  # noqa: PLC0415
     from ai.training.loop import train as run  # noqa: PLC0415
+    from ai.training.samples import load_samples  # noqa: PLC0415
 
     size = re.fullmatch(r"(\d+)x(\d+)", canvas)
     if size is None:
@@ -166,7 +168,8 @@ def predict(
 
 
 def _records(manifest: Path, where: list[str] | None, split_of: str | None) -> list[Any]:
-    from ai.training.dataset import read_manifest, split_by_patient  # noqa: PLC0415
+    from ai.datasets.manifest import read_manifest  # noqa: PLC0415
+    from ai.datasets.records import split_by_patient  # noqa: PLC0415
 
     filters = dict(item.partition("=")[::2] for item in where or ())
     records = read_manifest(manifest, filters)

@@ -13,11 +13,12 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from ai.datasets.manifest import read_manifest
 from ai.errors import Diverged, ForeignCheckpoint, InvalidDataset
 from ai.exam import STANDARD_VIEWS, Exam, Laterality
 from ai.models import CARD, open_model
 from ai.pixels import view_image
-from ai.training.dataset import Sample, load_samples, read_manifest
+from ai.training.samples import Sample, load_samples
 from node.phantom import phantom_exam
 from tests.mammograms import a_data_set
 

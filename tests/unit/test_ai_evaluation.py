@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai.datasets.records import Box, Record
 from ai.errors import NoBreast
 from ai.evaluation.detection import (
     HitRule,
@@ -24,7 +25,6 @@ from ai.evaluation.predictions import Prediction, evaluate, figures, predict, to
 from ai.evaluation.statistics import auc, bootstrap, dice
 from ai.exam import Exam
 from ai.findings import ExamFindings, ImageFindings, LengthUnit, Mass, ModelIdentity, Size
-from ai.training.dataset import Box, Record
 from tests.builders import L_CC
 
 SQUARE: Box = (10, 10, 10, 10)
@@ -348,7 +348,7 @@ def pictures(folder: Path) -> list[Record]:
     cv2.imwrite(str(folder / "masks" / "black.png"), half)
     files = ("a.png", "b.png", "black.png", "gone.png")
     return [
-        Record(f, f, L_CC, (SQUARE,), malignant=True, mask=f"masks/{f}" if f != "gone.png" else None) for f in files
+        Record(f, f, L_CC, (SQUARE,), malignant=True, masks=(f"masks/{f}",) if f != "gone.png" else ()) for f in files
     ]
 
 

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ai.breast import Geometry
+from ai.datasets.manifest import read_manifest
+from ai.datasets.records import Record, split_by_patient
 from ai.errors import InvalidDataset
 from ai.training.augmentation import Augmentation
-from ai.training.dataset import Record, ellipses, load_samples, read_manifest, split_by_patient
+from ai.training.samples import ellipses, load_samples
 from tests.builders import L_CC, R_MLO
 from tests.mammograms import a_data_set
 
@@ -43,9 +45,9 @@ def test_a_row_says_what_the_image_shows(tmp_path: Path) -> None:
     )
     boxes = ((1, 2, 3, 4), (5.5, 6, 7, 8))
     assert read_manifest(manifest) == [
-        Record("images/a.png", "P1", L_CC, boxes, True, ("MALIGNANT", "BENIGN"), "masks/a.png"),  # noqa: FBT003
+        Record("images/a.png", "P1", L_CC, boxes, True, ("MALIGNANT", "BENIGN"), ("masks/a.png",)),  # noqa: FBT003
         Record("images/b.png", "P2", R_MLO, (), False),  # noqa: FBT003
-        Record("images/c.png", "P2", R_MLO),
+        Record("images/c.png", "P2", R_MLO, labelled=False),
     ]
 
 

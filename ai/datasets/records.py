@@ -1,0 +1,118 @@
+"""What a data set says of an image, and patients dealt to parts."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ai.exam import View
+
+Box = tuple[float, float, float, float]
+"""x, y, width, height in pixels of the image file."""
+Outline = tuple[tuple[float, float], ...]
+"""Corners x, y of a closed polygon in pixels of the image file."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data set, with its truth.
+
+    Attributes
+    ----------
+    file
+        The image as the data set names it; no two images of a set have one name.
+    patient_id
+        Splits and intervals are grouped by it.
+    view
+        Laterality and view position.
+    boxes
+        Masses, one box each. Where a set has outlines or masks alone, the boxes are drawn around them.
+    malignant
+        Whether any mass is malignant; None when the set does not say.
+    pathologies
+        One word per mass, whose order against the boxes is not known.
+    masks
+        Paths of the mass masks, relative to the set's folder; white is mass. One for each mass, or one for all.
+    outlines
+        Masses as polygons, one for each, where the set has them.
+    folder
+        Of the image, relative to the set's.
+    density
+        BI-RADS density, 1 to 4 for a to d; None when the set does not say.
+    study
+        The exam that the image belongs to; None when the set does not say.
+    subset
+        The part that the publishers put it in, such as ``train`` or ``test``; None when they did not.
+    labelled
+        Whether the set says what masses the image shows. A labelled image without any shows none; what an unlabelled
+        one shows is not known, and it is neither trained on nor scored.
+    """
+
+    file: str
+    patient_id: str
+    view: View
+    boxes: tuple[Box, ...] = ()
+    malignant: bool | None = None
+    pathologies: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    outlines: tuple[Outline, ...] = ()
+    folder: str = ""
+    density: int | None = None
+    study: str | None = None
+    subset: str | None = None
+    labelled: bool = True
+
+    @property
+    def path(self) -> Path:
+        """Where the image is, relative to the set's folder."""
+        return Path(self.folder, self.file)
+
+    @property
+    def agreed_malignancy(self) -> bool | None:
+        """Malignancy of every mass when they all agree, else None."""
+        kinds = {p.startswith("MALIGNANT") for p in self.pathologies}
+        return kinds.pop() if len(kinds) == 1 else None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set on disk.
+
+    Attributes
+    ----------
+    name
+        For model cards and tables.
+    folder
+        Paths in the records are relative to it.
+    records
+        In the set's order.
+    licence, attribution
+        As its publishers want them told; ``not stated`` when the set does not say.
+    """
+
+    name: str
+    folder: Path
+    records: tuple[Record, ...]
+    licence: str = "not stated"
+    attribution: str = "not stated"
+
+
+def split_by_patient(records: Iterable[Record], parts: int, seed: int) -> dict[str, int]:
+    """Deal patients to parts, stratified by whether they have a malignant image, a mass, or neither.
+
+    A patient's place depends on the seed and on who the patients are, not on the order of the records. It does not
+    survive a longer or filtered data set: split first, filter then.
+
+    Returns
+    -------
+    dict
+        Part, 0 to ``parts - 1``, by patient.
+    """
+    rows: Sequence[Record] = list(records)
+    malignant = {r.patient_id for r in rows if r.malignant}
+    masses = {r.patient_id for r in rows if r.boxes} - malignant
+    result: dict[str, int] = {}
+    for group in (malignant, masses, {r.patient_id for r in rows} - malignant - masses):
+        ordered = sorted(group, key=lambda p: hashlib.sha256(f"{seed}|{p}".encode()).digest())
+        result |= {patient: place % parts for place, patient in enumerate(ordered)}
+    return result

@@ -1,0 +1,68 @@
+"""Images on the canvas of the mass network, with their truth."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ai.breast import Geometry, prepare
+from ai.datasets.records import Box, Record
+from ai.errors import AIError, InvalidDataset
+from ai.pixels import file_image
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image on the canvas, with its truth.
+
+    Attributes
+    ----------
+    record
+        Where it comes from.
+    pixels
+        uint8, canvas shape: -1 to 1 as 0 to 255.
+    mass
+        uint8, canvas shape: 1 within the ellipses inscribed in the boxes. A weak label: supervision only.
+    geometry
+        The way back to the file's pixels.
+    """
+
+    record: Record
+    pixels: NDArray[np.uint8]
+    mass: NDArray[np.uint8]
+    geometry: Geometry
+
+
+def load_samples(
+    folder: Path, records: Iterable[Record], canvas: tuple[int, int], on_image: Callable[[], None] = lambda: None
+) -> list[Sample]:
+    """Prepare every image of the records; ``on_image`` is called after each.
+
+    Raises
+    ------
+    InvalidDataset
+        When an image cannot be used; it is named.
+    """
+    samples = []
+    for record in records:
+        try:
+            prepared = prepare(file_image(folder / record.path, record.view), canvas)
+        except AIError as error:
+            raise InvalidDataset(f"{record.file}: {error}") from error
+        pixels = np.round((prepared.pixels + 1) * 127.5).astype(np.uint8)
+        samples.append(Sample(record, pixels, ellipses(record.boxes, prepared.geometry), prepared.geometry))
+        on_image()
+    return samples
+
+
+def ellipses(boxes: Iterable[Box], geometry: Geometry) -> NDArray[np.uint8]:
+    """Draw the ellipses inscribed in boxes (image pixels) on the canvas."""
+    mass = np.zeros(geometry.canvas, np.uint8)
+    for x, y, width, height in boxes:
+        corners = geometry.points_to_canvas(np.array([[x, y], [x + width, y + height]]))
+        centre, size = corners.mean(0) - 0.5, np.abs(corners[1] - corners[0])
+        cv2.ellipse(mass, (tuple(centre.tolist()), tuple(size.tolist()), 0.0), 1, cv2.FILLED)
+    return mass

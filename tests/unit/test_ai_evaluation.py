@@ -267,7 +267,7 @@ def a_record(number: int, **changes: object) -> Record:
 
 def test_refused_images_keep_their_misses() -> None:
     read = a_prediction(a_record(1), a_mass((10, 10, 10, 10)), dice=0.8)
-    refused = Prediction(a_record(2, mask="masks/2.png"), None, "no breast", 0.0)
+    refused = Prediction(a_record(2, masks=("masks/2.png",)), None, "no breast", 0.0)
     result = evaluate([read, refused], repeats=5)
     assert (result.images, result.patients, result.masses, result.refused) == (2, 2, 2, 1)
     for rule in HitRule:

@@ -71,3 +71,15 @@ class ForeignCheckpoint(AIError):
 
 class Diverged(AIError):
     """The loss is not finite any more; lower the learning rate."""
+
+
+class InvalidRecipe(AIError):
+    """The recipe cannot be followed; correct what is named."""
+
+
+class DamagedCheckpoint(AIError):
+    """The checkpoint cannot be read; delete it and the run begins anew, or restore it from a copy."""
+
+
+class InvalidHistory(AIError):
+    """The history of a training run is not there or was changed by hand; train again."""

@@ -72,17 +72,24 @@ class MassRetinaNet(nn.Module):
         start(self.network.backbone.body, without_classifier(state))
 
     def losses(self, pixels: Tensor, boxes: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        """Return the focal loss of the classes and the loss of the boxes; for the training mode.
+        """Return the focal loss of the classes and the loss of the boxes, each the mean over the images.
+
+        In the training mode and in the evaluation mode, where batch normalisation keeps what it has learned; in single
+        precision whatever autocast does, anchors included: bfloat16 tells places beyond 256 pixels by 2 to 8 pixels.
 
         Parameters
         ----------
         pixels
             As in :meth:`forward`.
         boxes
-            Of the masses of each image, shape (k, 4), k may be 0.
+            Of the masses of each image, shape (k, 4), k may be 0; each wider and higher than 0.
         """
-        targets = [{"boxes": b, "labels": b.new_full((len(b),), MASS).long()} for b in boxes]
-        losses: Mapping[str, Tensor] = self.network(list(pixels.expand(-1, 3, -1, -1)), targets)
+        given = [{"boxes": b, "labels": b.new_full((len(b),), MASS).long()} for b in boxes]
+        images, targets = self.network.transform(list(pixels.expand(-1, 3, -1, -1)), given)
+        levels = list(self.network.backbone(images.tensors).values())
+        outputs = {key: value.float() for key, value in self.network.head(levels).items()}
+        anchors = self.network.anchor_generator(images, [level.float() for level in levels])
+        losses: Mapping[str, Tensor] = self.network.compute_loss(targets, outputs, anchors)
         return losses
 
 

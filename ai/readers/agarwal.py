@@ -96,35 +96,19 @@ class MassMap:
             When there is no breast.
         """
         breast = breast_of(image)
-        half = breast.shape[1] // 2
-        mirrored = bool(breast[:, :half].sum() < breast[:, -half:].sum())
+        straight = straightened(image, breast, self._card.spacing)
         rows, columns = image.shape
-        resampled = tuple(
-            max(round(side * scale), 1) for side, scale in zip(image.shape, self._scale(image), strict=True)
-        )
-        straight = Geometry(
-            image.shape,
-            (0, 0, columns, rows),
-            mirrored,
-            (resampled[1] / columns, resampled[0] / rows),
-            (resampled[0], resampled[1]),
-        )
+        resampled = straight.canvas
         stride = self._card.stride
         patches = windows(straight.to_canvas(image.pixels), stride)
         down, across = cells(rows, resampled[0], stride), cells(columns, resampled[1], stride)
-        if mirrored:
+        if straight.mirrored:
             across = across[::-1]
         wanted = np.ones(patches.shape[:2], np.bool_)
         if self._card.windows == "fast":
             wanted = used(_searched(breast, image.shape), down, across, (patches.shape[0], patches.shape[1]))
         values = interpolate(self._grid(patches, wanted), down, across)
         return values, Geometry(image.shape, (0, 0, columns, rows), mirrored=False, scale=(1, 1), canvas=image.shape)
-
-    def _scale(self, image: ViewImage) -> tuple[float, float]:
-        """Rows and columns after resampling, in those of the image."""
-        if self._card.spacing and image.spacing:
-            return image.spacing.row / self._card.spacing, image.spacing.column / self._card.spacing
-        return image.pixel_aspect, 1.0
 
     @torch.inference_mode()
     def _grid(self, patches: NDArray[np.float32], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -155,6 +139,28 @@ def agarwal_reader(model: Model, device: torch.device, threshold: float | None =
     rule = LesionRule(thresholds.candidate, None, smallest=1)
     smallest = thresholds.mass if threshold is None else threshold
     return SegmentationReader(model.identity, device, mass_map, rule, smallest)
+
+
+def straightened(image: ViewImage, breast: NDArray[np.bool_], spacing: float | None) -> Geometry:
+    """Return the way to the picture that patches are cut from: the whole image, chest wall at the left, resampled.
+
+    Parameters
+    ----------
+    image
+        A mammogram.
+    breast
+        Its mask, of any size.
+    spacing
+        As in :class:`AgarwalCard`.
+    """
+    rows, columns = image.shape
+    half = breast.shape[1] // 2
+    mirrored = bool(breast[:, :half].sum() < breast[:, -half:].sum())
+    scale = (image.pixel_aspect, 1.0)
+    if spacing and image.spacing:
+        scale = (image.spacing.row / spacing, image.spacing.column / spacing)
+    canvas = max(round(rows * scale[0]), 1), max(round(columns * scale[1]), 1)
+    return Geometry(image.shape, (0, 0, columns, rows), mirrored, (canvas[1] / columns, canvas[0] / rows), canvas)
 
 
 def _searched(breast: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:

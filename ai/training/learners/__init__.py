@@ -1,0 +1,1 @@
+"""What each published system learns from, and by which losses."""

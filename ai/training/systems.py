@@ -1,0 +1,78 @@
+"""The systems that can be trained, by name: the one place that knows which there are."""
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import ValidationError
+
+from ai.errors import InvalidRecipe, UnknownArchitecture
+from ai.networks.registry import build
+from ai.training.learners.base import Role, System
+from ai.training.phases import Part
+from ai.training.recipe import Recipe
+
+SYSTEMS: Mapping[str, System] = {}
+"""Systems by the name that a recipe gives."""
+
+
+def system_of(recipe: Recipe) -> System:
+    """Return a recipe's system after checking all that can be checked without an image.
+
+    Raises
+    ------
+    InvalidRecipe
+        When the system, a part, network, option, loss, augmentation or key of the card is not known or does not fit;
+        it is named.
+    """
+    if recipe.system not in SYSTEMS:
+        raise _invalid(recipe, f"system: there is no {recipe.system!r}; there are {', '.join(SYSTEMS)}")
+    system = SYSTEMS[recipe.system]
+    if [part.role for part in recipe.parts] != list(system.roles):
+        raise _invalid(recipe, f"parts: {recipe.system} has {', '.join(system.roles)}, in this order")
+    for part in recipe.parts:
+        _check_part(recipe, part, system.roles[part.role])
+    thresholds = {"mass": 0.5, **recipe.reader.thresholds}
+    architecture = system.tables(recipe, {role: [f"{role}.safetensors"] for role in system.roles}, system.measures)
+    for table, kind, content in (
+        ("architecture", system.architecture, architecture),
+        ("thresholds", system.thresholds, thresholds),
+    ):
+        try:
+            kind.model_validate(content)
+        except ValidationError as error:
+            raise _invalid(recipe, f"reader.{table}.{_first(error)}") from error
+    return system
+
+
+def _check_part(recipe: Recipe, part: Part, role: Role) -> None:
+    where = f"parts.{part.role}"
+    for phase in part.phases:
+        if phase.loss not in role.losses:
+            raise _invalid(recipe, f"{where}: there is no loss {phase.loss!r}; there are {', '.join(role.losses)}")
+    if part.augmentation not in role.augmentations:
+        known = ", ".join(role.augmentations)
+        raise _invalid(recipe, f"{where}: there is no augmentation {part.augmentation!r}; there are {known}")
+    try:
+        examples = role.examples.model_validate(part.examples)
+    except ValidationError as error:
+        raise _invalid(recipe, f"{where}.examples.{_first(error)}") from error
+    try:
+        with torch.device("meta"):  # shapes alone: smp makes a first convolution anew, beside it
+            network = build(part.network, part.options).to("meta")
+            if role.input_shape is not None:
+                network(torch.empty(2, *role.input_shape(examples, part.augmentation)))
+    except UnknownArchitecture as error:
+        raise _invalid(recipe, f"{where}: {error}") from error
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        raise _invalid(
+            recipe, f"{where}: {part.network} cannot be built or does not take its input: {error}"
+        ) from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def _invalid(recipe: Recipe, what: str) -> InvalidRecipe:
+    return InvalidRecipe(f"{recipe.name}: {what}")

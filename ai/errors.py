@@ -33,6 +33,18 @@ class MissingModel(ModelError):
     """The model directory or its card.toml is missing; check reader.model in the settings."""
 
 
+class NotInstalled(ModelError):
+    """The model was not installed, and nothing was changed."""
+
+
+class UnreadablePackage(ModelError):
+    """The file is neither a model directory nor a ZIP of one."""
+
+
+class ModelExists(ModelError):
+    """There is another or a damaged model of this name, and nothing is overwritten; remove it, or rename one of them."""
+
+
 class InvalidCard(ModelError):
     """The model's card.toml is not valid."""
 
@@ -62,7 +74,7 @@ class UnusableWeights(ModelError):
 
 
 class InvalidDataset(AIError):
-    """The data set's manifest cannot be used."""
+    """The data set cannot be used."""
 
 
 class ForeignCheckpoint(AIError):
@@ -83,3 +95,11 @@ class DamagedCheckpoint(AIError):
 
 class InvalidHistory(AIError):
     """The history of a training run is not there or was changed by hand; train again."""
+
+
+class LeakingSplit(InvalidDataset):
+    """A patient is in two parts of the split; put all images of a patient into one part."""
+
+
+class DuplicateImages(InvalidDataset):
+    """Patients of different parts share a picture; remove one of the images, or give both patients one patient_id."""

@@ -1,13 +1,16 @@
 """Our own form of a data set: a CSV manifest beside its images."""
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from ai.datasets.records import Record
-from ai.errors import InvalidDataset
+from ai.datasets.records import Box, Record
+from ai.datasets.tables import column, density, naming, read_table
 from ai.exam import Laterality, View, ViewPosition
+
+MALIGNANT: Final = {"": None, "0": False, "1": True}
+PATHOLOGY: Final = {"": None, "NORMAL": False, "BENIGN": False, "BENIGN_WITHOUT_CALLBACK": False, "MALIGNANT": True}
 
 
 def read_manifest(path: Path, where: Mapping[str, str] | None = None) -> list[Record]:
@@ -15,8 +18,11 @@ def read_manifest(path: Path, where: Mapping[str, str] | None = None) -> list[Re
 
     Images are looked for beside the manifest, then in a folder ``images`` there.
     ``boxes_xywh`` or ``boxes_xywh_800`` hold a JSON list of [x, y, width, height] in pixels of the image file. A file
-    of the same name in a folder ``masks`` beside the manifest is the image's mass mask. ``patient`` and ``side`` may
-    stand for ``patient_id`` and ``laterality``.
+    of the same name, or of the same name with the ending .png, in a folder ``masks`` beside the manifest is the image's
+    mass mask. Further columns: ``density`` (1 to 4 or A to D), ``study``, ``subset``, ``pathologies`` and ``subtlety``
+    (one value per mass, joined by ``|``). ``patient``, ``side``, ``study_id``, ``split`` and ``pathology`` may stand
+    for ``patient_id``, ``laterality``, ``study``, ``subset`` and, of the whole image, ``malignant``. Other columns are
+    for ``where``.
 
     Parameters
     ----------
@@ -28,37 +34,55 @@ def read_manifest(path: Path, where: Mapping[str, str] | None = None) -> list[Re
     InvalidDataset
         When a column is missing or a value cannot be read; the row is named.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                _record(row, number, path.parent)
-                for number, row in enumerate(csv.DictReader(file), 2)
-                if all(row.get(column) == value for column, value in (where or {}).items())
-            ]
-    except OSError as error:
-        raise InvalidDataset(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidDataset(f"{path}: {error}") from error
+    return [
+        _record(row, number, path.parent)
+        for number, row in read_table(path)
+        if all(row.get(name) == value for name, value in (where or {}).items())
+    ]
 
 
 def _record(row: dict[str, str], number: int, folder: Path) -> Record:
-    try:
+    with naming(f"line {number}"):
+        file = column(row, "file")
         boxes = row.get("boxes_xywh") or row.get("boxes_xywh_800") or ""
-        malignant = row.get("malignant") or ""
-        mask = Path("masks", Path(row["file"]).name)
-        masks = (str(mask),) if (folder / mask).is_file() else ()
-        return Record(
-            row["file"],
-            row.get("patient_id") or row["patient"],
-            View(Laterality(row.get("laterality") or row["side"]), ViewPosition(row["view"])),
-            tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in json.loads(boxes or "[]")),
-            {"": None, "0": False, "1": True}[malignant],
-            tuple(p for p in (row.get("pathologies") or "").split("|") if p),
+        masks = tuple(
+            str(mask)
+            for mask in dict.fromkeys((Path("masks", Path(file).name), Path("masks", Path(file).stem + ".png")))
+            if (folder / mask).is_file()
+        )[:1]
+        pathologies = tuple(p for p in (row.get("pathologies") or row.get("pathology") or "").upper().split("|") if p)
+        record = Record(
+            file,
+            column(row, "patient_id", "patient"),
+            View(Laterality(column(row, "laterality", "side")), ViewPosition(column(row, "view"))),
+            _boxes(boxes),
+            _malignant(row),
+            () if pathologies == ("NORMAL",) else pathologies,
             masks,
-            folder="images"
-            if not (folder / row["file"]).is_file() and (folder / "images" / row["file"]).is_file()
-            else "",
+            folder="images" if not (folder / file).is_file() and (folder / "images" / file).is_file() else "",
+            density=density(row.get("density") or ""),
+            study=row.get("study") or row.get("study_id") or None,
+            subtlety=tuple(int(s) for s in (row.get("subtlety") or "").split("|") if s),
+            subset=row.get("subset") or row.get("split") or None,
             labelled=bool(boxes or masks),
         )
-    except (KeyError, ValueError, TypeError) as error:
-        raise InvalidDataset(f"line {number}: {error!r}") from error
+    return record
+
+
+def _boxes(text: str) -> tuple[Box, ...]:
+    boxes = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in json.loads(text or "[]"))
+    for box in boxes:
+        if not (box[2] > 0 and box[3] > 0):
+            raise ValueError(f"box {list(box)} has no area")
+    return boxes
+
+
+def _malignant(row: dict[str, str]) -> bool | None:
+    if "malignant" in row:
+        name, values = "malignant", MALIGNANT
+    else:
+        name, values = "pathology", PATHOLOGY
+    text = row.get(name, "").upper()
+    if text not in values:
+        raise ValueError(f"{name} {text!r}: none of {', '.join(v for v in values if v)} or nothing")
+    return values[text]

@@ -30,7 +30,7 @@ class Record:
     malignant
         Whether any mass is malignant; None when the set does not say.
     pathologies
-        One word per mass, whose order against the boxes is not known.
+        One word per mass, whose order against the boxes is not known; one word alone stands for all masses.
     masks
         Paths of the mass masks, relative to the set's folder; white is mass. One for each mass, or one for all.
     outlines
@@ -41,6 +41,8 @@ class Record:
         BI-RADS density, 1 to 4 for a to d; None when the set does not say.
     study
         The exam that the image belongs to; None when the set does not say.
+    subtlety
+        One per mass, 1 (subtle) to 5 (obvious), in the order of the pathologies; empty when the set does not say.
     subset
         The part that the publishers put it in, such as ``train`` or ``test``; None when they did not.
     labelled
@@ -59,6 +61,7 @@ class Record:
     folder: str = ""
     density: int | None = None
     study: str | None = None
+    subtlety: tuple[int, ...] = ()
     subset: str | None = None
     labelled: bool = True
 
@@ -88,6 +91,8 @@ class Dataset:
         In the set's order.
     licence, attribution
         As its publishers want them told; ``not stated`` when the set does not say.
+    notes
+        What was noticed while it was opened, a sentence each, such as which images were left out and why.
     """
 
     name: str
@@ -95,6 +100,7 @@ class Dataset:
     records: tuple[Record, ...]
     licence: str = "not stated"
     attribution: str = "not stated"
+    notes: tuple[str, ...] = ()
 
 
 def split_by_patient(records: Iterable[Record], parts: int, seed: int) -> dict[str, int]:

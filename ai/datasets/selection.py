@@ -1,0 +1,105 @@
+"""Which images of a data set are used."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ai.datasets.records import Record
+from ai.errors import InvalidDataset
+from ai.exam import STANDARD_VIEWS, View
+
+NAMED = 3
+"""How many images or patients a message names before it says how many more there are."""
+
+
+def select(
+    records: Sequence[Record],
+    *,
+    skip_unlabelled: bool = False,
+    masses_only: bool = False,
+    complete_exams: bool = False,
+    subset: str = "",
+) -> list[Record]:
+    """Return the records that all conditions leave, in their order; ``subset`` "" takes them all.
+
+    Exams are looked at before images: an exam is complete although some of its images are left out for another reason.
+
+    Raises
+    ------
+    InvalidDataset
+        When an image is not labelled and ``skip_unlabelled`` is false, or when nothing is left; the reason is named.
+    """
+    left = of_subset(records, subset) if subset else list(records)
+    if complete_exams:
+        left = in_complete_exams(left)
+    left = labelled(left, skip=skip_unlabelled)
+    return with_masses(left) if masses_only else left
+
+
+def labelled(records: Sequence[Record], *, skip: bool = False) -> list[Record]:
+    """Return the labelled records; ``skip`` leaves the others out instead of refusing them.
+
+    Raises
+    ------
+    InvalidDataset
+        When an image is not labelled, or none is; the images are named.
+    """
+    without = [r.file for r in records if not r.labelled]
+    if without and not skip:
+        raise InvalidDataset(
+            f"{len(without)} of {len(records)} images are not labelled ({some(without)}): label them, "
+            "or leave them out with --skip-unlabelled"
+        )
+    return _left([r for r in records if r.labelled], "no image is labelled")
+
+
+def with_masses(records: Sequence[Record]) -> list[Record]:
+    """Return the records that show a mass.
+
+    Raises
+    ------
+    InvalidDataset
+        When none does.
+    """
+    return _left([r for r in records if r.boxes], "no image shows a mass")
+
+
+def in_complete_exams(records: Sequence[Record]) -> list[Record]:
+    """Return the records of exams that have all four standard views; without a study, a patient's images are one exam.
+
+    Raises
+    ------
+    InvalidDataset
+        When no exam is complete.
+    """
+    views: defaultdict[tuple[str, str | None], set[View]] = defaultdict(set)
+    for record in records:
+        views[record.patient_id, record.study].add(record.view)
+    complete = {exam for exam, seen in views.items() if seen == set(STANDARD_VIEWS)}
+    return _left([r for r in records if (r.patient_id, r.study) in complete], "no exam has all four views")
+
+
+def of_subset(records: Sequence[Record], subset: str) -> list[Record]:
+    """Return the records of one of the publishers' parts.
+
+    Raises
+    ------
+    InvalidDataset
+        When there is no such part; those that there are are named.
+    """
+    parts = sorted({r.subset for r in records if r.subset is not None})
+    return _left(
+        [r for r in records if r.subset == subset],
+        f"no image is in the subset {subset!r}; there are: {parts or 'none'}",
+    )
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _left(records: list[Record], otherwise: str) -> list[Record]:
+    if not records:
+        raise InvalidDataset(otherwise)
+    return records

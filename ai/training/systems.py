@@ -8,10 +8,13 @@ from pydantic import ValidationError
 from ai.errors import InvalidRecipe, UnknownArchitecture
 from ai.networks.registry import build
 from ai.training.learners.base import Role, System
+from ai.training.learners.marita import MARITA
+from ai.training.learners.mass_fpn import MASS_FPN
+from ai.training.learners.oulu import OULU
 from ai.training.phases import Part
 from ai.training.recipe import Recipe
 
-SYSTEMS: Mapping[str, System] = {}
+SYSTEMS: Mapping[str, System] = {"oulu": OULU, "marita": MARITA, "mass_fpn": MASS_FPN}
 """Systems by the name that a recipe gives."""
 
 
@@ -60,7 +63,7 @@ def _check_part(recipe: Recipe, part: Part, role: Role) -> None:
         with torch.device("meta"):  # shapes alone: smp makes a first convolution anew, beside it
             network = build(part.network, part.options).to("meta")
             if role.input_shape is not None:
-                network(torch.empty(2, *role.input_shape(examples, part.augmentation)))
+                network(torch.empty(2, *role.input_shape(examples, part)))
     except UnknownArchitecture as error:
         raise _invalid(recipe, f"{where}: {error}") from error
     except (RuntimeError, ValueError, TypeError, LookupError) as error:

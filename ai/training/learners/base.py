@@ -51,14 +51,14 @@ class Role:
     augmentations
         Names that the part may give.
     input_shape
-        What the network will be given in training, without the batch, from the checked table and the name of the
-        augmentation: tried without numbers before any work. None: not tried.
+        What the network will be given in training, without the batch, from the checked table ``examples`` and the
+        part: tried without numbers before any work. None: not tried.
     """
 
     examples: type[CardPart]
     losses: Collection[str]
     augmentations: Collection[str]
-    input_shape: Callable[[Any, str], Shape] | None = None
+    input_shape: Callable[[Any, Part], Shape] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,34 @@
 """The one training loop of all systems: resumable, seeded, its state on disk after every epoch."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ai.training.history import Epoch
-from ai.training.phases import Part, Precision
+from ai.errors import Diverged, InvalidDataset, InvalidRecipe
+from ai.training.ahead import ahead
+from ai.training.checkpoints import damage_named, export, load_checkpoint, save_checkpoint
+from ai.training.history import CURVES, HISTORY, Epoch, draw_curves, write_history
+from ai.training.optimisation import Freezer, move_average, new_optimiser, new_schedule
+from ai.training.phases import Part, Phase, Precision
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "model.safetensors"
+
+DRAW_AFTER = 60.0
+"""Seconds after which the curves of a running phase are drawn again."""
+
+Batch = tuple[Tensor, ...]
 
 Objective = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 """The network and one batch on its device to the loss, a number; it puts the network's outputs into float32.
@@ -138,4 +153,257 @@ def train_part(
     Diverged
         When a loss or a weight is not finite; the checkpoint of the epoch before stays.
     """
-    raise NotImplementedError
+    run = _Run(network, objectives, part, training, validation, folder, seed, device, precision, on_step)
+    run.check()
+    plan = {
+        "part": part.model_dump(mode="json"),
+        "seed": seed,
+        "precision": _resolved(precision).value,
+        "what": dict(what or {}),
+        "training": training.fingerprint,
+        "validation": None if validation is None else validation.fingerprint,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with _repeatable(device):
+        run.go(plan)
+    if run.history:
+        run.tell()
+    path = folder / WEIGHTS if weights is None else weights
+    return Trained(export(run.kept(), path), tuple(run.history))
+
+
+class _Run:
+    """A run, and where it is."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objectives: Mapping[str, Objective],
+        part: Part,
+        training: Examples,
+        validation: Examples | None,
+        folder: Path,
+        seed: int,
+        device: torch.device,
+        precision: Precision,
+        on_step: Callable[[Step], None],
+    ) -> None:
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network, self.objectives, self.part = network, objectives, part
+        self.training, self.validation = training, validation
+        self.folder, self.seed, self.device, self.on_step = folder, seed, device, on_step
+        self.autocast = _resolved(precision) is Precision.BFLOAT16
+        self.freezer = Freezer(network)
+        self.steps = min(len(training), part.epoch_examples or len(training)) // part.batch
+        self.workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 1
+        self.history: list[Epoch] = []
+        self.drawn = time.monotonic()
+
+    def check(self) -> None:
+        """Refuse what cannot be done."""
+        if not self.steps:
+            raise InvalidDataset(f"{len(self.training)} examples are fewer than one batch of {self.part.batch}")
+        if self.validation is not None and not len(self.validation):
+            raise InvalidDataset("there are no examples to validate on")
+        for number, phase in enumerate(self.part.phases, 1):
+            if phase.loss not in self.objectives:
+                there = ", ".join(sorted(self.objectives))
+                raise InvalidRecipe(f"{self._where(number)}: loss {phase.loss!r} is not there; there are {there}")
+            if phase.patience is not None and self.validation is None:
+                raise InvalidDataset(
+                    f"{self._where(number)} ends by its validation loss (patience), and there are no examples to "
+                    "validate on; give the split two inner folds or more"
+                )
+            self.freezer.check(phase)
+
+    def go(self, plan: Mapping[str, Any]) -> None:
+        """Train from where the checkpoint is, to the end."""
+        state = load_checkpoint(self.folder / CHECKPOINT, plan)
+        first = 0 if state is None else int(state["phase"])
+        for number, phase in enumerate(self.part.phases):
+            if number < first:
+                continue
+            if number > first:
+                self.network.load_state_dict(self.kept())
+            self._begin(phase)
+            if state is not None and number == first:
+                self._take_up(state)
+            while not self._over(number, phase):
+                self._epoch(number, phase)
+                self._check_weights(number)
+                save_checkpoint(self.folder / CHECKPOINT, plan, self._state(number))
+                if self._over(number, phase) or time.monotonic() - self.drawn > DRAW_AFTER:
+                    self.tell()
+        self.freezer.release()
+        self.network.load_state_dict(self.kept())
+
+    def kept(self) -> dict[str, Tensor]:
+        """Return the weights that the phase keeps, as far as it has gone."""
+        return self._judged().state_dict() if self.best is None else self.best
+
+    def tell(self) -> None:
+        """Write the history and its curves."""
+        write_history(self.history, self.folder / HISTORY)
+        draw_curves(self.history, self.folder / CURVES, f"{self.part.role}: {self.part.network}", self.part.keep)
+        self.drawn = time.monotonic()
+
+    def _begin(self, phase: Phase) -> None:
+        self.average = None if self.part.average is None else copy.deepcopy(self.network).eval()
+        self.optimiser = new_optimiser(phase, self.freezer.learnt.values())
+        self.schedule = new_schedule(phase, self.optimiser, self.steps)
+        self.best: dict[str, Tensor] | None = None
+        self.lowest = math.inf
+        self.stale = 0
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        with damage_named(self.folder / CHECKPOINT):
+            self.network.load_state_dict(state["network"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.best, self.lowest, self.stale = state["best"], state["lowest"], state["stale"]
+            self.history = [Epoch(**row) for row in state["history"]]
+
+    def _state(self, number: int) -> dict[str, Any]:
+        return {
+            "phase": number,
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "best": self.best,
+            "lowest": self.lowest,
+            "stale": self.stale,
+            "history": [asdict(row) for row in self.history],
+        }
+
+    def _done(self, number: int) -> int:
+        """Epochs of the phase that are over."""
+        return sum(row.phase == number + 1 for row in self.history)
+
+    def _over(self, number: int, phase: Phase) -> bool:
+        impatient = phase.patience is not None and self.stale >= phase.patience
+        return impatient or self._done(number) >= phase.epochs
+
+    def _epoch(self, number: int, phase: Phase) -> None:
+        begin, epoch = time.monotonic(), self._done(number)
+        before = self.steps * sum(p.epochs for p in self.part.phases[:number])
+        rng = np.random.default_rng((self.seed, number, epoch))
+        torch.manual_seed(int(rng.integers(2**63)))
+        order = rng.permutation(len(self.training))
+        self.freezer.train(phase, epoch)
+        total, rate = 0.0, phase.learning_rate
+        objective = self.objectives[phase.loss]
+
+        def pieces(step: int) -> list[Batch]:
+            changes = np.random.default_rng((self.seed, number, epoch, step))
+            chosen = order[step * self.part.batch : (step + 1) * self.part.batch]
+            return [self._batch(self.training, c, changes) for c in np.array_split(chosen, self.part.accumulation)]
+
+        with closing(ahead(pieces, self.steps, self.workers)) as batches:
+            for step, batch in enumerate(batches):
+                self.network.zero_grad()
+                loss = self._learn(objective, batch)
+                if not math.isfinite(loss):
+                    raise Diverged(f"{self._where(number + 1)}, epoch {epoch + 1}, step {step + 1}.")
+                if self.part.clip is not None:
+                    nn.utils.clip_grad_norm_(self.network.parameters(), self.part.clip)
+                rate = self.optimiser.param_groups[0]["lr"]
+                self.optimiser.step()
+                self.schedule.step()
+                at = epoch * self.steps + step
+                if self.average is not None and self.part.average is not None:
+                    move_average(self.average, self.network, min(self.part.average, 1 - 1 / (1 + at)))
+                total += loss
+                done, all_steps = before + at + 1, self.steps * self.part.epochs
+                self.on_step(Step(number + 1, epoch + 1, step + 1, self.steps, done, all_steps, total / (step + 1)))
+        validation = self._validate(objective)
+        if validation is not None:
+            if not math.isfinite(validation):
+                raise Diverged(f"{self._where(number + 1)}, epoch {epoch + 1}, in validation.")
+            self._judge(validation)
+        seconds = time.monotonic() - begin
+        seen = self.steps * self.part.batch
+        self.history.append(Epoch(number + 1, epoch + 1, total / self.steps, validation, rate, seconds, seen))
+
+    def _learn(self, objective: Objective, pieces: Sequence[Batch]) -> float:
+        """Add up the gradients of a batch's pieces, each by its share, and return the loss."""
+        examples = [len(piece[0]) for piece in pieces]
+        total = 0.0
+        for piece, count in zip(pieces, examples, strict=True):
+            loss = self._loss(self.network, objective, piece) * (count / sum(examples))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        return total
+
+    @torch.no_grad()
+    def _validate(self, objective: Objective) -> float | None:
+        """Return the mean loss over the validation examples, each batch by its size."""
+        if self.validation is None:
+            return None
+        judged, examples = self._judged().eval(), self.validation
+        size = -(-self.part.batch // self.part.accumulation)
+        places = np.arange(len(examples))
+
+        def piece(index: int) -> Batch:
+            return self._batch(examples, places[index * size : (index + 1) * size], None)
+
+        total = 0.0
+        with closing(ahead(piece, -(-len(places) // size), self.workers)) as batches:
+            for batch in batches:
+                total += self._loss(judged, objective, batch).item() * len(batch[0])
+        return total / len(places)
+
+    def _judge(self, validation: float) -> None:
+        self.stale += 1
+        if validation < self.lowest:
+            self.lowest, self.stale = validation, 0
+            if self.part.keep == "best":
+                self.best = {k: v.detach().to("cpu", copy=True) for k, v in self._judged().state_dict().items()}
+
+    def _judged(self) -> nn.Module:
+        return self.network if self.average is None else self.average
+
+    def _loss(self, network: nn.Module, objective: Objective, batch: Batch) -> Tensor:
+        there = tuple(_laid_out(t.to(self.device, non_blocking=True)) for t in batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return objective(network, there)
+
+    def _batch(self, examples: Examples, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+        batch = examples.batch([int(i) for i in chosen], rng)
+        return tuple(t.pin_memory() for t in batch) if self.device.type == "cuda" else batch
+
+    def _check_weights(self, number: int) -> None:
+        """Refuse weights that the last step spoilt, after the last loss was seen."""
+        for name, tensor in self.network.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise Diverged(f"{self._where(number + 1)}, epoch {self._done(number)}: {name} is not finite.")
+
+    def _where(self, number: int) -> str:
+        return f"Part {self.part.role}, phase {number}"
+
+
+def _resolved(precision: Precision) -> Precision:
+    return Precision.BFLOAT16 if precision is Precision.AUTO else precision
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Choose the GPU's repeatable algorithms where it has them; the CPU's are."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(mode=before, warn_only=warned)

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from ai.errors import InvalidHistory
+from ai.training.durable import whole_file
 
 HISTORY = "history.csv"
 CURVES = "curves.png"
@@ -60,7 +60,8 @@ def write_history(history: Sequence[Epoch], path: Path) -> None:
     table = csv.DictWriter(text, [f.name for f in fields(Epoch)], lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(row) for row in history)
-    _replace(path, text.getvalue().encode())
+    with whole_file(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def read_history(path: Path) -> tuple[Epoch, ...]:
@@ -87,3 +88,40 @@ def read_history(path: Path) -> tuple[Epoch, ...]:
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InvalidHistory(f"{path}: {error}") from error
+
+
+def draw_curves(history: Sequence[Epoch], path: Path, title: str, keep: Literal["best", "last"] = "best") -> None:
+    """Draw both losses over the epochs of all phases as a PNG, with the phases' borders and the kept epochs.
+
+    The losses are on a logarithmic axis, unless one is 0 or less.
+    """
+    # Half a second, for a picture now and then.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    at = range(1, len(history) + 1)
+    validated = [(x, row.validation) for x, row in zip(at, history, strict=True) if row.validation is not None]
+    kept = kept_epochs(history, keep)
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(at, [row.training for row in history], color="#0072b2", marker=".", label="training")
+    if validated:
+        axes.plot(*zip(*validated, strict=True), color="#d55e00", marker=".", label="validation")
+    shown = [row.training if row.validation is None else row.validation for row in (history[k] for k in kept)]
+    axes.plot([k + 1 for k in kept], shown, "o", mfc="none", mec="black", ms=11, ls="none", label="kept")
+    if min(loss for row in history for loss in (row.training, row.validation) if loss is not None) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter("{x:.3g}")
+        axes.yaxis.set_major_formatter("{x:.3g}")
+    borders = [x for x, row in zip(at, history, strict=True) if x > 1 and row.epoch == 1]
+    for border in borders:
+        axes.axvline(border - 0.5, color="grey", linestyle=":")
+    for phase, first in enumerate((1, *borders) if borders else (), 1):
+        where = (first - 0.4, 0.98)
+        axes.annotate(f"phase {phase}", where, xycoords=axes.get_xaxis_transform(), va="top", color="grey")
+    axes.set(title=title, xlabel="epoch", ylabel="loss", xlim=(0.5, len(history) + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend()
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")

@@ -84,7 +84,8 @@ class Recipe(CardPart):
     data
         What the paper trained on, a sentence.
     same_as
-        Another recipe that trains the same networks; the paper evaluated them elsewhere.
+        Another recipe that trains the same networks, which the paper evaluated elsewhere; of a file's rows, the row of
+        the same name.
     images
         ``masses`` leaves out images without a mass.
     complete_exams
@@ -223,6 +224,8 @@ def _recipe(path: Path, row: str, content: Mapping[str, Any]) -> Recipe:
     name = _name(path, row)
     if "name" in content:
         raise InvalidRecipe(f"{name}: name: the file and the row are its name")
+    if row and content.get("same_as"):
+        content = {**content, "same_as": f"{content['same_as']}/{row}"}
     try:
         return Recipe.model_validate({"name": name, **content, "parts": _parts(content.get("parts", []))})
     except ValidationError as error:

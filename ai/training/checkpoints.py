@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,10 @@ def load_checkpoint(path: Path, plan: Mapping[str, Any]) -> dict[str, Any] | Non
     if not path.exists():
         return None
     with damage_named(path):
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums and does not read them
+            broken = archive.testzip()
+        if broken is not None:
+            raise DamagedCheckpoint(f"{path}: {broken} has another checksum")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         there = state["plan"]
     now = json.dumps(plan, sort_keys=True)
@@ -47,7 +52,16 @@ def damage_named(path: Path) -> Iterator[None]:
     """Turn what fails while a checkpoint is taken up into :class:`DamagedCheckpoint`."""
     try:
         yield
-    except (RuntimeError, KeyError, ValueError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+    ) as error:
         raise DamagedCheckpoint(
             f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error

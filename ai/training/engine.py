@@ -26,7 +26,7 @@ CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "model.safetensors"
 
 DRAW_AFTER = 60.0
-"""Seconds after which the curves of a running phase are drawn again."""
+"""Seconds after which history and curves are written again."""
 
 Batch = tuple[Tensor, ...]
 
@@ -166,8 +166,7 @@ def train_part(
     folder.mkdir(parents=True, exist_ok=True)
     with _repeatable(device):
         run.go(plan)
-    if run.history:
-        run.tell()
+    run.tell()
     path = folder / WEIGHTS if weights is None else weights
     return Trained(export(run.kept(), path), tuple(run.history))
 
@@ -232,7 +231,7 @@ class _Run:
                 self._epoch(number, phase)
                 self._check_weights(number)
                 save_checkpoint(self.folder / CHECKPOINT, plan, self._state(number))
-                if self._over(number, phase) or time.monotonic() - self.drawn > DRAW_AFTER:
+                if time.monotonic() - self.drawn > DRAW_AFTER:
                     self.tell()
         self.freezer.release()
         self.network.load_state_dict(self.kept())

@@ -3,18 +3,20 @@
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ai.errors import InvalidCard, MissingModel, MissingWeights, WrongDigest
+from ai.errors import InvalidCard, MissingModel, MissingWeights, ModelError, UnknownReader, WrongDigest
 from ai.findings import ModelIdentity
 
 CARD = "card.toml"
 SHIPPED = Path(__file__).parent / "weights"
+READERS: Final = ("agarwal", "madsen", "marita", "mass_fpn", "oulu")
+"""Names of ai.readers.registry, for those who check a card and need no torch."""
 
 
 class CardPart(BaseModel):
@@ -27,9 +29,9 @@ AnyPart = TypeVar("AnyPart", bound=CardPart)
 
 
 class WeightsFile(CardPart):
-    """One file of weights; several are folds whose probabilities are averaged."""
+    """One file of weights, in the card's folder; several are folds whose probabilities are averaged."""
 
-    file: str
+    file: str = Field(pattern=r"^\w[\w.-]*$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -117,42 +119,100 @@ class Model:
         MissingWeights, WrongDigest
             When a file is not there, or is another one.
         """
-        paths = []
+        for fault in self.faults():
+            raise fault
+        return [self.folder / part.file for part in self.card.weights]
+
+    def faults(self) -> Iterator[ModelError]:
+        """Compare the weights files with the card, and yield what is wrong with each."""
         for part in self.card.weights:
             path = self.folder / part.file
             if not path.is_file():
-                raise MissingWeights(str(path))
-            if hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256:
-                raise WrongDigest(str(path))
-            paths.append(path)
-        return paths
+                yield MissingWeights(str(path))
+                continue
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
+                    yield WrongDigest(str(path))
+
+    def require_reader(self) -> None:
+        """Refuse a card whose reader this version does not have.
+
+        Raises
+        ------
+        UnknownReader
+            It names those there are.
+        """
+        if self.card.reader not in READERS:
+            raise UnknownReader(f"{self.folder / CARD}: {self.card.reader!r}; there are {', '.join(READERS)}")
 
 
-def open_model(name: str) -> Model:
-    """Open a model directory by path, or a shipped one by name.
+def open_model(name: str, installed: Path | None = None) -> Model:
+    """Open a shipped model by name, an installed one by name, or a model directory by path.
+
+    Parameters
+    ----------
+    name
+        A name is looked up in this order; with a slash in it (``./mine``) it is a path alone.
+    installed
+        The models folder, see :mod:`ai.installation`.
 
     Raises
     ------
     MissingModel, InvalidCard
         When there is none, or its card is not valid.
     """
-    folder = SHIPPED / name
+    folder = Path(name)
+    if folder.name == name:
+        places = [SHIPPED / name, *([installed / name] if installed else [])]
+        folder = next((place for place in places if (place / CARD).is_file()), folder)
     if not (folder / CARD).is_file():
-        folder = Path(name)
+        names = [place.name for place in model_folders(installed)]
+        raise MissingModel(f"{name}; the names are {', '.join(names)}" if folder.name == name else name)
+    return Model(folder, read_card(folder / CARD))
+
+
+def ready_model(name: str, installed: Path | None = None) -> Model:
+    """Open a model that is to read: its reader is known, and its weights are those of its card. Needs no torch.
+
+    Raises
+    ------
+    ai.errors.ModelError
+        When it is not so.
+    """
+    model = open_model(name, installed)
+    model.require_reader()
+    model.weights()
+    return model
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read a card.
+
+    Raises
+    ------
+    MissingModel, InvalidCard
+        When it cannot be read, or a key is missing, not known or out of its range; it is named.
+    """
     try:
-        content = tomllib.loads((folder / CARD).read_text(encoding="utf-8"))
-        return Model(folder, ModelCard.model_validate(content))
+        return ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise MissingModel(name) from error
+        raise MissingModel(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidCard(f"{folder / CARD}: {error}") from error
+        raise InvalidCard(f"{path}: {error}") from error
     except ValidationError as error:
-        raise _invalid(folder / CARD, error) from error
+        raise _invalid(path, error) from error
 
 
 def shipped_models() -> list[Model]:
     """Return the models that came with this version."""
-    return [open_model(card.parent.name) for card in sorted(SHIPPED.glob(f"*/{CARD}"))]
+    return [open_model(folder.name) for folder in model_folders()]
+
+
+def model_folders(installed: Path | None = None) -> list[Path]:
+    """Return the model directories that can be called by their names: shipped ones, then those of a models folder."""
+    places = [SHIPPED, *([installed] if installed else [])]
+    cards = [card for place in places for card in sorted(place.glob(f"*/{CARD}"))]
+    return [card.parent for card in cards if not card.parent.name.startswith(".")]
 
 
 def _invalid(card: Path, error: ValidationError, *parents: str) -> InvalidCard:

@@ -127,6 +127,7 @@ class ReaderSection(Section):
     """Which model reads, and where."""
 
     model: str = "mass-fpn-lite0"
+    models_folder: Path = Path("models")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
 

@@ -14,7 +14,7 @@ from types import FrameType
 import structlog
 from sqlalchemy import Engine
 
-from ai.models import Model, open_model
+from ai.models import Model, open_model, ready_model
 from config.settings import Settings
 from node.clock import ExamClock
 from node.delivery import DeliveryService, Lane
@@ -87,7 +87,7 @@ def serve(settings: Settings) -> None:
     """Run the DICOM door, the exam clock and the delivery lanes until SIGTERM or SIGINT."""
     stop = _stop_on_signals()
     parts = open_parts(settings)
-    model = open_model(settings.reader.model)
+    model = ready_model(settings.reader.model, settings.reader.models_folder)
     swept = parts.store.sweep(timedelta(0))
     log.info("starting", version=VERSION, model=model.card.name, digest=model.digest[:12], swept=swept)
     intake = Intake(parts.store, parts.engine, settings.storage.watermark, accepted_kinds(model), utc_now)
@@ -125,7 +125,7 @@ def work(settings: Settings) -> None:
 
     stop = _stop_on_signals()
     parts = open_parts(settings)
-    model = open_model(settings.reader.model)
+    model = open_model(settings.reader.model, settings.reader.models_folder)
     reader = load_reader(model, settings.reader.device, settings.reader.threads)
     worker = Worker(
         parts.engine,

@@ -1,5 +1,6 @@
 """``mammonode up``: serve and work as children of one process, for one machine."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,12 +22,19 @@ STOP_WITHIN = 60.0
 
 @dataclass
 class Child:
-    """One command of the node as a process."""
+    """One command of the node as a process.
+
+    Attributes
+    ----------
+    refused
+        Whether it ended at its first start since model or settings cannot be used (EX_CONFIG).
+    """
 
     name: str
     command: Sequence[str]
     process: subprocess.Popen[bytes] | None = None
     start_at: float = field(default=0.0)
+    refused: bool = False
 
     def tend(self) -> None:
         """Start it when it does not run, after a pause when it has ended by itself."""
@@ -34,8 +42,9 @@ class Child:
             log.error(
                 "child ended", child=self.name, code=self.process.returncode, check="its last lines above say why"
             )
+            self.refused = self.start_at == 0 and self.process.returncode == os.EX_CONFIG
             self.process, self.start_at = None, time.monotonic() + RESTART_AFTER
-        if self.process is None and time.monotonic() >= self.start_at:
+        if self.process is None and not self.refused and time.monotonic() >= self.start_at:
             self.process = subprocess.Popen(self.command)  # noqa: S603 (our own program)
             log.info("child started", child=self.name, pid=self.process.pid)
 
@@ -56,8 +65,10 @@ class Child:
             self.process.wait()
 
 
-def up(config: Path | None, workers: int = 1) -> None:
-    """Run one ``serve`` and some ``work`` processes until SIGTERM or SIGINT.
+def up(config: Path | None, workers: int = 1) -> int:
+    """Run one ``serve`` and some ``work`` processes until SIGTERM or SIGINT, or until one refuses to start.
+
+    A model that breaks later does not close the doors: its workers are started again until it is mended.
 
     Parameters
     ----------
@@ -65,6 +76,11 @@ def up(config: Path | None, workers: int = 1) -> None:
         Settings file that the children get.
     workers
         Number of ``work`` processes.
+
+    Returns
+    -------
+    int
+        Exit status.
     """
     arguments = ["--config", str(config)] if config else []
     program = [sys.executable, "-P", "-m", "node"]
@@ -79,7 +95,7 @@ def up(config: Path | None, workers: int = 1) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     try:
-        while not stopping:
+        while not stopping and not any(child.refused for child in children):
             for child in children:
                 child.tend()
             time.sleep(0.2)
@@ -89,3 +105,4 @@ def up(config: Path | None, workers: int = 1) -> None:
         deadline = time.monotonic() + STOP_WITHIN
         for child in children:
             child.wait(deadline)
+    return os.EX_CONFIG if any(child.refused for child in children) else 0

@@ -3,16 +3,50 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from pydantic import Field, PositiveInt
 
 from ai.breast import PreparedView, prepare
 from ai.errors import InvalidCard
 from ai.exam import ViewImage
 from ai.findings import ImageFindings
-from ai.models import CARD, Model
-from ai.networks.mass_fpn import MassFPN
+from ai.models import CARD, CardPart, Model
+from ai.networks.registry import ARCHITECTURES
 from ai.readers.exams import MAP_SIDE, ViewReader
+from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule, find_masses
+
+NETWORK = "mass_fpn"
+
+
+class MassFPNCard(CardPart):
+    """The architecture table.
+
+    Attributes
+    ----------
+    encoder
+        Name of an smp encoder.
+    canvas
+        Rows and columns that the network sees.
+    """
+
+    encoder: str
+    canvas: tuple[PositiveInt, PositiveInt]
+
+
+class MassFPNThresholds(CardPart):
+    """The thresholds table.
+
+    Attributes
+    ----------
+    mass
+        Smallest detection of a finding.
+    candidate, outline
+        See :class:`LesionRule`.
+    """
+
+    mass: float = Field(ge=0, le=1)
+    candidate: float = Field(ge=0, lt=1)
+    outline: float = Field(gt=0, lt=1)
 
 
 class MassFPNReader(ViewReader):
@@ -21,8 +55,7 @@ class MassFPNReader(ViewReader):
     Parameters
     ----------
     model
-        Its card's architecture has ``encoder`` and ``canvas``; its thresholds have ``mass`` (smallest detection
-        of a finding), ``candidate`` and ``outline`` (see :class:`LesionRule`).
+        Its card has :class:`MassFPNCard` and :class:`MassFPNThresholds`.
     device
         Where to read.
     threshold
@@ -31,21 +64,27 @@ class MassFPNReader(ViewReader):
     Raises
     ------
     ai.errors.ModelError
-        When the card lacks one of these, or weights are missing or differ from the card.
+        When the card lacks a key, or weights are missing, differ from the card or do not fit.
     """
 
     def __init__(self, model: Model, device: torch.device, threshold: float | None = None) -> None:
         super().__init__(model.identity, device)
-        card = model.card
-        try:
-            rows, columns = card.architecture["canvas"]
-            encoder = str(card.architecture["encoder"])
-            self._threshold = card.thresholds["mass"] if threshold is None else threshold
-            self._rule = LesionRule(card.thresholds["candidate"], card.thresholds["outline"])
-        except KeyError as error:
-            raise InvalidCard(f"{model.folder / CARD}: {error} is missing") from error
-        self._canvas = (int(rows), int(columns))
-        self._networks = [self._network(encoder, load_file(path)) for path in model.weights()]
+        card = model.part("architecture", MassFPNCard)
+        thresholds = model.part("thresholds", MassFPNThresholds)
+        self._threshold = thresholds.mass if threshold is None else threshold
+        self._rule = LesionRule(thresholds.candidate, thresholds.outline)
+        self._canvas = card.canvas
+        multiple = ARCHITECTURES[NETWORK].multiple
+        if any(side % multiple for side in card.canvas):
+            raise InvalidCard(
+                f"{model.folder / CARD}: architecture.canvas: {NETWORK} takes multiples of {multiple}, "
+                f"not {card.canvas[0]} x {card.canvas[1]}"
+            )
+        network = NetworkCard(network=NETWORK, options={"encoder": card.encoder})
+        self._networks = [
+            fold.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for fold in folds(network, model.weights(), device)
+        ]
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
         prepared = prepare(image, self._canvas)
@@ -64,9 +103,3 @@ class MassFPNReader(ViewReader):
         maps = torch.stack([part for m, _ in outputs for part in (m[0], m[1].flip(1))]).sigmoid().mean(0).cpu().numpy()
         image = torch.stack([i for _, i in outputs]).sigmoid().mean().item()
         return maps[0], maps[1], float(image)
-
-    def _network(self, encoder: str, state: dict[str, torch.Tensor]) -> MassFPN:
-        network = MassFPN(encoder)
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-        network.eval().to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from ai.errors import NoSuchDevice, UnknownReader
+from ai.errors import NoSuchDevice
 from ai.models import Model
 from ai.readers.agarwal import agarwal_reader
 from ai.readers.base import Reader
@@ -20,7 +20,7 @@ READERS: Mapping[str, Callable[[Model, torch.device, float | None], Reader]] = {
     "agarwal": agarwal_reader,
     "madsen": MadsenReader,
 }
-"""Reading systems by the name that a card gives."""
+"""Reading systems by the name that a card gives; :data:`ai.models.READERS` has the same."""
 
 
 def load_reader(model: Model, device: str = "auto", threads: int = 0, threshold: float | None = None) -> Reader:
@@ -42,8 +42,7 @@ def load_reader(model: Model, device: str = "auto", threads: int = 0, threshold:
     ai.errors.ModelError
         When the reader or the device is unknown, or weights are missing or differ from the card.
     """
-    if model.card.reader not in READERS:
-        raise UnknownReader(f"{model.card.reader!r}; there are {', '.join(sorted(READERS))}")
+    model.require_reader()
     if threads:
         torch.set_num_threads(threads)
     if device == "auto":

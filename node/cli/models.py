@@ -1,22 +1,21 @@
-"""Commands for models: list, evaluate, predict."""
+"""Commands for models: list, show, verify, install."""
 
-import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from ai.errors import InvalidDataset
-from ai.models import open_model, shipped_models
-from node.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, ThreadsOption, print_json, progress
-
-if TYPE_CHECKING:
-    from ai.evaluation.predictions import Evaluation, Prediction
-
-Manifest = Annotated[Path, typer.Argument(help="CSV with the columns file, patient_id, laterality, view.", exists=True)]
-Where = Annotated[list[str] | None, typer.Option("--where", help="COLUMN=VALUE that a row must have; repeatable.")]
+from ai.errors import ModelError
+from ai.models import CARD, SHIPPED, Model, model_folders, open_model, read_card
+from config.settings import load_settings
+from node.cli.options import (
+    ConfigOption,
+    JsonOption,
+    print_json,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -25,8 +24,6 @@ def register(app: typer.Typer) -> None:
     for command in (list_models, show, verify, install):
         group.command(command.__name__.removesuffix("_models"))(command)
     app.add_typer(group, name="models")
-    app.command("evaluate")(evaluate)
-    app.command("predict")(predict)
 
 
 Name = Annotated[str, typer.Argument(help="Name of a shipped or installed model, or a model directory.")]
@@ -35,7 +32,7 @@ Names = Annotated[list[str] | None, typer.Argument(help="As for show; without an
 
 def list_models(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List the models that the node finds by name: those that came with this version, then the installed ones."""
-    table = Table("name", "where", "version", "reader", "digest", "trained on")
+    table = Table(Column("name", no_wrap=True), "where", "version", "reader", "digest", "trained on")
     told = []
     for folder in model_folders(_installed(config)):
         where = "shipped" if folder.parent == SHIPPED else "installed"
@@ -52,7 +49,7 @@ def list_models(*, config: ConfigOption = None, as_json: JsonOption = False) -> 
     if as_json:
         print_json(told)
     else:
-        Console().print(table)
+        _print(table)
 
 
 def show(name: Name, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -61,10 +58,10 @@ def show(name: Name, *, config: ConfigOption = None, as_json: JsonOption = False
     if as_json:
         print_json({"folder": str(model.folder), **_facts(model)})
         return
-    table = Table("key", "value")
+    table = Table(Column("key", no_wrap=True), Column("value", overflow="fold"))
     for key, value in _flat({"folder": model.folder, **_facts(model)}):
         table.add_row(key, value)
-    Console().print(table)
+    _print(table)
 
 
 def verify(names: Names = None, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -105,13 +102,19 @@ def install(
     """
     from ai.installation import install as run  # noqa: PLC0415 (as above)
 
-    model, new = run(source, into or _installed(config))
+    found_by_name = _installed(config)
+    model, new = run(source, into or found_by_name)
     typer.echo(f"{model.folder} {'installed' if new else 'was there already'}, digest {model.digest[:12]}", err=True)
-    typer.echo(f'[reader]\nmodel = "{model.card.name}"')
+    name = model.folder.resolve() if into and into.resolve() != found_by_name.resolve() else model.card.name
+    typer.echo(f'[reader]\nmodel = "{name}"')
 
 
 def _installed(config: Path | None) -> Path:
     return load_settings(config).reader.models_folder
+
+
+def _print(table: Table) -> None:
+    Console(markup=False).print(table)  # a card's words may have brackets
 
 
 def _facts(model: Model) -> dict[str, Any]:
@@ -128,109 +131,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
                 yield from _flat(item, f"{prefix}{key}.{number}.")
         else:
             yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def evaluate(
-    manifest: Manifest,
-    *,
-    model: ModelOption = DEFAULT_MODEL,
-    validation: Annotated[
-        bool, typer.Option(help="Only the patients that the model's card kept for validation.")
-    ] = False,
-    where: Where = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Bootstrap draws over patients.")] = 1000,
-    threshold: Annotated[float, typer.Option(help="Smallest detection that counts; FROC wants all of them.")] = 0.0,
-    as_json: JsonOption = False,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = 0,
-) -> None:
-    """Score a model on a labelled data set: FROC, image and mass AUC, Dice, each with a patient-bootstrap 95 % interval.
-
-    Every image is in every denominator; one that the reader refuses keeps its misses. Dice needs masks of the images'
-    names in a folder `masks` beside the manifest, and the model's own threshold: give `--threshold -1`.
-    """
-    from ai.evaluation.predictions import evaluate as score  # noqa: PLC0415
-    from ai.evaluation.predictions import figures  # noqa: PLC0415
-
-    records = _records(manifest, where, model if validation else None)
-    chosen = None if threshold < 0 else threshold
-    result = score(_predict(model, manifest.parent, records, device, threads, chosen), repeats)
-    if as_json:
-        print_json(figures(result))
-    else:
-        _print_evaluation(result)
-
-
-def predict(
-    manifest: Manifest,
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")],
-    *,
-    model: ModelOption = DEFAULT_MODEL,
-    validation: Annotated[
-        bool, typer.Option(help="Only the patients that the model's card kept for validation.")
-    ] = False,
-    where: Where = None,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = 0,
-) -> None:
-    """Read every image of a manifest (JPEG, PNG or DICOM beside it) and write detections and image scores as JSON.
-
-    {"images": [{"file", "malignancy"}], "detections": [{"file", "bbox": [x, y, w, h], "score", "malignancy"}]}, boxes
-    in pixels of the image file. All candidates are written, however weak. A refused image says why under "refused".
-    """
-    from ai.evaluation.predictions import to_json  # noqa: PLC0415
-
-    records = _records(manifest, where, model if validation else None)
-    predictions = _predict(model, manifest.parent, records, device, threads, threshold=0.0)
-    output.write_text(json.dumps(to_json(predictions), indent=1), encoding="utf-8")
-    refused = [p for p in predictions if p.refused]
-    typer.echo(f"{len(predictions)} images read, {len(refused)} refused, wrote {output}", err=True)
-
-
-def _records(manifest: Path, where: list[str] | None, split_of: str | None) -> list[Any]:
-    from ai.datasets.manifest import read_manifest  # noqa: PLC0415
-    from ai.datasets.records import split_by_patient  # noqa: PLC0415
-
-    filters = dict(item.partition("=")[::2] for item in where or ())
-    records = read_manifest(manifest, filters)
-    if split_of is not None:
-        split = open_model(split_of).card.training.plan["split"]
-        places = split_by_patient(read_manifest(manifest), split["folds"], split["seed"])
-        records = [r for r in records if places[r.patient_id] == split["fold"]]
-    if not records:
-        raise InvalidDataset(f"{manifest}: no row is left")
-    return records
-
-
-def _predict(
-    model: str, folder: Path, records: list[Any], device: str, threads: int, threshold: float | None
-) -> "list[Prediction]":
-    from ai.evaluation.predictions import predict as run  # noqa: PLC0415
-    from ai.readers.registry import load_reader  # noqa: PLC0415
-
-    reader = load_reader(open_model(model), device, threads, threshold)
-    with progress() as bar:
-        task = bar.add_task("reading", total=len(records))
-        return run(reader, folder, records, lambda: bar.advance(task))
-
-
-def _print_evaluation(result: "Evaluation") -> None:
-    from ai.evaluation.detection import FPPI  # noqa: PLC0415
-
-    console = Console()
-    console.print(
-        f"{result.images} images of {result.patients} patients, {result.masses} masses, {result.refused} images refused"
-    )
-    table = Table("sensitivity at false positives per image", *map(str, result.detection))
-    for row, limit in enumerate(FPPI):
-        table.add_row(str(limit), *(str(values[row]) for values in result.detection.values()))
-    console.print(table)
-    for label, figure in (
-        ("image AUC, malignant against other", result.image_auc),
-        ("mass AUC, found masses", result.mass_auc),
-        ("Dice, misses count 0", result.dice),
-        ("Dice, where anything overlaps", result.dice_found),
-    ):
-        if figure is not None:
-            console.print(f"{label}: {figure}")
-    console.print("95 % intervals by bootstrap over patients. Research use only.")

@@ -8,6 +8,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ai.models import Model, open_model
+from config.settings import load_settings
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -19,11 +22,22 @@ ConfigOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-ModelOption = Annotated[str, typer.Option("--model", help="Shipped model by name, or a model directory.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Shipped or installed model by name, or a model directory.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto (CUDA when present), cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 takes all.")]
 
 DEFAULT_MODEL = "mass-fpn-lite0"
+
+
+def named_model(name: str) -> Model:
+    """Open a model that a command was given; installed ones are looked for where MAMMONODE_CONFIG's settings say.
+
+    Raises
+    ------
+    ai.errors.ModelError
+        When there is none, or its card is not valid.
+    """
+    return open_model(name, load_settings().reader.models_folder)
 
 
 def progress() -> Progress:

@@ -14,12 +14,20 @@ from pydicom.dataset import Dataset
 
 from ai.errors import AIError, UnreadableFile
 from ai.exam import Exam, View
-from ai.models import open_model
 from ai.pixels import file_image
 from config.mix import PROFILES, ObjectMix
 from config.policy import CompletionPolicy
 from node.analysis import Source, analyse, picture
-from node.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, ThreadsOption, print_json, progress
+from node.cli.options import (
+    DEFAULT_MODEL,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    ThreadsOption,
+    named_model,
+    print_json,
+    progress,
+)
 from node.errors import NodeError
 from node.exams import Candidate, Close, assemble, decide
 from node.records import Origin, instance_record, read_header, reference
@@ -71,7 +79,7 @@ def read(
     if not pictures and not instances:
         raise UnreadableFile("There is no image in the folder.")
     output.mkdir(parents=True, exist_ok=True)
-    reader = load_reader(open_model(model), device, threads)
+    reader = load_reader(named_model(model), device, threads)
     results = []
     if instances:
         results.append(_read_exam(reader, instances, output, PROFILES[profile]))

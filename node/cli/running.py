@@ -1,18 +1,23 @@
 """Commands that run the node, or tell whether it could run: serve, work, up, check, echo, demo."""
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
-from ai.errors import AIError
+from ai.errors import AIError, ModelError
 from config.errors import InvalidSettings
 from config.settings import Destination, Settings, load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.errors import NodeError
 from storage.errors import StorageError
+
+log = structlog.get_logger()
 
 
 def register(app: typer.Typer) -> None:
@@ -33,12 +38,23 @@ def _started(config: Path | None) -> Settings:
     return settings
 
 
+@contextmanager
+def _needing_a_model() -> Iterator[None]:
+    """Log the reason and end with EX_CONFIG when the model cannot be used: starting again does not help."""
+    try:
+        yield
+    except ModelError as error:
+        log.critical("cannot start", error=str(error), check="mammonode models verify; reader.model in the settings")
+        raise typer.Exit(os.EX_CONFIG) from error
+
+
 def serve(*, config: ConfigOption = None) -> None:
     """Receive images, assemble exams and deliver results, until SIGTERM. Reading needs `work` beside it."""
     settings = _started(config)
     from node.service import serve as run  # noqa: PLC0415 (keeps --help quick)
 
-    run(settings)
+    with _needing_a_model():
+        run(settings)
 
 
 def work(*, config: ConfigOption = None) -> None:
@@ -46,7 +62,8 @@ def work(*, config: ConfigOption = None) -> None:
     settings = _started(config)
     from node.service import work as run  # noqa: PLC0415 (as above)
 
-    run(settings)
+    with _needing_a_model():
+        run(settings)
 
 
 def up(
@@ -55,10 +72,13 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Number of reading processes.")] = 1,
 ) -> None:
     """Run `serve` and `work` together on this machine; a part that dies is started again."""
-    _started(config)
+    settings = _started(config)
+    from ai.models import ready_model  # noqa: PLC0415 (as above)
     from node.supervisor import up as run  # noqa: PLC0415 (as above)
 
-    run(config, workers)
+    with _needing_a_model():
+        ready_model(settings.reader.model, settings.reader.models_folder)
+    raise typer.Exit(run(config, workers))
 
 
 @dataclass(frozen=True)
@@ -111,7 +131,7 @@ def _checks(settings: Settings) -> Iterator[Finding]:
     yield _try("database", lambda: _database(settings), "is the server running, is storage.database right?")
     yield _try("disk", lambda: _disk(settings), "free space, or lower storage.min_free_gb / raise max_used_percent")
     yield _try(
-        "model", lambda: _model(settings), "mammonode models lists what is there; set reader.model to one of them"
+        "model", lambda: _model(settings), "set reader.model to one of mammonode models list; models verify tells more"
     )
     if not settings.destinations:
         yield Finding("destinations", ok=True, detail="none: results stay in the store")
@@ -147,7 +167,7 @@ def _model(settings: Settings) -> str:
     from ai.models import open_model  # noqa: PLC0415 (as above)
     from ai.readers.registry import load_reader  # noqa: PLC0415 (as above)
 
-    model = open_model(settings.reader.model)
+    model = open_model(settings.reader.model, settings.reader.models_folder)
     reader = load_reader(model, settings.reader.device, settings.reader.threads)
     return f"{model.card.name} {model.card.version}, digest {model.digest[:12]}, on {reader.device}"
 

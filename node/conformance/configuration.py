@@ -15,7 +15,7 @@ from node.results.forms import forms_of
 LISTS: Final[Mapping[str, type[BaseModel]]] = {"dicom.callers": Caller, "destinations": Destination}
 """Keys that hold tables of their own."""
 
-PATHS: Final = ("storage.folder", "reader.model")
+PATHS: Final = ("storage.folder", "reader.model", "reader.models_folder")
 """What may be a place on this machine."""
 
 HIDDEN: Final = "(a place on this machine)"

@@ -13,7 +13,6 @@ from pydicom import dcmread
 from typer.testing import CliRunner, Result
 
 from ai.exam import STANDARD_VIEWS
-from ai.models import shipped_models
 from config.settings import load_settings
 from node import cli
 from node.cli import app
@@ -339,21 +338,6 @@ def test_read_says_why_a_picture_was_not_read(tmp_path: Path) -> None:
 
 
 # --- models
-
-
-def test_models_lists_what_is_shipped_and_shows_a_card() -> None:
-    names = [model.card.name for model in shipped_models()]
-    listed = run("models")
-    assert listed.exit_code == 0
-    assert names
-    assert all(name in listed.output for name in names)
-    [card] = json.loads(run("models", names[0]).stdout)
-    assert card["digest"] == shipped_models()[0].digest
-    assert card["use"]["statement"]
-
-
-def test_models_refuses_one_that_is_not_there() -> None:
-    assert "absent" in fault_of(run("models", "absent"))
 
 
 def test_predict_writes_every_image_of_a_manifest(tmp_path: Path) -> None:

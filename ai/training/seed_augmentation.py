@@ -175,7 +175,7 @@ class AugmentationTable:
         """Make a change that was drawn; ``rng`` gives the noise. Otherwise as calling the table."""
         image, truth = np.asarray(pixels, np.float32), (np.asarray(mask) > 0).astype(np.float32)
         if (change.rotation, change.scale, change.shear, change.shift) != (0, 1, (0, 0), (0, 0)):
-            matrix, size = _affine(change, image.shape), image.shape[::-1]
+            matrix, size = affine(change, image.shape), image.shape[::-1]
             image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR).astype(np.float32)
             truth = cv2.warpAffine(truth, matrix, size, flags=cv2.INTER_NEAREST).astype(np.float32)
         if self.crop is not None:
@@ -192,7 +192,8 @@ class AugmentationTable:
         return np.ascontiguousarray(image, np.float32), np.ascontiguousarray(truth, np.float32)
 
 
-def _affine(change: Change, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def affine(change: Change, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return rotation, scale, shear and shift of an image of a shape: 2 x 3, from old to new places as cv2 counts them."""
     angle = np.deg2rad(change.rotation)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shear = np.array([[1, change.shear[0]], [change.shear[1], 1]])

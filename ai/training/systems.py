@@ -7,14 +7,22 @@ from pydantic import ValidationError
 
 from ai.errors import InvalidRecipe, UnknownArchitecture
 from ai.networks.registry import build
+from ai.training.learners.agarwal import AGARWAL
 from ai.training.learners.base import Role, System
+from ai.training.learners.madsen import MADSEN
 from ai.training.learners.marita import MARITA
 from ai.training.learners.mass_fpn import MASS_FPN
 from ai.training.learners.oulu import OULU
 from ai.training.phases import Part
 from ai.training.recipe import Recipe
 
-SYSTEMS: Mapping[str, System] = {"oulu": OULU, "marita": MARITA, "mass_fpn": MASS_FPN}
+SYSTEMS: Mapping[str, System] = {
+    "oulu": OULU,
+    "marita": MARITA,
+    "agarwal": AGARWAL,
+    "madsen": MADSEN,
+    "mass_fpn": MASS_FPN,
+}
 """Systems by the name that a recipe gives."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from ai.datasets.records import Box, Record
-from ai.datasets.tables import column, density, naming, read_table
+from ai.datasets.tables import Naming, column, density, read_table
 from ai.exam import Laterality, View, ViewPosition
 
 MALIGNANT: Final = {"": None, "0": False, "1": True}
@@ -42,7 +42,7 @@ def read_manifest(path: Path, where: Mapping[str, str] | None = None) -> list[Re
 
 
 def _record(row: dict[str, str], number: int, folder: Path) -> Record:
-    with naming(f"line {number}"):
+    with Naming(f"line {number}"):
         file = column(row, "file")
         boxes = row.get("boxes_xywh") or row.get("boxes_xywh_800") or ""
         masks = tuple(
@@ -51,7 +51,7 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
             if (folder / mask).is_file()
         )[:1]
         pathologies = tuple(p for p in (row.get("pathologies") or row.get("pathology") or "").upper().split("|") if p)
-        record = Record(
+        return Record(
             file,
             column(row, "patient_id", "patient"),
             View(Laterality(column(row, "laterality", "side")), ViewPosition(column(row, "view"))),
@@ -66,7 +66,6 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
             subset=row.get("subset") or row.get("split") or None,
             labelled=bool(boxes or masks),
         )
-    return record
 
 
 def _boxes(text: str) -> tuple[Box, ...]:

@@ -6,6 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from ai.datasets.cbis_ddsm import is_cbis_ddsm, read_cbis_ddsm
+from ai.datasets.cdd_cesm import is_cdd_cesm, read_cdd_cesm
+from ai.datasets.folders import is_folders, read_folders
+from ai.datasets.inbreast import is_inbreast, read_inbreast
 from ai.datasets.manifest import read_manifest
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import some
@@ -129,5 +133,23 @@ def _with_boxes(record: Record, folder: Path) -> Record:
 
 KINDS: Final[Mapping[str, Kind]] = {
     "manifest": Kind("a CSV file, or a folder with manifest.csv", _is_manifest, _manifest),
+    "inbreast": Kind(
+        "a folder with INbreast.csv, AllDICOMs and AllXML", is_inbreast, lambda p, o: read_inbreast(p, o.on_image)
+    ),
+    "cbis-ddsm": Kind(
+        "a folder with mass_case_description_*_set.csv and the DICOM folders Mass-*",
+        is_cbis_ddsm,
+        lambda p, o: read_cbis_ddsm(p, o.on_image, leave_out_mismatched=o.leave_out_mismatched),
+    ),
+    "cdd-cesm": Kind(
+        "a folder with the CSV of hand-drawn segmentations, the findings as CSV, and the JPEG images",
+        is_cdd_cesm,
+        lambda p, o: read_cdd_cesm(p, o.on_image),
+    ),
+    "folders": Kind(
+        "a folder PATIENT/STUDY/IMAGE.dcm with masks beside the images or annotations.json",
+        is_folders,
+        lambda p, o: read_folders(p, o.on_image),
+    ),
 }
 """In the order in which they are tried."""

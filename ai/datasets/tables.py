@@ -1,9 +1,10 @@
 """CSV files of data sets: rows with their line numbers, and the values that several sets spell in their own ways."""
 
 import csv
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from ai.errors import InvalidDataset
@@ -12,8 +13,10 @@ UNKNOWN: Final = ("", "_", "NA", "N/A")
 """What stands where a set does not say."""
 
 
-def read_table(path: Path, delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
+def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the rows of a CSV file with a header, each with the number of its line; cells are stripped.
+
+    Cells are parted by commas, or by semicolons where the header has more of those.
 
     Raises
     ------
@@ -22,32 +25,40 @@ def read_table(path: Path, delimiter: str = ",") -> list[tuple[int, dict[str, st
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter)
-            return [
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=";" if header.count(";") > header.count(",") else ",")
+            rows = (
                 (reader.line_num, {k.strip(): v.strip() for k, v in row.items() if k is not None and v is not None})
                 for row in reader
-            ]
+            )
+            return [(number, row) for number, row in rows if any(row.values())]
     except OSError as error:
         raise InvalidDataset(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidDataset(f"{path}: {error}") from error
 
 
-@contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Name the place in a file where a value cannot be read.
+@dataclass(frozen=True)
+class Naming(AbstractContextManager[None]):
+    """Names the place in a file where a value cannot be read: an ``InvalidDataset`` for what a block raises.
 
-    Raises
-    ------
-    InvalidDataset
-        For every value that a block cannot read.
+    Attributes
+    ----------
+    place
+        As the message says it.
     """
-    try:
-        yield
-    except KeyError as error:
-        raise InvalidDataset(f"{place}: no value for {error.args[0]}") from error
-    except (ValueError, TypeError) as error:
-        raise InvalidDataset(f"{place}: {error}") from error
+
+    place: str
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Translate what cannot be read."""
+        if isinstance(error, KeyError):
+            raise InvalidDataset(f"{self.place}: no value for {error.args[0]}") from error
+        if isinstance(error, (ValueError, TypeError)):
+            raise InvalidDataset(f"{self.place}: {error}") from error
 
 
 def column(row: dict[str, str], *names: str) -> str:

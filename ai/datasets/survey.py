@@ -1,0 +1,154 @@
+"""What a data set holds, and what would keep a system from being trained on it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ai.datasets.leaks import duplicates, thumbnail
+from ai.datasets.records import Dataset, Record
+from ai.datasets.selection import in_complete_exams, some
+from ai.datasets.truth import kind_of, mass_mask
+from ai.errors import AIError, InvalidDataset
+from ai.pixels import file_image
+
+BEYOND: Final = 1.0
+"""Pixels by which a box may reach beyond its image: boxes are rounded and scaled."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The counts, and what is wrong.
+
+    Attributes
+    ----------
+    counts
+        What is counted (images, patients, masses, ...), in order.
+    shares
+        Images by view, density, subset, truth and malignancy.
+    faults
+        Why a training run would be refused, a sentence each.
+    notes
+        What else should be known, a sentence each.
+    """
+
+    counts: Mapping[str, int]
+    shares: Mapping[str, Mapping[str, int]]
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def survey(
+    dataset: Dataset,
+    on_image: Callable[[], None] = lambda: None,
+    *,
+    skip_unlabelled: bool = False,
+    look: bool = True,
+) -> Survey:
+    """Count, and look for what would keep a system from being trained; ``on_image`` is called after each image.
+
+    Parameters
+    ----------
+    skip_unlabelled
+        Unlabelled images will be left out, so they are no fault.
+    look
+        Open every image: sizes of masks, places of boxes and duplicates are checked only then.
+    """
+    records = dataset.records
+    faults = _damages(dataset, on_image) if look else []
+    notes = list(dataset.notes)
+    unlabelled = [r.file for r in records if not r.labelled]
+    if unlabelled:
+        told = f"{len(unlabelled)} images are not labelled: {some(unlabelled)}"
+        (notes if skip_unlabelled else faults).append(told)
+    if not any(r.boxes for r in records):
+        faults.append("no image shows a mass")
+    if len({r.patient_id for r in records}) < 2:
+        faults.append("all images are of one patient: none is left for validation")
+    notes += _imbalances(records)
+    return Survey(_counts(records), _shares(records), tuple(faults), tuple(notes))
+
+
+def _counts(records: Iterable[Record]) -> dict[str, int]:
+    rows = list(records)
+    try:
+        complete = in_complete_exams(rows)
+    except InvalidDataset:
+        complete = []
+    return {
+        "images": len(rows),
+        "patients": len({r.patient_id for r in rows}),
+        "complete four-view exams": len({(r.patient_id, r.study) for r in complete}),
+        "images with a mass": sum(bool(r.boxes) for r in rows),
+        "masses": sum(len(r.boxes) for r in rows),
+        "malignant images": sum(bool(r.malignant) for r in rows),
+        "patients with a malignant image": len({r.patient_id for r in rows if r.malignant}),
+        "images not labelled": sum(not r.labelled for r in rows),
+    }
+
+
+def _shares(records: Iterable[Record]) -> dict[str, dict[str, int]]:
+    def share(value: Callable[[Record], str]) -> dict[str, int]:
+        return dict(sorted(Counter(map(value, records)).items()))
+
+    return {
+        "view": share(lambda r: str(r.view)),
+        "density": share(lambda r: "abcd"[r.density - 1] if r.density else "not stated"),
+        "subset": share(lambda r: r.subset or "none"),
+        "truth": share(lambda r: str(kind_of(r)) if r.labelled else "not labelled"),
+        "malignant": share(lambda r: {True: "yes", False: "no", None: "not stated"}[r.malignant]),
+    }
+
+
+def _imbalances(records: Iterable[Record]) -> Iterable[str]:
+    rows = [r for r in records if r.labelled]
+    if rows and all(r.boxes for r in rows):
+        yield "every labelled image shows a mass: false marks on images without one cannot be measured"
+    classes = {r.malignant for r in rows} - {None}
+    if len(classes) < 2:
+        said = (
+            "no image's malignancy is stated"
+            if not classes
+            else f"{'all' if True in classes else 'no'} images are malignant"
+        )
+        yield f"{said}: malignancy can neither be learned nor measured"
+    subsets: dict[str, set[str]] = {}
+    for record in records:
+        if record.subset is not None:
+            subsets.setdefault(record.patient_id, set()).add(record.subset)
+    both = [patient for patient, parts in subsets.items() if len(parts) > 1]
+    if both:
+        yield f"{len(both)} patients are in more than one subset: {some(both)}"
+
+
+def _damages(dataset: Dataset, on_image: Callable[[], None]) -> list[str]:
+    """Open every image with its truth, and compare the images."""
+    seen: list[Record] = []
+    thumbnails = []
+    wrong: list[str] = []
+    for record in dataset.records:
+        try:
+            image = file_image(dataset.folder / record.path, record.view)
+            seen.append(record)
+            thumbnails.append(thumbnail(image.pixels))
+            if record.labelled:
+                mass_mask(record, dataset.folder, image.shape)
+                _within(record, image.shape)
+        except AIError as error:
+            text = str(error)
+            wrong.append(text if record.file in text else f"{record.file}: {text}")
+        on_image()
+    pairs = [str(pair) for pair in duplicates(seen, thumbnails)]
+    return [
+        *([f"{len(wrong)} images cannot be used: {some(wrong)}"] if wrong else []),
+        *([f"{len(pairs)} pictures stand under two patients: {some(pairs)}"] if pairs else []),
+    ]
+
+
+def _within(record: Record, shape: tuple[int, int]) -> None:
+    rows, columns = shape
+    for x, y, width, height in record.boxes:
+        if min(x, y) < -BEYOND or x + width > columns + BEYOND or y + height > rows + BEYOND:
+            raise InvalidDataset(
+                f"{record.file}: the box {[x, y, width, height]} reaches beyond its {columns} x {rows} pixels"
+            )

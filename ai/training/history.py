@@ -13,6 +13,9 @@ from ai.training.durable import whole_file
 HISTORY = "history.csv"
 CURVES = "curves.png"
 
+TRAINING, VALIDATION = "#0072b2", "#d55e00"
+"""Colours of the two curves, told apart by all eyes (Okabe and Ito)."""
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -99,27 +102,30 @@ def draw_curves(history: Sequence[Epoch], path: Path, title: str, keep: Literal[
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
-    at = range(1, len(history) + 1)
-    validated = [(x, row.validation) for x, row in zip(at, history, strict=True) if row.validation is not None]
-    kept = kept_epochs(history, keep)
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
-    axes.plot(at, [row.training for row in history], color="#0072b2", marker=".", label="training")
-    if validated:
-        axes.plot(*zip(*validated, strict=True), color="#d55e00", marker=".", label="validation")
+    at = range(1, len(history) + 1)
+    borders = [x for x, row in zip(at, history, strict=True) if row.epoch == 1]
+    for first, end in zip(borders, [*borders[1:], len(history) + 1], strict=True):  # phases may have other losses
+        rows = history[first - 1 : end - 1]
+        names = ("training", "validation") if first == 1 else (None, None)
+        axes.plot(range(first, end), [row.training for row in rows], color=TRAINING, marker=".", label=names[0])
+        validated = [row.validation for row in rows if row.validation is not None]
+        if validated:
+            axes.plot(range(first, end), validated, color=VALIDATION, marker=".", label=names[1])
+        if len(borders) > 1:
+            axes.axvline(first - 0.5, color="grey", linestyle=":")
+            where = (first - 0.4, 1.01)
+            axes.annotate(f"phase {rows[0].phase}", where, xycoords=axes.get_xaxis_transform(), color="grey")
+    kept = kept_epochs(history, keep)
     shown = [row.training if row.validation is None else row.validation for row in (history[k] for k in kept)]
     axes.plot([k + 1 for k in kept], shown, "o", mfc="none", mec="black", ms=11, ls="none", label="kept")
     if min(loss for row in history for loss in (row.training, row.validation) if loss is not None) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter("{x:.3g}")
         axes.yaxis.set_major_formatter("{x:.3g}")
-    borders = [x for x, row in zip(at, history, strict=True) if x > 1 and row.epoch == 1]
-    for border in borders:
-        axes.axvline(border - 0.5, color="grey", linestyle=":")
-    for phase, first in enumerate((1, *borders) if borders else (), 1):
-        where = (first - 0.4, 0.98)
-        axes.annotate(f"phase {phase}", where, xycoords=axes.get_xaxis_transform(), va="top", color="grey")
-    axes.set(title=title, xlabel="epoch", ylabel="loss", xlim=(0.5, len(history) + 0.5))
+    axes.set_title(title, pad=18)
+    axes.set(xlabel="epoch", ylabel="loss", xlim=(0.5, len(history) + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.legend()

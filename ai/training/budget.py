@@ -1,6 +1,6 @@
 """A course cut down to what a machine can do: the same phases over fewer examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Final
 
@@ -16,7 +16,7 @@ def examples_seen(part: Part, size: int) -> int:
     return part.epochs * _epoch(part, size)
 
 
-def scale(parts: Sequence[Part], sizes: Sequence[int], budget: int) -> tuple[Part, ...]:
+def within(parts: Sequence[Part], budget: int, sizes: Mapping[str, int]) -> tuple[Part, ...]:
     """Cut the courses of a system's networks down to a number of examples seen in all.
 
     Each network and each phase keeps its share. Epochs go first, down to :data:`LEAST`; then epochs become shorter.
@@ -27,10 +27,10 @@ def scale(parts: Sequence[Part], sizes: Sequence[int], budget: int) -> tuple[Par
     ----------
     parts
         Of one recipe.
-    sizes
-        How many training examples each has.
     budget
         Examples.
+    sizes
+        How many training examples there are, by the part's role.
 
     Returns
     -------
@@ -42,19 +42,19 @@ def scale(parts: Sequence[Part], sizes: Sequence[int], budget: int) -> tuple[Par
     InvalidRecipe
         When the budget has no step for each phase; it says how many examples are needed.
     """
-    planned = [examples_seen(part, size) for part, size in zip(parts, sizes, strict=True)]
+    planned = [examples_seen(part, sizes[part.role]) for part in parts]
     total = sum(planned)
     if total <= budget:
         return tuple(parts)
     cut = []
-    for part, size, seen in zip(parts, sizes, planned, strict=True):
+    for part, seen in zip(parts, planned, strict=True):
         share = Fraction(budget * seen, total)
         if seen and share < part.batch * len(part.phases):
             need = max(-(-p.batch * len(p.phases) * total // n) for p, n in zip(parts, planned, strict=True) if n)
             raise InvalidRecipe(
                 f"a budget of {budget} examples has no step for each phase of part {part.role}; give {need} or more"
             )
-        cut.append(_cut(part, share, size) if seen else part)
+        cut.append(_cut(part, share, sizes[part.role]) if seen else part)
     return tuple(cut)
 
 

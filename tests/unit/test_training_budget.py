@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ai.errors import InvalidRecipe
-from ai.training.budget import examples_seen, scale
+from ai.training.budget import examples_seen, within
 from ai.training.phases import Part
 
 
@@ -22,28 +22,28 @@ def test_it_counts_whole_batches_of_all_epochs() -> None:
 
 def test_a_course_within_the_budget_is_not_touched() -> None:
     part = a_part()
-    assert scale([part], [1000], 80 * 992) == (part,)
-    assert scale([part], [1000], 10**9) == (part,)
+    assert within([part], 80 * 992) == (part,, {"network": 1000})
+    assert within([part], 10**9) == (part,, {"network": 1000})
 
 
 def test_epochs_go_first() -> None:
-    (part,) = scale([a_part()], [1000], 20 * 992)
+    (part,) = within([a_part()], 20 * 992, {"network": 1000})
     assert (part.epochs, part.epoch_examples) == (20, 992)
     assert examples_seen(part, 1000) == 20 * 992
 
 
 def test_then_epochs_become_shorter() -> None:
     # 3,000 examples are 93 steps; 10 epochs of 9.
-    (part,) = scale([a_part()], [1000], 3000)
+    (part,) = within([a_part()], 3000, {"network": 1000})
     assert (part.epochs, part.epoch_examples) == (10, 9 * 32)
     # Three steps: three epochs of one.
-    (part,) = scale([a_part()], [1000], 100)
+    (part,) = within([a_part()], 100, {"network": 1000})
     assert (part.epochs, part.epoch_examples) == (3, 32)
 
 
 @pytest.mark.parametrize("budget", [32, 33, 500, 4096, 9999, 50_000, 79_359])
 def test_the_budget_is_never_exceeded_and_mostly_used(budget: int) -> None:
-    (part,) = scale([a_part()], [1000], budget)
+    (part,) = within([a_part()], budget, {"network": 1000})
     seen = examples_seen(part, 1000)
     assert seen <= budget
     assert seen > budget / 2
@@ -55,7 +55,7 @@ def test_phases_milestones_and_frozen_epochs_keep_their_places() -> None:
         {"epochs": 20, "frozen": ["encoder"], "frozen_epochs": 2},
         {"epochs": 60, "schedule": "steps", "milestones": [20, 30, 40]},
     )
-    (part,) = scale([spie], [1000], 992 * 16)
+    (part,) = within([spie], 992 * 16, {"network": 1000})
     first, second = part.phases
     assert (first.epochs, first.frozen, first.frozen_epochs) == (4, ("encoder",), 1)
     assert (second.epochs, second.milestones) == (12, (4, 6, 8))
@@ -64,16 +64,16 @@ def test_phases_milestones_and_frozen_epochs_keep_their_places() -> None:
 
 def test_milestones_that_fall_together_count_once_and_none_is_left_in_a_single_epoch() -> None:
     thesis = a_part({"epochs": 50, "schedule": "steps", "milestones": [20, 21, 40]})
-    (part,) = scale([thesis], [1000], 3000)
+    (part,) = within([thesis], 3000, {"network": 1000})
     assert part.phases[0].milestones == (4, 8)
-    (part,) = scale([thesis], [1000], 32)
+    (part,) = within([thesis], 32, {"network": 1000})
     assert (part.phases[0].epochs, part.phases[0].schedule, part.phases[0].milestones) == (1, "constant", ())
 
 
 def test_what_was_frozen_for_a_while_is_not_frozen_for_all_of_a_single_epoch() -> None:
-    (part,) = scale([a_part({"frozen": ["encoder"], "frozen_epochs": 2})], [1000], 32)
+    (part,) = within([a_part({"frozen": ["encoder"], "frozen_epochs": 2})], 32, {"network": 1000})
     assert part.phases[0].frozen == ()
-    (part,) = scale([a_part({"frozen": ["encoder"]})], [1000], 32)
+    (part,) = within([a_part({"frozen": ["encoder"]})], 32, {"network": 1000})
     assert part.phases[0].frozen == ("encoder",)
 
 
@@ -83,7 +83,7 @@ def test_networks_keep_their_shares() -> None:
         a_part({"epochs": 30}, {"epochs": 30}, role="classifier", batch=8),
     ]
     # 16,000 and 24,000 examples as planned.
-    detector, classifier = scale(parts, [800, 400], 4000)
+    detector, classifier = within(parts, 4000, {"detector": 800, "classifier": 400})
     assert (examples_seen(detector, 800), examples_seen(classifier, 400)) == (1600, 2400)
     assert [p.epochs for p in classifier.phases] == [5, 5]
 
@@ -91,11 +91,11 @@ def test_networks_keep_their_shares() -> None:
 def test_a_budget_without_a_step_for_each_phase_is_refused() -> None:
     parts = [a_part({"epochs": 10}, {"epochs": 10}, role="one"), a_part({"epochs": 60}, role="two")]
     with pytest.raises(InvalidRecipe, match="255 examples has no step for each phase of part one; give 256 or more"):
-        scale(parts, [320, 320], 255)
-    one, two = scale(parts, [320, 320], 256)
+        within(parts, 255, {"one": 320, "two": 320})
+    one, two = within(parts, 256, {"one": 320, "two": 320})
     assert examples_seen(one, 320) + examples_seen(two, 320) <= 256
 
 
 def test_a_part_without_a_batch_is_left_to_the_loop_to_refuse() -> None:
     parts = [a_part(role="one"), a_part(role="two")]
-    assert scale(parts, [31, 320], 3200)[0] == parts[0]
+    assert within(parts, 3200, {"one": 31, "two": 320})[0] == parts[0]

@@ -22,8 +22,8 @@ def test_it_counts_whole_batches_of_all_epochs() -> None:
 
 def test_a_course_within_the_budget_is_not_touched() -> None:
     part = a_part()
-    assert within([part], 80 * 992) == (part,, {"network": 1000})
-    assert within([part], 10**9) == (part,, {"network": 1000})
+    assert within([part], 80 * 992, {"network": 1000}) == (part,)
+    assert within([part], 10**9, {"network": 1000}) == (part,)
 
 
 def test_epochs_go_first() -> None:

@@ -1,31 +1,59 @@
-"""Run a reader over a data set, and score what it says."""
+"""Run a reader over a data set, and score what it says: what a model's card tells."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from ai.datasets.records import Record
+from ai.datasets.truth import Truth, kind_of, mass_mask, read_mask
 from ai.errors import AIError
-from ai.evaluation.detection import FPPI, HitRule, ImageDetections, match, sensitivity
-from ai.evaluation.statistics import Figure, auc, bootstrap, dice
-from ai.exam import Exam
-from ai.findings import ImageFindings
+from ai.evaluation.detection import BOX_RULES, FPPI, Curve, HitRule, ImageDetections, match
+from ai.evaluation.overlap import Overlap, overlap
+from ai.evaluation.size import Extent, extents
+from ai.evaluation.statistics import Figure, auc, bootstrap
+from ai.exam import Exam, ViewImage
+from ai.findings import ImageFindings, Mass
 from ai.pixels import file_image
 from ai.readers.base import Reader
+
+PIXEL_TRUTH = (Truth.MASK, Truth.OUTLINE)
+"""What Dice is measured against; ellipses inscribed in boxes are a weak label."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a reader said of one image of a data set: findings, or why it refused; Dice where there is a mask."""
+    """What a reader said of one image of a data set: findings, or why it refused.
+
+    Attributes
+    ----------
+    record
+        The image and its truth.
+    findings
+        All candidates that the reader was asked for, without its map; None when it refused.
+    refused
+        Why.
+    dice
+        Of all these candidates, where there is a mask or outlines; 0 for a refused image.
+    pixels
+        Of the candidates at or above the threshold, where the masses' pixels are known, and on images without a mass;
+        on boxes when the weak ones were asked for.
+    on_mask
+        For each candidate, whether its box's centre lies on a mass; None without a mask or outlines.
+    sizes
+        Of each mass.
+    """
 
     record: Record
     findings: ImageFindings | None
     refused: str | None = None
     dice: float | None = None
+    pixels: Overlap | None = None
+    on_mask: tuple[bool, ...] | None = None
+    sizes: tuple[Extent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +65,7 @@ class Evaluation:
     images, patients, masses, refused
         Counts; every image is in every denominator.
     detection
-        Sensitivity at each of ``FPPI``, by hit rule.
+        Sensitivity at each of ``FPPI``, by hit rule; "centre in mask" only when the masses' pixels are known.
     image_auc
         Malignant against other images; None without labels.
     mass_auc
@@ -60,21 +88,94 @@ class Evaluation:
 
 
 def predict(
-    reader: Reader, folder: Path, records: Sequence[Record], on_image: Callable[[], None] = lambda: None
+    reader: Reader,
+    folder: Path,
+    records: Sequence[Record],
+    on_image: Callable[[], None] = lambda: None,
+    *,
+    threshold: float = 0.0,
+    weak: bool = False,
 ) -> list[Prediction]:
-    """Read every image of the records alone, as a whole exam of one view."""
+    """Read every image of the records alone, as a whole exam of one view.
+
+    Parameters
+    ----------
+    folder
+        The data set's.
+    on_image
+        Called after each image.
+    threshold
+        Smallest detection whose pixels are counted; Dice takes all.
+    weak
+        Count pixels against ellipses too where a mass is known by its box alone.
+
+    Raises
+    ------
+    ai.errors.InvalidDataset
+        When a mask cannot be read or has another size than its image.
+    """
     predictions = []
     for record in records:
+        image: ViewImage | None = None
+        findings, refused = None, None
         try:
             image = file_image(folder / record.path, record.view)
-            findings = reader.read(Exam((image,))).images[0]
+            findings = replace(reader.read(Exam((image,))).images[0], probability=None)
         except AIError as error:
-            predictions.append(Prediction(record, None, str(error), 0.0 if record.masks else None))
-        else:
-            overlap = _dice(findings, folder / record.masks[0]) if record.masks else None
-            predictions.append(Prediction(record, findings, None, overlap))
+            refused = str(error)
+        predictions.append(_scored(record, folder, image, findings, refused, threshold, weak=weak))
         on_image()
     return predictions
+
+
+def _scored(
+    record: Record,
+    folder: Path,
+    image: ViewImage | None,
+    findings: ImageFindings | None,
+    refused: str | None,
+    threshold: float,
+    *,
+    weak: bool,
+) -> Prediction:
+    """Compare with the truth; a refused image has marked nothing."""
+    if not record.labelled:
+        return Prediction(record, findings, refused)
+    truth, kind = mass_mask(record, folder, image.shape if image else _shape(record, folder))
+    known = kind in PIXEL_TRUTH
+    masses = findings.masses if findings else ()
+    return Prediction(
+        record,
+        findings,
+        refused,
+        dice=overlap(_union(masses, truth.shape), truth).dice if known else None,
+        pixels=overlap(_union([m for m in masses if m.detection >= threshold], truth.shape), truth)
+        if known or kind is Truth.NONE or weak
+        else None,
+        on_mask=tuple(_centre_on(truth, m) for m in masses) if known else None,
+        sizes=extents(record.boxes, truth, image),
+    )
+
+
+def _shape(record: Record, folder: Path) -> tuple[int, int]:
+    """Return rows and columns that hold the truth of an image that cannot be read."""
+    if kind_of(record) is Truth.MASK:
+        rows, columns = read_mask(folder / record.masks[0]).shape
+        return rows, columns
+    corners = [(x + w, y + h) for x, y, w, h in record.boxes] + [p for outline in record.outlines for p in outline]
+    return int(max((y for _, y in corners), default=0)) + 1, int(max((x for x, _ in corners), default=0)) + 1
+
+
+def _union(masses: Sequence[Mass], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    union = np.zeros(shape, np.bool_)
+    for mass in masses:
+        union[mass.window] |= mass.mask
+    return union
+
+
+def _centre_on(truth: NDArray[np.bool_], mass: Mass) -> bool:
+    x, y, width, height = mass.box
+    return bool(truth[int(y + height / 2), int(x + width / 2)])
 
 
 def to_json(predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -97,9 +198,13 @@ def evaluate(predictions: Sequence[Prediction], repeats: int = 1000) -> Evaluati
     """Score predictions, with intervals by a bootstrap over patients."""
     patients = [p.record.patient_id for p in predictions]
     detection = {}
-    for rule in HitRule:
-        events = [match(rule, detections(p)) for p in predictions]
-        detection[rule] = bootstrap(patients, lambda idx, e=events: sensitivity([e[i] for i in idx]), repeats)  # type: ignore[misc]
+    for rule in rules_of(predictions):
+        curve = Curve([match(rule, detections(p)) for p in predictions])
+        detection[rule] = bootstrap(
+            patients,
+            lambda idx, c=curve: c.sensitivity(FPPI, drawn(idx, len(patients))),  # type: ignore[misc]
+            repeats,
+        )
     labelled = [p for p in predictions if p.findings and p.record.malignant is not None]
     scored = [p for p in predictions if p.dice is not None]
     found = [p for p in scored if p.dice]
@@ -131,7 +236,18 @@ def detections(prediction: Prediction) -> ImageDetections:
     """Return a prediction as scored boxes."""
     masses = prediction.findings.masses if prediction.findings else ()
     scored = tuple((m.detection, tuple(map(float, m.box))) for m in masses)
-    return ImageDetections(prediction.record.patient_id, prediction.record.boxes, scored)  # type: ignore[arg-type]
+    return ImageDetections(prediction.record.patient_id, prediction.record.boxes, scored, prediction.on_mask)  # type: ignore[arg-type]
+
+
+def rules_of(predictions: Sequence[Prediction]) -> tuple[HitRule, ...]:
+    """Return the hit rules that the truth allows: the one that asks for pixels needs them of every mass."""
+    masks = [p.on_mask is not None or p.refused is not None for p in predictions if p.record.boxes]
+    return (*BOX_RULES, HitRule.CENTRE_MASK) if masks and all(masks) else BOX_RULES
+
+
+def drawn(indices: Sequence[int], images: int) -> NDArray[np.int64]:
+    """Return how often each image was drawn."""
+    return np.bincount(indices, minlength=images)
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:
@@ -184,13 +300,3 @@ def _mean_dice(predictions: Sequence[Prediction], repeats: int) -> Figure | None
     values = [p.dice or 0.0 for p in predictions]
     patients = [p.record.patient_id for p in predictions]
     return bootstrap(patients, lambda idx: [float(np.mean([values[i] for i in idx]))], repeats)[0] if values else None
-
-
-def _dice(found: ImageFindings, mask: Path) -> float:
-    truth = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
-    if truth is None or truth.shape != found.shape:
-        raise AIError(f"the mask {mask.name} is missing or has another size than its image")
-    union = np.zeros(found.shape, np.bool_)
-    for mass in found.masses:
-        union |= mass.full_mask(found.shape)
-    return dice(union, truth > 127)  # JPEG noise lies around the edges of the masks

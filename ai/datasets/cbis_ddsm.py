@@ -14,7 +14,7 @@ from pydicom.errors import InvalidDicomError
 
 from ai.datasets.records import Box, Dataset, Record
 from ai.datasets.selection import some
-from ai.datasets.tables import Naming, column, density, read_table
+from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_around, boxes_of_mask, read_mask
 from ai.errors import InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
@@ -111,7 +111,10 @@ def _record(case: str, image: _Image, cases: dict[str, list[Path]], folder: Path
     place, first = image.rows[0]
     with Naming(place):
         file = _only(cases.get(case, []), first, "image file path", case)
-        view = View(SIDES[column(first, "left or right breast")], ViewPosition(column(first, "image view")))
+        view = View(
+            known(SIDES, column(first, "left or right breast"), "left or right breast"),
+            ViewPosition(column(first, "image view")),
+        )
         patient, dense = (
             column(first, "patient_id"),
             density(first.get("breast_density") or first.get("breast density", "")),
@@ -120,12 +123,12 @@ def _record(case: str, image: _Image, cases: dict[str, list[Path]], folder: Path
     boxes: list[Box] = []
     pathologies: list[str] = []
     subtlety: list[int] = []
+    malignant = False
     for here, row in image.rows:
         with Naming(here):
             mask = _mask(row, file, cases)
             pathologies.append(column(row, "pathology"))
-            if pathologies[-1] not in PATHOLOGIES:
-                raise ValueError(f"pathology {pathologies[-1]!r}: none of {', '.join(PATHOLOGIES)}")
+            malignant |= known(PATHOLOGIES, pathologies[-1], "pathology")
             subtlety.append(int(column(row, "subtlety")))
             regions = boxes_of_mask(read_mask(mask))
             if not regions:
@@ -137,7 +140,7 @@ def _record(case: str, image: _Image, cases: dict[str, list[Path]], folder: Path
         patient,
         view,
         tuple(boxes),
-        any(PATHOLOGIES[p] for p in pathologies),
+        malignant,
         tuple(pathologies),
         tuple(masks),
         density=dense,

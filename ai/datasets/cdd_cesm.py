@@ -3,13 +3,13 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from ai.datasets.records import Dataset, Outline, Record
 from ai.datasets.selection import some
-from ai.datasets.tables import Naming, column, density, read_table
+from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_of_outline
 from ai.errors import InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
@@ -88,8 +88,7 @@ def _findings(folder: Path) -> dict[str, list[Row]]:
     for number, row in read_table(table):
         with Naming(f"{table.name}, line {number}"):
             result[_image_name(column(row, "Image_name"))].append(row)
-            if column(row, PATHOLOGY).upper() not in MALIGNANT:
-                raise ValueError(f"{PATHOLOGY} {row[PATHOLOGY]!r}: none of {', '.join(MALIGNANT)}")
+            known(MALIGNANT, column(row, PATHOLOGY).upper(), PATHOLOGY)
     return dict(result)
 
 
@@ -137,7 +136,10 @@ def _outline(shape: dict[str, Any]) -> Outline:
     """Return a shape of the VGG Image Annotator as a polygon."""
     match shape.get("name"):
         case "polygon" | "polyline":
-            return tuple((float(x), float(y)) for x, y in _pairs(shape["all_points_x"], shape["all_points_y"]))
+            x_all, y_all = shape["all_points_x"], shape["all_points_y"]
+            if len(x_all) != len(y_all):
+                raise ValueError(f"{len(x_all)} x and {len(y_all)} y")
+            return tuple((float(x), float(y)) for x, y in zip(x_all, y_all, strict=True))
         case "rect":
             x, y, width, height = (float(shape[key]) for key in ("x", "y", "width", "height"))
             return (x, y), (x + width, y), (x + width, y + height), (x, y + height)
@@ -149,10 +151,6 @@ def _outline(shape: dict[str, Any]) -> Outline:
             return ((float(shape["cx"]), float(shape["cy"])),)
         case other:
             raise ValueError(f"the shape {other!r} is not known")
-
-
-def _pairs(x: list[float], y: list[float]) -> Iterable[tuple[float, float]]:
-    return zip(x, y, strict=True)
 
 
 def _ellipse(shape: dict[str, Any], rx: float, ry: float, theta: float) -> Outline:

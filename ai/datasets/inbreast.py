@@ -9,7 +9,7 @@ from xml.parsers.expat import ExpatError
 
 from ai.datasets.records import Dataset, Outline, Record
 from ai.datasets.selection import some
-from ai.datasets.tables import Naming, column, density, read_table
+from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_of_outline
 from ai.errors import InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
@@ -70,8 +70,7 @@ def _record(row: dict[str, str], file: Path, folder: Path) -> Record:
     if len(parts) < 2:
         raise ValueError(f"{file.name}: no patient stands in the name")
     outlines, labelled = _masses(folder / OUTLINES / f"{parts[0]}.xml")
-    category = column(row, "Bi-Rads")[0]
-    malignant = MALIGNANT[category]
+    malignant = known(MALIGNANT, column(row, "Bi-Rads")[0], "Bi-Rads")
     return Record(
         file.relative_to(folder).as_posix(),
         parts[1],

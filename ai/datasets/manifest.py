@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from ai.datasets.records import Box, Record
-from ai.datasets.tables import Naming, column, density, read_table
+from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.exam import Laterality, View, ViewPosition
 
 MALIGNANT: Final = {"": None, "0": False, "1": True}
@@ -81,7 +81,4 @@ def _malignant(row: dict[str, str]) -> bool | None:
         name, values = "malignant", MALIGNANT
     else:
         name, values = "pathology", PATHOLOGY
-    text = row.get(name, "").upper()
-    if text not in values:
-        raise ValueError(f"{name} {text!r}: none of {', '.join(v for v in values if v)} or nothing")
-    return values[text]
+    return known(values, row.get(name, "").upper(), name)

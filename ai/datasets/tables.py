@@ -1,13 +1,16 @@
 """CSV files of data sets: rows with their line numbers, and the values that several sets spell in their own ways."""
 
 import csv
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 from ai.errors import InvalidDataset
+
+Value = TypeVar("Value")
 
 UNKNOWN: Final = ("", "_", "NA", "N/A")
 """What stands where a set does not say."""
@@ -36,7 +39,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     except OSError as error:
         raise InvalidDataset(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidDataset(f"{path}: {error}") from error
+        raise InvalidDataset(f"{path}: is no CSV text in UTF-8: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,19 @@ def column(row: dict[str, str], *names: str) -> str:
         if row.get(name):
             return row[name]
     raise KeyError(" or ".join(names))
+
+
+def known(values: Mapping[str, Value], text: str, what: str) -> Value:
+    """Return what a word stands for.
+
+    Raises
+    ------
+    ValueError
+        When it stands for nothing; the words that there are are named.
+    """
+    if text not in values:
+        raise ValueError(f"{what} {text!r}: none of {', '.join(v for v in values if v)}")
+    return values[text]
 
 
 def density(text: str) -> int | None:

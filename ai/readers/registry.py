@@ -45,8 +45,20 @@ def load_reader(model: Model, device: str = "auto", threads: int = 0, threshold:
     model.require_reader()
     if threads:
         torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise NoSuchDevice(device)
-    return READERS[model.card.reader](model, torch.device(device), threshold)
+    where = torch_device(device)
+    return READERS[model.card.reader](model, where, threshold)
+
+
+def torch_device(name: str) -> torch.device:
+    """Return a device by name: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for CUDA when present.
+
+    Raises
+    ------
+    NoSuchDevice
+        When there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and (torch.device(name).index or 0) >= torch.cuda.device_count():
+        raise NoSuchDevice(name)
+    return torch.device(name)

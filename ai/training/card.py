@@ -1,9 +1,8 @@
 """The card of a freshly trained model."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,8 @@ from typing import Any
 import tomlkit
 
 from ai.datasets.records import Record
-from ai.evaluation.detection import HitRule, match, threshold_at
-from ai.evaluation.predictions import Prediction, detections, evaluate, figures
 from ai.models import CARD, ModelCard
-from ai.readers.lesions import LesionRule
-from ai.training.loop import WEIGHTS, TrainingPlan
+from ai.training.durable import whole_file
 
 OPERATING_FPPI = 0.25
 """False positives per image at which findings are shown: about one per four-view exam."""
@@ -42,70 +38,83 @@ class Provenance:
     notes: tuple[str, ...] = ()
 
 
-def write_card(
-    folder: Path,
-    provenance: Provenance,
-    plan: TrainingPlan,
-    split: Mapping[str, int],
-    training: Sequence[Record],
-    predictions: Sequence[Prediction] | None = None,
-) -> Path:
-    """Write card.toml beside the weights.
+@dataclass(frozen=True)
+class Content:
+    """What a training run knows for the card.
 
-    Parameters
+    Attributes
     ----------
-    folder
-        Holds model.safetensors.
-    provenance
-        Name, data, licence.
-    plan, split
-        How the model was trained, and on which patients.
+    reader, statement
+        Of the system.
+    architecture, thresholds
+        The reader's tables.
+    start
+        What the networks started from.
     training
-        The images it was trained on.
-    predictions
-        All candidates on the validation images; they give the threshold and the evaluation figures. None writes the
-        card that is needed to make them.
+        The images that were not held out.
+    plan
+        What was done; its table ``split`` says who was held out.
+    weights
+        Files beside the card.
+    evaluation
+        Figures, by the images that they were measured on.
     """
-    threshold, evaluation = 0.5, {}
-    if predictions is not None:
-        events = [match(HitRule.CENTRE, detections(p)) for p in predictions]
-        threshold = math.ceil(1000 * threshold_at(events, OPERATING_FPPI)) / 1000
-        evaluation = {"validation": figures(evaluate(predictions))}
-    rule = LesionRule()
+
+    reader: str
+    statement: str
+    architecture: Mapping[str, Any]
+    thresholds: Mapping[str, float]
+    start: str
+    training: Sequence[Record]
+    plan: Mapping[str, Any]
+    weights: Sequence[str]
+    evaluation: Mapping[str, Any]
+
+
+def write_card(folder: Path, provenance: Provenance, content: Content) -> Path:
+    """Write card.toml beside the weights, all of it or nothing.
+
+    Weights that were trained from GMIC's stay under its licence, and the card says so.
+    """
     card = {
         "name": provenance.name,
         "version": f"{datetime.now(UTC):%Y.%m.%d}",
-        "reader": "mass_fpn",
-        "licence": "Apache-2.0",
-        "architecture": {"encoder": plan.encoder, "canvas": list(plan.canvas)},
-        "thresholds": {"mass": threshold, "candidate": rule.candidate, "outline": rule.outline},
+        "reader": content.reader,
+        "licence": "AGPL-3.0" if "AGPL-3.0" in content.start else "Apache-2.0",
+        "architecture": content.architecture,
+        "thresholds": content.thresholds,
         "use": {
-            "statement": "Research use only. Marks and scores masses in standard mammographic views.",
+            "statement": content.statement,
             "accepts": ["FOR PRESENTATION"],
-            "notes": list(provenance.notes),
+            "notes": provenance.notes,
         },
         "training": {
             "data": provenance.data,
             "licence": provenance.licence,
             "attribution": provenance.attribution,
-            "start": "EfficientNet-Lite0, ImageNet, RangiLyu/EfficientNet-Lite, Apache-2.0"
-            if plan.pretrained
-            else "random",
-            "patients": len({r.patient_id for r in training}),
-            "images": len(training),
-            "plan": {**_plain(asdict(plan)), "split": dict(split)},
+            "start": content.start,
+            "patients": len({record.patient_id for record in content.training}),
+            "images": len(content.training),
+            "plan": content.plan,
         },
-        "weights": [{"file": WEIGHTS, "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()}],
-        "evaluation": evaluation,
+        "weights": [{"file": file, "sha256": _digest(folder / file)} for file in content.weights],
+        "evaluation": content.evaluation,
     }
-    ModelCard.model_validate(card)
+    plain = _plain(card)
+    ModelCard.model_validate(plain)
     path = folder / CARD
-    path.write_text(tomlkit.dumps(card), encoding="utf-8")
+    with whole_file(path) as file:
+        file.write(tomlkit.dumps(plain).encode())
     return path
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _plain(value: Any) -> Any:
-    """Tuples as lists, as TOML has them."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+    """Tuples as lists, and nothing for None, as TOML has them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items() if one is not None}
+    return [_plain(one) for one in value] if isinstance(value, (tuple, list)) else value

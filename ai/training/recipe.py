@@ -119,6 +119,26 @@ class Recipe(CardPart):
         """Return the part of a role; the system has made sure that there is one."""
         return next(part for part in self.parts if part.role == role)
 
+    def at_random(self) -> "Recipe":
+        """Return the recipe with all parts starting at random."""
+        return self.model_copy(
+            update={"parts": tuple(part.model_copy(update={"start": "random"}) for part in self.parts)}
+        )
+
+    def dealt(self, **split: int | None) -> "Recipe":
+        """Return the recipe with other values of its split; None leaves one as it is.
+
+        Raises
+        ------
+        InvalidRecipe
+            When there is no such split.
+        """
+        values = self.split.model_dump() | {key: value for key, value in split.items() if value is not None}
+        try:
+            return self.model_copy(update={"split": Split.model_validate(values)})
+        except ValidationError as error:
+            raise InvalidRecipe(f"{self.name}: split: {error.errors()[0]['msg']}") from error
+
 
 @dataclass(frozen=True)
 class _File:

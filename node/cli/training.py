@@ -1,100 +1,183 @@
-"""The command that trains a model."""
+"""Commands that train: train, recipes."""
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Column, Table
 
-from ai.errors import InvalidDataset
-from ai.models import open_model
-from node.cli.options import DeviceOption, ThreadsOption, progress
+from ai.training.phases import Precision
+from node.cli.data import (
+    DataArgument,
+    KindOption,
+    LeaveOutOption,
+    SkipUnlabelledOption,
+    SubsetOption,
+)
+from node.cli.options import DeviceOption, JsonOption, ThreadsOption, print_json, progress
 
 if TYPE_CHECKING:
-    from ai.evaluation.predictions import Prediction
+    from ai.training.engine import Step
+    from ai.training.phases import Part
+    from ai.training.recipe import Recipe
 
-Manifest = Annotated[Path, typer.Argument(help="CSV with the columns file, patient_id, laterality, view.", exists=True)]
+RANDOM = "random"
+RecipeArgument = Annotated[str, typer.Argument(help="TABLE/ROW of `mammonode recipes`, FILE.toml or FILE.toml#ROW.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("train")(train)
+    app.command("recipes")(recipes)
+
+
+def recipes(
+    name: Annotated[str, typer.Argument(help="Show one: TABLE/ROW, FILE.toml or FILE.toml#ROW.")] = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the recipes that come with this version, one for each row of the papers' tables, or show one in full."""
+    from ai.training.recipe import list_recipes, open_recipe  # noqa: PLC0415 (keeps --help quick)
+
+    if name:
+        print_json(open_recipe(name).model_dump(mode="json"))
+        return
+    found = list(list_recipes())
+    if as_json:
+        print_json([recipe.model_dump(mode="json") for recipe in found])
+        return
+    table = Table(Column("recipe", no_wrap=True), "networks", "published in")
+    for recipe in found:
+        networks = ", ".join(dict.fromkeys(part.network for part in recipe.parts))
+        table.add_row(recipe.name, networks, ", ".join(filter(None, (recipe.paper.partition(",")[0], recipe.table))))
+    Console().print(table)
 
 
 def train(
-    manifest: Manifest,
+    recipe: RecipeArgument,
+    data: DataArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for checkpoint and model; a run resumes here.")
+        Path, typer.Option("--output", "-o", help="Folder for the model and its checkpoints; a run resumes here.")
     ],
     *,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 13,
-    batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of every random choice, the split included.")] = 1,
-    folds: Annotated[int, typer.Option(min=2, help="Parts that the patients are dealt to.")] = 5,
-    fold: Annotated[int, typer.Option(min=0, help="The part that is kept for validation.")] = 0,
-    canvas: Annotated[str, typer.Option(help="Rows x columns that the network sees, multiples of 32.")] = "512x320",
-    pretrained: Annotated[bool, typer.Option(help="Start from EfficientNet-Lite0's ImageNet weights.")] = True,
-    name: Annotated[str, typer.Option(help="The model's name, for its card and for reports.")] = "own-mass-fpn",
-    data: Annotated[str, typer.Option(help="What the training data are, for the card.")] = "not stated",
-    data_licence: Annotated[str, typer.Option(help="Their licence, for the card.")] = "not stated",
-    attribution: Annotated[str, typer.Option(help="Whom to name for them, for the card.")] = "not stated",
+    fold: Annotated[
+        list[int] | None, typer.Option("--fold", min=0, help="Train this inner fold now; repeatable. All if not given.")
+    ] = None,
+    start: Annotated[
+        str, typer.Option("--start", help="Your file or model directory to start from, or `random`.")
+    ] = "",
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Examples that a fold sees in all: the recipe's epochs are cut to it.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of every random choice but the split.")] = None,
+    split_seed: Annotated[int | None, typer.Option(help="Of the deal of the patients.")] = None,
+    parts: Annotated[int | None, typer.Option(min=2, help="Parts that the patients are dealt to.")] = None,
+    part: Annotated[int | None, typer.Option(min=0, help="The part that is held out.")] = None,
+    folds: Annotated[int | None, typer.Option(min=1, help="Inner folds; 1 trains on all, without validation.")] = None,
+    kind: KindOption = "auto",
+    subset: SubsetOption = "",
+    skip_unlabelled: SkipUnlabelledOption = False,
+    leave_out_mismatched: LeaveOutOption = False,
+    name: Annotated[str, typer.Option(help="The model's name, for its card; the recipe's if not given.")] = "",
+    data_name: Annotated[str, typer.Option(help="What the training data are, for the card.")] = "",
+    data_licence: Annotated[str, typer.Option(help="Their licence, for the card.")] = "",
+    attribution: Annotated[str, typer.Option(help="Whom to name for them, for the card.")] = "",
     note: Annotated[list[str] | None, typer.Option(help="A sentence for every report; repeatable.")] = None,
+    evaluation: Annotated[bool, typer.Option(help="Measure the model on the part that is held out.")] = True,
+    precision: Annotated[Precision, typer.Option(help="Numbers to compute with; auto is bfloat16.")] = Precision.AUTO,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
 ) -> None:
-    """Train the mass reader on a manifest and evaluate it on the patients kept for validation.
+    """Train a recipe on a data set, and measure the model on the patients that were held out.
 
     The run can be stopped at any time: the same command goes on after the last whole epoch. At the end OUTPUT holds a
-    model directory (card.toml, model.safetensors) that `mammonode read`, `evaluate` and the node accept.
+    model directory that `mammonode read`, `evaluate`, `models install` and the node accept, and in `runs` the
+    checkpoint, history.csv and curves.png of each fold.
     """
-    import torch  # noqa: PLC0415 (commands that need no model start without torch)
+    from ai.datasets.registry import open_dataset  # noqa: PLC0415 (keeps --help quick)
+    from ai.training.card import Provenance  # noqa: PLC0415
+    from ai.training.recipe import open_recipe  # noqa: PLC0415
 
-    from ai.datasets.manifest import read_manifest  # noqa: PLC0415
-    from ai.datasets.records import split_by_patient  # noqa: PLC0415
-    from ai.training.card import Provenance, write_card  # noqa: PLC0415
-    from ai.training.loop import Step, TrainingPlan  # noqa: PLC0415
-    from ai.training.loop import train as run  # noqa: PLC0415
-    from ai.training.samples import load_samples  # noqa: PLC0415
+    chosen = _changed(open_recipe(recipe), start, seed)
+    chosen = chosen.dealt(seed=split_seed, parts=parts, part=part, folds=folds)
 
-    size = re.fullmatch(r"(\d+)x(\d+)", canvas)
-    if size is None:
-        raise typer.BadParameter(f"{canvas}: give rows and columns, for example 512x320")
-    plan = TrainingPlan((int(size[1]), int(size[2])), epochs=epochs, batch=batch, seed=seed, pretrained=pretrained)
-    records = read_manifest(manifest)
-    places = split_by_patient(records, folds, seed)
-    training = [r for r in records if places[r.patient_id] != fold]
-    validation = [r for r in records if places[r.patient_id] == fold]
-    if not training or not validation:
-        raise InvalidDataset(f"{manifest}: fold {fold} of {folds} leaves no patient to train on or none to validate")
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    import torch  # noqa: PLC0415 (a recipe that is not there needs no torch)
+
+    from ai.readers.registry import torch_device  # noqa: PLC0415
+    from ai.training.run import Settings  # noqa: PLC0415
+    from ai.training.run import train as run  # noqa: PLC0415
+    from ai.training.systems import system_of  # noqa: PLC0415
+
+    settings = Settings(
+        device=torch_device(device),
+        threads=threads,
+        precision=precision,
+        start=Path(start) if start and start != RANDOM else None,
+        folds=None if fold is None else tuple(dict.fromkeys(fold)),
+        budget=budget,
+        skip_unlabelled=skip_unlabelled,
+        subset=subset,
+        evaluate=evaluation,
+    )
     if threads:
         torch.set_num_threads(threads)
+    system_of(chosen)
     with progress() as bar:
-        loading = bar.add_task("preparing images", total=len(training))
-        samples = load_samples(manifest.parent, training, plan.canvas, lambda: bar.advance(loading))
-        steps = len(samples) // batch
-        task = bar.add_task("training", total=epochs * steps)
-
-        def on_step(step: Step) -> None:
-            description = f"training, epoch {step.epoch}/{epochs}, loss {step.loss:.3f}"
-            bar.update(task, completed=(step.epoch - 1) * steps + step.step, description=description)
-
-        run(plan, samples, output, where, on_step)
-    provenance = Provenance(name, data, data_licence, attribution, tuple(note or ()))
-    split = {"seed": seed, "folds": folds, "fold": fold}
-    write_card(output, provenance, plan, split, training)
-    predictions = _predict(str(output), manifest.parent, validation, device, threads, threshold=0.0)
-    card = write_card(output, provenance, plan, split, training, predictions)
+        opening = bar.add_task("opening", total=None)
+        dataset = open_dataset(
+            data,
+            kind,
+            lambda: bar.advance(opening),
+            leave_out_mismatched=leave_out_mismatched,
+        )
+        bar.remove_task(opening)
+        provenance = Provenance(
+            name or chosen.name.replace("/", "-"),
+            data_name or dataset.name,
+            data_licence or dataset.licence,
+            attribution or dataset.attribution,
+            tuple(note or ()),
+        )
+        card = run(chosen, dataset, output, provenance, settings, _Bars(bar))
     typer.echo(f"wrote {card}", err=True)
 
 
-def _predict(
-    model: str, folder: Path, records: list[Any], device: str, threads: int, threshold: float | None
-) -> "list[Prediction]":
-    from ai.evaluation.predictions import predict as run  # noqa: PLC0415
-    from ai.readers.registry import load_reader  # noqa: PLC0415
+def _changed(recipe: "Recipe", start: str, seed: int | None) -> "Recipe":
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    return recipe.at_random() if start == RANDOM else recipe
 
-    reader = load_reader(open_model(model), device, threads, threshold)
-    with progress() as bar:
-        task = bar.add_task("reading", total=len(records))
-        return run(reader, folder, records, lambda: bar.advance(task))
+
+class _Bars:
+    """Shows a run: one bar for each task, and one for each fold's part.
+
+    Parameters
+    ----------
+    bar
+        Where they are drawn.
+    """
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[object, TaskID] = {}
+
+    def images(self, what: str, done: int, total: int) -> None:
+        """Advance a task with images."""
+        self._bar.update(self._task(what, what), completed=done, total=total)
+
+    def step(self, fold: int, part: "Part", step: "Step") -> None:
+        """Advance a fold's part."""
+        words = f"fold {fold}, {part.role}, phase {step.phase}, epoch {step.epoch}, loss {step.loss:.3f}"
+        task = self._task((fold, part.role), words)
+        self._bar.update(task, completed=step.done, total=step.total, description=words)
+
+    def says(self, what: str) -> None:
+        """Print a line above the bars."""
+        self._bar.console.print(what, markup=False, highlight=False)
+
+    def _task(self, key: object, words: str) -> TaskID:
+        if key not in self._tasks:
+            self._tasks[key] = self._bar.add_task(words, total=None)
+        return self._tasks[key]

@@ -1,0 +1,388 @@
+"""From a recipe and a data set to a model directory: split, leaks, one network per fold and part, card, figures."""
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, Protocol
+
+import torch
+from torch import nn
+
+from ai.datasets.leaks import check_duplicates, check_patients, find_duplicates
+from ai.datasets.records import Dataset, Record, split_by_patient
+from ai.datasets.selection import select
+from ai.errors import InvalidDataset, InvalidRecipe
+from ai.evaluation.detection import HitRule, match, threshold_at
+from ai.evaluation.predictions import Prediction, detections, evaluate, figures, predict
+from ai.models import open_model
+from ai.networks.registry import build
+from ai.readers.registry import load_reader
+from ai.training.budget import within
+from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
+from ai.training.engine import CHECKPOINT, Step, train_part
+from ai.training.learners.base import Learner, System
+from ai.training.phases import Part, Precision
+from ai.training.recipe import Recipe
+from ai.training.systems import system_of
+
+RUNS: Final = "runs"
+"""Folder of the checkpoints, histories and curves, in the model directory."""
+
+
+class Watcher(Protocol):
+    """What a run tells as it goes."""
+
+    def images(self, what: str, done: int, total: int) -> None:
+        """So many images of a task are done."""
+
+    def step(self, fold: int, part: Part, step: Step) -> None:
+        """A step of a fold's part is done."""
+
+    def says(self, what: str) -> None:
+        """Something that a user should know."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is made; none of it is in the recipe.
+
+    Attributes
+    ----------
+    device, threads
+        As for :func:`ai.readers.registry.load_reader`.
+    precision
+        Numbers that networks compute with.
+    start
+        The user's own file or model directory for networks that do not start at random.
+    folds
+        Which to train now; None all. Folds that were trained into the same directory before stay in the model.
+    budget
+        Examples seen in all by one fold, which the recipe's epochs are scaled to; None takes them as they are.
+    skip_unlabelled
+        Leave out images of which the set does not say what they show, instead of refusing the set.
+    subset
+        Train on this part of the publishers' alone; "" takes all.
+    evaluate
+        Measure the model on the part that is held out.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    threads: int = 0
+    precision: Precision = Precision.AUTO
+    start: Path | None = None
+    folds: tuple[int, ...] | None = None
+    budget: int | None = None
+    skip_unlabelled: bool = False
+    subset: str = ""
+    evaluate: bool = True
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Who is trained on and who is not.
+
+    Attributes
+    ----------
+    training
+        Records that are not held out, chosen as the recipe says.
+    held_out
+        Records that give the figures, all that are labelled.
+    fold
+        Inner fold by patient.
+    """
+
+    training: tuple[Record, ...]
+    held_out: tuple[Record, ...]
+    fold: Mapping[str, int]
+
+    def sides(self, fold: int, folds: int) -> tuple[list[Record], list[Record] | None]:
+        """Return what a fold learns from and is validated on."""
+        if folds == 1:
+            return list(self.training), None
+        learnt = [r for r in self.training if self.fold[r.patient_id] != fold]
+        kept = [r for r in self.training if self.fold[r.patient_id] == fold]
+        return learnt, kept
+
+
+def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, subset: str = "") -> Dealt:
+    """Deal a data set's patients: first all of them to parts, then those that are not held out to folds.
+
+    ``mammonode evaluate --validation`` finds the same part by the same seed, whatever the recipe leaves out.
+
+    Raises
+    ------
+    InvalidDataset
+        When images are not labelled, or a side is left without any.
+    """
+    split = recipe.split
+    places = split_by_patient(dataset.records, split.parts, split.seed)
+    chosen = select(
+        dataset.records,
+        skip_unlabelled=skip_unlabelled,
+        masses_only=recipe.images == "masses",
+        complete_exams=recipe.complete_exams,
+        subset=subset,
+    )
+    training = tuple(r for r in chosen if places[r.patient_id] != split.part)
+    labelled = select(dataset.records, skip_unlabelled=skip_unlabelled)
+    held_out = tuple(r for r in labelled if places[r.patient_id] == split.part)
+    if not training or not held_out:
+        raise InvalidDataset(f"part {split.part} of {split.parts} leaves no patient to train on, or none to evaluate")
+    check_patients(training, held_out)
+    fold = split_by_patient(training, split.folds, split.seed)
+    for number in range(split.folds):
+        if number not in fold.values():
+            raise InvalidDataset(f"{len(fold)} patients are too few for {split.folds} folds")
+    return Dealt(training, held_out, fold)
+
+
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    output: Path,
+    provenance: Provenance,
+    settings: Settings,
+    watcher: Watcher,
+) -> Path:
+    """Train what a recipe says, and leave a model directory; a run that was cut off goes on when it is called again.
+
+    Parameters
+    ----------
+    recipe
+        What to do; all that can be checked without an image is checked first.
+    dataset
+        Opened by :func:`ai.datasets.registry.open_dataset`.
+    output
+        Receives card.toml, the weights, and a folder ``runs`` with a folder for each fold and part.
+    provenance, settings, watcher
+        For the card, for this machine, for the user.
+
+    Returns
+    -------
+    Path
+        The card.
+
+    Raises
+    ------
+    InvalidRecipe, InvalidDataset, ai.errors.ModelError
+        Before any training.
+    ForeignCheckpoint, Diverged
+        As :func:`ai.training.engine.train_part`.
+    """
+    system = system_of(recipe)
+    start = _try_start(system, recipe, settings.start)
+    folds = _folds(recipe, settings.folds)
+    dealt = deal(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
+    _check_pictures(dataset, dealt, recipe, watcher)
+    learner = _learner(system, recipe, dataset, dealt, watcher)
+    output.mkdir(parents=True, exist_ok=True)
+    run = _Run(recipe, system, learner, dataset, dealt, output, provenance, settings, watcher, start)
+    return run.go(folds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    recipe: Recipe
+    system: System
+    learner: Learner
+    dataset: Dataset
+    dealt: Dealt
+    output: Path
+    provenance: Provenance
+    settings: Settings
+    watcher: Watcher
+    start: str
+
+    def go(self, folds: Sequence[int]) -> Path:
+        """Train the folds, choose a threshold when the recipe has none, measure, and write the card."""
+        trained = {fold: self._fold(fold) for fold in range(self.recipe.split.folds) if self._wanted(fold, folds)}
+        thresholds, how = self._thresholds(trained)
+        if not self.settings.evaluate:
+            if thresholds is None:
+                thresholds, how = {"mass": 0.5}, "not chosen: the model was not evaluated"
+            return self._card(self.output, trained, thresholds, how, {})
+        self._card(self.output, trained, thresholds or {"mass": 0.5}, how, {})
+        predictions = self._predict(self.output, self.dealt.held_out, "reading the held-out part")
+        if thresholds is None:
+            thresholds = {"mass": _threshold(predictions)}
+        evaluation = {"validation": figures(evaluate(predictions))}
+        return self._card(self.output, trained, thresholds, how, evaluation)
+
+    def _wanted(self, fold: int, folds: Sequence[int]) -> bool:
+        """Tell whether a fold is to be trained now, or was trained before."""
+        return fold in folds or all(
+            (self.output / self._file(part, fold)).is_file() and (self._folder(part, fold) / CHECKPOINT).is_file()
+            for part in self.recipe.parts
+        )
+
+    def _folder(self, part: Part, fold: int) -> Path:
+        return self.output / RUNS / f"fold-{fold}" / part.role
+
+    def _fold(self, fold: int) -> dict[str, str]:
+        """Train all parts of a fold, and return their weights files by role."""
+        learnt, kept = self.dealt.sides(fold, self.recipe.split.folds)
+        files = {}
+        pairs = [
+            (self.learner.examples(part, learnt), None if kept is None else self.learner.examples(part, kept))
+            for part in self.recipe.parts
+        ]
+        parts = self.recipe.parts
+        if self.settings.budget is not None:
+            sizes = {part.role: len(training) for part, (training, _) in zip(parts, pairs, strict=True)}
+            parts = within(parts, self.settings.budget, sizes)
+        for part, (training, validation) in zip(parts, pairs, strict=True):
+            file = self._file(part, fold)
+            train_part(
+                self._network(part),
+                self.learner.objectives(part),
+                part,
+                training,
+                validation,
+                self._folder(part, fold),
+                seed=self.recipe.seed,
+                device=self.settings.device,
+                precision=self.settings.precision,
+                what={"system": self.recipe.system, "start": self.start, "fold": fold},
+                weights=self.output / file,
+                on_step=lambda step, part=part: self.watcher.step(fold, part, step),  # type: ignore[misc]
+            )
+            files[part.role] = file
+        return files
+
+    def _network(self, part: Part) -> nn.Module:
+        torch.manual_seed(self.recipe.seed)
+        network = build(part.network, part.options)
+        if part.start != "random":
+            self.system.start(network, part, self.settings.start)
+        return network
+
+    def _file(self, part: Part, fold: int) -> str:
+        single = len(self.recipe.parts) == 1
+        return f"fold-{fold}.safetensors" if single else f"{part.role}-fold-{fold}.safetensors"
+
+    def _thresholds(self, trained: Mapping[int, Mapping[str, str]]) -> tuple[Mapping[str, float] | None, str]:
+        """Return the smallest detection of a finding, and how it was found; None when the held-out part must tell it."""
+        if "mass" in self.recipe.reader.thresholds:
+            return {}, "the recipe's"
+        rule = f"the lowest with at most {OPERATING_FPPI} false marks per image (centre in box)"
+        if self.recipe.split.folds == 1:
+            return None, f"{rule} on the held-out part itself, since there are no inner folds"
+        predictions: list[Prediction] = []
+        for fold, files in trained.items():
+            _, kept = self.dealt.sides(fold, self.recipe.split.folds)
+            with TemporaryDirectory(dir=self.output) as name:
+                for file in files.values():
+                    shutil.copyfile(self.output / file, Path(name, file))
+                self._card(Path(name), {fold: files}, {"mass": 0.5}, "", {})
+                predictions += self._predict(Path(name), kept or [], f"reading the validation images of fold {fold}")
+        return {"mass": _threshold(predictions)}, f"{rule} on the validation images of the folds, each read by its own"
+
+    def _predict(self, folder: Path, records: Sequence[Record], what: str) -> list[Prediction]:
+        reader = load_reader(open_model(f"{folder}/"), str(self.settings.device), self.settings.threads, 0.0)
+        return predict(reader, self.dataset.folder, records, _counter(self.watcher, what, len(records)))
+
+    def _card(
+        self,
+        folder: Path,
+        trained: Mapping[int, Mapping[str, str]],
+        thresholds: Mapping[str, float],
+        how: str,
+        evaluation: Mapping[str, Any],
+    ) -> Path:
+        roles = {part.role: [files[part.role] for files in trained.values()] for part in self.recipe.parts}
+        return write_card(
+            folder,
+            self._noted(),
+            Content(
+                reader=self.system.reader,
+                statement=self.system.statement,
+                architecture=self.system.tables(self.recipe, roles, self.learner.measured),
+                thresholds={**thresholds, **self.recipe.reader.thresholds},
+                start=self.start,
+                training=self.dealt.training,
+                plan=self._plan(sorted(trained), how),
+                weights=[file for files in roles.values() for file in files],
+                evaluation=evaluation,
+            ),
+        )
+
+    def _plan(self, folds: Sequence[int], how: str) -> dict[str, Any]:
+        """Return the whole recipe, with its split as ``mammonode evaluate --validation`` wants it."""
+        split = self.recipe.split
+        return {
+            "recipe": self.recipe.name,
+            **self.recipe.model_dump(mode="json", exclude={"name", "split"}),
+            "split": {
+                "seed": split.seed,
+                "folds": split.parts,
+                "fold": split.part,
+                "inner_folds": split.folds,
+                "trained_folds": folds,
+            },
+            "budget": self.settings.budget,
+            "precision": self.settings.precision.value,
+            "threshold": how,
+        }
+
+    def _noted(self) -> Provenance:
+        given, budget = self.provenance, self.settings.budget
+        notes = list(given.notes)
+        if budget is not None:
+            notes.append(f"The model was trained on {budget} examples in all, not as long as its recipe says.")
+        return Provenance(given.name, given.data, given.licence, given.attribution, tuple(notes))
+
+
+def _try_start(system: System, recipe: Recipe, path: Path | None) -> str:
+    """Return what the networks start from, after starting each once: a file that does not fit is refused before all."""
+    words = [
+        "random" if part.start == "random" else system.start(build(part.network, part.options), part, path)
+        for part in recipe.parts
+    ]
+    if path is not None and set(words) == {"random"}:
+        raise InvalidRecipe(f"{recipe.name}: all parts start at random, and a file to start from was given")
+    if len(words) == 1:
+        return words[0]
+    return "; ".join(f"{part.role}: {word}" for part, word in zip(recipe.parts, words, strict=True))
+
+
+def _folds(recipe: Recipe, wanted: Sequence[int] | None) -> Sequence[int]:
+    for fold in wanted or ():
+        if not 0 <= fold < recipe.split.folds:
+            raise InvalidRecipe(f"{recipe.name}: there is no fold {fold} of {recipe.split.folds}, the first is 0")
+    return range(recipe.split.folds) if wanted is None else wanted
+
+
+def _check_pictures(dataset: Dataset, dealt: Dealt, recipe: Recipe, watcher: Watcher) -> None:
+    """Refuse a picture that stands under two patients of different parts or folds."""
+    used = (*dealt.training, *dealt.held_out)
+    shown = Dataset(dataset.name, dataset.folder, used)
+    pairs = find_duplicates(shown, _counter(watcher, "looking for pictures that stand there twice", len(used)))
+    held_out = {r.patient_id: recipe.split.folds for r in dealt.held_out}
+    check_duplicates(pairs, {**dealt.fold, **held_out})
+    for pair in pairs:
+        watcher.says(f"one picture under two patients of one part: {pair}")
+
+
+def _learner(system: System, recipe: Recipe, dataset: Dataset, dealt: Dealt, watcher: Watcher) -> Learner:
+    on_image = _counter(watcher, "preparing images", len(dealt.training))
+    return system.learner(dataset.folder, dealt.training, recipe, on_image)
+
+
+def _counter(watcher: Watcher, what: str, total: int) -> Callable[[], None]:
+    done = 0
+
+    def on_image() -> None:
+        nonlocal done
+        done += 1
+        watcher.images(what, done, total)
+
+    return on_image
+
+
+def _threshold(predictions: Sequence[Prediction]) -> float:
+    """Return the lowest threshold with few enough false marks per image, rounded up to three digits."""
+    events = [match(HitRule.CENTRE, detections(p)) for p in predictions]
+    return math.ceil(1000 * threshold_at(events, OPERATING_FPPI)) / 1000

@@ -116,8 +116,12 @@ class Curve:
         counts = np.ones(len(self._masses), int) if counts is None else counts
         weight = counts[self._image]
         hit, false = np.cumsum(weight * self._hit)[self._last], np.cumsum(weight * self._false)[self._last]
-        masses, images = int((counts * self._masses).sum()), int(counts.sum())
+        masses, images = self.masses(counts), int(counts.sum())
         return self._scores[self._last], hit / max(masses, 1), false / max(images, 1)
+
+    def masses(self, counts: NDArray[np.int64]) -> int:
+        """Return how many masses there are when each image counts so often."""
+        return int((counts * self._masses).sum())
 
     def sensitivity(self, fppi: Sequence[float], counts: NDArray[np.int64] | None = None) -> list[float]:
         """Return the highest sensitivity at any threshold with at most so many false positives per image."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ai.datasets.truth import Truth, kind_of
 from ai.evaluation import labels, overlap
@@ -274,14 +275,14 @@ class _Scored:
             curve, place = Curve([events[i] for i in members]), {image: k for k, image in enumerate(members)}
 
             def within(idx: list[int], curve: Curve = curve, place: Mapping[int, int] = place) -> list[float]:
-                return curve.sensitivity(STRATUM_FPPI, drawn([place[i] for i in idx if i in place], len(place)))
+                return _sensitivity(curve, drawn([place[i] for i in idx if i in place], len(place)))
 
             rows += self._rows(_stratum_names(name), within)
         for name, masses in self._mass_strata():
             some = Curve([e.of(masses.get(i, ())) for i, e in enumerate(events)])
             rows += self._rows(
                 _stratum_names(name),
-                lambda idx, c=some: c.sensitivity(STRATUM_FPPI, drawn(idx, len(events))),  # type: ignore[misc]
+                lambda idx, c=some: _sensitivity(c, drawn(idx, len(events))),  # type: ignore[misc]
             )
         return Group("strata", f"sensitivity by stratum, {STRATUM_RULE.value}", tuple(rows))
 
@@ -357,6 +358,11 @@ def _pixel_figures(pixels: Sequence[Overlap]) -> list[float]:
         label.sensitivity,
         label.f1 * blind,
     ]
+
+
+def _sensitivity(curve: Curve, counts: NDArray[np.int64]) -> list[float]:
+    """Return a stratum's sensitivities, NaN for a draw without a mass in it."""
+    return curve.sensitivity(STRATUM_FPPI, counts) if curve.masses(counts) else [math.nan] * len(STRATUM_FPPI)
 
 
 def _stratum_names(name: str) -> dict[str, str]:

@@ -1,22 +1,45 @@
 """Commands that run a model over a data set: evaluate, predict."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ai.errors import InvalidDataset
-from ai.models import open_model
-from node.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, ThreadsOption, print_json, progress
+from node.cli.data import (
+    DataArgument,
+    KindOption,
+    LeaveOutOption,
+    SkipUnlabelledOption,
+    SubsetOption,
+    WhereOption,
+    conditions,
+)
+from node.cli.options import (
+    DEFAULT_MODEL,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    ThreadsOption,
+    named_model,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
-    from ai.evaluation.predictions import Evaluation, Prediction
+    from collections.abc import Sequence
 
-Manifest = Annotated[Path, typer.Argument(help="CSV with the columns file, patient_id, laterality, view.", exists=True)]
-Where = Annotated[list[str] | None, typer.Option("--where", help="COLUMN=VALUE that a row must have; repeatable.")]
+    from ai.datasets.records import Record
+    from ai.evaluation.predictions import Evaluation, Prediction
+    from ai.evaluation.report import Group, Report
+
+ValidationOption = Annotated[
+    bool, typer.Option("--validation", help="Only the patients that the model's card kept for validation.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,87 +49,172 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    manifest: Manifest,
+    data: DataArgument,
     *,
     model: ModelOption = DEFAULT_MODEL,
-    validation: Annotated[
-        bool, typer.Option(help="Only the patients that the model's card kept for validation.")
-    ] = False,
-    where: Where = None,
+    validation: ValidationOption = False,
+    where: WhereOption = None,
+    kind: KindOption = "auto",
+    subset: SubsetOption = "",
+    skip_unlabelled: SkipUnlabelledOption = False,
+    leave_out_mismatched: LeaveOutOption = False,
     repeats: Annotated[int, typer.Option(min=1, help="Bootstrap draws over patients.")] = 1000,
-    threshold: Annotated[float, typer.Option(help="Smallest detection that counts; FROC wants all of them.")] = 0.0,
+    threshold: Annotated[
+        float, typer.Option(help="Smallest candidate that is asked of the reader; FROC wants all. -1: the model's own.")
+    ] = 0.0,
+    weak_dice: Annotated[
+        bool, typer.Option("--weak-dice", help="Score pixels against ellipses where only boxes are known.")
+    ] = False,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for a PNG per image: hits green, misses red, false marks white.")
+    ] = None,
+    froc: Annotated[Path | None, typer.Option(help="File for the FROC curves, .png or .svg.")] = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
 ) -> None:
-    """Score a model on a labelled data set: FROC, image and mass AUC, Dice, each with a patient-bootstrap 95 % interval.
+    """Score a model on a labelled data set, each figure with a patient-bootstrap 95 % interval (docs/evaluation.md).
 
-    Every image is in every denominator; one that the reader refuses keeps its misses. Dice needs masks of the images'
-    names in a folder `masks` beside the manifest, and the model's own threshold: give `--threshold -1`.
+    FROC by four hit rules, AUC, the findings and image labels at the model's threshold, Dice and IoU in the papers'
+    ways, COCO's average precision, Madsen's end-to-end test, and sensitivity by size, density, view and subtlety. Every
+    image is in every denominator; one that the reader refuses keeps its misses. Figures that the data set cannot give
+    say why.
     """
-    from ai.evaluation.predictions import evaluate as score  # noqa: PLC0415
-    from ai.evaluation.predictions import figures  # noqa: PLC0415
+    from ai.datasets.selection import select  # noqa: PLC0415
+    from ai.evaluation.report import report  # noqa: PLC0415
 
-    records = _records(manifest, where, model if validation else None)
-    chosen = None if threshold < 0 else threshold
-    result = score(_predict(model, manifest.parent, records, device, threads, chosen), repeats)
+    if froc is not None and froc.suffix not in {".png", ".svg"}:
+        raise typer.BadParameter(f"{froc}: give a file that ends in .png or .svg", param_hint="--froc")
+    images = _images(data, kind, where, model if validation else None, leave_out_mismatched=leave_out_mismatched)
+    chosen = select(images.records, skip_unlabelled=skip_unlabelled, subset=subset)
+    own = named_model(model).card.thresholds.get("mass", 0.5)
+    level = own if threshold < 0 else max(own, threshold)
+    asked = None if threshold < 0 else threshold
+    predictions = _predict(model, images.folder, chosen, device, threads, asked, level=level, weak=weak_dice)
+    result = report(predictions, level, repeats, weak=weak_dice)
     if as_json:
-        print_json(figures(result))
+        print_json(result.plain())
     else:
-        _print_evaluation(result)
+        _print_report(result)
+    if froc is not None:
+        _plot(froc, predictions, model)
+    if pictures is not None:
+        _draw(pictures, predictions, images.folder, level)
 
 
 def predict(
-    manifest: Manifest,
+    data: DataArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")],
     *,
     model: ModelOption = DEFAULT_MODEL,
-    validation: Annotated[
-        bool, typer.Option(help="Only the patients that the model's card kept for validation.")
-    ] = False,
-    where: Where = None,
+    validation: ValidationOption = False,
+    where: WhereOption = None,
+    kind: KindOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
 ) -> None:
-    """Read every image of a manifest (JPEG, PNG or DICOM beside it) and write detections and image scores as JSON.
+    """Read every image of a data set (JPEG, PNG or DICOM) and write detections and image scores as JSON.
 
     {"images": [{"file", "malignancy"}], "detections": [{"file", "bbox": [x, y, w, h], "score", "malignancy"}]}, boxes
     in pixels of the image file. All candidates are written, however weak. A refused image says why under "refused".
     """
     from ai.evaluation.predictions import to_json  # noqa: PLC0415
 
-    records = _records(manifest, where, model if validation else None)
-    predictions = _predict(model, manifest.parent, records, device, threads, threshold=0.0)
+    images = _images(data, kind, where, model if validation else None)
+    predictions = _predict(model, images.folder, images.records, device, threads, 0.0)
     output.write_text(json.dumps(to_json(predictions), indent=1), encoding="utf-8")
     refused = [p for p in predictions if p.refused]
     typer.echo(f"{len(predictions)} images read, {len(refused)} refused, wrote {output}", err=True)
 
 
-def _records(manifest: Path, where: list[str] | None, split_of: str | None) -> list[Any]:
-    from ai.datasets.manifest import read_manifest  # noqa: PLC0415
-    from ai.datasets.records import split_by_patient  # noqa: PLC0415
+@dataclass(frozen=True)
+class _Images:
+    """The images of a data set that were asked for; paths are relative to the folder."""
 
-    filters = dict(item.partition("=")[::2] for item in where or ())
-    records = read_manifest(manifest, filters)
+    folder: Path
+    records: "Sequence[Record]"
+
+
+def _images(
+    data: Path,
+    kind: str,
+    where: list[str] | None,
+    split_of: str | None,
+    *,
+    leave_out_mismatched: bool = False,
+) -> _Images:
+    from ai.datasets.records import split_by_patient  # noqa: PLC0415
+    from ai.datasets.registry import open_dataset  # noqa: PLC0415
+
+    whole = open_dataset(data, kind, leave_out_mismatched=leave_out_mismatched)
+    records: Sequence[Record] = whole.records
+    if where:
+        records = open_dataset(data, kind, where=conditions(where), leave_out_mismatched=leave_out_mismatched).records
     if split_of is not None:
-        split = open_model(split_of).card.training.plan["split"]
-        places = split_by_patient(read_manifest(manifest), split["folds"], split["seed"])
+        plan = named_model(split_of).card.training.plan
+        if "split" not in plan:
+            raise InvalidDataset(f"{split_of}: its card does not say which patients were kept; leave out --validation")
+        split = plan["split"]
+        places = split_by_patient(whole.records, split["folds"], split["seed"])
         records = [r for r in records if places[r.patient_id] == split["fold"]]
     if not records:
-        raise InvalidDataset(f"{manifest}: no row is left")
-    return records
+        raise InvalidDataset(f"{data}: no image is left")
+    return _Images(whole.folder, records)
 
 
 def _predict(
-    model: str, folder: Path, records: list[Any], device: str, threads: int, threshold: float | None
+    model: str,
+    folder: Path,
+    records: "Sequence[Record]",
+    device: str,
+    threads: int,
+    threshold: float | None,
+    *,
+    level: float = 0.0,
+    weak: bool = False,
 ) -> "list[Prediction]":
     from ai.evaluation.predictions import predict as run  # noqa: PLC0415
     from ai.readers.registry import load_reader  # noqa: PLC0415
 
-    reader = load_reader(open_model(model), device, threads, threshold)
+    reader = load_reader(named_model(model), device, threads, threshold)
     with progress() as bar:
         task = bar.add_task("reading", total=len(records))
-        return run(reader, folder, records, lambda: bar.advance(task))
+        return run(reader, folder, records, lambda: bar.advance(task), threshold=level, weak=weak)
+
+
+def _plot(path: Path, predictions: "Sequence[Prediction]", model: str) -> None:
+    from ai.evaluation.detection import match  # noqa: PLC0415
+    from ai.evaluation.plots import froc, plot_froc  # noqa: PLC0415
+    from ai.evaluation.predictions import detections, rules_of  # noqa: PLC0415
+
+    curves = [froc(rule.value, [match(rule, detections(p)) for p in predictions]) for rule in rules_of(predictions)]
+    images, masses = len(predictions), sum(len(p.record.boxes) for p in predictions)
+    plot_froc(curves, path, f"{model}: {images} images, {masses} masses")
+    typer.echo(f"wrote {path}", err=True)
+
+
+def _draw(output: Path, predictions: "Sequence[Prediction]", folder: Path, level: float) -> None:
+    from ai.evaluation.pictures import draw_all  # noqa: PLC0415
+
+    with progress() as bar:
+        task = bar.add_task("drawing", total=len(predictions))
+        written = draw_all(predictions, folder, output, level, lambda: bar.advance(task))
+    typer.echo(f"wrote {len(written)} pictures, see {output / 'index.png'}", err=True)
+
+
+def _print_report(result: "Report") -> None:
+    _print_evaluation(result.evaluation)
+    console = Console()
+    for group in result.groups:
+        console.print(_table(group))
+    console.print("95 % intervals by bootstrap over patients. Research use only.")
+
+
+def _table(group: "Group") -> Table:
+    table = Table("figure", "value", title=group.title, title_justify="left")
+    for row in group.rows:
+        table.add_row(row.name, str(row.figure) if row.figure else f"not defined: {row.why}")
+    return table
 
 
 def _print_evaluation(result: "Evaluation") -> None:
@@ -123,9 +231,7 @@ def _print_evaluation(result: "Evaluation") -> None:
     for label, figure in (
         ("image AUC, malignant against other", result.image_auc),
         ("mass AUC, found masses", result.mass_auc),
-        ("Dice, misses count 0", result.dice),
-        ("Dice, where anything overlaps", result.dice_found),
+        ("Dice of all candidates that were asked for, misses count 0", result.dice),
+        ("the same, where anything overlaps", result.dice_found),
     ):
-        if figure is not None:
-            console.print(f"{label}: {figure}")
-    console.print("95 % intervals by bootstrap over patients. Research use only.")
+        console.print(f"{label}: {figure or 'not defined: the data set or the reader does not say'}")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,8 +28,6 @@ from torch import Tensor, nn
 from ai.datasets.records import Record
 from ai.errors import AIError, InvalidDataset, InvalidRecipe
 from ai.models import CardPart
-from ai.networks.retinanet import MassRetinaNet
-from ai.networks.three_branch import ThreeBranch
 from ai.readers.madsen import MadsenCard, MadsenThresholds
 from ai.readers.madsen_preprocessing import enhance
 from ai.training.engine import Examples, Objective
@@ -53,6 +51,22 @@ BRANCHES: Final = "madsen_branches"
 """The classifier's first loss: each branch's own smoothed cross-entropy, their mean."""
 HEAD: Final = "madsen_smoothed_bce"
 """The classifier's last loss: that of the head."""
+
+
+@runtime_checkable
+class Detects(Protocol):
+    """A network that has its own losses, as :class:`ai.networks.retinanet.MassRetinaNet`."""
+
+    def losses(self, pixels: Tensor, boxes: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """Return them, each the mean over the images."""
+
+
+@runtime_checkable
+class Branches(Protocol):
+    """A network whose branches answer for themselves, as :class:`ai.networks.three_branch.ThreeBranch`."""
+
+    def branches(self, region: Tensor, mask: Tensor) -> Tensor:
+        """Return their logits, shape (n, branches)."""
 
 
 class DetectorExamples(CardPart):
@@ -277,7 +291,7 @@ def malignancy(record: Record) -> bool | None:
 
 def _detection(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     pixels, boxes = batch
-    if not isinstance(network, MassRetinaNet):
+    if not isinstance(network, Detects):
         raise TypeError(f"{type(network).__name__} is no detector")
     losses = network.losses(pixels, [row[~row.isnan().any(1)] for row in boxes])
     return torch.stack(list(losses.values())).sum()
@@ -290,7 +304,7 @@ def _segmentation(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 def _branches(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     region, masks, labels = batch
-    if not isinstance(network, ThreeBranch):
+    if not isinstance(network, Branches):
         raise TypeError(f"{type(network).__name__} has no branches")
     logits = network.branches(region, masks).float()
     return SEED_LOSSES[HEAD](logits, labels[:, None].expand_as(logits))

@@ -10,8 +10,8 @@ A file holds what its rows share, and a table for each row that says what is its
     [rows.r34fpn.parts.network]          # thesis-table-5/r34fpn: tables are merged, values and lists replaced
     network = "resnet34_fpn"
 
-``extends`` names another file, or one row of it, to begin with; a row begins with that file's row of its name. The
-published figures are never inherited.
+``extends`` names another file, or one row of it, to begin with; a row begins with that file's row of its name. Where
+something is published, on what it was trained and with which figures is never inherited.
 """
 
 import tomllib
@@ -27,6 +27,7 @@ from ai.models import CardPart
 from ai.training.phases import Part
 
 SHIPPED: Final = Path(__file__).parents[1] / "recipes"
+_OWN: Final = ("table", "data", "published", "same_as")
 
 
 class Split(CardPart):
@@ -163,9 +164,8 @@ def open_recipe(name: str) -> Recipe:
             raise InvalidRecipe(f"{path}: there is no row {row!r}; there are {', '.join(file.rows) or 'none'}")
         return _recipe(path, row, _merged(file.shared, file.rows[row]))
     if file.rows:
-        raise InvalidRecipe(
-            f"{path} has the rows {', '.join(file.rows)}: name one, for example {_name(path, next(iter(file.rows)))}"
-        )
+        one = f"{name}{'#' if name.endswith('.toml') else '/'}{next(iter(file.rows))}"
+        raise InvalidRecipe(f"{path} has the rows {', '.join(file.rows)}: name one, as {one}")
     return _recipe(path, "", file.shared)
 
 
@@ -193,7 +193,7 @@ def _place(name: str, beside: Path) -> tuple[Path, str]:
 def _name(path: Path, row: str) -> str:
     if path.parent == SHIPPED:
         return f"{path.stem}/{row}" if row else path.stem
-    return f"{path}#{row}" if row else str(path)
+    return f"{path.name}#{row}" if row else path.name
 
 
 def _read(path: Path, before: tuple[Path, ...]) -> _File:
@@ -228,7 +228,7 @@ def _base(extends: str, path: Path, before: tuple[Path, ...]) -> _File:
 
 
 def _without(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key != "published"}
+    return {key: value for key, value in content.items() if key not in _OWN}
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

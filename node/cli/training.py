@@ -76,6 +76,10 @@ def train(
     parts: Annotated[int | None, typer.Option(min=2, help="Parts that the patients are dealt to.")] = None,
     part: Annotated[int | None, typer.Option(min=0, help="The part that is held out.")] = None,
     folds: Annotated[int | None, typer.Option(min=1, help="Inner folds; 1 trains on all, without validation.")] = None,
+    incomplete_exams: Annotated[
+        bool,
+        typer.Option("--incomplete-exams", help="Take exams that lack views too, where the recipe leaves them out."),
+    ] = False,
     kind: KindOption = "auto",
     subset: SubsetOption = "",
     skip_unlabelled: SkipUnlabelledOption = False,
@@ -100,7 +104,7 @@ def train(
     from ai.training.card import Provenance  # noqa: PLC0415
     from ai.training.recipe import open_recipe  # noqa: PLC0415
 
-    chosen = _changed(open_recipe(recipe), start, seed)
+    chosen = _changed(open_recipe(recipe), start, seed, incomplete_exams=incomplete_exams)
     chosen = chosen.dealt(seed=split_seed, parts=parts, part=part, folds=folds)
 
     import torch  # noqa: PLC0415 (a recipe that is not there needs no torch)
@@ -134,7 +138,7 @@ def train(
         )
         bar.remove_task(opening)
         provenance = Provenance(
-            name or chosen.name.replace("/", "-"),
+            name or chosen.name.replace(".toml", "").replace("/", "-").replace("#", "-"),
             data_name or dataset.name,
             data_licence or dataset.licence,
             attribution or dataset.attribution,
@@ -144,9 +148,9 @@ def train(
     typer.echo(f"wrote {card}", err=True)
 
 
-def _changed(recipe: "Recipe", start: str, seed: int | None) -> "Recipe":
-    if seed is not None:
-        recipe = recipe.model_copy(update={"seed": seed})
+def _changed(recipe: "Recipe", start: str, seed: int | None, *, incomplete_exams: bool) -> "Recipe":
+    changes = {} if seed is None else {"seed": seed}
+    recipe = recipe.model_copy(update=changes | ({"complete_exams": False} if incomplete_exams else {}))
     return recipe.at_random() if start == RANDOM else recipe
 
 

@@ -62,7 +62,7 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
             folder="images" if not (folder / file).is_file() and (folder / "images" / file).is_file() else "",
             density=density(row.get("density") or ""),
             study=row.get("study") or row.get("study_id") or None,
-            subtlety=tuple(int(s) for s in (row.get("subtlety") or "").split("|") if s),
+            subtlety=tuple(int(s.removesuffix(".0")) for s in (row.get("subtlety") or "").split("|") if s),
             subset=row.get("subset") or row.get("split") or None,
             labelled=bool(boxes or masks),
         )
@@ -78,7 +78,6 @@ def _boxes(text: str) -> tuple[Box, ...]:
 
 def _malignant(row: dict[str, str]) -> bool | None:
     if "malignant" in row:
-        name, values = "malignant", MALIGNANT
-    else:
-        name, values = "pathology", PATHOLOGY
-    return known(values, row.get(name, "").upper(), name)
+        return known(MALIGNANT, row["malignant"].removesuffix(".0"), "malignant")
+    words = {known(PATHOLOGY, word.upper(), "pathology") for word in row.get("pathology", "").split("|")}
+    return True if True in words else words.pop() if len(words) == 1 else None

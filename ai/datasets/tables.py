@@ -12,7 +12,7 @@ from ai.errors import InvalidDataset
 
 Value = TypeVar("Value")
 
-UNKNOWN: Final = ("", "_", "NA", "N/A")
+UNKNOWN: Final = ("", "_", "0", "NA", "N/A", "NAN")
 """What stands where a set does not say."""
 
 
@@ -99,8 +99,9 @@ def density(text: str) -> int | None:
     ValueError
         For any other text.
     """
-    if text.upper() in UNKNOWN:
+    word = text.upper().removesuffix(".0")
+    if word in UNKNOWN:
         return None
-    if len(text) == 1 and (place := "1A2B3C4D".find(text.upper())) >= 0:
+    if len(word) == 1 and (place := "1A2B3C4D".find(word)) >= 0:
         return place // 2 + 1
     raise ValueError(f"density {text!r}: neither 1 to 4 nor A to D")

@@ -115,6 +115,34 @@ def test_a_manifest_has_columns_for_what_is_known_of_an_image(tmp_path: Path) ->
     assert second == Record("b.jpg", "P1", L_MLO, malignant=False)
 
 
+def test_a_manifest_may_have_been_through_a_program_of_tables(tmp_path: Path) -> None:
+    row = {"file": "a.jpg", "patient": "P1", "side": "L", "view": "MLO", "boxes_xywh": "[[1, 2, 3, 4], [9, 9, 3, 4]]"}
+    rows = [
+        {**row, "density": "3.0", "malignant": "1.0", "pathologies": "BENIGN|MALIGNANT", "subtlety": "2.0|5.0"},
+        {**row, "file": "b.jpg", "density": "nan", "malignant": "", "boxes_xywh": ""},
+    ]
+    first, second = read_manifest(write_csv(tmp_path / "manifest.csv", rows, ";"))
+    assert (first.density, first.malignant, first.pathologies, first.subtlety) == (
+        3,
+        True,
+        ("BENIGN", "MALIGNANT"),
+        (2, 5),
+    )
+    assert (second.density, second.malignant, second.labelled) == (None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("pathology", "malignant"),
+    [("Benign|Malignant", True), ("BENIGN_WITHOUT_CALLBACK|benign", False), ("", None), ("Benign|", None)],
+)
+def test_the_pathologies_of_an_image_tell_its_malignancy(
+    tmp_path: Path, pathology: str, *, malignant: bool | None
+) -> None:
+    row = {"file": "a.jpg", "patient": "P1", "side": "L", "view": "MLO", "pathology": pathology}
+    (record,) = read_manifest(write_csv(tmp_path / "manifest.csv", [row]))
+    assert record.malignant is malignant
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -338,12 +338,13 @@ class _Run:
 
     @torch.no_grad()
     def _validate(self, objective: Objective) -> float | None:
-        """Return the mean loss over the validation examples, each batch by its size."""
+        """Return the mean loss over the validation examples, or over some of them, each batch by its size."""
         if self.validation is None:
             return None
         judged, examples = self._judged().eval(), self.validation
         size = -(-self.part.batch // self.part.accumulation)
-        places = np.arange(len(examples))
+        most = min(len(examples), self.part.validation_examples or len(examples))
+        places = np.arange(most) * len(examples) // most
 
         def piece(index: int) -> Batch:
             return self._batch(examples, places[index * size : (index + 1) * size], None)

@@ -111,6 +111,8 @@ class Part(CardPart):
         validation examples always the last.
     epoch_examples
         Most examples of an epoch, drawn anew for each; None is all.
+    validation_examples
+        Most examples that are validated on, spread evenly over all and always the same; None is all.
     phases
         One after the other; each begins with the weights that the one before left, and a new optimiser.
     """
@@ -127,6 +129,7 @@ class Part(CardPart):
     average: Fraction | None = None
     keep: Literal["best", "last"] = "best"
     epoch_examples: PositiveInt | None = None
+    validation_examples: PositiveInt | None = None
     phases: tuple[Phase, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -278,6 +278,12 @@ def test_validation_sees_every_example_unchanged_and_training_never_one_twice(tm
     assert len({tuple(epoch) for epoch in epochs}) == 6
 
 
+def test_validation_on_some_examples_takes_the_same_from_all_over(tmp_path: Path) -> None:
+    validation = Drawn(11, seed=1)
+    run(tmp_path, a_part(validation_examples=4), training=Drawn(4), validation=validation)
+    assert {tuple(chosen) for chosen, _ in validation.asked} == {(0, 2), (5, 8)}
+
+
 def test_a_batch_in_pieces_teaches_what_the_whole_batch_teaches(tmp_path: Path) -> None:
     results = []
     for pieces in (1, 3, 4):

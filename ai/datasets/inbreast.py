@@ -31,7 +31,7 @@ def read_inbreast(folder: Path, on_image: Callable[[], None] = lambda: None) -> 
     """Read ``INbreast.csv``, ``AllDICOMs/*.dcm`` and ``AllXML/*.xml``.
 
     The second part of an image's file name stands for the patient, whose ID was removed. An image without an XML file
-    has no findings. Only outlines named ``Mass`` count. One of fewer than three corners encloses nothing: the image is
+    has no findings; images of other views than CC and MLO are left out. Only outlines named ``Mass`` count. One of fewer than three corners encloses nothing: the image is
     then not labelled.
 
     Raises
@@ -43,7 +43,7 @@ def read_inbreast(folder: Path, on_image: Callable[[], None] = lambda: None) -> 
     if not table.is_file():
         raise InvalidDataset(f"{table}: is not there; save INbreast.xls as CSV")
     files = {path.name.partition("_")[0]: path for path in sorted((folder / IMAGES).glob("*.dcm"))}
-    records = []
+    records, other = [], []
     for number, row in read_table(table):
         if not row.get("File Name"):
             continue  # the sheet ends with lines of remarks
@@ -51,9 +51,17 @@ def read_inbreast(folder: Path, on_image: Callable[[], None] = lambda: None) -> 
             name = column(row, "File Name").removesuffix(".0")
             if name not in files:
                 raise ValueError(f"there is no {IMAGES}/{name}_*.dcm")
-            records.append(_record(row, files.pop(name), folder))
+            file = files.pop(name)
+            if column(row, "View").upper() in tuple(ViewPosition):
+                records.append(_record(row, file, folder))
+            else:
+                other.append(file.name)
         on_image()
     left = [path.name for path in files.values()]
+    notes = (
+        f"left out {len(left)} images that {TABLE} does not list: {some(left)}" if left else "",
+        f"left out {len(other)} images of other views than CC and MLO: {some(other)}" if other else "",
+    )
     return Dataset(
         "INbreast",
         folder,
@@ -61,7 +69,7 @@ def read_inbreast(folder: Path, on_image: Callable[[], None] = lambda: None) -> 
         "INbreast research agreement",
         "Moreira IC, Amaral I, Domingues I, et al. INbreast: toward a full-field digital mammographic database. "
         "Acad Radiol 2012; 19(2): 236-248. doi:10.1016/j.acra.2011.09.014",
-        (f"left out {len(left)} images that {TABLE} does not list: {some(left)}",) if left else (),
+        tuple(n for n in notes if n),
     )
 
 
@@ -74,7 +82,7 @@ def _record(row: dict[str, str], file: Path, folder: Path) -> Record:
     return Record(
         file.relative_to(folder).as_posix(),
         parts[1],
-        View(Laterality(column(row, "Laterality")), ViewPosition(column(row, "View"))),
+        View(Laterality(column(row, "Laterality")), ViewPosition(column(row, "View").upper())),
         tuple(box_of_outline(o) for o in outlines),
         # Where nothing but calcifications made the category, no mass is malignant, but the image is no clean negative.
         malignant if outlines or not malignant else None,

@@ -195,11 +195,18 @@ def test_a_mass_of_inbreast_that_encloses_nothing_leaves_its_image_unlabelled(tm
     assert [r.labelled for r in open_dataset(tmp_path).records] == [True, True, False, True]
 
 
-def test_an_image_that_inbreasts_table_does_not_list_is_left_out_and_told(tmp_path: Path) -> None:
+def test_an_image_of_inbreast_that_the_table_does_not_list_or_of_another_view_is_left_out_and_told(
+    tmp_path: Path,
+) -> None:
     write_dicom(an_inbreast(tmp_path) / "AllDICOMs" / "300_ccc_MG_L_CC_ANON.dcm", a_picture())
+    rows = [*INBREAST_ROWS[:3], {**INBREAST_ROWS[3], "View": "FB"}]
+    write_csv(tmp_path / "INbreast.csv", rows, ";")
     opened = open_dataset(tmp_path)
-    assert len(opened.records) == 4
-    assert opened.notes == ("left out 1 images that INbreast.csv does not list: 300_ccc_MG_L_CC_ANON.dcm",)
+    assert len(opened.records) == 3
+    assert opened.notes == (
+        "left out 1 images that INbreast.csv does not list: 300_ccc_MG_L_CC_ANON.dcm",
+        "left out 1 images of other views than CC and MLO: 200_bbb_MG_L_ML_ANON.dcm",
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +215,7 @@ def test_an_image_that_inbreasts_table_does_not_list_is_left_out_and_told(tmp_pa
         ({"File Name": "999"}, "there is no AllDICOMs/999_"),
         ({"ACR": "9"}, "density '9'"),
         ({"Bi-Rads": "0"}, "Bi-Rads '0': none of 1, 2, 3, 4, 5, 6"),
-        ({"View": "AT"}, "'AT'"),
+        ({"View": ""}, "no value for View"),
     ],
 )
 def test_a_row_of_inbreast_that_cannot_be_read_is_named(tmp_path: Path, change: dict[str, str], message: str) -> None:

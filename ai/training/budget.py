@@ -21,7 +21,8 @@ def within(parts: Sequence[Part], budget: int, sizes: Mapping[str, int]) -> tupl
 
     Each network and each phase keeps its share. Epochs go first, down to :data:`LEAST`; then epochs become shorter.
     Milestones and frozen epochs keep their places, as far as whole epochs allow; milestones that fall together count
-    once. Rates, batches and patience stay. A course within the budget stays as it is: none is made longer.
+    once. An epoch is validated on no more examples than it learns from. Rates, batches and patience stay. A course
+    within the budget stays as it is: none is made longer.
 
     Parameters
     ----------
@@ -67,8 +68,10 @@ def _cut(part: Part, share: Fraction, size: int) -> Part:
     least = min(part.epochs, max(LEAST, len(part.phases)))
     epochs = min(max(int(share / _epoch(part, size)), least), steps)
     phases = [_shorter(p, e) for p, e in zip(part.phases, _dealt(part.phases, epochs), strict=True)]
+    epoch = steps // epochs * part.batch
+    validated = min(part.validation_examples or epoch, epoch)
     # Validated again, as the recipe was.
-    told = part.model_dump() | {"epoch_examples": steps // epochs * part.batch, "phases": phases}
+    told = part.model_dump() | {"epoch_examples": epoch, "validation_examples": validated, "phases": phases}
     return Part.model_validate(told)
 
 

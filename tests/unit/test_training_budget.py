@@ -35,7 +35,9 @@ def test_epochs_go_first() -> None:
 def test_then_epochs_become_shorter() -> None:
     # 3,000 examples are 93 steps; 10 epochs of 9.
     (part,) = within([a_part()], 3000, {"network": 1000})
-    assert (part.epochs, part.epoch_examples) == (10, 9 * 32)
+    assert (part.epochs, part.epoch_examples, part.validation_examples) == (10, 9 * 32, 9 * 32)
+    (part,) = within([a_part(validation_examples=50)], 3000, {"network": 1000})
+    assert part.validation_examples == 50
     # Three steps: three epochs of one.
     (part,) = within([a_part()], 100, {"network": 1000})
     assert (part.epochs, part.epoch_examples) == (3, 32)

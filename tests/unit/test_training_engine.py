@@ -381,10 +381,14 @@ def down(network: "nn.Module", batch: "tuple[Tensor, ...]") -> "Tensor":
     return w if network.training else (w - 0.72).abs()
 
 
-def count_down(folder: Path, *phases: dict[str, Any], **changes: Any) -> "Trained":
+def count_down(folder: Path, *phases: dict[str, Any], cut_at: int = 0, **changes: Any) -> "Trained":
+    """Train, cut off at a step of all and taken up again where that is wanted."""
     told = [{"loss": "bce", "epochs": 5, "learning_rate": 0.1, **phase} for phase in phases or ({},)]
     part = Part.model_validate({"network": "toy", "batch": 4, "phases": told} | changes)
-    trained, _ = run(folder, part, network=one_number(), objective=down, training=Drawn(4), precision=Precision.SINGLE)
+    options: dict[str, Any] = {"objective": down, "training": Drawn(4), "precision": Precision.SINGLE}
+    if cut_at:
+        assert run(folder, part, network=one_number(), cut_at=cut_at, **options)[0] is None
+    trained, _ = run(folder, part, network=one_number(), **options)
     assert trained is not None
     return trained
 
@@ -411,6 +415,13 @@ def test_a_phase_without_progress_ends_early_and_the_next_begins_where_it_was_be
     assert [r.training for r in trained.history] == pytest.approx([1, 0.9, 0.8, 0.7, 0.7, 0.69], abs=1e-5)
     # Worse than the phase before, but the best of its own.
     assert kept(trained) == pytest.approx(0.69, abs=1e-3)
+
+
+def test_a_cut_run_knows_what_was_best_and_for_how_long_it_has_waited(tmp_path: Path) -> None:
+    # The third epoch is the best; the run is cut off in the fifth, which is the last.
+    trained = count_down(tmp_path, {"epochs": 9, "patience": 2}, cut_at=5)
+    assert len(trained.history) == 5
+    assert kept(trained) == pytest.approx(0.7, abs=1e-3)
 
 
 def test_the_moving_average_warms_up_and_is_what_is_validated(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_the_reader_and_training_bring_an_image_to_one_spacing(tmp_path: Path) -
 
     from ai.readers.sliding import normalise
 
-    cut = torch.from_numpy(found.positives() / np.float32(65535))[:, None]
+    cut = torch.from_numpy(found.positives(None, "") / np.float32(65535))[:, None]
     expected = as_read(image, spacing=0.1).reshape(31, 13, 224, 224)[found.mass]
     assert np.abs(normalise(cut)[:, 0].numpy() - expected).max() < 1e-3
 
@@ -175,6 +175,16 @@ def test_the_choice_of_patches_without_a_mass_hangs_on_seed_and_image_alone(tmp_
     other = every(tmp_path, records[1:2], recipe.model_copy(update={"seed": 2}))[0]
     assert (other[:5] == alone[:5]).all()
     assert (other[5:] != alone[5:]).any()
+
+
+def test_of_a_large_mass_no_more_patches_are_taken_than_the_rule_says(tmp_path: Path) -> None:
+    record = a_record(tmp_path, "a.png", MASS)
+    patches, labels = every(tmp_path, [record], a_recipe(most=2))
+    assert labels.tolist() == [1, 1, 0, 0]
+    everyone = every(tmp_path, [record])[0][:5]
+    kept = {int(np.abs(everyone - patch).max((1, 2)).argmin()) for patch in patches[:2]}
+    assert len(kept) == 2
+    assert all((everyone == patch).all((1, 2)).any() for patch in patches[:2])
 
 
 def test_where_images_are_without_a_mass_each_of_them_gives_its_share(tmp_path: Path) -> None:

@@ -56,11 +56,14 @@ class PatchRule(CardPart):
         ``same_images`` draws patches without a mass from the images with one, ``mass_free`` from those without.
     border
         Centres of patches without a mass are further than this from the breast's border, pixels of the patches.
+    most
+        Patches with a mass from one image, drawn at random where there are more; None takes all, as the paper does.
     """
 
     stride: int | None = Field(default=None, ge=1, le=PATCH)
     negatives: Literal["same_images", "mass_free"] = "same_images"
     border: int = Field(default=56, ge=0)
+    most: int | None = Field(default=None, ge=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +154,7 @@ class AgarwalLearner:
         shared = self._rule.negatives == "same_images"
         for record in (r for r in records if shows_a_mass(r)):
             seen = self._windows(record)
-            positives = seen.positives()
+            positives = seen.positives(self._rule.most, self._key(record))
             self._images[record.file] = ImagePatches(
                 positives, self._drawn(seen, record, len(positives) if shared else 0)
             )
@@ -161,7 +164,7 @@ class AgarwalLearner:
         for record in free:
             seen = self._windows(record)
             self._images[record.file] = ImagePatches(
-                seen.positives(), self._drawn(seen, record, 0 if shared else _SPARE * share)
+                seen.positives(0, ""), self._drawn(seen, record, 0 if shared else _SPARE * share)
             )
             on_image()
 
@@ -212,7 +215,10 @@ class AgarwalLearner:
             raise InvalidDataset(f"{record.file}: {error}") from error
 
     def _drawn(self, seen: Windows, record: Record, most: int) -> Patches:
-        return seen.negatives(most, f"{self._seed}|{record.file}")
+        return seen.negatives(most, self._key(record))
+
+    def _key(self, record: Record) -> str:
+        return f"{self._seed}|{record.file}"
 
 
 def shows_a_mass(record: Record) -> bool:

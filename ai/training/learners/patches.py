@@ -39,9 +39,10 @@ class Windows:
     mass: NDArray[np.bool_]
     plain: NDArray[np.bool_]
 
-    def positives(self) -> Patches:
-        """Return every window of a mass, row by row."""
-        return self._kept(np.argwhere(self.mass))
+    def positives(self, most: int | None, key: str) -> Patches:
+        """Return the windows of masses row by row, or some of them at random, as :meth:`negatives`."""
+        places = np.argwhere(self.mass)
+        return self._kept(places if most is None else _drawn(places, most, key))
 
     def negatives(self, most: int, key: str) -> Patches:
         """Return windows without a mass at random.
@@ -53,15 +54,18 @@ class Windows:
         key
             What the choice hangs on: the first of a longer choice are the shorter one.
         """
-        places = np.argwhere(self.plain)
-        rng = np.random.default_rng(list(hashlib.sha256(key.encode()).digest()))
-        return self._kept(places[rng.permutation(len(places))[:most]])
+        return self._kept(_drawn(np.argwhere(self.plain), most, key))
 
     def _kept(self, places: NDArray[np.intp]) -> Patches:
         kept = np.empty((len(places), PATCH, PATCH), np.uint16)
         for number, (down, across) in enumerate(places):
             kept[number] = np.round(WHITE * self.pixels[down, across].clip(0, 1))
         return kept
+
+
+def _drawn(places: NDArray[np.intp], most: int, key: str) -> NDArray[np.intp]:
+    rng = np.random.default_rng(list(hashlib.sha256(key.encode()).digest()))
+    return places[rng.permutation(len(places))[:most]]
 
 
 def windows_of(

@@ -86,8 +86,8 @@ def content_digest(settings: Settings) -> str:
 def serve(settings: Settings) -> None:
     """Run the DICOM door, the exam clock and the delivery lanes until SIGTERM or SIGINT."""
     stop = _stop_on_signals()
-    parts = open_parts(settings)
     model = ready_model(settings.reader.model, settings.reader.models_folder)
+    parts = open_parts(settings)
     swept = parts.store.sweep(timedelta(0))
     log.info("starting", version=VERSION, model=model.card.name, digest=model.digest[:12], swept=swept)
     intake = Intake(parts.store, parts.engine, settings.storage.watermark, accepted_kinds(model), utc_now)
@@ -124,9 +124,9 @@ def work(settings: Settings) -> None:
     from ai.readers.registry import load_reader  # noqa: PLC0415 (only workers import torch)
 
     stop = _stop_on_signals()
-    parts = open_parts(settings)
     model = open_model(settings.reader.model, settings.reader.models_folder)
     reader = load_reader(model, settings.reader.device, settings.reader.threads)
+    parts = open_parts(settings)
     worker = Worker(
         parts.engine,
         parts.store,

@@ -11,11 +11,7 @@ from rich.table import Column, Table
 from ai.errors import ModelError
 from ai.models import CARD, SHIPPED, Model, model_folders, open_model, read_card
 from config.settings import load_settings
-from node.cli.options import (
-    ConfigOption,
-    JsonOption,
-    print_json,
-)
+from node.cli.options import ConfigOption, JsonOption, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +40,7 @@ def list_models(*, config: ConfigOption = None, as_json: JsonOption = False) -> 
             table.add_row(folder.name, where, "", "", "", str(error), style="red")
             continue
         card = model.card
-        told.append(row | _facts(model))
+        told.append(_facts(model) | row)
         table.add_row(folder.name, where, card.version, card.reader, model.digest[:12], card.training.data)
     if as_json:
         print_json(told)

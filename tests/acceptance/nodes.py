@@ -33,7 +33,7 @@ from storage.exams import ExamRecord, list_exams
 from storage.jobs import Job
 from storage.states import DeliveryState, ExamState
 from tests.pacs import a_free_port, a_pacs
-from tests.peers import require_dcmtk
+from tests.peers import require_dcmtk, running
 
 PATIENCE = 200.0
 """Seconds until a process that should have done something is taken to have failed; other work may fill the machine."""
@@ -89,6 +89,10 @@ class Process:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def ended(self, within: float = PATIENCE) -> int:
+        """Wait until it ends by itself, and return its exit status."""
+        return self._process.wait(within)
 
     def terminate(self, within: float = PATIENCE) -> int:
         """Ask it to end, and return its exit status."""
@@ -227,6 +231,7 @@ def a_site(
     database: str = "",
     exam: str = "",
     jobs: str = "",
+    reader: str = "",
     ports: Mapping[str, int] | None = None,
     mixes: Mapping[str, str] | None = None,
 ) -> Iterator[Site]:
@@ -236,7 +241,7 @@ def a_site(
     ----------
     database
         URL; SQLite beside the files by default.
-    exam, jobs
+    exam, jobs, reader
         Lines of these sections.
     ports
         Destinations that are not there yet, and their ports; the destination ``pacs`` always is.
@@ -253,7 +258,6 @@ def a_site(
             f"""
 dicom = {{ port = {a_free_port()}, callers = [{{ ae_title = "{MODALITY}" }}] }}
 storage = {{ folder = "{folder / "store"}", database = "{database}", max_used_percent = 100, min_free_gb = 0 }}
-reader = {{ device = "cpu", threads = 1 }}
 delivery = {{ first_retry = 0.5, slowest_retry = 1, poll = 0.2 }}
 log = {{ format = "json" }}
 [exam]
@@ -261,6 +265,10 @@ complete_quiet = 1
 {exam}
 [jobs]
 {jobs}
+[reader]
+device = "cpu"
+threads = 1
+{reader}
 """
             + "".join(
                 f'[[destinations]]\nname = "{name}"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\n'
@@ -278,6 +286,17 @@ complete_quiet = 1
         finally:
             for process in site.processes:
                 process.kill()
+
+
+@contextmanager
+def dcmtk_storescp(archive: Archive, port: int) -> Iterator[None]:
+    """Let DCMTK's storescp keep what a destination is sent, as files; skips the test where it is not installed."""
+    program = require_dcmtk("storescp")
+    command = [program, "-aet", "PACS", "-od", archive.folder, "-fe", ".dcm", port]
+    door = Destination(name="storescp", ae_title="PACS", host="127.0.0.1", port=port)
+    log = archive.folder / "storescp.log"
+    with running(*command, log=log, ready=lambda: Sender(Dicom(ae_title=MODALITY)).echo(door).answered):
+        yield
 
 
 def an_exam(patient_id: str) -> list[Dataset]:

@@ -187,7 +187,7 @@ def main() -> None:
             for precision in (Precision.BFLOAT16, Precision.SINGLE)
         ]
         size = f"{case.shape[0]} x {case.shape[1]}"
-        times = "".join(f"{seconds:10.3f}" for seconds in (*found, statistics.median(change_seconds(case))))
+        times = "".join(f"{seconds:10.4f}" for seconds in (*found, statistics.median(change_seconds(case))))
         print(f"{case.network:24}{ARCHITECTURES[case.network].parameters:12,}{size:>11}{times}", flush=True)
 
 

@@ -464,6 +464,32 @@ def test_one_cycle_of_any_length_can_be_made(steps: int) -> None:
         schedule.step()
 
 
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_the_gradient_is_clipped_where_the_recipe_says_so(tmp_path: Path, clip: float | None) -> None:
+    import torch
+
+    network, norms = a_network(), []
+
+    def on_step(_: "Step") -> None:
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+
+    run(tmp_path, a_part(clip=clip), network=network, on_step=on_step)
+    assert len(norms) == 12
+    if clip is None:
+        assert min(norms) > 0.02
+    else:
+        assert norms == pytest.approx([clip] * 12, rel=1e-3)
+
+
+def test_the_network_itself_ends_with_the_average_that_is_kept(tmp_path: Path) -> None:
+    network = a_network()
+    trained, _ = run(tmp_path, network=network)
+    assert trained is not None
+    for name, tensor in tensors(trained.weights).items():
+        np.testing.assert_array_equal(tensor, network.state_dict()[name].numpy().astype(tensor.dtype))
+
+
 class Spoilt(Drawn):
     def __init__(self, count: int) -> None:
         super().__init__(count, seed=1)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from ai.errors import InvalidRecipe
@@ -16,6 +16,8 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 def new_optimiser(phase: Phase, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """Return the phase's optimiser, its moments empty."""
+    if phase.optimiser == "sgd":
+        return SGD(parameters, phase.learning_rate, momentum=0.9, weight_decay=phase.weight_decay)
     kind = AdamW if phase.optimiser == "adamw" else Adam
     return kind(parameters, phase.learning_rate, weight_decay=phase.weight_decay)
 

@@ -34,7 +34,7 @@ class Phase(CardPart):
     epochs
         Passes over the training examples.
     optimiser
-        "adam" adds the decay to the gradient, "adamw" keeps it apart.
+        "adam" adds the decay to the gradient, "adamw" keeps it apart; "sgd" has a momentum of 0.9.
     learning_rate, weight_decay
         Rate at the start, or its peak with "one_cycle".
     schedule
@@ -54,7 +54,7 @@ class Phase(CardPart):
 
     loss: str
     epochs: PositiveInt
-    optimiser: Literal["adam", "adamw"] = "adam"
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: Positive
     weight_decay: NotNegative = 0.0
     schedule: Literal["constant", "steps", "cosine", "one_cycle"] = "constant"

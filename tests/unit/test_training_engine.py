@@ -409,6 +409,12 @@ def test_the_last_epoch_is_kept_where_the_recipe_says_so(tmp_path: Path) -> None
     assert kept(count_down(tmp_path, keep="last")) == pytest.approx(0.5, abs=1e-3)
 
 
+def test_sgd_gathers_momentum(tmp_path: Path) -> None:
+    # Steps of 0.1, 0.1 (1 + 0.9), 0.1 (1 + 0.9 + 0.81); the run is cut off before the third.
+    trained = count_down(tmp_path, {"epochs": 4, "optimiser": "sgd"}, cut_at=3)
+    assert [r.training for r in trained.history] == pytest.approx([1.0, 0.9, 0.71, 0.439], abs=1e-5)
+
+
 def test_a_phase_without_progress_ends_early_and_the_next_begins_where_it_was_best(tmp_path: Path) -> None:
     trained = count_down(tmp_path, {"patience": 1}, {"epochs": 2, "learning_rate": 0.01})
     assert [(r.phase, r.epoch) for r in trained.history] == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2)]

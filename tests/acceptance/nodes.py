@@ -90,10 +90,6 @@ class Process:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def ended(self, within: float = PATIENCE) -> int:
-        """Wait until it ends by itself, and return its exit status."""
-        return self._process.wait(within)
-
     def terminate(self, within: float = PATIENCE) -> int:
         """Ask it to end, and return its exit status."""
         self._process.terminate()

@@ -5,7 +5,6 @@ they are (InceptionV3; RetinaNet and three ResNet50) on as few pixels as they ta
 when it is random, its last bias is set, so that there are findings.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -183,16 +182,3 @@ def test_the_answer_is_valid(cases: Mapping[str, Case], name: str) -> None:
     case.site.answered(case.study, destination="storescp")
     assert case.files
     assert [error for file in case.files for error in errors_in(file)] == []
-
-
-def test_a_node_whose_worker_refuses_its_model_does_not_stay_up(tmp_path: Path) -> None:
-    model = marita(tmp_path / "model")
-    card = model.folder / "card.toml"
-    card.write_text(card.read_text(encoding="utf-8").replace("tile = 128", "tile = 128\ntiles = 128"), "utf-8")
-    with a_site(tmp_path, reader=f'model = "{model.folder}"') as site:
-        process = site.start("up")
-        assert process.ended() == os.EX_CONFIG
-        [refusal] = [line for line in process.lines() if line["event"] == "cannot start"]
-        assert f"{card}: architecture.tiles: Extra inputs are not permitted" in refusal["error"]
-        assert refusal["level"] == "critical"
-        assert not site.answers_echo()

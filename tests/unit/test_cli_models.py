@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from ai.models import CARD, shipped_models
+from node import supervisor
 from node.cli import KNOWN_FAULTS, app
 from node.supervisor import Child
 from tests.models import a_model, untrained
@@ -305,3 +307,31 @@ def test_a_part_that_ran_before_is_started_again_whatever_its_end() -> None:
     child = Child("work", [sys.executable, "-S", "-c", f"raise SystemExit({os.EX_CONFIG})"], start_at=time.monotonic())
     tended(child)
     assert not child.refused
+
+
+def test_up_ends_with_all_its_parts_when_one_of_them_refuses_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = f"import pathlib, time; pathlib.Path({str(tmp_path / 'serves')!r}).touch(); time.sleep(100)"
+    refusing = (
+        f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'serves')!r}).exists(): time.sleep(0.01)\n"
+        f"raise SystemExit({os.EX_CONFIG})"
+    )
+    children: list[Child] = []
+
+    def stand_in(name: str, _command: object) -> Child:
+        code = waiting if name == "serve" else refusing
+        children.append(Child(name, [sys.executable, "-S", "-c", code]))
+        return children[-1]
+
+    monkeypatch.setattr(supervisor, "Child", stand_in)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        assert supervisor.up(None) == os.EX_CONFIG
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+    assert [(child.name, child.refused) for child in children] == [("serve", False), ("work 1", True)]
+    [serve, _] = children
+    assert serve.process
+    assert serve.process.poll() == -signal.SIGTERM

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ai.datasets.truth import kind_of, mass_mask
 from ai.errors import AIError
 from ai.evaluation.detection import HitRule, match
-from ai.evaluation.predictions import PIXEL_TRUTH, Prediction, detections
+from ai.evaluation.predictions import PIXEL_TRUTH, Prediction, detections, shape_of_truth
 from ai.pixels import file_image
 
 Picture = NDArray[np.uint8]
@@ -68,13 +68,13 @@ def draw(prediction: Prediction, folder: Path, threshold: float) -> Picture:
 
     Where the masses' pixels are known: green what was marked rightly, red what was missed, white what was marked
     wrongly. Where boxes are: the box green when it was found (centre in box) and red when not, marks as outlines,
-    green on a found mass and white else. A refused image says so. An unreadable one is a grey plate.
+    green on a found mass and white else. A refused image says so; one that cannot be read is a grey plate as large as its truth.
     """
     record = prediction.record
     try:
         pixels = file_image(folder / record.path, record.view).pixels
     except AIError:
-        pixels = np.full((SIDE, SIDE), 0.2, np.float32)
+        pixels = np.full(shape_of_truth(record, folder), 0.2, np.float32)
     scale = min(SIDE / max(pixels.shape), 1.0)
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     picture: Picture = np.repeat(np.round(255 * small).astype(np.uint8)[..., None], 3, axis=2)
@@ -116,7 +116,7 @@ def _outline(picture: Picture, prediction: Prediction, scale: float, threshold: 
             continue
         colour = FALSE if kind < 0 else HIT
         points = np.round(masses[place].contour * scale).astype(np.int32)
-        cv2.polylines(picture, [points], isClosed=True, color=colour, thickness=1, lineType=cv2.LINE_AA)
+        cv2.polylines(picture, [points], isClosed=True, color=colour, thickness=2, lineType=cv2.LINE_AA)
         x, y, _, _ = masses[place].box
         _write(picture, f"{score:.2f}", (round(x * scale), max(round(y * scale) - 4, 12)), colour)
 

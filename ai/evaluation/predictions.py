@@ -141,7 +141,7 @@ def _scored(
     """Compare with the truth; a refused image has marked nothing."""
     if not record.labelled:
         return Prediction(record, findings, refused)
-    truth, kind = mass_mask(record, folder, image.shape if image else _shape(record, folder))
+    truth, kind = mass_mask(record, folder, image.shape if image else shape_of_truth(record, folder))
     known = kind in PIXEL_TRUTH
     masses = findings.masses if findings else ()
     return Prediction(
@@ -157,7 +157,7 @@ def _scored(
     )
 
 
-def _shape(record: Record, folder: Path) -> tuple[int, int]:
+def shape_of_truth(record: Record, folder: Path) -> tuple[int, int]:
     """Return rows and columns that hold the truth of an image that cannot be read."""
     if kind_of(record) is Truth.MASK:
         rows, columns = read_mask(folder / record.masks[0]).shape

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from hypothesis import strategies as st
 from ai.datasets.records import Box, Record
 from ai.errors import NoBreast
 from ai.evaluation.detection import (
+    FPPI,
+    Curve,
     HitRule,
     ImageDetections,
+    at_threshold,
     hits,
     match,
     sensitivity,
@@ -58,6 +62,30 @@ def sensitivities(images: list[ImageDetections], *fppi: float, rule: HitRule = H
 def test_what_a_hit_is(detection: Box, iou50: bool, centre: bool) -> None:  # noqa: FBT001
     assert hits(HitRule.IOU50, detection, SQUARE) is iou50
     assert hits(HitRule.CENTRE, detection, SQUARE) is centre
+    assert hits(HitRule.CENTRE_MASK, detection, SQUARE, on_mask=True) is centre
+    assert not hits(HitRule.CENTRE_MASK, detection, SQUARE, on_mask=False)
+
+
+@pytest.mark.parametrize(
+    ("detection", "hit"),
+    [
+        ((10, 10, 10, 10), True),
+        ((10, 10, 10, 2), False),  # 20 of 100: exactly 0.2 is not above it
+        ((10, 10, 10, 2.1), True),
+        ((10, 10, 25, 20), False),  # 100 of 500
+        ((10, 10, 25, 19), True),
+        ((20, 10, 10, 10), False),
+    ],
+)
+def test_agarwals_hit_is_above_a_fifth(detection: Box, hit: bool) -> None:  # noqa: FBT001
+    assert hits(HitRule.IOU20, detection, SQUARE) is hit
+
+
+def test_a_centre_beside_the_masks_pixels_is_no_hit() -> None:
+    there, beside = ImageDetections("P", (SQUARE,), ((0.9, SQUARE),), (True,)), (False,)
+    assert match(HitRule.CENTRE_MASK, there).kinds.tolist() == [1]
+    assert match(HitRule.CENTRE_MASK, replace(there, on_mask=beside)).kinds.tolist() == [-1]
+    assert match(HitRule.CENTRE, replace(there, on_mask=beside)).kinds.tolist() == [1]
 
 
 def test_a_mass_counts_once_and_a_second_hit_is_neither_hit_nor_false() -> None:
@@ -82,6 +110,34 @@ def test_sensitivity_is_counted_over_all_images() -> None:
     ]
     # By falling score: hit (1/3 at 0), false (0.25 per image), hit (2/3), false (0.5 per image).
     assert sensitivities(images, 0, 0.24, 0.25, 0.5, 9) == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3])
+
+
+def test_images_that_are_drawn_more_often_count_more_often() -> None:
+    events = [match(HitRule.IOU50, i) for i in (image((0.9, SQUARE)), image((0.8, ELSEWHERE)), image(truth=()))]
+    drawn_list = [events[i] for i in (0, 0, 1)]
+    assert Curve(events).sensitivity(FPPI, np.array([2, 1, 0])) == Curve(drawn_list).sensitivity(FPPI)
+    assert Curve(events).sensitivity([0], np.array([2, 1, 0])) == [2 / 3]
+
+
+def test_a_stratum_counts_its_own_masses_and_all_false_positives() -> None:
+    left, right = (10.0, 10.0, 10.0, 10.0), (40.0, 10.0, 10.0, 10.0)
+    events = match(HitRule.IOU50, image((0.9, left), (0.8, ELSEWHERE), (0.7, right), truth=(left, right)))
+    assert events.found.tolist() == [0, -1, 1]
+    assert (events.of([1]).kinds.tolist(), events.of([1]).masses) == ([0, -1, 1], 1)
+    assert Curve([events.of([1])]).sensitivity([0, 1]) == [0, 1]
+    assert Curve([events.of([0])]).sensitivity([0]) == [1]
+
+
+def test_what_is_shown_at_a_threshold() -> None:
+    events = [
+        match(HitRule.CENTRE, image((0.9, SQUARE), (0.8, SQUARE), (0.7, ELSEWHERE), (0.2, ELSEWHERE))),
+        match(HitRule.CENTRE, image((0.6, ELSEWHERE), truth=())),
+    ]
+    shown = at_threshold(events, 0.6)
+    assert (shown.detections, shown.hits, shown.false, shown.masses, shown.images) == (4, 1, 2, 1, 2)
+    assert (shown.sensitivity, shown.fppi) == (1, 1)
+    assert shown.precision == pytest.approx(1 / 3)
+    assert math.isnan(at_threshold(events, 0.95).precision)
 
 
 def test_equal_scores_move_together() -> None:
@@ -124,9 +180,9 @@ def slow_sensitivity(rule: HitRule, images: list[ImageDetections], limit: float)
     """Try every threshold, and count anew what stays at it."""
 
     def hit(box: Box, mass: Box) -> bool:
-        if rule is HitRule.IOU50:
+        if rule in {HitRule.IOU50, HitRule.IOU20}:
             common, either = counted_pixels(box, mass)
-            return 2 * common >= either
+            return 2 * common >= either if rule is HitRule.IOU50 else 5 * common > either
         middle = (box[0] + box[2] / 2, box[1] + box[3] / 2)
         return all(mass[k] <= middle[k] <= mass[k] + mass[k + 2] for k in range(2))
 
@@ -270,8 +326,9 @@ def test_refused_images_keep_their_misses() -> None:
     refused = Prediction(a_record(2, masks=("masks/2.png",)), None, "no breast", 0.0)
     result = evaluate([read, refused], repeats=5)
     assert (result.images, result.patients, result.masses, result.refused) == (2, 2, 2, 1)
-    for rule in HitRule:
-        assert {figure.value for figure in result.detection[rule]} == {0.5}
+    assert set(result.detection) == {HitRule.IOU50, HitRule.IOU20, HitRule.CENTRE}
+    for sensitivities_of_rule in result.detection.values():
+        assert {figure.value for figure in sensitivities_of_rule} == {0.5}
     assert result.dice
     assert result.dice.value == pytest.approx(0.4)
     assert result.dice_found

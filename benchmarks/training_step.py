@@ -167,12 +167,15 @@ class Drawn:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *(case.network for case in CASES)])
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    known = [case.network for case in CASES]
+    if unknown := [name for name in options.names if name not in known]:
+        parser.error(f"there is no network {unknown[0]}; there are {', '.join(known)}")
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     print(

@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from ai.evaluation.detection import Curve, HitRule, match
 from ai.evaluation.plots import Froc, plot_froc
 from ai.evaluation.predictions import Prediction, detections, predict
 from ai.evaluation.report import Report, report
-from ai.exam import STANDARD_VIEWS, Exam
+from ai.exam import STANDARD_VIEWS, Exam, ViewImage
 from ai.models import open_model
 from ai.networks.registry import build
 from ai.pixels import view_image
@@ -43,6 +44,7 @@ from ai.training.history import HISTORY, Epoch, read_history
 from ai.training.phases import Part, Precision
 from ai.training.recipe import Recipe, Split, Tables, open_recipe
 from ai.training.run import RUNS, Settings, train
+from node.phantom import phantom_exam
 
 SPLIT: Final = Split(seed=1, parts=5, part=0, folds=5)
 RULE: Final = HitRule.CENTRE
@@ -235,6 +237,7 @@ def made(row: Row, dataset: Dataset, folder: Path, options: argparse.Namespace) 
             Quiet(),
         )
         told |= {"training_seconds": time.monotonic() - begin, **course(recipe, folder / "model")}
+        print(f"  {time.strftime('%H:%M:%S')} scoring", flush=True)
     model = open_model(f"{folder / 'model'}/" if row.recipe else SHIPPED)
     reader = load_reader(model, "cpu", options.threads, 0.0)
     places = split_by_patient(dataset.records, SPLIT.parts, SPLIT.seed)
@@ -349,11 +352,8 @@ def area(result: Report, plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def exam_seconds(reader: Reader) -> dict[str, Any]:
     """Return seconds per four-view exam: the full-size phantom's views one by one, until time is up, times what is left."""
-    from node.phantom import phantom_exam  # noqa: PLC0415 (drawing takes a while, and only this needs it)
-
     spent, read = 0.0, 0
-    for view, dataset in zip(STANDARD_VIEWS, phantom_exam(7).images, strict=True):
-        image = view_image(dataset, view)
+    for image in phantom_views():
         begin = time.monotonic()
         try:
             reader.read(Exam((image,)))
@@ -363,6 +363,12 @@ def exam_seconds(reader: Reader) -> dict[str, Any]:
         if spent > WALL_FOR_VIEWS:
             break
     return {"exam_seconds": spent * len(STANDARD_VIEWS) / max(read, 1), "views_timed": read}
+
+
+@cache
+def phantom_views() -> tuple[ViewImage, ...]:
+    """Return the four views of a full-size phantom exam; drawing them takes a while."""
+    return tuple(view_image(image, view) for view, image in zip(STANDARD_VIEWS, phantom_exam(7).images, strict=True))
 
 
 def published(row: Row) -> dict[str, Any]:

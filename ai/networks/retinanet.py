@@ -31,9 +31,11 @@ class MassRetinaNet(nn.Module):
     ----------
     canvas
         Rows and columns of the input; an image of this size is not scaled.
+    detections
+        Most of an image; the project's has "up to a 100".
     """
 
-    def __init__(self, canvas: Sequence[int] = (1024, 512)) -> None:
+    def __init__(self, canvas: Sequence[int] = (1024, 512), detections: int = 100) -> None:
         super().__init__()
         backbone = resnet_fpn_backbone(
             backbone_name="resnet50",
@@ -43,7 +45,13 @@ class MassRetinaNet(nn.Module):
             returned_layers=[2, 3, 4],
             extra_blocks=LastLevelP6P7(256, 256),
         )
-        self.network = _RetinaNet(backbone, num_classes=2, min_size=min(canvas), max_size=max(canvas))
+        self.network = _RetinaNet(
+            backbone,
+            num_classes=2,
+            min_size=min(canvas),
+            max_size=max(canvas),
+            detections_per_img=detections,
+        )
 
     def forward(self, pixels: Tensor) -> list[dict[str, Tensor]]:
         """Return each image's detections by falling score; for the evaluation mode.

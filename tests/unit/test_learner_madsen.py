@@ -411,4 +411,7 @@ def test_the_project_has_its_recipes() -> None:
     assert course("segmenter") == [(50, 1e-3, (10, 30))]
     assert course("classifier")[:2] == [(60, 1e-4, (30,)), (60, 1e-4, (30,))]
     assert course("classifier")[2][1] == 1e-7
-    system_of(open_recipe("madsen-chapter-8/random"))
+    for name in ("madsen-chapter-8/random", "madsen-copies"):
+        ours = open_recipe(name)
+        system_of(ours)
+        assert {part.start for part in ours.parts} == {"random"}

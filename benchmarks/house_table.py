@@ -28,7 +28,7 @@ import torch
 from ai.datasets.records import Dataset, Record, split_by_patient
 from ai.datasets.registry import open_dataset
 from ai.datasets.selection import select
-from ai.errors import NoBreast
+from ai.errors import AIError, NoBreast
 from ai.evaluation.detection import Curve, HitRule, match
 from ai.evaluation.plots import Froc, plot_froc
 from ai.evaluation.predictions import Prediction, detections, predict
@@ -187,7 +187,11 @@ def main() -> None:
         if not (folder / "row.json").is_file():
             print(f"{time.strftime('%H:%M:%S')} {row.name}", flush=True)
             folder.mkdir(parents=True, exist_ok=True)
-            told = made(row, dataset, folder, options)
+            try:
+                told = made(row, dataset, folder, options)
+            except (AIError, RuntimeError, MemoryError) as error:  # the other rows need not wait for this one
+                print(f"  {row.name} failed: {error}", flush=True)
+                continue
             (folder / "row.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
         if options.output:
             write(options.runs, options.output)

@@ -365,10 +365,10 @@ def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path) -> N
     assert (figures["images"], figures["masses"]) == (3, 2)
 
 
-def test_train_refuses_a_canvas_that_is_no_size(tmp_path: Path) -> None:
-    result = run("train", a_data_set(tmp_path), "--output", tmp_path / "model", "--canvas", "512")
-    assert result.exit_code == 2
-    assert "512x320" in result.stderr
+def test_train_refuses_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    result = run("train", "thesis-table-4/x", a_data_set(tmp_path), "--output", tmp_path / "model")
+    assert result.exit_code == 1
+    assert "thesis-table-5" in str(result.exception)
 
 
 # --- the program

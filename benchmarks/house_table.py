@@ -138,7 +138,7 @@ ROWS: Final = (
     Row(
         "madsen",
         "Madsen, three networks",
-        "madsen-chapter-8/random",
+        "madsen-copies",
         0.8,
         "madsen-chapter-8/as-published",
         {1.21: 0.69, 0.44: 0.57, 0.04: 0.26},

@@ -494,7 +494,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], pictures: str) -> str:
 def line(row: Mapping[str, Any]) -> str:
     """Return a line of the table."""
     trained = "training_seconds" in row
-    start = row["start"].split(",")[0].replace("EfficientNet-", "")
+    starts = {word.rpartition(": ")[2].split(",")[0].removeprefix("EfficientNet-") for word in row["start"].split("; ")}
+    start = ", ".join(sorted(starts))
     cells = (
         row["title"],
         f"{row['parameters'] / 1e6:.1f} M",

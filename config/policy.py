@@ -1,7 +1,8 @@
 """Policies as values: when to try again, when an exam is complete, when the disk is full."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import time, timedelta
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,35 @@ class CompletionPolicy:
     complete_quiet: timedelta
     incomplete_quiet: timedelta
     hard_cap: timedelta
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of every day, in local time; one that begins later than it ends goes on past midnight."""
+
+    begin: time
+    end: time
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the window of a text such as ``22:00-06:00``.
+
+        Raises
+        ------
+        ValueError
+            When it is none, or is empty.
+        """
+        begin, _, end = text.partition("-")
+        window = cls(time.fromisoformat(begin.strip()), time.fromisoformat(end.strip()))
+        if window.begin == window.end:
+            raise ValueError("a window must end at another time than it begins")
+        return window
+
+    def __contains__(self, at: time) -> bool:
+        """Tell whether a local time lies in it; the end does not."""
+        if self.begin < self.end:
+            return self.begin <= at < self.end
+        return at >= self.begin or at < self.end
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import difflib
 import os
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config.errors import InvalidSettings
 from config.mix import PROFILES, FindingCodes, ObjectMix, ReportClass, ResultKind, SegmentationType
-from config.policy import CompletionPolicy, RetryPolicy, Watermark
+from config.policy import CompletionPolicy, RetryPolicy, Watermark, Window
 
 ENVIRONMENT_PREFIX = "MAMMONODE_"
 FILE_VARIABLE = "MAMMONODE_CONFIG"
@@ -33,6 +33,17 @@ def _at_least_one(kinds: tuple[ResultKind, ...]) -> tuple[ResultKind, ...]:
 
 
 Kinds = Annotated[tuple[ResultKind, ...], AfterValidator(_at_least_one)]
+
+
+def _a_window(text: str) -> str:
+    Window.parse(text)
+    return text
+
+
+TimeOfDay = Annotated[
+    str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"), AfterValidator(_a_window)
+]
+"""HH:MM-HH:MM, local time."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -167,12 +178,27 @@ class Destination(Section):
     threshold: int | None = Field(default=None, ge=0, le=100)
     negatives: bool | None = None
     series_descriptions: dict[ResultKind, SeriesWords] | None = None
+    associations: int = Field(default=1, ge=1, le=16)
+    windows: tuple[TimeOfDay, ...] = ()
+    quick_retries: int | None = Field(default=None, ge=0)
+    first_retry: Seconds | None = None
+    slowest_retry: Seconds | None = None
+    give_up_days: float | None = Field(default=None, gt=0)
 
     @property
     def mix(self) -> ObjectMix:
         """What it gets: the profile, changed by what is set beside it."""
         stated = {field.name: getattr(self, field.name) for field in fields(ObjectMix)}
         return replace(PROFILES[self.profile], **{name: value for name, value in stated.items() if value is not None})
+
+    def policy(self, delivery: Delivery) -> RetryPolicy:
+        """Return how long it is tried: as all are, changed by what is set beside it."""
+        stated = {name: value for name in Delivery.model_fields if (value := getattr(self, name, None)) is not None}
+        return delivery.model_copy(update=stated).policy
+
+    def is_open(self, now: datetime) -> bool:
+        """Tell whether it may be talked to at an aware time: always, unless there are windows."""
+        return not self.windows or any(now.astimezone().time() in Window.parse(window) for window in self.windows)
 
 
 class Log(Section):

@@ -1,9 +1,14 @@
-"""Outbox → destinations: one lane for each, so that a dead destination stops nothing but its own."""
+"""Outbox → destinations: one lane for each, so that a dead destination stops nothing but its own.
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+The one ``serve`` process owns all lanes (it holds the DICOM port), so what its threads have in hand is known in its
+memory: two associations of one lane never send one delivery at once. A lease in the database would guard no more, and
+would hold up for its length what a killed process had in hand.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from config.settings import Destination
 from node.errors import AssociationRejected, DestinationUnreachable
@@ -21,9 +26,12 @@ log = logger("delivery")
 BATCH = 50
 """Results that go through one association."""
 
+Listing = Callable[[str, datetime, int, frozenset[int]], list[Delivery]]
+"""Destination, now, how many at most, and which not → what is to be done."""
+
 
 class Lane:
-    """The queue of one destination.
+    """The queue of one destination, worked off by one thread for each association that may be open at once.
 
     Parameters
     ----------
@@ -56,6 +64,8 @@ class Lane:
         self._store = store
         self._poll = poll
         self._clock = clock
+        self._taken: set[int] = set()
+        self._taking = Lock()
 
     def run(self, stopping: Event) -> None:
         """Send what is due until told to stop."""
@@ -73,9 +83,28 @@ class Lane:
 
     def deliver_due(self, stopping: Event | None = None) -> int:
         """Send what is due now through one association, and return how many results were tried."""
-        due = self._outbox.due(self.destination.name, self._clock(), BATCH)
-        if not due:
-            return 0
+        with self._in_hand(self._outbox.due) as due:
+            return self._deliver(due, stopping) if due else 0
+
+    @contextmanager
+    def _in_hand(self, listed: Listing) -> Iterator[list[Delivery]]:
+        """Yield what is to be done now and nobody else has in hand, a fair share of it."""
+        with self._taking:
+            now = self._clock()
+            due = []
+            if self.destination.is_open(now):
+                associations = self.destination.associations
+                due = listed(self.destination.name, now, BATCH * associations, frozenset(self._taken))
+                due = due[: -(-len(due) // associations)]
+            mine = {delivery.id for delivery in due}
+            self._taken |= mine
+        try:
+            yield due
+        finally:
+            with self._taking:
+                self._taken -= mine
+
+    def _deliver(self, due: Sequence[Delivery], stopping: Event | None) -> int:
         items = [Item(self._store.resolve(delivery.path), delivery.sop_class_uid) for delivery in due]
         tried = 0
         try:
@@ -83,7 +112,7 @@ class Lane:
                 for delivery, response in zip(due, responses, strict=False):
                     self._note(delivery, response)
                     tried += 1
-                    if stopping and stopping.is_set():
+                    if (stopping and stopping.is_set()) or not self.destination.is_open(self._clock()):
                         break
         except (DestinationUnreachable, AssociationRejected) as error:
             for delivery in due[tried:]:
@@ -118,7 +147,7 @@ class Lane:
 
 
 class DeliveryService:
-    """Runs lanes, each in its thread.
+    """Runs lanes, each in as many threads as its destination takes associations.
 
     Parameters
     ----------
@@ -129,8 +158,9 @@ class DeliveryService:
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._stopping = Event()
         self._threads = [
-            Thread(target=lane.run, args=(self._stopping,), name=f"lane {lane.destination.name}", daemon=True)
+            Thread(target=lane.run, args=(self._stopping,), name=f"lane {lane.destination.name} {number}", daemon=True)
             for lane in lanes
+            for number in range(1, lane.destination.associations + 1)
         ]
 
     def start(self) -> None:

@@ -62,7 +62,8 @@ def open_parts(settings: Settings) -> Parts:
     engine = open_database(settings.storage.database_url)
     migrate(engine)
     queue = JobQueue(engine, settings.jobs.policy, timedelta(seconds=settings.jobs.lease))
-    return Parts(settings, engine, store, queue, Outbox(engine, settings.delivery.policy))
+    policies = {destination.name: destination.policy(settings.delivery) for destination in settings.destinations}
+    return Parts(settings, engine, store, queue, Outbox(engine, settings.delivery.policy, policies))
 
 
 def sender(settings: Settings) -> Sender:

@@ -165,6 +165,7 @@ class Worker:
             destinations=reply.addressed(self._destinations),
             timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
             now=self._clock(),
+            suspicion=reply.answer.findings.score if reply.answer.findings else None,
             error=(job.error or "the worker ended without a word") if job.exhausted else None,
         )
         found = reply.answer.findings

@@ -56,6 +56,8 @@ class Job:
         Status of the answer.
     timings
         Seconds by stage.
+    suspicion
+        The exam's score in the answer, 0 to 100; None when nothing was read.
     """
 
     id: int
@@ -77,6 +79,7 @@ class Job:
     error: str | None
     answer: str | None
     timings: Mapping[str, float] | None
+    suspicion: float | None
 
     @property
     def exhausted(self) -> bool:
@@ -135,6 +138,7 @@ class JobQueue:
         destinations: Mapping[str, Sequence[str]],
         timings: Mapping[str, float],
         now: datetime,
+        suspicion: float | None = None,
         error: str | None = None,
     ) -> None:
         """Hand the results over to the outbox and end the job, in one transaction.
@@ -149,6 +153,8 @@ class JobQueue:
             SOP Instance UID of a result → names of the destinations that get it.
         timings
             Seconds by stage.
+        suspicion
+            The exam's score, 0 to 100, which says whose results are sent first; None when nothing was read.
         error
             Why nothing could be read, when the answer says "failed": the job is dead then and the exam failed.
 
@@ -165,7 +171,7 @@ class JobQueue:
             pairs = [(record.uid, name) for record in results for name in destinations.get(record.uid, ())]
             enqueue(connection, pairs, now)
             state = JobState.DONE if error is None else JobState.DEAD
-            _end(connection, job, state, now, answer=answer, error=error, timings=dict(timings))
+            _end(connection, job, state, now, answer=answer, error=error, timings=dict(timings), suspicion=suspicion)
             if exam.revision == job.revision:
                 outcome = ExamState.ANSWERED if error is None else ExamState.FAILED
                 _set_exam(connection, job, state=outcome, status=answer)
@@ -226,6 +232,7 @@ class JobQueue:
                     error=None,
                     answer=None,
                     timings=None,
+                    suspicion=None,
                 )
             )
             _set_exam(connection, job, state=ExamState.QUEUED, status=None)

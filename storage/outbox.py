@@ -1,8 +1,9 @@
 """The outbox: which result still has to reach which destination."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Engine, RowMapping, Select, func, select, update
@@ -12,7 +13,10 @@ from config.policy import RetryPolicy
 from storage.database import reading, writing
 from storage.index import insert_new
 from storage.states import DeliveryState
-from storage.tables import deliveries, exams, jobs, results
+from storage.tables import deliveries, exams, jobs, lanes, results
+
+_TOLD = ("first_attempt_at", "last_attempt_at", "finished_at", "status_code", "message", "sent_at", "proven_at")
+"""What is forgotten when a delivery begins anew."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Delivery:
         When it was first and last tried, and ended.
     status_code, message
         What the destination said last: DIMSE status, and words.
+    sent_at, proven_at
+        When the destination accepted it, and when it was committed or verified.
+    proofs
+        How often proof was asked for since.
     """
 
     id: int
@@ -63,6 +71,9 @@ class Delivery:
     finished_at: datetime | None
     status_code: int | None
     message: str | None
+    sent_at: datetime | None
+    proven_at: datetime | None
+    proofs: int
 
     def log_context(self) -> dict[str, object]:
         """Return the fields of a log line about it."""
@@ -76,7 +87,7 @@ class Delivery:
 
 
 class Outbox:
-    """The deliveries of all lanes; one lane at a time works for one destination.
+    """The deliveries of all lanes; one process at a time sends, and it sends none twice at once (``node.delivery``).
 
     Parameters
     ----------
@@ -84,29 +95,67 @@ class Outbox:
         The database.
     policy
         When a failed attempt is made again, and when it is given up.
+    policies
+        The same for destinations that have their own, by name.
     """
 
-    def __init__(self, engine: Engine, policy: RetryPolicy) -> None:
+    def __init__(
+        self, engine: Engine, policy: RetryPolicy, policies: Mapping[str, RetryPolicy] = MappingProxyType({})
+    ) -> None:
         self._engine = engine
         self._policy = policy
+        self._policies = policies
 
-    def due(self, destination: str, now: datetime, limit: int) -> list[Delivery]:
-        """Return what may be sent to a destination now, oldest first; nothing of an exam that is held."""
-        query = _deliveries().where(
-            deliveries.c.destination == destination,
-            deliveries.c.state == DeliveryState.WAITING,
-            deliveries.c.not_before <= now,
-            exams.c.held.is_(False),
+    def due(self, destination: str, now: datetime, limit: int, taken: Collection[int] = ()) -> list[Delivery]:
+        """Return what may be sent to a destination now: the most suspicious exams first, then the oldest.
+
+        Nothing of an exam that is held, nothing while the lane is paused, and none of the deliveries ``taken``. What
+        belongs to one exam stands in the order of its revisions, whatever their scores.
+        """
+        readings = jobs.alias("readings")
+        score = select(func.max(readings.c.suspicion)).where(readings.c.exam_id == exams.c.id).scalar_subquery()
+        query = _actionable(destination, now, limit, taken).where(deliveries.c.state == DeliveryState.WAITING)
+        return self._list(query.order_by(func.coalesce(score, -1).desc(), deliveries.c.created_at))
+
+    def unproven(self, destination: str, now: datetime, limit: int, taken: Collection[int] = ()) -> list[Delivery]:
+        """Return what was sent and whose proof is to be asked for now, oldest first; the same exceptions hold."""
+        return self._list(
+            _actionable(destination, now, limit, taken).where(
+                deliveries.c.state == DeliveryState.SENT, deliveries.c.finished_at.is_(None)
+            )
         )
-        return self._list(query.limit(limit))
 
-    def sent(self, delivery: Delivery, status_code: int, now: datetime, message: str | None = None) -> None:
-        """Note that the destination accepted it, perhaps with a warning status."""
-        self._attempted(delivery, now, DeliveryState.SENT, status_code=status_code, message=message)
+    def sent(
+        self,
+        delivery: Delivery,
+        status_code: int,
+        now: datetime,
+        message: str | None = None,
+        *,
+        prove_at: datetime | None = None,
+    ) -> None:
+        """Note that the destination accepted it, perhaps with a warning status; that ends it unless it is to be proven.
+
+        Parameters
+        ----------
+        prove_at
+            When to ask for proof; None when none is wanted.
+        """
+        with writing(self._engine) as connection:
+            self._note(
+                connection,
+                delivery,
+                now,
+                DeliveryState.SENT,
+                status_code=status_code,
+                message=message,
+                not_before=prove_at,
+            )
 
     def refused(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> None:
         """Note that the destination refused it for good (rule R9)."""
-        self._attempted(delivery, now, DeliveryState.REFUSED, status_code=status_code, message=message)
+        with writing(self._engine) as connection:
+            self._note(connection, delivery, now, DeliveryState.REFUSED, status_code=status_code, message=message)
 
     def replaced(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> None:
         """Note that the destination refused this form for good, and put the other form into the outbox.
@@ -125,9 +174,13 @@ class Outbox:
     def again(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> DeliveryState:
         """Note a failed attempt and return the new state: waiting for the next, or expired when the policy gives up."""
         age = now - (delivery.first_attempt_at or now)
-        delay = self._policy.delay(delivery.attempts + 1, age)
+        delay = self._policy_of(delivery).delay(delivery.attempts + 1, age)
         state = DeliveryState.EXPIRED if delay is None else DeliveryState.WAITING
-        self._attempted(delivery, now, state, delay=delay, status_code=status_code, message=message)
+        not_before = None if delay is None else now + delay
+        with writing(self._engine) as connection:
+            self._note(
+                connection, delivery, now, state, status_code=status_code, message=message, not_before=not_before
+            )
         return state
 
     def resend(self, exam_id: int, now: datetime, destination: str | None = None) -> int:
@@ -146,7 +199,7 @@ class Outbox:
         if destination is not None:
             statement = statement.where(deliveries.c.destination == destination)
         fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
-        fresh |= dict.fromkeys(("first_attempt_at", "last_attempt_at", "finished_at", "status_code", "message"))
+        fresh |= {"proofs": 0} | dict.fromkeys(_TOLD)
         with writing(self._engine) as connection:
             return connection.execute(statement.values(fresh)).rowcount
 
@@ -165,18 +218,18 @@ class Outbox:
                 found.setdefault(destination, dict.fromkeys(DeliveryState, 0))[state] = number
         return found
 
-    def _attempted(
-        self,
-        delivery: Delivery,
-        now: datetime,
-        state: DeliveryState,
-        *,
-        status_code: int | None,
-        message: str | None,
-        delay: timedelta | None = None,
-    ) -> None:
-        with writing(self._engine) as connection:
-            self._note(connection, delivery, now, state, status_code=status_code, message=message, delay=delay)
+    def oldest_waiting(self) -> dict[str, datetime]:
+        """Return since when the oldest delivery that waits does so, by destination."""
+        query = (
+            select(deliveries.c.destination, func.min(deliveries.c.created_at))
+            .where(deliveries.c.state == DeliveryState.WAITING)
+            .group_by(deliveries.c.destination)
+        )
+        with reading(self._engine) as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def _policy_of(self, delivery: Delivery) -> RetryPolicy:
+        return self._policies.get(delivery.destination, self._policy)
 
     def _note(
         self,
@@ -187,8 +240,9 @@ class Outbox:
         *,
         status_code: int | None,
         message: str | None,
-        delay: timedelta | None = None,
+        not_before: datetime | None = None,
     ) -> None:
+        """Note an attempt; the delivery has ended unless something is to be done ``not_before`` a time."""
         still_waits = (deliveries.c.id == delivery.id) & (deliveries.c.state == DeliveryState.WAITING)
         values: dict[str, Any] = {
             "state": state,
@@ -198,10 +252,9 @@ class Outbox:
             "status_code": status_code,
             "message": message,
         }
-        if state is DeliveryState.WAITING:
-            values["not_before"] = now + (delay or timedelta(0))
-        else:
-            values["finished_at"] = now
+        if state is DeliveryState.SENT:
+            values |= {"sent_at": now, "proofs": 0}
+        values |= {"finished_at": now} if not_before is None else {"not_before": not_before}
         connection.execute(update(deliveries).where(still_waits).values(values))
 
     def _list(self, query: Select[Any]) -> list[Delivery]:
@@ -217,10 +270,22 @@ def enqueue(connection: Connection, pairs: Sequence[tuple[str, str]], now: datet
             "destination": destination,
             "state": DeliveryState.WAITING,
             "attempts": 0,
+            "proofs": 0,
             "created_at": now,
             "not_before": now,
         }
         insert_new(connection, deliveries, row)
+
+
+def _actionable(destination: str, now: datetime, limit: int, taken: Collection[int]) -> Select[Any]:
+    paused = select(lanes.c.destination).where(lanes.c.destination == destination)
+    query = _deliveries().where(
+        deliveries.c.destination == destination,
+        deliveries.c.not_before <= now,
+        exams.c.held.is_(False),
+        ~paused.exists(),
+    )
+    return query.where(deliveries.c.id.not_in(taken)).limit(limit) if taken else query.limit(limit)
 
 
 def _deliveries() -> Select[Any]:

@@ -45,8 +45,12 @@ class DeliveryState(StrEnum):
 
     #: Waits to be sent, perhaps until a time after a failure.
     WAITING = "waiting"
-    #: The destination accepted it, perhaps with a warning status.
+    #: The destination accepted it, perhaps with a warning status; where proof is wanted, that is awaited.
     SENT = "sent"
+    #: The destination has answered for its safe keeping (Storage Commitment, PS3.4 J).
+    COMMITTED = "committed"
+    #: It was found at the destination when asked for (C-FIND).
+    VERIFIED = "verified"
     #: The destination refused it for good (rule R9).
     REFUSED = "refused"
     #: The destination refused this form for good; another form of the same goes instead.

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from config.mix import ObjectMix, ResultKind
-from config.settings import DEFAULT_FILE, Caller, Destination, Settings
+from config.settings import DEFAULT_FILE, Caller, Delivery, Destination, Settings
 from node.conformance.markdown import table
 from node.results.edition import SERIES
 from node.results.forms import forms_of
@@ -74,10 +75,28 @@ def _addresses(settings: Settings) -> Iterator[str]:
         ]
         or [("none", *[""] * 9)],
     )
+    yield "**Table 4.4-3a.** How each destination is sent to."
+    yield table(
+        ("Destination", "Associations", "Windows", "Quick Retries", "First Retry", "Slowest Retry", "Given Up After"),
+        [_lane(destination, settings) for destination in settings.destinations] or [("none", *[""] * 6)],
+    )
     yield (
         "Findings with a suspicion score below the threshold are not shown; the answer says how many there are. Where "
         "negatives are not sent, an answer `no findings` stays in the node, unless it supersedes another answer or hides "
         "findings. Series: the first words of Series Description; view, revision and `research use only` follow."
+    )
+
+
+def _lane(destination: Destination, settings: Settings) -> tuple[object, ...]:
+    policy = destination.policy(settings.delivery)
+    return (
+        destination.name,
+        destination.associations,
+        ", ".join(destination.windows) or "always",
+        policy.quick,
+        f"{policy.first.total_seconds():g} s",
+        f"{policy.slow.total_seconds():g} s",
+        f"{policy.give_up_after / timedelta(days=1):g} days",
     )
 
 
@@ -108,9 +127,8 @@ def _parameters(settings: Settings) -> Iterator[tuple[str, str, str, str]]:
 
 def _list_of(path: str, comments: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
     for key, field in LISTS[path].model_fields.items():
-        default = (
-            "required" if field.is_required() else "that of the profile" if field.default is None else field.default
-        )
+        elsewhere = "that of [delivery]" if key in Delivery.model_fields else "that of the profile"
+        default = "required" if field.is_required() else elsewhere if field.default is None else field.default
         yield f"{path}.{key}", IN_TABLES, _word(default), comments.get(f"{path}.{key}", comments.get(path, ""))
 
 
@@ -125,7 +143,7 @@ def _shown(path: str, value: Any, default: Any) -> str:
 
 def _word(value: Any) -> str:
     match value:
-        case "":
+        case "" | ():
             return "(empty)"
         case bool():
             return str(value).lower()

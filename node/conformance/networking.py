@@ -116,7 +116,7 @@ def _association_policies(settings: Settings) -> Iterator[str]:
             ("Maximum PDU size received, as acceptor", scp.MAXIMUM_PDU_SIZE),
             ("Maximum PDU size received, as initiator", scu.MAXIMUM_PDU_SIZE),
             ("Simultaneous associations, as acceptor", dicom.maximum_associations),
-            ("Simultaneous associations, as initiator", f"{len(settings.destinations)}, one for each destination"),
+            ("Simultaneous associations, as initiator", _initiated(settings)),
             ("Outstanding asynchronous operations", "1 (not negotiated)"),
             ("Network timeout (no message)", f"{dicom.network_timeout:g} s"),
             ("ACSE timeout (establishing, releasing)", f"{dicom.acse_timeout:g} s"),
@@ -131,18 +131,28 @@ def _association_policies(settings: Settings) -> Iterator[str]:
     )
 
 
+def _initiated(settings: Settings) -> str:
+    number = sum(destination.associations for destination in settings.destinations)
+    several = [f"{d.name}: {d.associations}" for d in settings.destinations if d.associations > 1]
+    return f"{number}, one for each destination" + (f" ({', '.join(several)})" if several else "")
+
+
 def _initiation(settings: Settings) -> Iterator[str]:
     delivery = settings.delivery
     yield "#### 4.2.3 Association Initiation Policy"
     yield "##### 4.2.3.1 Activity: send results"
     yield (
         f"A lane opens an association when objects are due for its destination, sends at most {BATCH} of them, one after "
-        "the other, and releases it. The objects of an exam are sent in the order of the object mix (4.4.1)."
+        "the other, and releases it. The exam with the highest suspicion score comes first, then the one that has waited "
+        "longest. The objects of an exam are sent in the order of the object mix (4.4.1), where a lane has one "
+        "association at a time. Nothing is sent outside of a destination's windows, or while its lane is paused "
+        "(`mammonode lanes`)."
     )
     yield (
         f"What is tried again: {delivery.quick_retries} quick retries, whose waits double from "
         f"{delivery.first_retry:g} s up to {delivery.slowest_retry:g} s, then one every {delivery.slowest_retry:g} s, "
-        f"until {delivery.give_up_days:g} days after the first attempt. A person can send again with `mammonode send`."
+        f"until {delivery.give_up_days:g} days after the first attempt. A destination may have numbers of its own (4.4.1). A "
+        "person can send again with `mammonode send`."
     )
     yield (
         "**Table 4.2-4.** C-STORE responses received, and what comes of them. A SOP class whose contexts are all rejected "

@@ -11,12 +11,14 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from config.mix import ObjectMix, ReportClass, SegmentationType
+from config.settings import Delivery as DeliverySettings
 from config.settings import Destination, Dicom
 from node.delivery import DeliveryService, Lane
 from node.scu import Sender
 from storage.database import open_database, writing
 from storage.exams import hold
 from storage.files import InstanceStore
+from storage.lanes import Pause, pause, resume
 from storage.outbox import Delivery, Outbox
 from storage.results import ResultRecord
 from storage.states import DeliveryState
@@ -55,7 +57,8 @@ class Deliveries:
 
     def __init__(self, engine: Engine, store: InstanceStore, destination: Destination, sender: Sender = SENDER) -> None:
         self.clock = Clock()
-        self.outbox = Outbox(engine, POLICY)
+        own = {destination.name: destination.policy(DeliverySettings())} if destination.give_up_days else {}
+        self.outbox = Outbox(engine, POLICY, own)
         self.lane = Lane(destination, self.outbox, sender, store, poll=0.01, clock=self.clock)
 
     def all(self) -> list[Delivery]:
@@ -295,6 +298,83 @@ def test_a_result_whose_file_is_gone_stops_no_other(
     first, *others = deliveries.all()
     assert (first.state, first.message) == (DeliveryState.WAITING, "the file cannot be sent: FileNotFoundError")
     assert {delivery.state for delivery in others} == {DeliveryState.SENT}
+
+
+def test_several_associations_share_what_waits_and_send_nothing_twice(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    released = Event()
+    with a_pacs(hangs_until(released)) as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port).model_copy(update={"associations": 2}))
+        service = DeliveryService([deliveries.lane])
+        service.start()
+        try:
+            assert eventually(lambda: len(pacs.received) == 2)
+            assert deliveries.states() == {DeliveryState.WAITING}
+            released.set()
+            assert eventually(lambda: deliveries.states() == {DeliveryState.SENT})
+        finally:
+            released.set()
+            service.stop()
+    assert sorted(pacs.received) == sorted(record.uid for record in results)
+
+
+def test_a_paused_lane_sends_nothing_and_loses_no_time(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    with a_pacs() as (_, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        with writing(engine) as connection:
+            pause(connection, Pause("pacs", NOON, "ann", "migration"))
+        deliveries.clock.forward(timedelta(days=30))
+        assert deliveries.lane.deliver_due() == 0
+        with writing(engine) as connection:
+            resume(connection, "pacs")
+        assert deliveries.lane.deliver_due() == len(results)
+    assert deliveries.states() == {DeliveryState.SENT}
+
+
+def test_a_closed_window_sends_nothing_and_one_that_closes_lets_the_object_at_hand_end(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    local = NOON.astimezone()
+    window = f"{local:%H:%M}-{local + timedelta(hours=1):%H:%M}"
+
+    def at_the_end(_: object) -> int:
+        deliveries.clock.now = NOON + timedelta(hours=1)
+        return 0x0000
+
+    with a_pacs(at_the_end) as (pacs, port):
+        destination = a_destination(port).model_copy(update={"windows": (window,)})
+        deliveries = Deliveries(engine, store, destination)
+        deliveries.clock.now = NOON - timedelta(minutes=1)
+        assert deliveries.lane.deliver_due() == 0
+        deliveries.clock.now = NOON
+        assert deliveries.lane.deliver_due() == 1
+        assert deliveries.lane.deliver_due() == 0
+        assert [d.attempts for d in deliveries.all()] == [1] + [0] * (len(results) - 1)
+        deliveries.clock.now = NOON + timedelta(days=1)
+        pacs.behaviour = answers(0x0000)
+        assert deliveries.lane.deliver_due() == len(results) - 1
+    assert deliveries.states() == {DeliveryState.SENT}
+
+
+def test_a_destination_that_is_back_after_a_week_gets_what_its_own_policy_still_waits_for(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    port = a_free_port()
+    destination = a_destination(port).model_copy(
+        update={"quick_retries": 1, "first_retry": 30, "slowest_retry": 3600 * 12, "give_up_days": 8}
+    )
+    deliveries = Deliveries(engine, store, destination)
+    while deliveries.clock.now < NOON + timedelta(days=7):
+        deliveries.lane.deliver_due()
+        assert deliveries.states() == {DeliveryState.WAITING}
+        deliveries.clock.forward(timedelta(hours=12))
+    with a_pacs(port=port) as (pacs, _):
+        assert deliveries.lane.deliver_due() == len(results)
+    assert pacs.received == [record.uid for record in results]
+    assert {(d.state, d.attempts) for d in deliveries.all()} == {(DeliveryState.SENT, 15)}
 
 
 def test_one_dead_destination_does_not_stop_another(engine: Engine, store: InstanceStore) -> None:

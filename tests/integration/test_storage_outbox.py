@@ -1,16 +1,18 @@
 """The outbox on both databases."""
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine
 
-from storage.database import writing
+from storage.database import reading, writing
 from storage.exams import hold
 from storage.jobs import JobQueue
+from storage.lanes import Pause, pause, pauses, resume
 from storage.outbox import Delivery, Outbox
 from storage.states import DeliveryState
-from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result
+from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_exam
 
 
 @pytest.fixture
@@ -39,6 +41,97 @@ def test_what_is_due_is_listed_oldest_first_for_one_destination(outbox: Outbox) 
     assert outbox.due("pacs", NOON - SECOND, 9) == []
 
 
+def a_read_exam(engine: Engine, study: str, score: float | None, now: datetime = NOON) -> str:
+    """Let an exam be answered with a score, its report wait for "pacs", and return the report's UID."""
+    a_closed_exam(engine, f"{study}.1.1", study=study, now=now)
+    queue = JobQueue(engine, POLICY, LEASE)
+    job = queue.claim("ann", now)
+    assert job is not None
+    report = a_result(f"2.25.{study}")
+    queue.finish(
+        job,
+        "ann",
+        answer="findings",
+        results=[report],
+        destinations={report.uid: ["pacs"]},
+        timings={},
+        now=now,
+        suspicion=score,
+    )
+    assert queue.list_jobs(1)[0].suspicion == score
+    return report.uid
+
+
+def test_the_most_suspicious_exam_is_sent_first_then_the_oldest_then_those_without_a_score(engine: Engine) -> None:
+    uids = {
+        name: a_read_exam(engine, f"1.{number}", score, NOON + number * SECOND)
+        for number, (name, score) in enumerate(
+            {"none": None, "low": 3, "high": 90.5, "zero": 0, "high later": 90.5}.items(), 1
+        )
+    }
+    due = Outbox(engine, POLICY).due("pacs", NOON + timedelta(hours=1), 9)
+    names = {uid: name for name, uid in uids.items()}
+    assert [names[delivery.result_uid] for delivery in due] == ["high", "high later", "low", "zero", "none"]
+
+
+def test_revisions_of_one_exam_stay_in_their_order_whatever_their_scores(engine: Engine) -> None:
+    first = a_read_exam(engine, "1.1", 80)
+    between = a_read_exam(engine, "1.2", 50, NOON + SECOND)
+    an_exam(engine, "1.1.1.2", study="1.1", now=NOON + 2 * SECOND)
+    queue = JobQueue(engine, POLICY, LEASE)
+    a_closed_exam(engine, "1.1.1.3", study="1.1", now=NOON + 2 * SECOND)
+    job = queue.claim("ann", NOON + 2 * SECOND)
+    assert job is not None
+    queue.finish(
+        job,
+        "ann",
+        answer="no findings",
+        results=[a_result("2.25.5")],
+        destinations={"2.25.5": ["pacs"]},
+        timings={},
+        now=NOON + 3 * SECOND,
+        suspicion=2,
+    )
+    due = Outbox(engine, POLICY).due("pacs", NOON + timedelta(hours=1), 9)
+    assert [delivery.result_uid for delivery in due] == [first, "2.25.5", between]
+
+
+def test_what_is_in_hand_is_not_given_out_again(outbox: Outbox) -> None:
+    first_one, second = outbox.due("pacs", NOON, 9)
+    assert outbox.due("pacs", NOON, 9, {first_one.id}) == [second]
+    assert outbox.due("pacs", NOON, 9, {first_one.id, second.id}) == []
+
+
+def test_a_paused_lane_gives_nothing_out_until_it_is_resumed(engine: Engine, outbox: Outbox) -> None:
+    with writing(engine) as connection:
+        assert pause(connection, Pause("pacs", NOON, "ann", "migration"))
+        assert not pause(connection, Pause("pacs", NOON + SECOND, "bob", ""))
+    assert outbox.due("pacs", NOON, 9) == []
+    assert len(outbox.due("archive", NOON, 9)) == 2
+    with reading(engine) as connection:
+        assert pauses(connection) == {"pacs": Pause("pacs", NOON, "ann", "migration")}
+    with writing(engine) as connection:
+        assert resume(connection, "pacs")
+        assert not resume(connection, "pacs")
+    assert len(outbox.due("pacs", NOON, 9)) == 2
+
+
+def test_a_destination_may_have_a_policy_of_its_own(engine: Engine, outbox: Outbox) -> None:
+    patient = replace(POLICY, first=timedelta(hours=1), slow=timedelta(hours=1))
+    own = Outbox(engine, POLICY, {"archive": patient})
+    for name in ("pacs", "archive"):
+        own.again(first(own, name), "no answer", None, NOON)
+    waits = {d.destination: d.not_before - NOON for d in own.of_exam(1) if d.attempts}
+    assert waits == {"pacs": SECOND, "archive": timedelta(hours=1)}
+
+
+def test_it_is_known_since_when_the_oldest_waits(outbox: Outbox) -> None:
+    assert outbox.oldest_waiting() == {"pacs": NOON, "archive": NOON}
+    for delivery in outbox.due("pacs", NOON, 9):
+        outbox.sent(delivery, 0, NOON)
+    assert outbox.oldest_waiting() == {"archive": NOON}
+
+
 def test_a_delivery_knows_its_object_and_its_exam(outbox: Outbox) -> None:
     delivery = first(outbox)
     result = a_result("2.25.2")
@@ -65,6 +158,7 @@ def test_what_was_sent_is_no_longer_due_there(outbox: Outbox) -> None:
     sent = outbox.of_exam(1)[0]
     assert (sent.state, sent.status_code, sent.message) == (DeliveryState.SENT, 0xB007, "elements discarded")
     assert (sent.attempts, sent.first_attempt_at, sent.finished_at) == (1, NOON + SECOND, NOON + SECOND)
+    assert (sent.sent_at, sent.proven_at, sent.proofs) == (NOON + SECOND, None, 0)
 
 
 def test_a_failed_attempt_is_made_again_after_the_policy_s_delay(outbox: Outbox) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, insert, text
+from sqlalchemy import Engine, bindparam, insert, text
 
 from storage.database import installation_id, migrate, open_database, reading, schema_is_current, writing
 from storage.errors import DatabaseUnavailable, DatabaseURLUnknown, DriverMissing, SchemaUnknown
+from storage.outbox import Outbox
 from storage.results import results_of
-from storage.tables import metadata, results
+from storage.states import DeliveryState
+from storage.tables import deliveries, metadata, results
 from tests.databases import Databases
-from tests.records import NOON, a_closed_exam
+from tests.records import NOON, POLICY, a_closed_exam
 
 
 def test_migrations_make_exactly_the_tables_of_the_code(engine: Engine) -> None:
@@ -45,6 +47,34 @@ def test_a_database_of_the_first_release_keeps_its_results(databases: Databases)
     with reading(engine) as connection:
         [kept] = results_of(connection, exam.id)
     assert (kept.record.uid, kept.record.fallback_uid) == ("2.25.1", None)
+    engine.dispose()
+
+
+def test_what_an_older_version_delivered_was_sent_when_it_ended_and_needs_no_proof(databases: Databases) -> None:
+    engine = open_database(databases.empty())
+    migrate(engine, "0001")
+    _, job = a_closed_exam(engine)
+    result = {"uid": "2.25.1", "job_id": job, "kind": "SR", "sop_class_uid": "1.2", "series_uid": "2.25.2"}
+    result |= {"study_uid": "1.2.3", "path": "results/1", "size": 1, "created_at": NOON}
+    delivery = {"result_uid": "2.25.1", "attempts": 1, "created_at": NOON, "not_before": NOON}
+    ended = {"sent": NOON, "refused": NOON, "waiting": None}
+    with writing(engine) as connection:
+        connection.execute(insert(results).values(result))
+        for state, at in ended.items():
+            old = delivery | {"destination": state, "state": state, "finished_at": at}
+            columns = ", ".join(old)
+            values = ", ".join(f":{name}" for name in old)
+            # As that version wrote it, without the columns of today.
+            statement = text(f"INSERT INTO deliveries ({columns}) VALUES ({values})")  # noqa: S608 (our own names)
+            connection.execute(statement.bindparams(*[bindparam(n, type_=deliveries.c[n].type) for n in old]), old)
+    migrate(engine)
+    kept = {delivery.destination: delivery for delivery in Outbox(engine, POLICY).of_exam(1)}
+    assert {name: (d.state, d.sent_at, d.proven_at, d.proofs) for name, d in kept.items()} == {
+        "sent": (DeliveryState.SENT, NOON, None, 0),
+        "refused": (DeliveryState.REFUSED, None, None, 0),
+        "waiting": (DeliveryState.WAITING, None, None, 0),
+    }
+    assert kept["sent"].finished_at == NOON
     engine.dispose()
 
 

@@ -218,6 +218,39 @@ def test_send_releases_a_held_exam_only_when_told_to(config: Path, parts: Parts,
     assert not exam_of(parts, answered).held
 
 
+# --- lanes
+
+
+def test_lanes_tell_what_waits_for_whom_and_one_can_be_paused_and_resumed(tmp_path: Path) -> None:
+    more = a_destination(104) + 'windows = ["00:00-23:59"]\nassociations = 2\n'
+    config = a_config(tmp_path, more=more)
+    parts = open_parts(load_settings(config))
+    waiting = waiting_results(parts.store, parts.engine, ["pacs", "ris"])
+    parts.engine.dispose()
+    pacs, ris = json.loads(run("lanes", "--json", "--config", config).stdout)
+    assert (pacs["destination"], pacs["paused"], pacs["associations"]) == ("pacs", None, 2)
+    assert pacs["deliveries"]["waiting"] == len(waiting)
+    assert (ris["destination"], ris["open"]) == ("ris", False)
+    paused = run("lanes", "pause", "pacs", "--why", "migration", "--config", config)
+    assert (paused.exit_code, "mammonode lanes resume pacs" in paused.output) == (0, True)
+    assert "paused already" in run("lanes", "pause", "pacs", "--config", config).output
+    shown = run("lanes", "--config", config)
+    assert "paused since" in shown.output
+    assert "migration" in shown.output
+    assert "not in the settings" in shown.output
+    [told, _] = json.loads(run("lanes", "--json", "--config", config).stdout)
+    assert (told["paused"]["reason"], told["open"]) == ("migration", False)
+    assert "pacs is resumed" in run("lanes", "resume", "pacs", "--config", config).output
+    assert "was not paused" in run("lanes", "resume", "pacs", "--config", config).output
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_lanes_refuse_a_destination_that_is_not_in_the_settings(tmp_path: Path, command: str) -> None:
+    result = run("lanes", command, "nobody", "--config", a_config(tmp_path, more=a_destination(104)))
+    assert result.exit_code == 1
+    assert "there are: pacs" in result.stderr
+
+
 # --- read
 
 
@@ -353,7 +386,7 @@ def test_predict_takes_only_the_rows_asked_for(tmp_path: Path) -> None:
     manifest, output = a_data_set(tmp_path, patients=3), tmp_path / "out.json"
     run("predict", manifest, "--output", output, "--where", "laterality=R", "--device", "cpu")
     assert [image["file"] for image in json.loads(output.read_text())["images"]] == ["images/001.png"]
-    assert "no row is left" in fault_of(run("predict", manifest, "--output", output, "--where", "laterality=B"))
+    assert "no image is left" in fault_of(run("predict", manifest, "--output", output, "--where", "laterality=B"))
 
 
 def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path) -> None:

@@ -177,6 +177,16 @@ def test_every_destination_stands_with_its_address_and_its_object_mix() -> None:
         assert len(row["Objects"].split("; ")) == len(mix.objects)
 
 
+def test_every_destination_stands_with_how_it_is_sent_to() -> None:
+    rows = table(section("4.4.1"), "Windows")
+    for row, destination in zip(rows, documented_settings().destinations, strict=True):
+        policy = destination.policy(documented_settings().delivery)
+        assert (row["Destination"], row["Associations"]) == (destination.name, str(destination.associations))
+        assert row["Windows"] == (", ".join(destination.windows) or "always")
+        assert row["Quick Retries"] == str(policy.quick)
+        assert row["Given Up After"] == f"{policy.give_up_after.days} days"
+
+
 def test_every_destination_stands_beside_each_form_that_it_may_be_sent() -> None:
     destinations = documented_settings().destinations
     rows = [row for row in table(section("4.2.1.2"), "Sent as") if row["Sent as"] != "C-ECHO"]

@@ -2,13 +2,15 @@
 
 import re
 import tomllib
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from config.errors import InvalidSettings
-from config.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, known_keys, load_settings
+from config.settings import DEFAULT_FILE, FILE_VARIABLE, Delivery, Destination, Settings, known_keys, load_settings
 
 DOCUMENTED = DEFAULT_FILE.read_text(encoding="utf-8")
 
@@ -162,6 +164,43 @@ def test_a_password_is_masked_where_settings_are_shown(tmp_path: Path) -> None:
 def test_without_a_database_it_lies_beside_the_files(tmp_path: Path) -> None:
     settings = load_settings(a_file(tmp_path, f'[storage]\nfolder = "{tmp_path / "store"}"'))
     assert settings.storage.database_url == f"sqlite:///{tmp_path / 'store' / 'mammonode.sqlite'}"
+
+
+def a_place(**changes: Any) -> Destination:
+    return Destination(name="a", ae_title="A", host="h", port=1, **changes)
+
+
+def test_a_destination_is_tried_as_all_are_but_for_what_it_says_itself() -> None:
+    common = Delivery(first_retry=5, give_up_days=3)
+    assert a_place().policy(common) == common.policy
+    own = a_place(slowest_retry=60, quick_retries=0).policy(common)
+    assert (own.quick, own.first, own.slow) == (0, timedelta(seconds=5), timedelta(seconds=60))
+    assert own.give_up_after == timedelta(days=3)
+
+
+@pytest.mark.parametrize(
+    ("windows", "open_at", "closed_at"),
+    [
+        (("22:00-06:00",), ("22:00", "23:59", "00:00", "05:59"), ("06:00", "12:00", "21:59")),
+        (("06:00-07:00", "12:30-13:00"), ("06:00", "06:59", "12:45"), ("05:59", "07:00", "13:00", "00:00")),
+        ((), ("00:00", "12:00"), ()),
+    ],
+)
+def test_windows_are_parts_of_every_day_in_local_time(
+    windows: tuple[str, ...], open_at: tuple[str, ...], closed_at: tuple[str, ...]
+) -> None:
+    destination = a_place(windows=windows)
+    for text, expected in [*((t, True) for t in open_at), *((t, False) for t in closed_at)]:
+        moment = datetime.combine(date(2026, 3, 4), time.fromisoformat(text)).astimezone()
+        assert destination.is_open(moment) is expected, text
+        assert destination.is_open(moment.astimezone(UTC)) is expected, text
+
+
+@pytest.mark.parametrize("window", ["22:00", "22-06", "24:00-06:00", "22:00-22:00", "22:00 - 06:00"])
+def test_a_window_that_is_none_is_refused(tmp_path: Path, window: str) -> None:
+    one = f'[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\nport = 1\nwindows = ["{window}"]'
+    [found] = faults(tmp_path, one)
+    assert found.startswith("destinations.windows: ")
 
 
 def test_settings_do_not_change_once_read() -> None:

@@ -1,0 +1,123 @@
+"""Commands for lanes: what waits for each destination, pause, resume."""
+
+import getpass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.settings import Destination, load_settings
+from node.cli.options import ConfigOption, JsonOption, print_json
+from node.service import Parts, open_parts
+from storage.database import reading, writing
+from storage.lanes import Pause, pauses
+from storage.lanes import pause as pause_lane
+from storage.lanes import resume as resume_lane
+from storage.states import DeliveryState
+
+Name = Annotated[str, typer.Argument(help="Name of a destination.")]
+SHOWN = (
+    *(DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.COMMITTED, DeliveryState.VERIFIED),
+    *(DeliveryState.REFUSED, DeliveryState.EXPIRED),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    group = typer.Typer(
+        invoke_without_command=True,
+        help="Lanes, one for each destination: list what waits and what was proven; pause one, resume it.",
+    )
+    group.callback()(list_lanes)
+    group.command("pause")(pause)
+    group.command("resume")(resume)
+    app.add_typer(group, name="lanes")
+
+
+def list_lanes(context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the lanes: open or not and why, deliveries by state, and since when the oldest waits."""
+    if context.invoked_subcommand:
+        return
+    parts = open_parts(load_settings(config))
+    lanes = lanes_of(parts)
+    if as_json:
+        print_json(lanes)
+        return
+    table = Table("destination", "lane", *SHOWN, "oldest waiting")
+    for lane in lanes:
+        counts = [str(lane["deliveries"][state]) for state in SHOWN]
+        table.add_row(lane["destination"], words(lane), *counts, str(lane["oldest_waiting"] or ""))
+    Console().print(table)
+
+
+def pause(
+    name: Name,
+    *,
+    config: ConfigOption = None,
+    why: Annotated[str, typer.Option(help="For whoever finds it paused.")] = "",
+) -> None:
+    """Send nothing to a destination until it is resumed, whatever is restarted meanwhile. What waits goes on waiting."""
+    parts = open_parts(load_settings(config))
+    _known(parts, name)
+    with writing(parts.engine) as connection:
+        paused = pause_lane(connection, Pause(name, datetime.now(UTC), _user(), why))
+    typer.echo(f"{name} is paused{'' if paused else ' already'}; mammonode lanes resume {name} lets it send again.")
+
+
+def resume(name: Name, *, config: ConfigOption = None) -> None:
+    """Send to a destination again."""
+    parts = open_parts(load_settings(config))
+    with writing(parts.engine) as connection:
+        resumed = resume_lane(connection, name)
+    if not resumed:
+        _known(parts, name)
+    typer.echo(f"{name} is resumed." if resumed else f"{name} was not paused.")
+
+
+def lanes_of(parts: Parts) -> list[dict[str, Any]]:
+    """Return what is known of each lane, also of those whose destination has gone from the settings."""
+    now = datetime.now(UTC)
+    counts, oldest = parts.outbox.counts(), parts.outbox.oldest_waiting()
+    with reading(parts.engine) as connection:
+        paused = pauses(connection)
+    known: dict[str, Destination | None] = {d.name: d for d in parts.settings.destinations}
+    known |= dict.fromkeys(sorted({*counts, *paused} - set(known)))
+    return [
+        {
+            "destination": name,
+            "paused": vars(paused[name]) if name in paused else None,
+            "open": destination is not None and name not in paused and destination.is_open(now),
+            "windows": list(destination.windows) if destination else [],
+            "associations": destination.associations if destination else 0,
+            "deliveries": counts.get(name, dict.fromkeys(DeliveryState, 0)),
+            "oldest_waiting": oldest.get(name),
+        }
+        for name, destination in known.items()
+    ]
+
+
+def words(lane: dict[str, Any]) -> str:
+    """Say how a lane stands."""
+    if lane["paused"]:
+        told = Pause(**lane["paused"])
+        since = told.paused_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        return f"paused since {since} by {told.paused_by}" + (f": {told.reason}" if told.reason else "")
+    if lane["open"]:
+        return "open"
+    return f"sends {', '.join(lane['windows'])}" if lane["associations"] else "not in the settings"
+
+
+def _known(parts: Parts, name: str) -> None:
+    names = [destination.name for destination in parts.settings.destinations]
+    if name not in names:
+        typer.secho(f"No such destination in the settings; there are: {', '.join(names) or 'none'}.", err=True)
+        raise typer.Exit(1)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name
+        return "unknown"

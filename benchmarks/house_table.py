@@ -139,7 +139,7 @@ ROWS: Final = (
         "madsen",
         "Madsen, three networks",
         "madsen-copies",
-        0.8,
+        0.4,
         "madsen-chapter-8/as-published",
         {1.21: 0.69, 0.44: 0.57, 0.04: 0.26},
         slow=True,

@@ -102,6 +102,7 @@ class ExamClock(Section):
     incomplete_quiet: Seconds = 300
     hard_cap: Seconds = 7200
     one_breast_suffices: bool = False
+    accept_corrections: bool = False
 
     @property
     def policy(self) -> CompletionPolicy:

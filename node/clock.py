@@ -13,6 +13,7 @@ from storage.database import reading, writing
 from storage.errors import ExamChanged, StorageError
 from storage.exams import ExamRecord
 from storage.index import instances_of_exam
+from storage.withdrawals import withdrawn_of_exam
 
 log = structlog.get_logger()
 
@@ -71,7 +72,10 @@ class ExamClock:
 
     def _look(self, exam: ExamRecord) -> bool:
         with reading(self._engine) as connection:
-            candidates = [Candidate.of(record) for record in instances_of_exam(connection, exam.id)]
+            withdrawn = withdrawn_of_exam(connection, exam.id)
+            candidates = [
+                Candidate.of(record, withdrawn.get(record.uid)) for record in instances_of_exam(connection, exam.id)
+            ]
         now = self._clock()
         assembly = assemble(candidates, one_breast_suffices=self._one_breast_suffices)
         verdict = decide(

@@ -10,8 +10,12 @@ from ai.exam import STANDARD_VIEWS, Laterality, View
 from config.policy import CompletionPolicy
 from node.view_codes import says_unilateral
 from node.views import ImageKind, standard_view
+from storage.exams import ExamImage
 from storage.index import InstanceRecord
 from storage.states import Plan
+
+WITHDRAWN = "withdrawn: "
+"""How the sentence begins that says that an image was taken back, and why."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Candidate:
         Instance Number, or None.
     unilateral
         Whether its descriptions order its breast alone.
+    withdrawn
+        Whether a rejection note has taken it back (rule R7).
     """
 
     instance_uid: str
@@ -45,6 +51,7 @@ class Candidate:
     acquired_at: str = ""
     instance_number: int | None = None
     unilateral: bool = False
+    withdrawn: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a usable image without a standard view, and an unusable one without a reason."""
@@ -54,8 +61,8 @@ class Candidate:
             raise ValueError(f"unusable without a reason: {self.instance_uid}")
 
     @classmethod
-    def of(cls, record: InstanceRecord) -> Self:
-        """Return the candidate for an indexed instance."""
+    def of(cls, record: InstanceRecord, withdrawn: str | None = None) -> Self:
+        """Return the candidate for an indexed instance; ``withdrawn`` says why it was taken back, if it was."""
         laterality = Laterality(record.laterality) if record.laterality else None
         descriptions = (record.study.description, record.series.description)
         return cls(
@@ -63,13 +70,20 @@ class Candidate:
             kind=ImageKind(record.kind),
             laterality=laterality,
             view=standard_view(record.laterality, record.view_position),
-            usable=record.usable,
+            usable=record.usable and withdrawn is None,
             # The last reason tells where the view came from.
-            obstacles=() if record.usable else record.reasons[:-1],
+            obstacles=(f"{WITHDRAWN}{withdrawn}",) if withdrawn else () if record.usable else record.reasons[:-1],
             acquired_at=record.acquired_at,
             instance_number=record.instance_number,
             unilateral=laterality is not None and says_unilateral(descriptions, laterality),
+            withdrawn=withdrawn is not None,
         )
+
+    @classmethod
+    def decided(cls, record: InstanceRecord, image: ExamImage) -> Self:
+        """Return the candidate as it was when its exam's revision was closed."""
+        taken_back = image.reason.startswith(WITHDRAWN)
+        return cls.of(record, image.reason.removeprefix(WITHDRAWN) if taken_back else None)
 
     @property
     def is_image(self) -> bool:
@@ -155,7 +169,7 @@ def only_side(
     offered: Iterable[Candidate], chosen: Mapping[View, Candidate], *, one_breast_suffices: bool
 ) -> Laterality | None:
     """Return the breast of a unilateral exam: both of its views are there, no image of the other breast, and it was meant."""
-    sides = {candidate.laterality for candidate in offered if candidate.is_image}
+    sides = {candidate.laterality for candidate in offered if candidate.is_image and not candidate.withdrawn}
     if len(chosen) != 2 or len({view.laterality for view in chosen}) != 1:
         return None
     (side,) = {view.laterality for view in chosen}
@@ -194,7 +208,7 @@ class Close:
     completeness
         How much is there.
     reasons
-        Sentences for the answer: what is missing and why; empty when complete.
+        Sentences for the answer: what is missing or was taken back, and why; empty when complete.
     """
 
     plan: Plan
@@ -230,15 +244,21 @@ def decide(
     if now < due:
         return Wait(due)
     images = [candidate for candidate in candidates if candidate.is_image]
+    withdrawn = sorted({obstacle for image in images if image.withdrawn for obstacle in image.obstacles})
+    if images and all(image.withdrawn for image in images):
+        return Close(Plan.NOT_ANALYSED, Completeness.NOTHING, (f"all images were {', '.join(withdrawn)}",))
     if not assembly.chosen:
         obstacles = sorted({obstacle for image in images for obstacle in image.obstacles}) or ["no image received"]
         return Close(Plan.NOT_ANALYSED, Completeness.NOTHING, tuple(obstacles))
     if assembly.unilateral:
-        return Close(Plan.READ, Completeness.UNILATERAL, (f"unilateral: {assembly.unilateral} breast only",))
-    if assembly.complete:
-        return Close(Plan.READ, Completeness.COMPLETE, ())
-    reasons = tuple(f"{view} not read: {why_missing(view, images)}" for view in assembly.missing)
-    return Close(Plan.READ, Completeness.PARTIAL, reasons)
+        reasons = [f"unilateral: {assembly.unilateral} breast only"]
+        completeness = Completeness.UNILATERAL
+    else:
+        reasons = [f"{view} not read: {why_missing(view, images)}" for view in assembly.missing]
+        completeness = Completeness.COMPLETE if assembly.complete else Completeness.PARTIAL
+    count = sum(image.withdrawn for image in images)
+    told = [f"{count} {'image' if count == 1 else 'images'} {why}" for why in withdrawn]
+    return Close(Plan.READ, completeness, (*reasons, *told))
 
 
 def why_missing(view: View, images: Iterable[Candidate]) -> str:

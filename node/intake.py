@@ -12,20 +12,24 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import Engine
+from pydicom import Dataset
+from sqlalchemy import Connection, Engine
 from structlog.contextvars import bound_contextvars
 
 from config.policy import Watermark
 from node.comparison import IDENTITY, differences
+from node.corrections import Corrections, is_correction
 from node.errors import ClassMismatch, InstanceUIDInvalid
 from node.records import Origin, dataset_offset, instance_record, read_header, reference
 from node.telemetry import logger
 from node.views import ImageKind, classify
+from node.withdrawals import RejectionNote, rejection_note
 from storage.archive import keep
 from storage.database import reading, writing
-from storage.exams import ExamRecord, exam_of_study, hold, touch
+from storage.exams import ExamRecord, exam_of_study, hold, recall, revise, touch
 from storage.files import InstanceStore
 from storage.index import ConflictRecord, InstanceRecord, add_conflict, conflicts_of_instance, find_instance
+from storage.withdrawals import withdraw
 
 log = logger("intake")
 
@@ -49,6 +53,8 @@ class Outcome(StrEnum):
     KNOWN = "known"
     #: A different instance with its UID is in the store: set aside for an operator (rule R6).
     CONFLICT = "conflict"
+    #: The same, and as it only corrects whose image it is, it is in force: the site's setting says so.
+    CORRECTED = "corrected"
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class Intake:
         Kinds of image that the chosen reader reads.
     clock
         Returns the present time, aware.
+    accept_corrections
+        Whether a copy that only corrects whose image it is becomes the one in force without an operator.
     """
 
     def __init__(
@@ -96,12 +104,15 @@ class Intake:
         watermark: Watermark,
         accepts: frozenset[ImageKind] = frozenset({ImageKind.FOR_PRESENTATION}),
         clock: Callable[[], datetime] = utc_now,
+        *,
+        accept_corrections: bool = False,
     ) -> None:
         self._store = store
         self._engine = engine
         self._watermark = watermark
         self._accepts = accepts
         self._clock = clock
+        self._corrections = Corrections(engine, store, accepts, clock) if accept_corrections else None
 
     def receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
         """Take a received file, which is gone afterwards, and say what became of it.
@@ -133,10 +144,12 @@ class Intake:
                 temp.unlink(missing_ok=True)
 
     def _receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
-        record = self._describe(temp, announced, origin)
+        header, record = self._describe(temp, announced, origin)
         self._store.flush(temp)
         with writing(self._engine) as connection:
             if new := keep(connection, self._store, temp, record):
+                note = None if record.own else rejection_note(header)
+                withdrawn = self._withdraw(connection, record, note) if note else ()
                 if record.opens_exam:
                     exam: ExamRecord | None = touch(connection, record.patient, record.study.uid, record.received_at)
                 else:
@@ -145,9 +158,34 @@ class Intake:
             return self._receive_again(temp, record)
         receipt = _receipt(Outcome.OWN if record.own else Outcome.STORED, record, exam)
         log.info("instance received", **_context(receipt, exam), kind=record.kind, size=record.size)
+        if note:
+            log.warning(
+                "images withdrawn",
+                note=record.uid,
+                code=note.rejection.code,
+                named=len(note.instance_uids),
+                exams=[each.uid for each in withdrawn],
+            )
         return receipt
 
-    def _describe(self, temp: Path, announced: Announced | None, origin: Origin) -> InstanceRecord:
+    @staticmethod
+    def _withdraw(connection: Connection, record: InstanceRecord, note: RejectionNote) -> list[ExamRecord]:
+        """Take back what a rejection note names, and return the exams that are revised for it (rule R7)."""
+        stood_on = withdraw(
+            connection,
+            note.instance_uids,
+            note_uid=record.uid,
+            reason=note.rejection.meaning,
+            now=record.received_at,
+        )
+        revised = []
+        for exam_id in stood_on:
+            revised.append(revise(connection, exam_id, record.received_at))
+            if note.rejection.recalls:
+                recall(connection, exam_id, record.received_at)
+        return revised
+
+    def _describe(self, temp: Path, announced: Announced | None, origin: Origin) -> tuple[Dataset, InstanceRecord]:
         header = read_header(temp)
         uids = reference(header)
         if announced and announced.instance_uid != uids.instance_uid:
@@ -163,7 +201,7 @@ class Intake:
         )
         if announced and announced.sop_class_uid != record.sop_class_uid:
             raise ClassMismatch
-        return record
+        return header, record
 
     def _receive_again(self, temp: Path, record: InstanceRecord) -> Receipt:
         with reading(self._engine) as connection:
@@ -194,9 +232,14 @@ class Intake:
         )
         path = self._store.set_aside(temp, record.reference)
         with writing(self._engine) as connection:
-            add_conflict(connection, replace(conflict, path=path))
+            number = add_conflict(connection, replace(conflict, path=path))
             if conflict.identity_changed and exam:
                 hold(connection, exam.id, held=True)
+        if self._corrections and is_correction(found, identity_changed=conflict.identity_changed):
+            changed = self._corrections.accept(number)
+            receipt = _receipt(Outcome.CORRECTED, record, changed[0] if changed else None)
+            log.warning("instance corrected", **_context(receipt, exam), differences=found)
+            return receipt
         receipt = _receipt(Outcome.CONFLICT, record, exam)
         if conflict.identity_changed:
             log.critical(

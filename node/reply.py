@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from config.mix import ObjectMix, ResultKind
@@ -19,18 +19,34 @@ from storage.results import ResultRecord
 
 @dataclass(frozen=True)
 class Issue:
-    """Results of one exam that were handed over before, oldest first."""
+    """Results that were handed over before, oldest first.
+
+    Attributes
+    ----------
+    revision
+        Of the exam that they answered.
+    records
+        What was issued.
+    moved
+        What was issued for exams that this one stands in for since an identity was corrected (rule R6), by exam.
+    """
 
     revision: int
     records: tuple[ResultRecord, ...]
+    moved: Mapping[str, tuple[ResultRecord, ...]] = field(default_factory=dict)
 
     def objects(self, *, reports: bool) -> tuple[Predecessor, ...]:
         """Return the reports, or the objects that stand in series of their own; the preferred form before the other."""
-        others = {record.fallback_uid for record in self.records}
+        moved = [record for records in self.moved.values() for record in records]
+        # Under a wrong identity nothing may stay: a rejection note names the reports too.
+        wrong = {record.uid for record in moved}
+        records = (*moved, *self.records)
+        others = {record.fallback_uid for record in records}
         return tuple(
             Predecessor(record.study_uid, record.series_uid, record.sop_class_uid, record.uid)
-            for record in sorted(self.records, key=lambda record: record.uid in others)
-            if record.kind not in (FACTS, ResultKind.REJECTION) and (record.kind in REPORTS) is reports
+            for record in sorted(records, key=lambda record: record.uid in others)
+            if record.kind not in (FACTS, ResultKind.REJECTION)
+            and ((record.kind in REPORTS) is reports or (not reports and record.uid in wrong))
         )
 
 
@@ -134,11 +150,16 @@ class Replies:
         """Return the answer as successor of what was issued, for those who see findings from a threshold on."""
         if issue is None:
             return answer
+        told = changes(self._facts_of(issue), answer, issue.revision, threshold) if issue.records else ()
+        anew = tuple(
+            f"Issued anew under the corrected identity: stands in for the answer of exam {exam}."
+            for exam in issue.moved
+        )
         return replace(
             answer,
             predecessors=issue.objects(reports=True),
             superseded=issue.objects(reports=False),
-            changes=changes(self._facts_of(issue), answer, issue.revision, threshold),
+            changes=(*told, *anew),
         )
 
     def _facts_of(self, issue: Issue) -> Mapping[str, Any] | None:

@@ -91,7 +91,14 @@ def serve(settings: Settings) -> None:
     parts = open_parts(settings)
     swept = parts.store.sweep(timedelta(0))
     log.info("starting", version=VERSION, model=model.card.name, digest=model.digest[:12], swept=swept)
-    intake = Intake(parts.store, parts.engine, settings.storage.watermark, accepted_kinds(model), utc_now)
+    intake = Intake(
+        parts.store,
+        parts.engine,
+        settings.storage.watermark,
+        accepted_kinds(model),
+        utc_now,
+        accept_corrections=settings.exam.accept_corrections,
+    )
     one_breast = settings.exam.one_breast_suffices
     clock = ExamClock(parts.engine, settings.exam.policy, model.digest, utc_now, one_breast_suffices=one_breast)
     send = sender(settings)

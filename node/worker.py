@@ -23,13 +23,14 @@ from node.exams import Candidate, assemble
 from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
 from node.results.edition import PICTURED
+from storage.conflicts import moves_into
 from storage.database import installation_id, reading
 from storage.errors import LeaseLost, StorageError
 from storage.exams import ExamImage, images_of
 from storage.files import InstanceStore
 from storage.index import InstanceRecord, find_instance
 from storage.jobs import Job, JobQueue
-from storage.results import ResultRecord, results_of
+from storage.results import IssuedResult, ResultRecord, results_of
 from storage.states import Plan
 
 log = structlog.get_logger()
@@ -185,16 +186,24 @@ class Worker:
                 if (record := find_instance(connection, image.instance_uid))
             ]
             results = results_of(connection, job.exam_id)
+            moved = [(move, results_of(connection, move.exam_id)) for move in moves_into(connection, job.exam_id)]
         images.sort(key=lambda pair: _place(pair[0].view))
         revisions = sorted({result.revision for result in results if result.revision < job.revision})
-        former = [result.record for result in reversed(results) if revisions and result.revision == revisions[-1]]
+        last = revisions[-1] if revisions else 0
+        former = tuple(result.record for result in reversed(results) if result.revision == last)
+        # What an earlier revision has stood in for, it has superseded too.
+        stands_in = {
+            move.exam_uid: records
+            for move, issued in moved
+            if last < move.into_revision <= job.revision and (records := _last_issue(issued, move.revision))
+        }
         again: dict[tuple[datetime, int], list[ResultRecord]] = {}
         for result in reversed(results):
             if result.revision == job.revision:
                 again.setdefault((result.created_at, result.job_id), []).append(result.record)
         return Material(
             tuple(images),
-            Issue(revisions[-1], tuple(former)) if former else None,
+            Issue(last, former, stands_in) if former or stands_in else None,
             tuple(Issue(job.revision, tuple(again[run])) for run in sorted(again)),
         )
 
@@ -210,10 +219,14 @@ class Worker:
         if job.exhausted:
             reasons.append(f"The reading failed {job.attempts - job.last_resorts} times.")
         findings = analysis.findings if analysis else None
+        candidates = {record.uid: Candidate.decided(record, image) for image, record in material.images}
+        # What was taken back is no longer shown, unless nothing else is left to answer for.
+        left = any(each.is_image and not each.withdrawn for each in candidates.values())
         not_read = dict(analysis.not_read) if analysis else {}
         images = []
         for image, record in material.images:
-            if not Candidate.of(record).is_image:
+            candidate = candidates[record.uid]
+            if not candidate.is_image or (left and candidate.withdrawn):
                 continue
             view = View.parse(image.view) if image.chosen and image.view else None
             if image.chosen:
@@ -221,9 +234,7 @@ class Worker:
             else:
                 why = image.reason
             images.append(ImageAnswer(header_of(self._path(record)), view, why))
-        assembly = assemble(
-            (Candidate.of(record) for _, record in material.images), one_breast_suffices=self._one_breast_suffices
-        )
+        assembly = assemble(candidates.values(), one_breast_suffices=self._one_breast_suffices)
         unread = [view for view, uid in assembly.chosen.items() if uid in not_read]
         missing = (*assembly.missing, *unread)
         if job.exhausted:
@@ -283,6 +294,12 @@ class Worker:
         finally:
             done.set()
             thread.join()
+
+
+def _last_issue(issued: Sequence[IssuedResult], revision: int) -> tuple[ResultRecord, ...]:
+    """Return what the last revision was told that was answered up to this one, oldest first."""
+    last = max((result.revision for result in issued if result.revision <= revision), default=0)
+    return tuple(result.record for result in reversed(issued) if result.revision == last)
 
 
 def _place(view: str | None) -> int:

@@ -49,12 +49,20 @@ class ExamChanged(StorageError):
     """An image arrived while the exam was being closed: look at the exam again."""
 
 
+class NoSuchConflict(StorageError):
+    """No conflict has this number: list them with mammonode conflicts."""
+
+
+class CannotDecide(StorageError):
+    """The conflict cannot be decided so: list those that wait with mammonode conflicts."""
+
+
 class NoSuchJob(StorageError):
     """No job has this number."""
 
 
 class CannotRetry(StorageError):
-    """Only a waiting, done or dead job of the exam's present revision can be tried again."""
+    """Only a waiting, done or dead job of the present revision of an exam that was not moved can be tried again."""
 
 
 class LeaseLost(StorageError):

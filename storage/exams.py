@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, insert, select, update
 
 from storage.errors import AmbiguousExam, ExamChanged, NoSuchExam
 from storage.index import PatientRecord, insert_new, patient_key
-from storage.states import ExamState, JobState, Plan
-from storage.tables import exam_images, exams, jobs, patients
+from storage.states import DeliveryState, ExamState, JobState, Plan
+from storage.tables import deliveries, exam_images, exams, jobs, patients, results
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class ExamRecord:
     revision
         1, 2, …: grows when an image arrives after the exam was closed.
     arrivals
-        How many images have touched it.
+        How many images, and notes about images, have touched it.
     opened_at
         When the present revision began to collect.
     last_image_at
-        When the last image arrived.
+        When the last of these arrived.
     due_at
         When the exam clock will look again; None when it waits for nothing.
     status
@@ -99,6 +99,31 @@ def touch(connection: Connection, patient: PatientRecord, study_uid: str, now: d
         "held": False,
     }
     insert_new(connection, exams, opened)
+    return _collect(connection, here, now)
+
+
+def revise(connection: Connection, exam_id: int, now: datetime) -> ExamRecord:
+    """Note that an exam's images have changed although none has arrived: it collects again, as in `touch`."""
+    return _collect(connection, exams.c.id == exam_id, now)
+
+
+def recall(connection: Connection, exam_id: int, now: datetime) -> None:
+    """Let nothing go out that stands on an exam's present images: end its jobs, and its deliveries that still wait."""
+    unfinished = jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.exam_id == exam_id, unfinished)
+        .values(state=JobState.SUPERSEDED, finished_at=now, lease_owner=None, lease_until=None)
+    )
+    of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.result_uid.in_(of_exam), deliveries.c.state == DeliveryState.WAITING)
+        .values(state=DeliveryState.RECALLED, finished_at=now)
+    )
+
+
+def _collect(connection: Connection, here: ColumnElement[bool], now: datetime) -> ExamRecord:
     state = connection.execute(select(exams.c.state).where(here).with_for_update()).scalar_one()
     changes: dict[str, Any] = {"arrivals": exams.c.arrivals + 1, "last_image_at": now, "due_at": None}
     if state is not ExamState.COLLECTING:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, insert, select
+from sqlalchemy import Connection, RowMapping, Select, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.files import InstanceReference
@@ -46,7 +46,7 @@ class SeriesRecord:
 
 @dataclass(frozen=True)
 class InstanceRecord:
-    """What is known of one instance; it never changes.
+    """What is known of one instance; it changes only when an operator accepts another copy (``storage.conflicts``).
 
     Attributes
     ----------
@@ -145,6 +145,28 @@ def add_instance(connection: Connection, record: InstanceRecord) -> bool:
     return insert_new(connection, instances, row | {"reasons": list(record.reasons)})
 
 
+def replace_instance(connection: Connection, record: InstanceRecord, *, identity: bool) -> None:
+    """Let the index say of an instance what another copy of it says.
+
+    Parameters
+    ----------
+    identity
+        Whether the copy is right about its patient and study, too: their texts are then taken from it.
+    """
+    insert_new(connection, patients, asdict(record.patient))
+    patient = patient_key(connection, record.patient)
+    insert_new(connection, studies, {**asdict(record.study), "patient_id": patient})
+    insert_new(connection, series, {**asdict(record.series), "study_uid": record.study.uid})
+    row = {name: getattr(record, name) for name in _INSTANCE_COLUMNS}
+    row |= {"patient_id": patient, "study_uid": record.study.uid, "series_uid": record.series.uid}
+    row |= {"reasons": list(record.reasons)}
+    connection.execute(update(instances).where(instances.c.uid == record.uid).values(row))
+    if identity:
+        connection.execute(update(patients).where(patients.c.id == patient).values(asdict(record.patient)))
+        told = {**asdict(record.study), "patient_id": patient}
+        connection.execute(update(studies).where(studies.c.uid == record.study.uid).values(told))
+
+
 def find_instance(connection: Connection, uid: str) -> InstanceRecord | None:
     """Return what is known of an instance, or None."""
     row = connection.execute(_instances().where(instances.c.uid == uid)).mappings().one_or_none()
@@ -159,9 +181,11 @@ def instances_of_exam(connection: Connection, exam_id: int) -> list[InstanceReco
     return [_instance(row) for row in connection.execute(query).mappings()]
 
 
-def add_conflict(connection: Connection, record: ConflictRecord) -> None:
-    """Note a copy that was set aside."""
-    connection.execute(insert(conflicts).values({**asdict(record), "differences": list(record.differences)}))
+def add_conflict(connection: Connection, record: ConflictRecord) -> int:
+    """Note a copy that was set aside, and return the number of the conflict."""
+    row = {**asdict(record), "differences": list(record.differences)}
+    number: int = connection.execute(insert(conflicts).values(row).returning(conflicts.c.id)).scalar_one()
+    return number
 
 
 def conflicts_of_instance(connection: Connection, uid: str) -> list[ConflictRecord]:

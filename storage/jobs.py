@@ -217,7 +217,7 @@ class JobQueue:
             exam = connection.execute(select(exams).where(exams.c.id == exam_id).with_for_update()).one()
             job = _job(connection.execute(_jobs().where(jobs.c.id == job_id).with_for_update(of=jobs)).mappings().one())
             idle = job.state in {JobState.QUEUED, JobState.DONE, JobState.DEAD}
-            if not idle or exam.revision != job.revision:
+            if not idle or exam.revision != job.revision or exam.state is ExamState.MOVED:
                 raise CannotRetry(f"{job.state}, revision {job.revision} of {exam.revision}")
             connection.execute(
                 update(jobs)

@@ -192,9 +192,10 @@ class Outbox:
             The number of deliveries that now wait.
         """
         of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
-        # What was replaced by another form stays so: the other form is sent again.
+        # What was replaced by another form stays so: the other form is sent again. What was recalled is wrong.
         statement = update(deliveries).where(
-            deliveries.c.result_uid.in_(of_exam), deliveries.c.state != DeliveryState.REPLACED
+            deliveries.c.result_uid.in_(of_exam),
+            deliveries.c.state.not_in([DeliveryState.REPLACED, DeliveryState.RECALLED]),
         )
         if destination is not None:
             statement = statement.where(deliveries.c.destination == destination)

@@ -14,6 +14,19 @@ class ExamState(StrEnum):
     ANSWERED = "answered"
     #: No reading succeeded; the answer, where there is one, says "failed".
     FAILED = "failed"
+    #: Its images all belong to another exam since their identity was corrected; that exam answers for them.
+    MOVED = "moved"
+
+
+class ConflictState(StrEnum):
+    """Where the decision about a copy that contradicts an indexed instance stands (rule R6)."""
+
+    #: An operator has to decide; where identities differ, the exam is held until then.
+    OPEN = "open"
+    #: The later copy is in force, and the former one was set aside.
+    ACCEPTED = "accepted"
+    #: The first copy stays in force.
+    REJECTED = "rejected"
 
 
 class Plan(StrEnum):
@@ -36,7 +49,7 @@ class JobState(StrEnum):
     DONE = "done"
     #: Given up, with the error; an answer "failed" is in the outbox unless even that failed.
     DEAD = "dead"
-    #: A newer revision of the exam was queued before this one was finished.
+    #: A newer revision of the exam was queued before this one was finished, or what it reads was found to be wrong.
     SUPERSEDED = "superseded"
 
 
@@ -57,3 +70,5 @@ class DeliveryState(StrEnum):
     REPLACED = "replaced"
     #: The retry policy gave up.
     EXPIRED = "expired"
+    #: It was not sent yet when the identity or the images that it stands on were found to be wrong.
+    RECALLED = "recalled"

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-from storage.states import DeliveryState, ExamState, JobState, Plan
+from storage.states import ConflictState, DeliveryState, ExamState, JobState, Plan
 
 UID = String(64)
 """A UID has at most 64 characters (PS3.5 9.1)."""
@@ -158,6 +158,18 @@ conflicts = Table(
     Column("digest", String(64), nullable=False),
     Column("identity_changed", Boolean, nullable=False),
     Column("differences", JSON, nullable=False),
+    Column("state", _states(ConflictState), nullable=False, server_default=ConflictState.OPEN.value),
+    Column("decided_at", Moment),
+)
+
+# What a rejection note has taken back, here or not (rule R7).
+withdrawals = Table(
+    "withdrawals",
+    metadata,
+    Column("instance_uid", UID, primary_key=True),
+    Column("note_uid", ForeignKey("instances.uid"), nullable=False, index=True),
+    Column("reason", Text, nullable=False),
+    Column("received_at", Moment, nullable=False),
 )
 
 exams = Table(
@@ -177,6 +189,18 @@ exams = Table(
     Column("reasons", JSON, nullable=False),
     Column("held", Boolean, nullable=False),
     UniqueConstraint("patient_id", "study_uid"),
+)
+
+# Exams whose images all became another's when an identity was corrected (rule R6).
+moves = Table(
+    "moves",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("exam_id", ForeignKey("exams.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("into_exam_id", ForeignKey("exams.id"), nullable=False, index=True),
+    Column("into_revision", Integer, nullable=False),
+    Column("moved_at", Moment, nullable=False),
 )
 
 exam_images = Table(

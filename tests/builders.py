@@ -1,6 +1,7 @@
 """Data sets and values that tests are made of: each builder gives something valid, and the test names what differs."""
 
 import tempfile
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pydicom.uid import (
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    KeyObjectSelectionDocumentStorage,
     RLELossless,
 )
 
@@ -118,6 +120,46 @@ def own_result_header() -> Dataset:
         Rows=None,
         Columns=None,
     )
+
+
+def key_objects(images: Iterable[Dataset], title: str, uid: str = "1.2.77.1", **overrides: Any) -> Dataset:
+    """Return a Key Object Selection of images of one study under a document title of PS3.16 CID 7010."""
+    chosen = tuple(images)
+    content, evidence = [], []
+    for image in chosen:
+        reference, item, series = Dataset(), Dataset(), Dataset()
+        reference.ReferencedSOPClassUID = image.SOPClassUID
+        reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
+        item.RelationshipType, item.ValueType = "CONTAINS", "IMAGE"
+        item.ReferencedSOPSequence = Sequence([reference])
+        series.SeriesInstanceUID = image.SeriesInstanceUID
+        series.ReferencedSOPSequence = Sequence([deepcopy(reference)])
+        content.append(item)
+        evidence.append(series)
+    named = coded(title, "a title")
+    named.CodingSchemeDesignator = "DCM"
+    study = Dataset()
+    study.StudyInstanceUID = chosen[0].StudyInstanceUID
+    study.ReferencedSeriesSequence = Sequence(evidence)
+    attributes: dict[str, Any] = {
+        "SOPClassUID": KeyObjectSelectionDocumentStorage,
+        "SOPInstanceUID": uid,
+        "StudyInstanceUID": chosen[0].StudyInstanceUID,
+        "SeriesInstanceUID": "1.2.77",
+        "PatientID": chosen[0].PatientID,
+        "Modality": "KO",
+        "ValueType": "CONTAINER",
+        "ConceptNameCodeSequence": Sequence([named]),
+        "CurrentRequestedProcedureEvidenceSequence": Sequence([study]),
+        "ContentSequence": Sequence(content),
+    }
+    note = Dataset()
+    note.file_meta = FileMetaDataset()
+    note.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for keyword, value in (attributes | overrides).items():
+        if value is not None:
+            setattr(note, keyword, value)
+    return note
 
 
 def altered(image: Dataset, **changes: Any) -> Dataset:

@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from config.settings import load_settings
+from node.cli.conflicts import plain
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.results.facts import FACTS
 from node.service import Parts, open_parts
+from storage.conflicts import list_conflicts, reject_identities
 from storage.database import reading, writing
-from storage.exams import ExamRecord, find_exam, hold, images_of, list_exams
-from storage.index import conflicts_of_instance, instances_of_exam
+from storage.exams import ExamRecord, find_exam, images_of, list_exams
+from storage.index import instances_of_exam
 from storage.results import results_of
 from storage.states import ExamState
 
@@ -43,7 +45,7 @@ def exams(
     if as_json:
         print_json([_plain(exam) for exam in found])
         return
-    table = Table("exam", "revision", "state", "answer", "images", "last image", "next look")
+    table = Table("exam", "revision", "state", "answer", "arrivals", "last image", "next look")
     for exam in found:
         table.add_row(
             exam.uid,
@@ -101,7 +103,7 @@ def send(
     config: ConfigOption = None,
     destination: Annotated[str, typer.Option(help="Only to this destination.")] = "",
     release: Annotated[
-        bool, typer.Option("--release", help="End a hold for an identity conflict: the first copy is right.")
+        bool, typer.Option("--release", help="Reject what the exam is held for: the first copies are right.")
     ] = False,
 ) -> None:
     """Send an exam's results again, to all destinations that had them or to one."""
@@ -110,12 +112,12 @@ def send(
         found = find_exam(connection, exam)
     if found.held and not release:
         typer.secho(
-            f"Exam {found.uid} is held: see its conflicts (mammonode show), then send it with --release.", err=True
+            f"Exam {found.uid} is held: see its conflicts (mammonode conflicts), then send it with --release.", err=True
         )
         raise typer.Exit(1)
     if release:
         with writing(parts.engine) as connection:
-            hold(connection, found.id, held=False)
+            reject_identities(connection, found.id, datetime.now(UTC))
     count = parts.outbox.resend(found.id, datetime.now(UTC), destination or None)
     typer.echo(f"Exam {found.uid}: {count} deliveries wait to be sent.")
     raise typer.Exit(0 if count else 1)
@@ -127,7 +129,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
         instances = {record.uid: record for record in instances_of_exam(connection, found.id)}
         decided = {image.instance_uid: image for image in images_of(connection, found.id, found.revision)}
         issued = [result.record for result in results_of(connection, found.id) if result.record.kind == FACTS]
-        conflicts = [c for uid in instances for c in conflicts_of_instance(connection, uid)]
+        conflicts = list_conflicts(connection, exam_id=found.id)
     images = [
         {
             "instance": uid,
@@ -172,15 +174,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
         "answer": json.loads(parts.store.resolve(issued[0].path).read_bytes()) if issued else None,
         "jobs": jobs,
         "deliveries": deliveries,
-        "conflicts": [
-            {
-                "instance": c.instance_uid,
-                "identity": c.identity_changed,
-                "differences": ", ".join(c.differences),
-                "path": c.path,
-            }
-            for c in conflicts
-        ],
+        "conflicts": [plain(conflict) for conflict in conflicts],
     }
 
 
@@ -207,7 +201,7 @@ def _plain(exam: ExamRecord) -> dict[str, Any]:
         "state": exam.state,
         "status": exam.status,
         "reasons": list(exam.reasons),
-        "images_received": exam.arrivals,
+        "arrivals": exam.arrivals,
         "opened_at": exam.opened_at,
         "last_image_at": exam.last_image_at,
         "due_at": exam.due_at,

@@ -10,14 +10,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, bindparam, insert, text
 
+from storage.conflicts import list_conflicts
 from storage.database import installation_id, migrate, open_database, reading, schema_is_current, writing
 from storage.errors import DatabaseUnavailable, DatabaseURLUnknown, DriverMissing, SchemaUnknown
+from storage.exams import hold
 from storage.outbox import Outbox
 from storage.results import results_of
 from storage.states import DeliveryState
-from storage.tables import deliveries, metadata, results
+from storage.tables import conflicts, deliveries, metadata, results
 from tests.databases import Databases
-from tests.records import NOON, POLICY, a_closed_exam
+from tests.records import NOON, POLICY, a_closed_exam, an_exam
 
 
 def test_migrations_make_exactly_the_tables_of_the_code(engine: Engine) -> None:
@@ -75,6 +77,25 @@ def test_what_an_older_version_delivered_was_sent_when_it_ended_and_needs_no_pro
         "waiting": (DeliveryState.WAITING, None, None, 0),
     }
     assert kept["sent"].finished_at == NOON
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("held", "state"), [(True, "open"), (False, "rejected")])
+def test_a_conflict_of_an_older_version_is_open_while_its_exam_is_held(
+    databases: Databases, *, held: bool, state: str
+) -> None:
+    engine = open_database(databases.empty())
+    migrate(engine, "0001")
+    exam = an_exam(engine)
+    row = {"instance_uid": "1.2.3.1.1", "path": "conflicts/1", "received_at": NOON, "calling_ae": "M", "digest": "ab"}
+    row |= {"identity_changed": True, "differences": ["PatientID"]}
+    with writing(engine) as connection:
+        connection.execute(insert(conflicts).values(row))
+        hold(connection, exam.id, held=held)
+    migrate(engine)
+    with reading(engine) as connection:
+        [kept] = list_conflicts(connection, exam_id=exam.id)
+    assert (kept.state, kept.decided_at) == (state, None)
     engine.dispose()
 
 

@@ -17,16 +17,21 @@ from hypothesis.stateful import (
     consumes,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, true
 
 from node.clock import ExamClock
+from node.corrections import Corrections
 from node.intake import Intake, Outcome
+from node.views import ImageKind
+from node.withdrawals import Rejection
+from storage.conflicts import list_conflicts
 from storage.database import reading
 from storage.errors import CannotRetry, LeaseLost
 from storage.exams import ExamRecord, images_of, list_exams
@@ -35,7 +40,7 @@ from storage.jobs import Job, JobQueue
 from storage.outbox import Delivery, Outbox
 from storage.states import DeliveryState, ExamState, JobState, Plan
 from storage.tables import conflicts, instances
-from tests.builders import quick_header
+from tests.builders import key_objects, quick_header
 from tests.chain import QUIET
 from tests.databases import wipe
 from tests.doors import ROOM_ENOUGH, Clock, Room
@@ -45,6 +50,8 @@ Key = tuple[str, str]
 """Patient ID and Study UID: an exam (rule R5)."""
 
 VIEWS = (("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO"), ("L", "ML"))
+NOTE = "1.7."
+"""How the UIDs of rejection notes begin."""
 ENDED = {ExamState.ANSWERED, ExamState.FAILED}
 
 
@@ -117,6 +124,10 @@ class Model:
 
     in_force: dict[str, Copy] = field(default_factory=dict)
     aside: dict[str, list[Copy]] = field(default_factory=dict)
+    undecided: dict[int, tuple[Copy, bool]] = field(default_factory=dict)
+    moved: set[Key] = field(default_factory=set)
+    withdrawn: set[str] = field(default_factory=set)
+    notes: int = 0
     revisions: dict[str, int] = field(default_factory=dict)
     issued: dict[str, tuple[str, int]] = field(default_factory=dict)
 
@@ -124,9 +135,7 @@ class Model:
         return [copy for copy in self.in_force.values() if copy.key == key]
 
     def held(self, key: Key) -> bool:
-        return any(
-            other.identity != copy.identity for copy in self.of_exam(key) for other in self.aside.get(copy.uid, ())
-        )
+        return any(whose and self.in_force[copy.uid].key == key for copy, whose in self.undecided.values())
 
 
 class ExamLife(RuleBasedStateMachine):
@@ -143,6 +152,7 @@ class ExamLife(RuleBasedStateMachine):
         store.prepare()
         self.clock = Clock()
         self.room = Room(store, engine, Intake(store, engine, ROOM_ENOUGH, clock=self.clock))
+        self.corrections = Corrections(engine, store, frozenset({ImageKind.FOR_PRESENTATION}), self.clock)
         self.exam_clock = ExamClock(engine, QUIET, MODEL, self.clock)
         self.queue = JobQueue(engine, POLICY, LEASE)
         self.outbox = Outbox(engine, POLICY)
@@ -159,6 +169,58 @@ class ExamLife(RuleBasedStateMachine):
     @rule(copy=COPIES, correction=CORRECTIONS)
     def an_image_comes_again_with_another_identity(self, copy: Copy, correction: dict[str, Any]) -> None:
         self.receive(replace(self.model.in_force.get(copy.uid, copy), **correction))
+
+    @rule(copy=COPIES, rejection=st.sampled_from(Rejection))
+    def an_image_is_withdrawn_perhaps_before_it_comes(self, copy: Copy, rejection: Rejection) -> None:
+        before = self.exams()
+        self.model.notes += 1
+        note = key_objects([copy.image()], rejection.code, uid=f"{NOTE}{self.model.notes}")
+        assert self.room.receive(note).outcome is Outcome.STORED
+        exams = self.exams()
+        known = self.model.in_force.get(copy.uid)
+        if known and copy.uid not in self.model.withdrawn:
+            was, now = self.by_key(before)[known.key], self.by_key(exams)[known.key]
+            assert now.state is ExamState.COLLECTING
+            assert now.revision == was.revision + (was.state is not ExamState.COLLECTING)
+            if rejection.recalls:
+                self.nothing_waits(now)
+            before[now.uid] = now
+        assert exams == before
+        self.model.withdrawn.add(copy.uid)
+
+    @precondition(lambda self: self.model.undecided)
+    @rule(data=st.data())
+    def an_operator_accepts_a_later_copy(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.model.undecided)))
+        copy, whose = self.model.undecided.pop(number)
+        former, before = self.model.in_force[copy.uid], self.by_key(self.exams())
+        [joined, *_] = self.corrections.accept(number)
+        self.model.in_force[copy.uid] = copy
+        self.model.aside[copy.uid].remove(copy)
+        self.model.aside[copy.uid].append(former)
+        self.model.moved.discard(copy.key)
+        exams = self.by_key(self.exams())
+        assert exams[copy.key] == joined
+        assert joined.state is ExamState.COLLECTING
+        left = exams[former.key]
+        if not self.model.of_exam(former.key):
+            self.model.moved.add(former.key)
+            assert (left.state, left.revision) == (ExamState.MOVED, before[former.key].revision)
+        elif former.key != copy.key:
+            assert left.state is ExamState.COLLECTING
+        if whose:
+            self.nothing_waits(left)
+
+    @precondition(lambda self: self.model.undecided)
+    @rule(data=st.data())
+    def an_operator_rejects_a_later_copy(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.model.undecided)))
+        before = self.exams()
+        del self.model.undecided[number]
+        self.corrections.reject(number)
+        assert {uid: replace(exam, held=False) for uid, exam in self.exams().items()} == {
+            uid: replace(exam, held=False) for uid, exam in before.items()
+        }
 
     @rule(seconds=st.sampled_from([1, 11, 31, 301, 7201, 90000]))
     def time_passes(self, seconds: int) -> None:
@@ -194,9 +256,9 @@ class ExamLife(RuleBasedStateMachine):
             try:
                 self.queue.retry(job.id, self.clock())
             except CannotRetry:
-                present = {exam.id: exam.revision for exam in self.exams().values()}
+                present = {e.id: e.revision for e in self.exams().values() if e.state is not ExamState.MOVED}
                 idle = job.state not in {JobState.RUNNING, JobState.SUPERSEDED}
-                assert not (idle and present[job.exam_id] == job.revision)
+                assert not (idle and present.get(job.exam_id) == job.revision)
 
     @rule()
     def a_lane_sends_what_is_due(self) -> None:
@@ -207,8 +269,11 @@ class ExamLife(RuleBasedStateMachine):
     def nothing_that_was_acknowledged_is_lost(self) -> None:
         with reading(self.engine) as connection:
             in_force, aside = (
-                [tuple(row) for row in connection.execute(select(table.c[uid], table.c.digest, table.c.path))]
-                for table, uid in ((instances, "uid"), (conflicts, "instance_uid"))
+                [tuple(row) for row in connection.execute(select(*columns).where(which))]
+                for columns, which in (
+                    ((instances.c.uid, instances.c.digest, instances.c.path), instances.c.opens_exam),
+                    ((conflicts.c.instance_uid, conflicts.c.digest, conflicts.c.path), true()),
+                )
             )
         told = [copy for copies in self.model.aside.values() for copy in copies]
         assert sorted(row[:2] for row in in_force) == sorted(
@@ -250,9 +315,13 @@ class ExamLife(RuleBasedStateMachine):
             while job := self.queue.claim("last", self.clock()):
                 self.finish(job, "last")
         exams = self.by_key(self.exams())
-        assert set(exams) == {copy.key for copy in self.model.in_force.values()}
+        assert set(exams) == {copy.key for copy in self.model.in_force.values()} | self.model.moved
         for key, exam in exams.items():
-            self.is_answered(key, exam)
+            if key in self.model.moved:
+                assert exam.state is ExamState.MOVED
+                self.nothing_waits(exam)
+            else:
+                self.is_answered(key, exam)
 
     def is_answered(self, key: Key, exam: ExamRecord) -> None:
         assert exam.state in ENDED
@@ -261,14 +330,26 @@ class ExamLife(RuleBasedStateMachine):
         with reading(self.engine) as connection:
             images = images_of(connection, exam.id, exam.revision)
         copies = self.model.of_exam(key)
-        assert {image.instance_uid for image in images} == {copy.uid for copy in copies}
-        assert {image.view for image in images if image.chosen} == {
-            " ".join(VIEWS[copy.view]) for copy in copies if copy.usable
+        # Notes belong to the study too, and to none of its views.
+        assert {image.instance_uid for image in images if not image.instance_uid.startswith(NOTE)} == {
+            copy.uid for copy in copies
         }
-        assert (job.plan is Plan.READ) == any(copy.usable for copy in copies)
+        assert {image.view for image in images if image.chosen} == {
+            " ".join(VIEWS[copy.view]) for copy in copies if self.can_be_read(copy)
+        }
+        assert (job.plan is Plan.READ) == any(self.can_be_read(copy) for copy in copies)
         if job.answer is not None:
             sent = [d for d in self.outbox.of_exam(exam.id) if d.revision == exam.revision]
             assert [d.result_uid for d in sent] == [self.result_of(job)]
+
+    def can_be_read(self, copy: Copy) -> bool:
+        return copy.usable and copy.uid not in self.model.withdrawn
+
+    def nothing_waits(self, exam: ExamRecord) -> None:
+        """Nothing of an exam is read or sent until it is closed anew."""
+        assert not [d for d in self.outbox.of_exam(exam.id) if d.state is DeliveryState.WAITING]
+        unfinished = {JobState.QUEUED, JobState.RUNNING}
+        assert not [job for job in self.queue.list_jobs(99, exam_id=exam.id) if job.state in unfinished]
 
     def receive(self, copy: Copy) -> None:
         """Let a copy come: a new UID opens or revises its exam, and nothing else does."""
@@ -279,6 +360,7 @@ class ExamLife(RuleBasedStateMachine):
         after = self.exams()
         if not known:
             self.model.in_force[copy.uid] = copy
+            self.model.moved.discard(copy.key)
             was, now = self.by_key(before).get(copy.key), self.by_key(after)[copy.key]
             assert now.state is ExamState.COLLECTING
             assert now.revision == (1 if was is None else was.revision + (was.state is not ExamState.COLLECTING))
@@ -288,6 +370,9 @@ class ExamLife(RuleBasedStateMachine):
         ]
         if expected is Outcome.CONFLICT:
             self.model.aside.setdefault(copy.uid, []).append(copy)
+            with reading(self.engine) as connection:
+                number = max(conflict.id for conflict in list_conflicts(connection))
+            self.model.undecided[number] = copy, copy.identity != self.model.in_force[copy.uid].identity
 
     def again(self, copy: Copy) -> Outcome:
         kept = (self.model.in_force[copy.uid], *self.model.aside.get(copy.uid, ()))

@@ -17,12 +17,13 @@ from config.settings import load_settings
 from node import cli
 from node.cli import app
 from node.demo.run import run_demo
+from node.intake import Intake
 from node.service import Parts, open_parts
 from storage.database import reading, writing
 from storage.exams import find_exam, hold
 from storage.states import DeliveryState, ExamState, JobState
-from tests.builders import own_result_header
-from tests.doors import phantom_images
+from tests.builders import altered, own_result_header
+from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.mammograms import a_breast, a_data_set
 from tests.pacs import a_free_port, a_pacs, waiting_results
 from tests.records import an_exam
@@ -216,6 +217,50 @@ def test_send_releases_a_held_exam_only_when_told_to(config: Path, parts: Parts,
     assert exam_of(parts, answered).held
     assert run("send", answered, "--release", "--config", config).exit_code == 0
     assert not exam_of(parts, answered).held
+
+
+# --- conflicts
+
+
+@pytest.fixture
+def contradicted(parts: Parts) -> str:
+    """A held exam of one image, which came again as another patient's; its id."""
+    image = phantom_images()[0]
+    room = Room(parts.store, parts.engine, Intake(parts.store, parts.engine, ROOM_ENOUGH))
+    for copy in (image, altered(image, PatientID="RIGHT")):
+        room.receive(copy)
+    return str(exam_of(parts, "").uid)
+
+
+def test_conflicts_are_listed_until_they_are_decided(config: Path, parts: Parts, contradicted: str) -> None:
+    [told] = json.loads(run("conflicts", "--json", "--config", config).stdout)
+    assert (told["exam"], told["identity"], told["state"]) == (contradicted, True, "open")
+    assert "PatientID" in told["differences"]
+    accepted = run("conflicts", "accept", told["id"], "--config", config)
+    assert accepted.exit_code == 0
+    assert f"{contradicted}, revision 1: moved" in accepted.stdout
+    assert "No conflicts" in run("conflicts", "--config", config).stdout
+    assert run("conflicts", "accept", told["id"], "--config", config).exit_code == 1
+
+
+def test_conflicts_of_an_exam_are_listed_with_their_decision(config: Path, parts: Parts, contradicted: str) -> None:
+    rejected = run("conflicts", "reject", "1", "--config", config)
+    assert f"{contradicted}, revision 1: collecting." in rejected.stdout
+    assert not exam_of(parts, contradicted).held
+    [told] = json.loads(run("conflicts", contradicted[:6], "--json", "--config", config).stdout)
+    assert told["state"] == "rejected"
+    assert json.loads(run("show", contradicted, "--json", "--config", config).stdout)["conflicts"] == [told]
+
+
+@pytest.mark.parametrize("words", [("accept",), ("reject", "x"), ("abc", "def")])
+def test_conflicts_refuses_what_is_no_decision(config: Path, words: tuple[str, ...]) -> None:
+    assert run("conflicts", *words, "--config", config).exit_code == 2
+
+
+def test_releasing_an_exam_rejects_what_it_is_held_for(config: Path, contradicted: str) -> None:
+    run("send", contradicted, "--release", "--config", config)
+    [told] = json.loads(run("conflicts", contradicted, "--json", "--config", config).stdout)
+    assert told["state"] == "rejected"
 
 
 # --- lanes

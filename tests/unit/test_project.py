@@ -31,7 +31,7 @@ def test_the_layers_hold() -> None:
 
 def test_all_commands_are_there() -> None:
     assert set(COMMANDS) == {
-        *("up", "serve", "work", "check", "echo", "exams", "lanes", "show", "retry", "send"),
+        *("up", "serve", "work", "check", "echo", "exams", "conflicts", "lanes", "show", "retry", "send"),
         *("read", "data", "models", "train", "recipes", "evaluate", "predict", "conformance"),
         "demo",
     }

@@ -1,0 +1,103 @@
+"""The command for copies that contradict a received image: list them, decide about them."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ai.models import ready_model
+from config.settings import load_settings
+from node.cli.options import ConfigOption, JsonOption, print_json
+from node.corrections import Corrections
+from node.intake import utc_now
+from node.service import Parts, accepted_kinds, open_parts
+from storage.conflicts import Conflict, list_conflicts
+from storage.database import reading
+from storage.exams import find_exam
+from storage.states import ConflictState
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[EXAM] | accept ID... | reject ID...",
+        help="An exam id, or a decision and the numbers of the conflicts it is about; nothing lists all that wait.",
+        show_default=False,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("conflicts")(conflicts)
+
+
+def conflicts(words: Words = None, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List images that came again with other content and wait for a decision, or of EXAM also the decided ones.
+
+    `accept` puts the later copy in force: its exam is answered anew, under the identity that the copy states.
+    `reject` leaves the first copy in force: deliveries that were held for it go on.
+    """
+    parts = open_parts(load_settings(config))
+    match words or []:
+        case [("accept" | "reject") as decision, *numbers] if numbers:
+            _decide(parts, decision, numbers)
+        case []:
+            _list(parts, None, as_json=as_json)
+        case [exam] if exam not in ("accept", "reject"):
+            _list(parts, exam, as_json=as_json)
+        case _:
+            typer.secho("Give one exam, or accept or reject with the numbers of conflicts.", err=True)
+            raise typer.Exit(2)
+
+
+def plain(conflict: Conflict) -> dict[str, Any]:
+    """Return a conflict as JSON types; the path is that of the copy which is not in force."""
+    copy = conflict.copy
+    return {
+        "id": conflict.id,
+        "exam": conflict.exam_uid,
+        "instance": copy.instance_uid,
+        "identity": copy.identity_changed,
+        "differences": ", ".join(copy.differences),
+        "state": conflict.state,
+        "path": copy.path,
+    }
+
+
+def _list(parts: Parts, exam: str | None, *, as_json: bool) -> None:
+    with reading(parts.engine) as connection:
+        if exam is None:
+            found = list_conflicts(connection, state=ConflictState.OPEN)
+        else:
+            found = list_conflicts(connection, exam_id=find_exam(connection, exam).id)
+    told = [plain(conflict) for conflict in found]
+    if as_json:
+        print_json(told)
+        return
+    if not told:
+        typer.echo("No conflicts.")
+        return
+    table = Table(*told[0])
+    for row in told:
+        table.add_row(*(json.dumps(value) if isinstance(value, bool) else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def _decide(parts: Parts, decision: str, numbers: Sequence[str]) -> None:
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        typer.secho(f"{decision} takes the numbers of conflicts: mammonode conflicts lists them.", err=True)
+        raise typer.Exit(2)
+    reader = parts.settings.reader
+    kinds = accepted_kinds(ready_model(reader.model, reader.models_folder))
+    corrections = Corrections(parts.engine, parts.store, kinds, utc_now)
+    decide = corrections.accept if decision == "accept" else corrections.reject
+    for number in numbers:
+        changed = decide(int(number))
+        for exam in changed:
+            held = ", held" if exam.held else ""
+            typer.echo(
+                f"Conflict {number} {decision}ed: exam {exam.uid}, revision {exam.revision}: {exam.state}{held}."
+            )

@@ -1,7 +1,7 @@
 """Policies as values: when to try again, when an exam is complete, when the disk is full."""
 
 from dataclasses import dataclass
-from datetime import time, timedelta
+from datetime import date, time, timedelta
 from typing import Self
 
 
@@ -84,6 +84,26 @@ class Window:
         if self.begin < self.end:
             return self.begin <= at < self.end
         return at >= self.begin or at < self.end
+
+
+@dataclass(frozen=True)
+class PriorPolicy:
+    """Which exams are priors, and whether they are told so.
+
+    Attributes
+    ----------
+    days
+        An exam is a prior when its study was older than this when its first image came; 0 takes none for one.
+    answered
+        Whether a prior is answered "not analysed".
+    """
+
+    days: int = 0
+    answered: bool = True
+
+    def is_prior(self, study_date: date, received: date) -> bool:
+        """Tell whether a study is a prior."""
+        return 0 < self.days < (received - study_date).days
 
 
 @dataclass(frozen=True)

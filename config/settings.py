@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config.errors import InvalidSettings
 from config.mix import PROFILES, FindingCodes, ObjectMix, ReportClass, ResultKind, SegmentationType
-from config.policy import CompletionPolicy, RetryPolicy, Watermark, Window
+from config.policy import CompletionPolicy, PriorPolicy, RetryPolicy, Watermark, Window
 
 ENVIRONMENT_PREFIX = "MAMMONODE_"
 FILE_VARIABLE = "MAMMONODE_CONFIG"
@@ -103,6 +103,8 @@ class ExamClock(Section):
     hard_cap: Seconds = 7200
     one_breast_suffices: bool = False
     accept_corrections: bool = False
+    prior_days: int = Field(default=0, ge=0)
+    answer_priors: bool = True
 
     @property
     def policy(self) -> CompletionPolicy:
@@ -112,6 +114,11 @@ class ExamClock(Section):
             timedelta(seconds=self.incomplete_quiet),
             timedelta(seconds=self.hard_cap),
         )
+
+    @property
+    def priors(self) -> PriorPolicy:
+        """Which exams are priors."""
+        return PriorPolicy(self.prior_days, self.answer_priors)
 
 
 class Jobs(Section):

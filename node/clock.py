@@ -1,21 +1,25 @@
 """The exam clock: looks at the exams that collect images and closes those that are complete, or overdue."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 from sqlalchemy import Engine
 
-from config.policy import CompletionPolicy
-from node.exams import Candidate, Close, assemble, decide
+from config.policy import CompletionPolicy, PriorPolicy
+from node.exams import Candidate, Close, assemble, decide, prior_of
 from storage import exams
 from storage.database import reading, writing
 from storage.errors import ExamChanged, StorageError
 from storage.exams import ExamRecord
 from storage.index import instances_of_exam
+from storage.states import Plan
 from storage.withdrawals import withdrawn_of_exam
 
 log = structlog.get_logger()
+
+NO_PRIORS = PriorPolicy()
 
 
 class ExamClock:
@@ -31,6 +35,8 @@ class ExamClock:
         The model that is to read.
     clock
         Gives the aware time.
+    priors
+        Which exams are priors, and whether they are answered.
     one_breast_suffices
         The site's setting, see ``node.exams.assemble``.
     """
@@ -42,12 +48,14 @@ class ExamClock:
         model_digest: str,
         clock: Callable[[], datetime],
         *,
+        priors: PriorPolicy = NO_PRIORS,
         one_breast_suffices: bool = False,
     ) -> None:
         self._engine = engine
         self._policy = policy
         self._model_digest = model_digest
         self._clock = clock
+        self._priors = priors
         self._one_breast_suffices = one_breast_suffices
 
     def tick(self) -> int:
@@ -73,9 +81,8 @@ class ExamClock:
     def _look(self, exam: ExamRecord) -> bool:
         with reading(self._engine) as connection:
             withdrawn = withdrawn_of_exam(connection, exam.id)
-            candidates = [
-                Candidate.of(record, withdrawn.get(record.uid)) for record in instances_of_exam(connection, exam.id)
-            ]
+            records = instances_of_exam(connection, exam.id)
+        candidates = [Candidate.of(record, withdrawn.get(record.uid)) for record in records]
         now = self._clock()
         assembly = assemble(candidates, one_breast_suffices=self._one_breast_suffices)
         verdict = decide(
@@ -92,8 +99,14 @@ class ExamClock:
                     exams.set_due(connection, exam, verdict.until)
             return False
         chosen = {uid: str(view) for view, uid in assembly.chosen.items()}
+        if taken := prior_of(records, self._priors):
+            verdict = replace(verdict, plan=Plan.NOT_ANALYSED, reasons=(f"prior exam of {taken}", *verdict.reasons))
         try:
             with writing(self._engine) as connection:
+                if taken and not self._priors.answered:
+                    exams.leave_prior(connection, exam, verdict.reasons, now)
+                    log.info("exam is a prior", **exam.log_context(), images=len(chosen))
+                    return True
                 job = exams.close(
                     connection,
                     exam,

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Self
 
 from ai.exam import STANDARD_VIEWS, Laterality, View
-from config.policy import CompletionPolicy
+from config.policy import CompletionPolicy, PriorPolicy
 from node.view_codes import says_unilateral
 from node.views import ImageKind, standard_view
 from storage.exams import ExamImage
@@ -259,6 +259,23 @@ def decide(
     count = sum(image.withdrawn for image in images)
     told = [f"{count} {'image' if count == 1 else 'images'} {why}" for why in withdrawn]
     return Close(Plan.READ, completeness, (*reasons, *told))
+
+
+def prior_of(records: Iterable[InstanceRecord], policy: PriorPolicy) -> date | None:
+    """Return the date of an exam's study when the exam is a prior.
+
+    What counts is how old the study was when the first image came, in the time zone of this node, so that an image that
+    comes late, again or corrected makes no prior of an exam that was read. A study without a date is none.
+    """
+    images = [record for record in records if record.opens_exam]
+    if not images:
+        return None
+    try:
+        taken = datetime.strptime(images[0].study.date.replace(".", ""), "%Y%m%d").date()  # noqa: DTZ007 (a date)
+    except ValueError:
+        return None
+    received = min(record.received_at for record in images).astimezone().date()
+    return taken if policy.is_prior(taken, received) else None
 
 
 def why_missing(view: View, images: Iterable[Candidate]) -> str:

@@ -100,7 +100,14 @@ def serve(settings: Settings) -> None:
         accept_corrections=settings.exam.accept_corrections,
     )
     one_breast = settings.exam.one_breast_suffices
-    clock = ExamClock(parts.engine, settings.exam.policy, model.digest, utc_now, one_breast_suffices=one_breast)
+    clock = ExamClock(
+        parts.engine,
+        settings.exam.policy,
+        model.digest,
+        utc_now,
+        priors=settings.exam.priors,
+        one_breast_suffices=one_breast,
+    )
     send = sender(settings)
     lanes = [Lane(d, parts.outbox, send, parts.store, poll=settings.delivery.poll) for d in settings.destinations]
     deliveries = DeliveryService(lanes)

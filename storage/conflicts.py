@@ -3,7 +3,7 @@
 No file is moved or overwritten by a decision: accepting a copy exchanges what the two rows say.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -133,6 +133,8 @@ def accept(connection: Connection, conflict_id: int, record: InstanceRecord, now
     if first is None or (first.opens_exam and not record.opens_exam):
         raise CannotDecide("the later copy is no mammogram: only the first one can be read")
     left = exam_of_study(connection, first.patient, first.study.uid)
+    # The image arrived when its first copy did: how old it was then tells a prior from a correction.
+    record = replace(record, received_at=first.received_at)
     replace_instance(connection, record, identity=conflict.identity_changed)
     connection.execute(
         update(conflicts)
@@ -140,7 +142,6 @@ def accept(connection: Connection, conflict_id: int, record: InstanceRecord, now
         .values(
             path=first.path,
             digest=first.digest,
-            received_at=first.received_at,
             calling_ae=first.calling_ae,
             state=ConflictState.ACCEPTED,
             decided_at=now,

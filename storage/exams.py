@@ -108,18 +108,59 @@ def revise(connection: Connection, exam_id: int, now: datetime) -> ExamRecord:
 
 
 def recall(connection: Connection, exam_id: int, now: datetime) -> None:
-    """Let nothing go out that stands on an exam's present images: end its jobs, and its deliveries that still wait."""
-    unfinished = jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.exam_id == exam_id, unfinished)
-        .values(state=JobState.SUPERSEDED, finished_at=now, lease_owner=None, lease_until=None)
-    )
+    """Let nothing go out that stands on an exam's present images: end its jobs, and its deliveries that still wait.
+
+    Of what was sent, no more proof is asked for: nothing of it is to be sent again.
+    """
+    _supersede(connection, jobs.c.exam_id == exam_id, now)
     of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
     connection.execute(
         update(deliveries)
         .where(deliveries.c.result_uid.in_(of_exam), deliveries.c.state == DeliveryState.WAITING)
         .values(state=DeliveryState.RECALLED, finished_at=now)
+    )
+    connection.execute(
+        update(deliveries)
+        .where(
+            deliveries.c.result_uid.in_(of_exam),
+            deliveries.c.state == DeliveryState.SENT,
+            deliveries.c.finished_at.is_(None),
+        )
+        .values(finished_at=now)
+    )
+
+
+def leave_prior(connection: Connection, exam: ExamRecord, reasons: Sequence[str], now: datetime) -> None:
+    """Note that an exam is a prior that is neither read nor answered.
+
+    Raises
+    ------
+    ExamChanged
+        When an image has arrived since ``exam`` was read from the database.
+    """
+    _unchanged(connection, exam)
+    _supersede(connection, jobs.c.exam_id == exam.id, now)
+    connection.execute(
+        update(exams)
+        .where(exams.c.id == exam.id)
+        .values(state=ExamState.PRIOR, due_at=None, reasons=list(reasons), status=None)
+    )
+
+
+def _unchanged(connection: Connection, exam: ExamRecord) -> ExamState:
+    present = connection.execute(select(exams).where(exams.c.id == exam.id).with_for_update()).one()
+    if (present.revision, present.arrivals) != (exam.revision, exam.arrivals):
+        raise ExamChanged(exam.uid)
+    state: ExamState = present.state
+    return state
+
+
+def _supersede(connection: Connection, which: ColumnElement[bool], now: datetime) -> None:
+    unfinished = jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
+    connection.execute(
+        update(jobs)
+        .where(which, unfinished)
+        .values(state=JobState.SUPERSEDED, finished_at=now, lease_owner=None, lease_until=None)
     )
 
 
@@ -189,11 +230,9 @@ def close(
     ExamChanged
         When an image has arrived since ``exam`` was read from the database.
     """
-    present = connection.execute(select(exams).where(exams.c.id == exam.id).with_for_update()).one()
-    if (present.revision, present.arrivals) != (exam.revision, exam.arrivals):
-        raise ExamChanged(exam.uid)
+    state = _unchanged(connection, exam)
     this_job = (jobs.c.exam_id == exam.id) & (jobs.c.revision == exam.revision) & (jobs.c.model_digest == model_digest)
-    if present.state is not ExamState.COLLECTING:
+    if state is not ExamState.COLLECTING:
         existing: int | None = connection.execute(select(jobs.c.id).where(this_job)).scalar_one_or_none()
         if existing is None:
             raise ExamChanged(exam.uid)
@@ -202,12 +241,7 @@ def close(
     images += [ExamImage(uid, None, chosen=False, reason=reason) for uid, reason in rejected.items()]
     for image in images:
         connection.execute(insert(exam_images).values(exam_id=exam.id, revision=exam.revision, **vars(image)))
-    unfinished = jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.exam_id == exam.id, jobs.c.revision < exam.revision, unfinished)
-        .values(state=JobState.SUPERSEDED, finished_at=now, lease_owner=None, lease_until=None)
-    )
+    _supersede(connection, (jobs.c.exam_id == exam.id) & (jobs.c.revision < exam.revision), now)
     connection.execute(
         update(exams)
         .where(exams.c.id == exam.id)

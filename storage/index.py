@@ -110,10 +110,10 @@ class ConflictRecord:
     ----------
     instance_uid
         The UID they share.
-    path
-        Of the later copy, relative to the store.
-    received_at, calling_ae, digest
-        As in ``InstanceRecord``, of the later copy.
+    received_at
+        When the later copy came.
+    path, calling_ae, digest
+        As in ``InstanceRecord``, of the copy that is not in force: the later one, until it is accepted.
     identity_changed
         Whether the patient's or study's identity differs.
     differences

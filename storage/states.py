@@ -16,6 +16,8 @@ class ExamState(StrEnum):
     FAILED = "failed"
     #: Its images all belong to another exam since their identity was corrected; that exam answers for them.
     MOVED = "moved"
+    #: An earlier exam of the patient, kept and neither read nor answered: the site's settings say so.
+    PRIOR = "prior"
 
 
 class ConflictState(StrEnum):

@@ -89,7 +89,7 @@ class Chain:
     outbox: Outbox
     reader: FakeReader
 
-    def exam_clock(self, **settings: bool) -> ExamClock:
+    def exam_clock(self, **settings: Any) -> ExamClock:
         """Return the exam clock."""
         return ExamClock(self.room.engine, QUIET, self.reader.model.digest, self.clock, **settings)
 

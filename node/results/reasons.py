@@ -36,6 +36,7 @@ class Reason(Enum):
     VIEW = "view", "View missing, contradictory or not standard", r"no view in|view contradictory|not a standard view"
     MISSING = "no-image", "No image of an expected view received", r"no image received"
     UNILATERAL = "unilateral", "One breast examined", r"^unilateral"
+    PRIOR = "prior", "Prior exam", r"^prior exam of"
     WITHDRAWN = "withdrawn", "Image withdrawn by a rejection note", r"\bwithdrawn\b"
     HIDDEN = "below-threshold", "Findings below the destination's threshold", r"below this destination's threshold"
     OTHER = "other", "Another reason, in words", r"(?!)"

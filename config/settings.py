@@ -4,6 +4,7 @@ import difflib
 import os
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,6 +160,7 @@ class Delivery(Section):
     slowest_retry: Seconds = 1200
     give_up_days: float = Field(default=7, gt=0)
     poll: Seconds = 1
+    commitment_wait: float = Field(default=5, ge=0)
 
     @property
     def policy(self) -> RetryPolicy:
@@ -169,6 +171,19 @@ class Delivery(Section):
             slow=timedelta(seconds=self.slowest_retry),
             give_up_after=timedelta(days=self.give_up_days),
         )
+
+
+class Proof(StrEnum):
+    """How a destination shows that it has what was sent."""
+
+    #: Not at all: its C-STORE response suffices.
+    NONE = "none"
+    #: By Storage Commitment (PS3.4 J).
+    COMMITMENT = "commitment"
+    #: By C-FIND.
+    FIND = "find"
+    #: By Storage Commitment, and by C-FIND when that is not answered.
+    COMMITMENT_OR_FIND = "commitment-or-find"
 
 
 class Destination(Section):
@@ -192,6 +207,8 @@ class Destination(Section):
     first_retry: Seconds | None = None
     slowest_retry: Seconds | None = None
     give_up_days: float | None = Field(default=None, gt=0)
+    proof: Proof = Proof.NONE
+    proof_timeout: Seconds = 3600
 
     @property
     def mix(self) -> ObjectMix:

@@ -10,7 +10,8 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from threading import Event, Lock, Thread
 
-from config.settings import Destination
+from config.settings import Destination, Proof
+from node.commitment import Prover
 from node.errors import AssociationRejected, DestinationUnreachable
 from node.intake import utc_now
 from node.scu import Item, Response, Sender
@@ -47,6 +48,8 @@ class Lane:
         Seconds between looks at an empty queue.
     clock
         Returns the present time, aware.
+    prover
+        Asks for proof of what was sent; None when the destination's responses suffice.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Lane:
         store: InstanceStore,
         poll: float = 1,
         clock: Callable[[], datetime] = utc_now,
+        prover: Prover | None = None,
     ) -> None:
         self.destination = destination
         self._outbox = outbox
@@ -64,6 +68,7 @@ class Lane:
         self._store = store
         self._poll = poll
         self._clock = clock
+        self._prover = prover
         self._taken: set[int] = set()
         self._taking = Lock()
 
@@ -71,7 +76,7 @@ class Lane:
         """Send what is due until told to stop."""
         while not stopping.is_set():
             try:
-                busy = self.deliver_due(stopping) > 0
+                busy = self.deliver_due(stopping) + self.prove_due() > 0
             except StorageError as error:
                 log.error("lane waits", destination=self.destination.name, cause=str(error))  # noqa: TRY400
                 busy = False
@@ -85,6 +90,15 @@ class Lane:
         """Send what is due now through one association, and return how many results were tried."""
         with self._in_hand(self._outbox.due) as due:
             return self._deliver(due, stopping) if due else 0
+
+    def prove_due(self) -> int:
+        """Ask for proof of what was sent, where it is wanted and due, and return for how many results it was."""
+        if self._prover is None or self.destination.proof is Proof.NONE:
+            return 0
+        with self._in_hand(self._outbox.unproven) as due:
+            if due:
+                self._prover.prove(due)
+            return len(due)
 
     @contextmanager
     def _in_hand(self, listed: Listing) -> Iterator[list[Delivery]]:
@@ -130,7 +144,8 @@ class Lane:
         }
         match sending_outcome(response.status, tries):
             case Outcome.SENT if response.status is not None:
-                self._outbox.sent(delivery, response.status, now, response.message or None)
+                prove_at = self._prover.prove_at(now, self._outbox.first_retry(delivery)) if self._prover else None
+                self._outbox.sent(delivery, response.status, now, response.message or None, prove_at=prove_at)
                 (log.warning if response.status else log.info)("result delivered", **told)
             case Outcome.REFUSED if delivery.fallback_uid is not None:
                 self._outbox.replaced(delivery, response.message, response.status, now)

@@ -39,3 +39,23 @@ class AssociationRejected(NodeError):
 
 class ContextsRejected(NodeError):
     """The destination takes none of the SOP classes that were proposed: check what its configuration accepts."""
+
+
+class QueryFailed(NodeError):
+    """The destination did not answer C-FIND: check whether it lets us query (Study Root, level IMAGE)."""
+
+
+class UnknownTransaction(NodeError):
+    """Storage commitment was not asked for under this Transaction UID."""
+
+
+class InvalidInformation(NodeError):
+    """The event or action information lacks a UID or a reason."""
+
+
+class NotWellKnownInstance(NodeError):
+    """The SOP Instance is not the well-known one."""
+
+
+class NoSuchEvent(NodeError):
+    """Storage commitment has no event of this type."""

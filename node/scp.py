@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from pydicom import Dataset
@@ -26,8 +26,9 @@ from config.settings import Dicom
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
 from node.records import Origin
-from node.sop_classes import ACCEPTED
-from node.status import SUCCESS, error_comment, receiving_status
+from node.scu import report_of
+from node.sop_classes import ACCEPTED, STORAGE_COMMITMENT
+from node.status import PROCESSING_FAILURE, SUCCESS, error_comment, receiving_status
 from node.telemetry import logger
 
 if TYPE_CHECKING:
@@ -57,6 +58,13 @@ TOO_MANY: Final = Rejection(0x02, 0x03, 0x02, "local limit exceeded: too many as
 REJECTIONS: Final = (UNKNOWN_CALLED, UNKNOWN_CALLING, FAULT, TOO_MANY)
 
 
+class TakesReports(Protocol):
+    """What the door hands N-EVENT-REPORTs to."""
+
+    def reported(self, event_type: int, instance_uid: str, information: Dataset, calling_ae: str) -> int:
+        """Take a report and return the status to answer with."""
+
+
 class StorageSCP:
     """Receives C-STORE, and answers C-ECHO, until it is stopped.
 
@@ -71,9 +79,12 @@ class StorageSCP:
         Takes what is received.
     incoming
         The store's folder for what is being received.
+    reports
+        Takes answers to our requests for storage commitment; without it, Storage Commitment is not accepted.
     """
 
-    def __init__(self, settings: Dicom, intake: Receiver, incoming: Path) -> None:
+    def __init__(self, settings: Dicom, intake: Receiver, incoming: Path, reports: TakesReports | None = None) -> None:
+        self._reports = reports
         self._settings = settings
         self._intake = intake
         self._incoming = incoming
@@ -107,6 +118,7 @@ class StorageSCP:
             (evt.EVT_ACCEPTED, self._tell_contexts),
             (evt.EVT_REJECTED, self._tell_limit),
             (evt.EVT_C_STORE, self._store),
+            (evt.EVT_N_EVENT_REPORT, self._report),
             (evt.EVT_CONN_CLOSE, self._clear_away),
         ]
         address = (self._settings.bind, self._settings.port)
@@ -143,7 +155,11 @@ class StorageSCP:
         entity.acse_timeout = self._settings.acse_timeout
         entity.dimse_timeout = self._settings.dimse_timeout
         for sop_class, syntaxes in ACCEPTED.items():
-            entity.add_supported_context(sop_class, list(syntaxes))
+            if sop_class != STORAGE_COMMITMENT:
+                entity.add_supported_context(sop_class, list(syntaxes))
+            elif self._reports:
+                # A destination that reports on an association of its own is the SCP there (PS3.4 J.3.3).
+                entity.add_supported_context(sop_class, list(syntaxes), scu_role=True, scp_role=True)
         return entity
 
     def _id(self, association: Association) -> str:
@@ -219,6 +235,11 @@ class StorageSCP:
         else:
             answer.Status = SUCCESS
         return answer
+
+    def _report(self, event: evt.Event) -> tuple[int, None]:
+        if self._reports is None:  # pragma: no cover - its context is not accepted then
+            return PROCESSING_FAILURE, None
+        return self._reports.reported(*report_of(event), self._origin(event.assoc).calling_ae), None
 
     def _clear_away(self, event: evt.Event) -> None:
         # pynetdicom leaves the file of an instance that was cut off in the middle.

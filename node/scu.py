@@ -1,27 +1,47 @@
-"""Associations out: C-ECHO and C-STORE to a destination."""
+"""Associations out: C-ECHO, C-STORE, N-ACTION (Storage Commitment) and C-FIND to a destination."""
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 from pynetdicom.presentation import PresentationContext, build_context
 
 from config.settings import Destination, Dicom
-from node.errors import AssociationRejected, ContextsRejected, DestinationUnreachable, NodeError
+from node.errors import AssociationRejected, ContextsRejected, DestinationUnreachable, NodeError, QueryFailed
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.sop_classes import UNCOMPRESSED, VERIFICATION, VERIFICATION_SYNTAXES
-from node.status import CLASS_NOT_SUPPORTED, SUCCESS
+from node.sop_classes import (
+    STORAGE_COMMITMENT,
+    STORAGE_COMMITMENT_INSTANCE,
+    STUDY_ROOT_FIND,
+    UNCOMPRESSED,
+    VERIFICATION,
+    VERIFICATION_SYNTAXES,
+)
+from node.status import CLASS_NOT_SUPPORTED, PENDING, SUCCESS
+from storage.files import InstanceReference
+
+if TYPE_CHECKING:
+    from pynetdicom.dimse_primitives import N_EVENT_REPORT
 
 MAXIMUM_PDU_SIZE = 131072
+
+_LEAVES_IN = 0.1
+"""Seconds within which a response that was handed over has left; releasing earlier would overtake it."""
+
+Handlers = list[tuple[evt.EventType, Callable[..., Any]]]
+OnReport = Callable[[int, str, Dataset], int]
+"""Event type, SOP Instance UID and event information → the status to answer with."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +143,82 @@ class Sender:
         except ContextsRejected as error:
             yield from (Response(CLASS_NOT_SUPPORTED, str(error)) for _ in items)
 
+    def ask_commitment(
+        self, destination: Destination, information: Dataset, on_report: OnReport, wait: float
+    ) -> Response:
+        """Ask for storage commitment by N-ACTION (PS3.4 J.3.2), and stay for the answer.
+
+        Parameters
+        ----------
+        information
+            The Action Information.
+        on_report
+            Takes an N-EVENT-REPORT that comes on the same association, and returns the status to answer with.
+        wait
+            Seconds that the association stays open for it.
+
+        Returns
+        -------
+        Response
+            Of the request, not of the answer. No status: it may have arrived, or there was no association.
+        """
+        answered = Event()
+
+        def report(event: evt.Event) -> tuple[int, None]:
+            return on_report(*report_of(event)), None
+
+        def sent(event: evt.Event) -> None:
+            if isinstance(event.message, N_EVENT_REPORT_RSP):
+                answered.set()
+
+        context = build_context(STORAGE_COMMITMENT, list(UNCOMPRESSED))
+        handlers: Handlers = [(evt.EVT_N_EVENT_REPORT, report), (evt.EVT_DIMSE_SENT, sent)]
+        try:
+            with self._association(destination, [context], handlers) as association:
+                answer, _ = association.send_n_action(information, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
+                status = answer.get("Status")
+                if status is None:
+                    return Response(None, "no answer")
+                deadline = time.monotonic() + (wait if status == SUCCESS else 0)
+                while association.is_established and not answered.is_set() and time.monotonic() < deadline:
+                    answered.wait(0.02)
+                if answered.is_set():
+                    time.sleep(_LEAVES_IN)
+                return Response(int(status), str(answer.get("ErrorComment", "")))
+        except ContextsRejected:
+            return Response(CLASS_NOT_SUPPORTED, "the destination does not take Storage Commitment")
+        except (NodeError, RuntimeError, ValueError) as error:
+            return Response(None, str(error))
+
+    def find(self, destination: Destination, sought: Sequence[InstanceReference]) -> set[str]:
+        """Return the SOP Instance UIDs, of those sought, that a destination knows (Study Root, level IMAGE).
+
+        Each series is asked for with its keys; several instances of one are listed by the destination and compared
+        here, because not every archive takes a list of UIDs.
+
+        Raises
+        ------
+        DestinationUnreachable, AssociationRejected, ContextsRejected, QueryFailed
+            When it cannot be asked, or does not answer to the end.
+        """
+        series: dict[tuple[str, str], set[str]] = {}
+        for each in sought:
+            series.setdefault((each.study_uid, each.series_uid), set()).add(each.instance_uid)
+        context = build_context(STUDY_ROOT_FIND, list(UNCOMPRESSED))
+        found: set[str] = set()
+        with self._association(destination, [context]) as association:
+            for (study_uid, series_uid), wanted in series.items():
+                query = Dataset()
+                query.QueryRetrieveLevel = "IMAGE"
+                query.StudyInstanceUID, query.SeriesInstanceUID = study_uid, series_uid
+                query.SOPInstanceUID = next(iter(wanted)) if len(wanted) == 1 else ""
+                found |= wanted & set(_matches(association, query))
+        return found
+
     @contextmanager
-    def _association(self, destination: Destination, contexts: list[PresentationContext]) -> Iterator[Association]:
+    def _association(
+        self, destination: Destination, contexts: list[PresentationContext], handlers: Handlers | None = None
+    ) -> Iterator[Association]:
         connected = Event()
         association = self._entity.associate(
             destination.host,
@@ -132,7 +226,7 @@ class Sender:
             contexts=contexts,
             ae_title=destination.ae_title,
             max_pdu=MAXIMUM_PDU_SIZE,
-            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.set())],
+            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.set()), *(handlers or ())],
         )
         where = f"{destination.name}: {destination.ae_title} at {destination.host}:{destination.port}"
         if association.is_rejected:
@@ -162,3 +256,24 @@ def _send(association: Association, item: Item) -> Response:
     if status is None:
         return Response(None, "no answer")
     return Response(int(status), str(answer.get("ErrorComment", "")))
+
+
+def report_of(event: evt.Event) -> tuple[int, str, Dataset]:
+    """Return event type, SOP Instance UID and information of an N-EVENT-REPORT; empty information when unreadable."""
+    request = cast("N_EVENT_REPORT", event.request)
+    try:
+        information = event.event_information
+    except Exception:  # noqa: BLE001 (whatever pydicom makes of a stranger's bytes)
+        information = Dataset()
+    return int(request.EventTypeID or 0), str(request.AffectedSOPInstanceUID or ""), information
+
+
+def _matches(association: Association, query: Dataset) -> Iterator[str]:
+    status: int | None = None
+    if association.is_established:
+        for answer, identifier in association.send_c_find(query, STUDY_ROOT_FIND):
+            status = answer.get("Status")
+            if status in PENDING and identifier is not None:
+                yield str(identifier.get("SOPInstanceUID", ""))
+    if status != SUCCESS:
+        raise QueryFailed("no answer" if status is None else f"status {status:04X}H")

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from ai.models import Model, open_model, ready_model
 from config.settings import Settings
 from node.clock import ExamClock
+from node.commitment import Prover, Reports
 from node.delivery import DeliveryService, Lane
 from node.errors import CannotListen
 from node.identity import VERSION
@@ -25,6 +26,7 @@ from node.scp import StorageSCP
 from node.scu import Sender
 from node.views import ImageKind
 from node.worker import Worker
+from storage.commitments import Commitments
 from storage.database import migrate, open_database
 from storage.files import InstanceStore
 from storage.jobs import JobQueue
@@ -109,9 +111,24 @@ def serve(settings: Settings) -> None:
         one_breast_suffices=one_breast,
     )
     send = sender(settings)
-    lanes = [Lane(d, parts.outbox, send, parts.store, poll=settings.delivery.poll) for d in settings.destinations]
+    commitments = Commitments(parts.engine, parts.outbox)
+    reports = Reports(commitments, settings.destinations)
+    lanes = [
+        Lane(
+            destination,
+            parts.outbox,
+            send,
+            parts.store,
+            poll=settings.delivery.poll,
+            prover=Prover(
+                *(destination, parts.engine, parts.outbox, commitments, send, reports),
+                wait=settings.delivery.commitment_wait,
+            ),
+        )
+        for destination in settings.destinations
+    ]
     deliveries = DeliveryService(lanes)
-    door = StorageSCP(settings.dicom, intake, parts.store.incoming)
+    door = StorageSCP(settings.dicom, intake, parts.store.incoming, reports)
     try:
         door.start()
     except OSError as error:

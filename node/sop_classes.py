@@ -58,8 +58,14 @@ TRANSFER_SYNTAXES = {
 
 VERIFICATION = uid.UID("1.2.840.10008.1.1")
 
+STORAGE_COMMITMENT = uid.UID("1.2.840.10008.1.20.1")
+STORAGE_COMMITMENT_INSTANCE = uid.UID("1.2.840.10008.1.20.1.1")
+"""Its one, well-known SOP Instance (PS3.4 J.3.5)."""
+
+STUDY_ROOT_FIND = uid.UID("1.2.840.10008.5.1.4.1.2.2.1")
+
 VERIFICATION_SYNTAXES = (*UNCOMPRESSED, uid.DeflatedExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 """An echo has no data set: whatever a peer proposes will do."""
 
-ACCEPTED = {VERIFICATION: VERIFICATION_SYNTAXES, **TRANSFER_SYNTAXES}
+ACCEPTED = {VERIFICATION: VERIFICATION_SYNTAXES, **TRANSFER_SYNTAXES, STORAGE_COMMITMENT: UNCOMPRESSED}
 """The same for everything that an association may bring."""

@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-from node.errors import ClassMismatch, InstanceUIDInvalid, UIDsMissing, UnparsableDataset
+from node.errors import (
+    ClassMismatch,
+    InstanceUIDInvalid,
+    InvalidInformation,
+    NoSuchEvent,
+    NotWellKnownInstance,
+    UIDsMissing,
+    UnknownTransaction,
+    UnparsableDataset,
+)
+from storage.commitments import Verdict
 from storage.errors import DatabaseUnavailable, DiskLow
 
 # PS3.4 B.2.3 and PS3.7 C.
@@ -93,3 +103,46 @@ def sending_outcome(status: int | None, tries: int) -> Outcome:
 def is_warning(status: int) -> bool:
     """Tell whether a status is of the warning class: stored, with a remark (PS3.7 C.3; PS3.4 B.2.3 for Bxxx)."""
     return status in {0x0001, 0x0107, 0x0116} or status & 0xF000 == 0xB000
+
+
+# PS3.7 C; the last three of a Failure Reason only (PS3.3 C.14.1.1).
+PROCESSING_FAILURE = 0x0110
+NO_SUCH_INSTANCE = 0x0112
+NO_SUCH_EVENT = 0x0113
+INVALID_ARGUMENT = 0x0115
+CLASS_INSTANCE_CONFLICT = 0x0119
+DUPLICATE_TRANSACTION = 0x0131
+RESOURCE_LIMITATION = 0x0213
+PENDING = (0xFF00, 0xFF01)
+"""Of a C-FIND response: another match follows (PS3.4 C.4.1.1.4)."""
+
+COMMITMENT_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (NotWellKnownInstance, NO_SUCH_INSTANCE),
+    (NoSuchEvent, NO_SUCH_EVENT),
+    (InvalidInformation, INVALID_ARGUMENT),
+    (UnknownTransaction, PROCESSING_FAILURE),
+    (DatabaseUnavailable, RESOURCE_LIMITATION),
+)
+"""What a Storage Commitment request or report that could not be taken is answered with (PS3.7 10.1.1.1.8, 10.1.4.1.10)."""
+
+FAILURE_REASONS: Mapping[int, tuple[str, Verdict]] = MappingProxyType(
+    {
+        PROCESSING_FAILURE: ("processing failure", Verdict.SEND_AGAIN),
+        NO_SUCH_INSTANCE: ("no such object instance", Verdict.SEND_AGAIN),
+        CLASS_INSTANCE_CONFLICT: ("class/instance conflict", Verdict.REFUSED),
+        CLASS_NOT_SUPPORTED: ("referenced SOP class not supported", Verdict.REFUSED),
+        DUPLICATE_TRANSACTION: ("duplicate transaction UID", Verdict.ASK_AGAIN),
+        RESOURCE_LIMITATION: ("resource limitation", Verdict.SEND_AGAIN),
+    }
+)
+"""Failure Reasons (PS3.3 C.14.1.1), their words, and what we do."""
+
+
+def commitment_status(error: Exception) -> int:
+    """Return the status with which a Storage Commitment message that ended in an error is answered."""
+    return next((code for kind, code in COMMITMENT_STATUSES if isinstance(error, kind)), PROCESSING_FAILURE)
+
+
+def failure_reason(reason: int) -> tuple[str, Verdict]:
+    """Return the words of a Failure Reason and what it means; one that the standard does not know is a failure."""
+    return FAILURE_REASONS.get(reason, ("a reason that the standard does not know", Verdict.SEND_AGAIN))

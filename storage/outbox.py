@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Engine, RowMapping, Select, func, select, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, select, update
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
@@ -19,6 +19,10 @@ _TOLD = ("first_attempt_at", "last_attempt_at", "finished_at", "status_code", "m
 """What is forgotten when a delivery begins anew."""
 
 
+_AWAITS_PROOF = (deliveries.c.state == DeliveryState.SENT) & deliveries.c.finished_at.is_(None)
+_PROVABLE = (DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.VERIFIED, DeliveryState.EXPIRED)
+
+
 @dataclass(frozen=True)
 class Delivery:
     """One result on its way to one destination.
@@ -27,7 +31,7 @@ class Delivery:
     ----------
     id
         Primary key.
-    result_uid, sop_class_uid, kind, path, size
+    result_uid, sop_class_uid, study_uid, series_uid, kind, path, size
         The result; the path is relative to the store.
     fallback_uid
         The result that is sent instead where this one is refused for good, or None.
@@ -54,6 +58,8 @@ class Delivery:
     id: int
     result_uid: str
     sop_class_uid: str
+    study_uid: str
+    series_uid: str
     kind: str
     path: str
     size: int
@@ -183,6 +189,62 @@ class Outbox:
             )
         return state
 
+    def asked(self, connection: Connection, sent: Sequence[Delivery], look_again: datetime) -> None:
+        """Note that proof of deliveries is asked for, and when to look again, should no answer come."""
+        ids = [delivery.id for delivery in sent]
+        values = {"proofs": deliveries.c.proofs + 1, "not_before": look_again}
+        connection.execute(update(deliveries).where(deliveries.c.id.in_(ids), _AWAITS_PROOF).values(values))
+
+    def proven(self, connection: Connection, delivery: Delivery, state: DeliveryState, now: datetime) -> DeliveryState:
+        """Note that the destination has it: committed, whatever was thought of it before, or found.
+
+        A delivery that begins anew (``resend``) has not been sent, so that old proof does not end it.
+        """
+        provable = (deliveries.c.sent_at.is_not(None)) & deliveries.c.state.in_(_PROVABLE)
+        return self._prove(
+            connection,
+            delivery,
+            provable if state is DeliveryState.COMMITTED else _AWAITS_PROOF,
+            {"state": state, "proven_at": now, "finished_at": now},
+        )
+
+    def missing(
+        self, connection: Connection, delivery: Delivery, message: str, reason: int | None, now: datetime
+    ) -> DeliveryState:
+        """Note that it was sent and the destination does not have it: it waits to be sent again, or is given up."""
+        delay = self._policy_of(delivery).delay(max(delivery.attempts, 1), now - (delivery.first_attempt_at or now))
+        values: dict[str, Any] = {"status_code": reason, "message": message}
+        if delay is None:
+            values |= {"state": DeliveryState.EXPIRED, "finished_at": now}
+        else:
+            values |= {"state": DeliveryState.WAITING, "not_before": now + delay}
+        return self._prove(connection, delivery, _AWAITS_PROOF, values)
+
+    def disowned(
+        self, connection: Connection, delivery: Delivery, message: str, reason: int | None, now: datetime
+    ) -> DeliveryState:
+        """Note that the destination took it and will never answer for it."""
+        values = {"state": DeliveryState.REFUSED, "finished_at": now, "status_code": reason, "message": message}
+        return self._prove(connection, delivery, _AWAITS_PROOF, values)
+
+    def ask_again(self, connection: Connection, delivery: Delivery, message: str, now: datetime) -> DeliveryState:
+        """Note why proof was not had: it is asked for again as the policy says, or given up."""
+        delay = self._policy_of(delivery).delay(max(delivery.proofs, 1), now - (delivery.sent_at or now))
+        values: dict[str, Any] = {"message": message}
+        if delay is None:
+            values |= {"state": DeliveryState.EXPIRED, "finished_at": now}
+        else:
+            values |= {"not_before": now + delay}
+        return self._prove(connection, delivery, _AWAITS_PROOF, values)
+
+    def _prove(
+        self, connection: Connection, delivery: Delivery, only: ColumnElement[bool], values: Mapping[str, Any]
+    ) -> DeliveryState:
+        here = deliveries.c.id == delivery.id
+        connection.execute(update(deliveries).where(here, only).values(dict(values)))
+        state: DeliveryState = connection.execute(select(deliveries.c.state).where(here)).scalar_one()
+        return state
+
     def resend(self, exam_id: int, now: datetime, destination: str | None = None) -> int:
         """Send all results of an exam's revisions again, to one destination or to all that had them.
 
@@ -229,6 +291,10 @@ class Outbox:
         with reading(self._engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
+    def first_retry(self, delivery: Delivery) -> timedelta:
+        """Return the shortest wait of a delivery's policy."""
+        return self._policy_of(delivery).first
+
     def _policy_of(self, delivery: Delivery) -> RetryPolicy:
         return self._policies.get(delivery.destination, self._policy)
 
@@ -263,6 +329,12 @@ class Outbox:
             return [_delivery(row) for row in connection.execute(query.order_by(deliveries.c.id)).mappings()]
 
 
+def deliveries_by_id(connection: Connection, ids: Collection[int]) -> list[Delivery]:
+    """Return deliveries by their primary keys."""
+    query = _deliveries().where(deliveries.c.id.in_(list(ids))).order_by(deliveries.c.id)
+    return [_delivery(row) for row in connection.execute(query).mappings()]
+
+
 def enqueue(connection: Connection, pairs: Sequence[tuple[str, str]], now: datetime) -> None:
     """Put (SOP Instance UID of a result, destination) pairs into the outbox; those already there stay as they are."""
     for result_uid, destination in pairs:
@@ -294,6 +366,8 @@ def _deliveries() -> Select[Any]:
         select(
             deliveries,
             results.c.sop_class_uid,
+            results.c.study_uid,
+            results.c.series_uid,
             results.c.kind,
             results.c.path,
             results.c.size,

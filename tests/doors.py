@@ -15,14 +15,17 @@ from sqlalchemy import Engine, func, select
 
 from config.policy import Watermark
 from config.settings import Caller, Destination, Dicom
+from node.commitment import Reports
 from node.intake import Announced, Intake, Receipt
 from node.phantom import phantom_exam
 from node.records import Origin
 from node.scp import StorageSCP
+from storage.commitments import Commitments
 from storage.database import reading
 from storage.files import InstanceStore
+from storage.outbox import Outbox
 from storage.tables import conflicts, exams, instances
-from tests.records import NOON
+from tests.records import NOON, POLICY
 
 ROOM_ENOUGH = Watermark(max_used_fraction=1, min_free_bytes=0)
 NO_ROOM = Watermark(max_used_fraction=1, min_free_bytes=1 << 60)
@@ -100,11 +103,24 @@ def a_room(folder: Path, engine: Engine, watermark: Watermark = ROOM_ENOUGH) -> 
     return Room(store, engine, Intake(store, engine, watermark))
 
 
+def no_reports(engine: Engine) -> Reports:
+    """Return what takes storage commitment reports where nobody is asked for one."""
+    return Reports(Commitments(engine, Outbox(engine, POLICY)), [])
+
+
 @contextmanager
-def an_open_door(room: Room, **settings: Any) -> Iterator[StorageSCP]:
-    """Open the DICOM door of a room to the caller MODALITY, on a free port."""
+def an_open_door(room: Room, reports: Reports | None = None, **settings: Any) -> Iterator[StorageSCP]:
+    """Open the DICOM door of a room to the caller MODALITY, on a free port.
+
+    Parameters
+    ----------
+    reports
+        Takes storage commitment reports; without it, none that was asked for.
+    """
     chosen = {"port": 0, "callers": (Caller(ae_title="MODALITY"),), "network_timeout": 20, "acse_timeout": 10}
-    door = StorageSCP(Dicom(**(chosen | settings)), room.intake, room.store.incoming)
+    door = StorageSCP(
+        Dicom(**(chosen | settings)), room.intake, room.store.incoming, reports or no_reports(room.engine)
+    )
     door.start()
     try:
         yield door

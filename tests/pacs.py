@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from config.mix import ObjectMix
 from config.policy import RetryPolicy
-from node.reply import Replies
+from node.reply import Replies, Reply
 from node.results.encode import ResultObject, to_bytes
 from storage.files import InstanceStore
 from storage.jobs import JobQueue
@@ -137,6 +137,13 @@ def phantom_objects(mix: ObjectMix = DEFAULT_MIX) -> tuple[tuple[ResultObject, b
     return tuple((made, to_bytes(made.dataset)) for made in encoded(an_answer(), mix))
 
 
+@cache
+def _phantom_reply(mix: ObjectMix) -> Reply:
+    """Return the reply of a phantom exam; the first one to an exam looks at no store."""
+    replies = Replies(InstanceStore(Path()), INSTALLATION, "settings")
+    return replies.reply(an_answer(), [mix], former=None, again=(), pictures={})
+
+
 def waiting_results(
     store: InstanceStore,
     engine: Engine,
@@ -150,9 +157,7 @@ def waiting_results(
     a_closed_exam(engine)
     job = queue.claim("worker", NOON)
     assert job
-    replies = Replies(store, INSTALLATION, "settings")
-    reply = replies.reply(an_answer(), [mix], former=None, again=(), pictures={})
-    records = replies.keep(reply)
+    records = Replies(store, INSTALLATION, "settings").keep(_phantom_reply(mix))
     waiting = [record for record in records if record.uid in {made.instance_uid for made, _ in phantom_objects(mix)}]
     queue.finish(
         job,

@@ -161,6 +161,8 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
             "destination": d.destination,
             "kind": d.kind,
             "state": d.state,
+            "sent": _local(d.sent_at) if d.sent_at else None,
+            "proven": _local(d.proven_at) if d.proven_at else None,
             "attempts": d.attempts,
             "status": None if d.status_code is None else f"{d.status_code:04X}H",
             "message": d.message,

@@ -12,7 +12,7 @@ import typer
 
 from ai.errors import AIError, ModelError
 from config.errors import InvalidSettings
-from config.settings import Destination, Settings, load_settings
+from config.settings import Destination, Proof, Settings, load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.errors import NodeError
 from storage.errors import StorageError
@@ -180,8 +180,23 @@ def _echo(settings: Settings, destination: Destination) -> Finding:
     return Finding(
         f"destination {destination.name}",
         ok=result.answered,
-        detail=f"{where}, gets {', '.join(destination.mix.objects)}" + (result.message and f": {result.message}"),
+        detail=f"{where}, gets {', '.join(destination.mix.objects)}"
+        + (result.message and f": {result.message}")
+        + _report_hint(settings, destination),
         remedy=f"is it running, and does it know {settings.dicom.ae_title} as a sender?",
+    )
+
+
+def _report_hint(settings: Settings, destination: Destination) -> str:
+    commits = destination.proof in {Proof.COMMITMENT, Proof.COMMITMENT_OR_FIND}
+    called = settings.dicom.allow_unknown_callers or any(
+        caller.ae_title.strip() == destination.ae_title.strip() for caller in settings.dicom.callers
+    )
+    if not commits or called:
+        return ""
+    return (
+        f"; its storage commitment reports are taken on our associations only: add {destination.ae_title} to callers "
+        "in [dicom] if it opens its own"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from config.mix import ObjectMix, ResultKind
-from config.settings import DEFAULT_FILE, Caller, Delivery, Destination, Settings
+from config.settings import DEFAULT_FILE, Caller, Delivery, Destination, Proof, Settings
 from node.conformance.markdown import table
 from node.results.edition import SERIES
 from node.results.forms import forms_of
@@ -77,8 +77,17 @@ def _addresses(settings: Settings) -> Iterator[str]:
     )
     yield "**Table 4.4-3a.** How each destination is sent to."
     yield table(
-        ("Destination", "Associations", "Windows", "Quick Retries", "First Retry", "Slowest Retry", "Given Up After"),
-        [_lane(destination, settings) for destination in settings.destinations] or [("none", *[""] * 6)],
+        (
+            "Destination",
+            "Associations",
+            "Windows",
+            "Quick Retries",
+            "First Retry",
+            "Slowest Retry",
+            "Given Up After",
+            "Proof",
+        ),
+        [_lane(destination, settings) for destination in settings.destinations] or [("none", *[""] * 7)],
     )
     yield (
         "Findings with a suspicion score below the threshold are not shown; the answer says how many there are. Where "
@@ -97,6 +106,7 @@ def _lane(destination: Destination, settings: Settings) -> tuple[object, ...]:
         f"{policy.first.total_seconds():g} s",
         f"{policy.slow.total_seconds():g} s",
         f"{policy.give_up_after / timedelta(days=1):g} days",
+        destination.proof + ("" if destination.proof is Proof.NONE else f", {destination.proof_timeout:g} s"),
     )
 
 

@@ -7,14 +7,26 @@ from config.settings import Settings
 from node.conformance.markdown import named, table
 from node.identity import MANUFACTURER, MODEL_NAME, RESEARCH_USE_ONLY, VERSION
 from node.results.forms import FORMS
-from node.sop_classes import ACCEPTED, DOCUMENTS, MAMMOGRAMS, OTHER_IMAGES, VERIFICATION
+from node.sop_classes import (
+    ACCEPTED,
+    DOCUMENTS,
+    MAMMOGRAMS,
+    OTHER_IMAGES,
+    STORAGE_COMMITMENT,
+    STUDY_ROOT_FIND,
+    VERIFICATION,
+)
 
 GROUPS: Final = (
     ("Verification", (VERIFICATION,)),
     ("Transfer: mammograms", MAMMOGRAMS),
     ("Transfer: other images", OTHER_IMAGES),
     ("Transfer: documents", DOCUMENTS),
+    ("Workflow Management", (STORAGE_COMMITMENT,)),
+    ("Query/Retrieve", (STUDY_ROOT_FIND,)),
 )
+
+PROVIDED: Final = set(ACCEPTED) - {STORAGE_COMMITMENT}
 
 
 def cover(settings: Settings) -> Iterator[str]:
@@ -46,12 +58,12 @@ def overview() -> Iterator[str]:
         "Every exam gets an answer: findings, no findings, partial, not analysed or failed."
     )
     yield "**Table 1-1 Network Services**"
-    sent = {form.sop_class for form in FORMS} | {VERIFICATION}
-    groups = [*GROUPS, ("Transfer: results", sorted(sent - set(ACCEPTED)))]
+    sent = {form.sop_class for form in FORMS} | {VERIFICATION, STORAGE_COMMITMENT, STUDY_ROOT_FIND}
+    groups = [*GROUPS, ("Transfer: results", sorted(sent - set(ACCEPTED) - {STUDY_ROOT_FIND}))]
     yield table(
         ("Service", "SOP Class", "SOP Class UID", "User of Service (SCU)", "Provider of Service (SCP)"),
         [
-            (service, *named(sop_class), _yes(sop_class in sent), _yes(sop_class in ACCEPTED))
+            (service, *named(sop_class), _yes(sop_class in sent), _yes(sop_class in PROVIDED))
             for service, classes in groups
             for sop_class in classes
         ],

@@ -2,15 +2,25 @@
 
 from collections.abc import Iterator
 
-from config.settings import Settings
+from config.settings import Proof, Settings
 from node import scp, scu
-from node.conformance.markdown import named, table
+from node.commitment import LOOKS
+from node.conformance.markdown import named, status, table
 from node.conformance.statuses import received_statuses, rejections, returned_statuses
 from node.delivery import BATCH
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.results.forms import FORMS, Form, forms_of
 from node.service import DRAIN_SECONDS
-from node.sop_classes import ACCEPTED, LOSSY, UNCOMPRESSED, VERIFICATION, VERIFICATION_SYNTAXES
+from node.sop_classes import (
+    ACCEPTED,
+    LOSSY,
+    STORAGE_COMMITMENT,
+    STUDY_ROOT_FIND,
+    UNCOMPRESSED,
+    VERIFICATION,
+    VERIFICATION_SYNTAXES,
+)
+from node.status import COMMITMENT_STATUSES, FAILURE_REASONS, error_comment, failure_reason
 
 NONE_SENT = "(no destination of this configuration)"
 
@@ -72,7 +82,7 @@ def _sop_classes(settings: Settings) -> Iterator[str]:
     yield table(
         ("SOP Class", "SOP Class UID", "Transfer Syntax", "Transfer Syntax UID", "Role", "Extended Negotiation"),
         [
-            (*named(sop_class), *named(syntax), "SCP", "None")
+            (*named(sop_class), *named(syntax), *_role(sop_class))
             for sop_class, syntaxes in ACCEPTED.items()
             for syntax in syntaxes
         ],
@@ -85,14 +95,30 @@ def _sop_classes(settings: Settings) -> Iterator[str]:
         "of its own."
     )
     echo = [(VERIFICATION, syntax, "C-ECHO", "all, when asked for") for syntax in VERIFICATION_SYNTAXES]
+    proofs = [
+        (sop_class, syntax, service, _proving(settings, *ways))
+        for sop_class, service, ways in (
+            (STORAGE_COMMITMENT, "N-ACTION", (Proof.COMMITMENT, Proof.COMMITMENT_OR_FIND)),
+            (STUDY_ROOT_FIND, "C-FIND", (Proof.FIND, Proof.COMMITMENT_OR_FIND)),
+        )
+        for syntax in UNCOMPRESSED
+    ]
     sent = [(form.sop_class, syntax, form.name, _getting(settings, form)) for form in FORMS for syntax in UNCOMPRESSED]
     yield table(
         ("SOP Class", "SOP Class UID", "Transfer Syntax", "Transfer Syntax UID", "Role", "Sent as", "Destinations"),
         [
             (*named(sop_class), *named(syntax), "SCU", name, places)
-            for sop_class, syntax, name, places in (*echo, *sent)
+            for sop_class, syntax, name, places in (*echo, *sent, *proofs)
         ],
     )
+
+
+def _role(sop_class: str) -> tuple[str, str]:
+    return ("SCU", "SCP/SCU Role Selection") if sop_class == STORAGE_COMMITMENT else ("SCP", "None")
+
+
+def _proving(settings: Settings, *ways: Proof) -> str:
+    return ", ".join(place.name for place in settings.destinations if place.proof in ways) or NONE_SENT
 
 
 def _getting(settings: Settings, form: Form) -> str:
@@ -126,8 +152,9 @@ def _association_policies(settings: Settings) -> Iterator[str]:
         ],
     )
     yield (
-        "Extended negotiation: none, in either direction. SOP Class Extended, SCP/SCU Role Selection, Asynchronous "
-        "Operations Window and User Identity items of a requestor are not answered, so that the defaults hold."
+        "Extended negotiation: none, in either direction, but for the SCP/SCU Role Selection of Storage Commitment that "
+        "a requestor proposes: both roles are accepted. SOP Class Extended, Asynchronous Operations Window and User "
+        "Identity items of a requestor, and Role Selection of other classes, are not answered, so that the defaults hold."
     )
 
 
@@ -163,8 +190,43 @@ def _initiation(settings: Settings) -> Iterator[str]:
         "The fallbacks (4.4.1, 8.1.1): a Segmentation of another type is replaced by BINARY, a Comprehensive 3D SR by "
         "a Comprehensive SR. Both forms and what was said of them are kept."
     )
-    yield "##### 4.2.3.2 Activity: verify"
+    yield "##### 4.2.3.2 Activity: ask for proof of delivery"
+    yield from _proof(settings)
+    yield "##### 4.2.3.3 Activity: verify"
     yield "`mammonode echo` and `mammonode check` send C-ECHO to the destinations. Status 0000H counts as an answer."
+
+
+def _proof(settings: Settings) -> Iterator[str]:
+    yield (
+        "Where a destination's `proof` is not `none`, what it accepted is `sent` until it is `committed` (Storage "
+        "Commitment Push Model, PS3.4 J) or `verified` (found by C-FIND, Study Root, level IMAGE)."
+    )
+    yield (
+        f"Storage Commitment: an N-ACTION under a new Transaction UID names at most {BATCH} instances, on an association "
+        "of its own, which stays open for the N-EVENT-REPORT for "
+        f"{settings.delivery.commitment_wait:g} s; later the report is taken on an association that the destination "
+        "opens under its AE title, with or without Role Selection. A report may leave instances out and be repeated; an "
+        "instance in both of its lists has failed. What is not reported on within `proof_timeout` is asked for again "
+        "(`commitment`), or by C-FIND (`commitment-or-find`), until the destination's days are over."
+    )
+    yield "**Table 4.2-4a.** Failure Reasons received, and what comes of them."
+    yield table(
+        ("Failure Reason", "Meaning", "Behaviour"),
+        [
+            *((status(reason), words, verdict.value) for reason, (words, verdict) in FAILURE_REASONS.items()),
+            ("any other", "", failure_reason(0xFFFF)[1].value),
+        ],
+    )
+    yield (
+        "Sent again counts as an attempt of 4.2.3.1. With `commitment-or-find`, 0122H is followed by C-FIND. A C-FIND "
+        "asks for the instances of one series of ours: Query/Retrieve Level, Study, Series and SOP Instance UID. What is "
+        f"not found {LOOKS} times is sent again."
+    )
+    yield "**Table 4.2-4b.** N-EVENT-REPORT responses returned; success only when the report is noted for good."
+    yield table(
+        ("Status", "Reason", "Explanation"),
+        [(status(code), f"`{kind.__name__}`", error_comment(kind)) for kind, code in COMMITMENT_STATUSES],
+    )
 
 
 def _acceptance(settings: Settings) -> Iterator[str]:

@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset
 from pydicom.uid import (
     HTJ2K,
     JPEG2000MC,
@@ -30,8 +31,10 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import build_context
 
 from config.settings import Dicom
+from node.errors import ContextsRejected
 from node.scp import StorageSCP
 from node.scu import Item, Sender
+from node.sop_classes import STORAGE_COMMITMENT
 from storage.database import open_database
 from tests.databases import SQLiteDatabases
 from tests.doors import NO_ROOM, Room, a_destination, a_room, an_image, an_open_door
@@ -124,7 +127,8 @@ def test_the_node_names_itself_and_its_pdu_size_as_the_statement_does(door: Stor
 
 def test_extended_negotiation_is_not_answered(door: StorageSCP) -> None:
     assert "Extended negotiation: none" in section("4.2.2")
-    assert {row["Extended Negotiation"] for row in accepted_rows()} == {"None"}
+    others = [row for row in accepted_rows() if row["SOP Class UID"] != STORAGE_COMMITMENT]
+    assert {row["Extended Negotiation"] for row in others} == {"None"}
     role = SCP_SCU_RoleSelectionNegotiation()
     role.sop_class_uid, role.scu_role, role.scp_role = UID(CTImageStorage), True, True
     window = AsynchronousOperationsWindowNegotiation()
@@ -141,6 +145,20 @@ def test_extended_negotiation_is_not_answered(door: StorageSCP) -> None:
     assert acceptor.asynchronous_operations == (1, 1)
     assert not acceptor.user_identity
     assert not acceptor.sop_class_extended
+
+
+@pytest.mark.parametrize("roles", [(True, True), (False, True), (True, False)])
+def test_role_selection_of_storage_commitment_is_answered_as_it_was_proposed(
+    door: StorageSCP, roles: tuple[bool, bool]
+) -> None:
+    [selection] = {row["Extended Negotiation"] for row in accepted_rows() if row["SOP Class UID"] == STORAGE_COMMITMENT}
+    assert selection == "SCP/SCU Role Selection"
+    role = SCP_SCU_RoleSelectionNegotiation()
+    (role.scu_role, role.scp_role), role.sop_class_uid = roles, STORAGE_COMMITMENT
+    association = associate(door, [(STORAGE_COMMITMENT, [ExplicitVRLittleEndian])], extended=(role,))
+    [context] = association.accepted_contexts
+    association.release()
+    assert (context.as_scu, context.as_scp) == roles
 
 
 def test_associations_are_rejected_with_what_is_listed(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,16 +207,24 @@ def test_a_response_has_the_status_and_the_error_comment_that_are_listed(
 
 def test_the_node_proposes_exactly_the_contexts_that_are_listed() -> None:
     rows = table(section("4.2.1.2"), "Sent as")
-    objects = {row["SOP Class UID"] for row in rows if row["Sent as"] != "C-ECHO"}
+    services = {"C-ECHO", "N-ACTION", "C-FIND"}
+    objects = {row["SOP Class UID"] for row in rows if row["Sent as"] not in services}
     sender = Sender(Dicom())
     with a_pacs(classes=()) as (pacs, port):
         assert sender.echo(a_destination(port)).answered
         list(sender.send(a_destination(port), [Item(Path("not-read.dcm"), sop_class) for sop_class in objects]))
-    [echo, store] = pacs.proposed
+        sender.ask_commitment(a_destination(port), Dataset(), lambda *_: 0, 0)
+        with pytest.raises(ContextsRejected):
+            sender.find(a_destination(port), [])
+    [echo, store, *proofs] = pacs.proposed
+    for service, [(sop_class, syntaxes)] in zip(("N-ACTION", "C-FIND"), proofs, strict=True):
+        assert [(row["SOP Class UID"], row["Transfer Syntax UID"]) for row in rows if row["Sent as"] == service] == [
+            (sop_class, syntax) for syntax in syntaxes
+        ]
     [(verification, syntaxes)] = echo
     listed = [(row["SOP Class UID"], row["Transfer Syntax UID"]) for row in rows if row["Sent as"] == "C-ECHO"]
     assert [(verification, syntax) for syntax in syntaxes] == listed
     assert all(len(syntaxes) == 1 for _, syntaxes in store)  # each in a context of its own
     assert {(sop_class, syntaxes[0]) for sop_class, syntaxes in store} == {
-        (row["SOP Class UID"], row["Transfer Syntax UID"]) for row in rows if row["Sent as"] != "C-ECHO"
+        (row["SOP Class UID"], row["Transfer Syntax UID"]) for row in rows if row["Sent as"] not in services
     }

@@ -92,6 +92,15 @@ def test_check_says_that_all_is_well(tmp_path: Path) -> None:
     assert "dicom.port = 11112" in result.output
 
 
+def test_check_says_when_a_destination_that_commits_could_not_report_to_us(tmp_path: Path) -> None:
+    with a_pacs() as (_, port):
+        path = a_config(tmp_path, more=a_destination(port) + 'proof = "commitment"\n')
+        assert "add PACS to callers in [dicom]" in run("echo", "--config", path).output
+        known = '[dicom]\ncallers = [{ ae_title = "PACS" }]\n'
+        path = a_config(tmp_path, more=known + a_destination(port) + 'proof = "commitment"\n')
+        assert "add PACS" not in run("echo", "--config", path).output
+
+
 def test_check_says_for_every_failure_what_to_do(tmp_path: Path) -> None:
     more = '[reader]\nmodel = "absent"\n' + a_destination(a_free_port())
     path = a_config(

@@ -25,16 +25,23 @@ from node.results.forms import FORMS, forms_of
 from node.results.reasons import SCHEME, Reason
 from node.status import (
     CANNOT_UNDERSTAND,
+    COMMITMENT_STATUSES,
+    FAILURE_REASONS,
     STATUSES,
     SUCCESS,
     TRIES_BEFORE_CANNOT_UNDERSTAND_IS_FINAL,
     Outcome,
+    commitment_status,
     error_comment,
+    failure_reason,
     is_warning,
     receiving_status,
     sending_outcome,
 )
 from tests.statements import CONFIGURATION, DOCUMENT, ROOT, documented_settings, printed, section, table, tables
+
+SERVICES = {"C-ECHO", "N-ACTION", "C-FIND"}
+"""What is proposed without an object."""
 
 
 def test_the_printed_copy_is_the_present_one() -> None:
@@ -75,7 +82,8 @@ def test_every_table_has_as_many_cells_in_each_row() -> None:
 
 def test_the_overview_names_every_class_with_its_roles() -> None:
     rows = table(section("1"), "User of Service (SCU)")
-    accepted = {row["SOP Class UID"] for row in table(section("4.2.1.1"), "Transfer Syntax UID")}
+    contexts = table(section("4.2.1.1"), "Transfer Syntax UID")
+    accepted = {row["SOP Class UID"] for row in contexts if "SCP" in row["Role"]}
     proposed = {row["SOP Class UID"] for row in table(section("4.2.1.2"), "Transfer Syntax UID")}
     assert {row["SOP Class UID"] for row in rows if row["Provider of Service (SCP)"] == "Yes"} == accepted
     assert {row["SOP Class UID"] for row in rows if row["User of Service (SCU)"] == "Yes"} == proposed
@@ -106,7 +114,7 @@ def test_every_error_stands_with_the_status_and_the_comment_that_it_is_answered_
 
 
 def test_every_status_that_a_destination_may_answer_stands_with_what_comes_of_it() -> None:
-    *rows, none = table(section("4.2.3.1"), "Behaviour")
+    *rows, none = table(section("4.2.3.1"), "Class", "Behaviour")
     told: dict[int, dict[str, str]] = {}
     for row in rows:
         for first, last in re.findall(r"([0-9A-F]{4})H(?:-([0-9A-F]{4})H)?", row["Status"]):
@@ -125,6 +133,19 @@ def test_every_status_that_a_destination_may_answer_stands_with_what_comes_of_it
         assert row["Class"] == ("Success" if status == 0 else "Warning" if is_warning(status) else "Failure")
     assert none["Behaviour"] == "tried again"
     assert sending_outcome(None, 100) is Outcome.AGAIN
+
+
+def test_every_failure_reason_and_every_refusal_of_a_report_stands_with_what_comes_of_it() -> None:
+    *rows, other = table(section("4.2.3.2"), "Failure Reason")
+    assert {int(row["Failure Reason"][:4], 16) for row in rows} == set(FAILURE_REASONS)
+    for row in rows:
+        words, verdict = failure_reason(int(row["Failure Reason"][:4], 16))
+        assert (row["Meaning"], row["Behaviour"]) == (words, verdict)
+    assert other["Behaviour"] == failure_reason(0xC123)[1]
+    refused = table(section("4.2.3.2"), "Explanation")
+    assert [(row["Reason"], row["Status"]) for row in refused] == [
+        (f"`{kind.__name__}`", f"{commitment_status(kind()):04X}H") for kind, _ in COMMITMENT_STATUSES
+    ]
 
 
 def test_every_key_stands_once_with_its_value_its_default_and_its_meaning() -> None:
@@ -189,7 +210,7 @@ def test_every_destination_stands_with_how_it_is_sent_to() -> None:
 
 def test_every_destination_stands_beside_each_form_that_it_may_be_sent() -> None:
     destinations = documented_settings().destinations
-    rows = [row for row in table(section("4.2.1.2"), "Sent as") if row["Sent as"] != "C-ECHO"]
+    rows = [row for row in table(section("4.2.1.2"), "Sent as") if row["Sent as"] not in SERVICES]
     for form in FORMS:
         places = [row["Destinations"] for row in rows if row["Sent as"] == form.name]
         assert len(places) == 2

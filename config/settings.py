@@ -60,6 +60,8 @@ class Caller(Section):
 
     ae_title: AETitle
     address: str = ""
+    host: str = ""
+    port: Port = 0
 
 
 class Dicom(Section):

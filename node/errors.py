@@ -59,3 +59,7 @@ class NotWellKnownInstance(NodeError):
 
 class NoSuchEvent(NodeError):
     """Storage commitment has no event of this type."""
+
+
+class NoSuchAction(NodeError):
+    """Storage commitment has no action of this type."""

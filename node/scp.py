@@ -10,7 +10,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -26,10 +26,12 @@ from config.settings import Dicom
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
 from node.records import Origin
-from node.scu import report_of
+from node.safekeeping import SafeKeeping
+from node.scu import report_of, report_on, request_of
 from node.sop_classes import ACCEPTED, STORAGE_COMMITMENT
 from node.status import PROCESSING_FAILURE, SUCCESS, error_comment, receiving_status
 from node.telemetry import logger
+from storage.commitment_requests import CommitmentRequest
 
 if TYPE_CHECKING:
     from pynetdicom.dimse_primitives import C_STORE
@@ -38,6 +40,12 @@ log = logger("scp")
 
 MAXIMUM_PDU_SIZE = 131072
 """Measured: 2.5 times the throughput of 16382, and slower again beyond; DCMTK's maximum too."""
+
+
+_SILENCE = 0.3
+"""Seconds without a message after which a peer that asked for storage commitment is taken to wait for the report."""
+_STAYS = 2.0
+"""Seconds within which it must be silent; afterwards the report goes on a new association."""
 
 
 class Rejection(NamedTuple):
@@ -80,11 +88,22 @@ class StorageSCP:
     incoming
         The store's folder for what is being received.
     reports
-        Takes answers to our requests for storage commitment; without it, Storage Commitment is not accepted.
+        Takes answers to our requests for storage commitment.
+    keeping
+        Takes requests of others for storage commitment. Without both, Storage Commitment is not accepted.
     """
 
-    def __init__(self, settings: Dicom, intake: Receiver, incoming: Path, reports: TakesReports | None = None) -> None:
+    def __init__(
+        self,
+        settings: Dicom,
+        intake: Receiver,
+        incoming: Path,
+        reports: TakesReports | None = None,
+        keeping: SafeKeeping | None = None,
+    ) -> None:
         self._reports = reports
+        self._keeping = keeping
+        self._heard: WeakKeyDictionary[Association, float] = WeakKeyDictionary()
         self._settings = settings
         self._intake = intake
         self._incoming = incoming
@@ -119,6 +138,7 @@ class StorageSCP:
             (evt.EVT_REJECTED, self._tell_limit),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_EVENT_REPORT, self._report),
+            (evt.EVT_N_ACTION, self._act),
             (evt.EVT_CONN_CLOSE, self._clear_away),
         ]
         address = (self._settings.bind, self._settings.port)
@@ -157,7 +177,7 @@ class StorageSCP:
         for sop_class, syntaxes in ACCEPTED.items():
             if sop_class != STORAGE_COMMITMENT:
                 entity.add_supported_context(sop_class, list(syntaxes))
-            elif self._reports:
+            elif self._reports and self._keeping:
                 # A destination that reports on an association of its own is the SCP there (PS3.4 J.3.3).
                 entity.add_supported_context(sop_class, list(syntaxes), scu_role=True, scp_role=True)
         return entity
@@ -224,6 +244,8 @@ class StorageSCP:
         log.warning("association refused: too many at once", **told, limit=self._settings.maximum_associations)
 
     def _store(self, event: evt.Event) -> Dataset:
+        if event.assoc in self._heard:
+            self._heard[event.assoc] = time.monotonic()
         request = cast("C_STORE", event.request)
         announced = Announced(str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
         answer = Dataset()
@@ -240,6 +262,33 @@ class StorageSCP:
         if self._reports is None:  # pragma: no cover - its context is not accepted then
             return PROCESSING_FAILURE, None
         return self._reports.reported(*report_of(event), self._origin(event.assoc).calling_ae), None
+
+    def _act(self, event: evt.Event) -> tuple[int, None]:
+        if self._keeping is None:  # pragma: no cover - its context is not accepted then
+            return PROCESSING_FAILURE, None
+        origin = self._origin(event.assoc)
+        status, request = self._keeping.requested(*request_of(event), origin.calling_ae, origin.address)
+        if request is not None:
+            self._heard[event.assoc] = time.monotonic()
+            arguments = (self._keeping, event.assoc, request)
+            Thread(target=self._report_here, args=arguments, name="commitment report", daemon=True).start()
+        return status, None
+
+    def _report_here(self, keeping: SafeKeeping, association: Association, request: CommitmentRequest) -> None:
+        """Report on the association of the request when its peer waits there, else on a new one."""
+        deadline = time.monotonic() + _STAYS
+        # What a peer that goes on storing sends would be taken for the answer to our report: only in silence.
+        while association.is_established and time.monotonic() < deadline:
+            silent = time.monotonic() - self._heard[association] > _SILENCE
+            if silent and association.dimse.message is None and association.dimse.msg_queue.empty():
+                answer = keeping.answer(request)
+                response = report_on(association, answer.event_type, answer.information)
+                if response.status == SUCCESS:
+                    keeping.told(request, response)
+                    return
+                break
+            time.sleep(0.02)
+        keeping.elsewhere(request)
 
     def _clear_away(self, event: evt.Event) -> None:
         # pynetdicom leaves the file of an instance that was cut off in the middle.

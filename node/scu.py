@@ -15,7 +15,8 @@ from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.presentation import PresentationContext, build_context, build_role
 
 from config.settings import Destination, Dicom
 from node.errors import AssociationRejected, ContextsRejected, DestinationUnreachable, NodeError, QueryFailed
@@ -32,7 +33,7 @@ from node.status import CLASS_NOT_SUPPORTED, PENDING, SUCCESS
 from storage.files import InstanceReference
 
 if TYPE_CHECKING:
-    from pynetdicom.dimse_primitives import N_EVENT_REPORT
+    from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
 
 MAXIMUM_PDU_SIZE = 131072
 
@@ -89,6 +90,16 @@ class Response:
 
     status: int | None
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Somebody who is no destination, and where to find them."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
 
 
 class Sender:
@@ -215,9 +226,23 @@ class Sender:
                 found |= wanted & set(_matches(association, query))
         return found
 
+    def report(self, peer: Peer, event_type: int, information: Dataset) -> Response:
+        """Report on a storage commitment by N-EVENT-REPORT, as its SCP (PS3.4 J.3.3); no status without an answer."""
+        context = build_context(STORAGE_COMMITMENT, list(UNCOMPRESSED))
+        role = build_role(STORAGE_COMMITMENT, scp_role=True)
+        try:
+            with self._association(peer, [context], roles=[role]) as association:
+                return report_on(association, event_type, information)
+        except NodeError as error:
+            return Response(None, str(error))
+
     @contextmanager
     def _association(
-        self, destination: Destination, contexts: list[PresentationContext], handlers: Handlers | None = None
+        self,
+        destination: Destination | Peer,
+        contexts: list[PresentationContext],
+        handlers: Handlers | None = None,
+        roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     ) -> Iterator[Association]:
         connected = Event()
         association = self._entity.associate(
@@ -226,6 +251,7 @@ class Sender:
             contexts=contexts,
             ae_title=destination.ae_title,
             max_pdu=MAXIMUM_PDU_SIZE,
+            ext_neg=list(roles),
             evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.set()), *(handlers or ())],
         )
         where = f"{destination.name}: {destination.ae_title} at {destination.host}:{destination.port}"
@@ -256,6 +282,28 @@ def _send(association: Association, item: Item) -> Response:
     if status is None:
         return Response(None, "no answer")
     return Response(int(status), str(answer.get("ErrorComment", "")))
+
+
+def report_on(association: Association, event_type: int, information: Dataset) -> Response:
+    """Send an N-EVENT-REPORT on an association that is there."""
+    try:
+        answer, _ = association.send_n_event_report(
+            information, event_type, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+        )
+    except (RuntimeError, ValueError) as error:
+        return Response(None, str(error))
+    status = answer.get("Status")
+    return Response(None, "no answer") if status is None else Response(int(status))
+
+
+def request_of(event: evt.Event) -> tuple[int, str, Dataset]:
+    """Return action type, SOP Instance UID and information of an N-ACTION; empty information when unreadable."""
+    request = cast("N_ACTION", event.request)
+    try:
+        information = event.action_information
+    except Exception:  # noqa: BLE001 (whatever pydicom makes of a stranger's bytes)
+        information = Dataset()
+    return int(request.ActionTypeID or 0), str(request.RequestedSOPInstanceUID or ""), information
 
 
 def report_of(event: evt.Event) -> tuple[int, str, Dataset]:

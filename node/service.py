@@ -22,10 +22,12 @@ from node.delivery import DeliveryService, Lane
 from node.errors import CannotListen
 from node.identity import VERSION
 from node.intake import Intake, utc_now
+from node.safekeeping import SafeKeeping, SafeKeepingService
 from node.scp import StorageSCP
 from node.scu import Sender
 from node.views import ImageKind
 from node.worker import Worker
+from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.database import migrate, open_database
 from storage.files import InstanceStore
@@ -128,12 +130,16 @@ def serve(settings: Settings) -> None:
         for destination in settings.destinations
     ]
     deliveries = DeliveryService(lanes)
-    door = StorageSCP(settings.dicom, intake, parts.store.incoming, reports)
+    requests = CommitmentRequests(parts.engine, settings.delivery.policy)
+    keeping = SafeKeeping(requests, parts.engine, parts.store, send, settings.dicom.callers)
+    answers = SafeKeepingService(keeping, settings.delivery.poll)
+    door = StorageSCP(settings.dicom, intake, parts.store.incoming, reports, keeping)
     try:
         door.start()
     except OSError as error:
         raise CannotListen(f"{settings.dicom.bind}:{settings.dicom.port}: {error.strerror}") from error
     deliveries.start()
+    answers.start()
     log.info(
         "ready", ae_title=settings.dicom.ae_title, port=door.port, destinations=[d.name for d in settings.destinations]
     )
@@ -148,6 +154,7 @@ def serve(settings: Settings) -> None:
         log.info("stopping")
         door.stop(DRAIN_SECONDS)
         deliveries.stop()
+        answers.stop()
         log.info("stopped")
 
 

@@ -8,6 +8,7 @@ from node.errors import (
     ClassMismatch,
     InstanceUIDInvalid,
     InvalidInformation,
+    NoSuchAction,
     NoSuchEvent,
     NotWellKnownInstance,
     UIDsMissing,
@@ -109,6 +110,7 @@ def is_warning(status: int) -> bool:
 PROCESSING_FAILURE = 0x0110
 NO_SUCH_INSTANCE = 0x0112
 NO_SUCH_EVENT = 0x0113
+NO_SUCH_ACTION = 0x0123
 INVALID_ARGUMENT = 0x0115
 CLASS_INSTANCE_CONFLICT = 0x0119
 DUPLICATE_TRANSACTION = 0x0131
@@ -119,6 +121,7 @@ PENDING = (0xFF00, 0xFF01)
 COMMITMENT_STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (NotWellKnownInstance, NO_SUCH_INSTANCE),
     (NoSuchEvent, NO_SUCH_EVENT),
+    (NoSuchAction, NO_SUCH_ACTION),
     (InvalidInformation, INVALID_ARGUMENT),
     (UnknownTransaction, PROCESSING_FAILURE),
     (DatabaseUnavailable, RESOURCE_LIMITATION),

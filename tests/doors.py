@@ -1,7 +1,7 @@
 """Builders for the doors: an intake on a fresh store, files as a receiver leaves them, senders."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,10 +16,13 @@ from sqlalchemy import Engine, func, select
 from config.policy import Watermark
 from config.settings import Caller, Destination, Dicom
 from node.commitment import Reports
-from node.intake import Announced, Intake, Receipt
+from node.intake import Announced, Intake, Receipt, utc_now
 from node.phantom import phantom_exam
 from node.records import Origin
+from node.safekeeping import SafeKeeping
 from node.scp import StorageSCP
+from node.scu import Sender
+from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.database import reading
 from storage.files import InstanceStore
@@ -108,19 +111,30 @@ def no_reports(engine: Engine) -> Reports:
     return Reports(Commitments(engine, Outbox(engine, POLICY)), [])
 
 
+def safekeeping(room: Room, callers: Sequence[Caller], clock: Callable[[], datetime] = utc_now) -> SafeKeeping:
+    """Return what answers requests for storage commitment of a room's instances."""
+    requests = CommitmentRequests(room.engine, POLICY)
+    sender = Sender(Dicom(acse_timeout=5, dimse_timeout=10))
+    return SafeKeeping(requests, room.engine, room.store, sender, callers, clock)
+
+
 @contextmanager
-def an_open_door(room: Room, reports: Reports | None = None, **settings: Any) -> Iterator[StorageSCP]:
+def an_open_door(
+    room: Room, reports: Reports | None = None, keeping: SafeKeeping | None = None, **settings: Any
+) -> Iterator[StorageSCP]:
     """Open the DICOM door of a room to the caller MODALITY, on a free port.
 
     Parameters
     ----------
     reports
         Takes storage commitment reports; without it, none that was asked for.
+    keeping
+        Takes storage commitment requests; by default as the room holds.
     """
     chosen = {"port": 0, "callers": (Caller(ae_title="MODALITY"),), "network_timeout": 20, "acse_timeout": 10}
-    door = StorageSCP(
-        Dicom(**(chosen | settings)), room.intake, room.store.incoming, reports or no_reports(room.engine)
-    )
+    dicom = Dicom(**(chosen | settings))
+    keeping = keeping or safekeeping(room, dicom.callers)
+    door = StorageSCP(dicom, room.intake, room.store.incoming, reports or no_reports(room.engine), keeping)
     door.start()
     try:
         yield door

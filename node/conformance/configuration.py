@@ -45,8 +45,9 @@ def _addresses(settings: Settings) -> Iterator[str]:
     )
     yield "**Table 4.4-2.** Senders." + (" All others may send too." if dicom.allow_unknown_callers else "")
     yield table(
-        ("AE Title", "Address"),
-        [(caller.ae_title, caller.address or "any") for caller in dicom.callers] or [("none", "")],
+        ("AE Title", "Address", "Storage Commitment Reports To"),
+        [(caller.ae_title, caller.address or "any", _reports_to(caller)) for caller in dicom.callers]
+        or [("none", "", "")],
     )
     yield "**Table 4.4-3.** Destinations, and the object mix of each: kinds and forms with their fallbacks."
     yield table(
@@ -94,6 +95,12 @@ def _addresses(settings: Settings) -> Iterator[str]:
         "negatives are not sent, an answer `no findings` stays in the node, unless it supersedes another answer or hides "
         "findings. Series: the first words of Series Description; view, revision and `research use only` follow."
     )
+
+
+def _reports_to(caller: Caller) -> str:
+    if not caller.port:
+        return "the association of the request only"
+    return f"{caller.host or caller.address or 'the address of the request'}, port {caller.port}"
 
 
 def _lane(destination: Destination, settings: Settings) -> tuple[object, ...]:

@@ -26,8 +26,6 @@ GROUPS: Final = (
     ("Query/Retrieve", (STUDY_ROOT_FIND,)),
 )
 
-PROVIDED: Final = set(ACCEPTED) - {STORAGE_COMMITMENT}
-
 
 def cover(settings: Settings) -> Iterator[str]:
     """Yield title and identification."""
@@ -63,7 +61,7 @@ def overview() -> Iterator[str]:
     yield table(
         ("Service", "SOP Class", "SOP Class UID", "User of Service (SCU)", "Provider of Service (SCP)"),
         [
-            (service, *named(sop_class), _yes(sop_class in sent), _yes(sop_class in PROVIDED))
+            (service, *named(sop_class), _yes(sop_class in sent), _yes(sop_class in ACCEPTED))
             for service, classes in groups
             for sop_class in classes
         ],

@@ -114,7 +114,7 @@ def _sop_classes(settings: Settings) -> Iterator[str]:
 
 
 def _role(sop_class: str) -> tuple[str, str]:
-    return ("SCU", "SCP/SCU Role Selection") if sop_class == STORAGE_COMMITMENT else ("SCP", "None")
+    return ("SCP, SCU", "SCP/SCU Role Selection") if sop_class == STORAGE_COMMITMENT else ("SCP", "None")
 
 
 def _proving(settings: Settings, *ways: Proof) -> str:
@@ -222,7 +222,10 @@ def _proof(settings: Settings) -> Iterator[str]:
         "asks for the instances of one series of ours: Query/Retrieve Level, Study, Series and SOP Instance UID. What is "
         f"not found {LOOKS} times is sent again."
     )
-    yield "**Table 4.2-4b.** N-EVENT-REPORT responses returned; success only when the report is noted for good."
+    yield (
+        "**Table 4.2-4b.** N-EVENT-REPORT and N-ACTION (4.2.4.2) responses returned; success only when the message is "
+        "noted for good."
+    )
     yield table(
         ("Status", "Reason", "Explanation"),
         [(status(code), f"`{kind.__name__}`", error_comment(kind)) for kind, code in COMMITMENT_STATUSES],
@@ -248,6 +251,20 @@ def _acceptance(settings: Settings) -> Iterator[str]:
         "were sent. No element is coerced. An instance whose SOP Instance UID is known is answered with success: an "
         "equal one changes nothing, a different one is set aside, and the first one stays in force. An object of the "
         "node itself that comes back is stored, and neither read nor sent on."
+    )
+    yield "##### 4.2.4.2 Activity: answer for safe keeping"
+    yield (
+        "Storage Commitment Push Model (PS3.4 J): an N-ACTION is answered when it is noted for good. The report names "
+        "every instance as committed that is indexed under the SOP class asked for and whose file is there in its "
+        "size; others fail with 0112H (no such object instance) or 0119H (class/instance conflict). A Transaction UID "
+        "that is in use for something else fails as a whole with 0131H; the same request again is reported on again. "
+        "The optional Storage Media File-Set and Retrieve AE Title attributes are neither read nor sent."
+    )
+    yield (
+        "The N-EVENT-REPORT is sent on the association of the request when its peer waits there in silence, else on a "
+        "new one, as SCP by Role Selection, to the host and port that the sender has in the configuration (4.4.1). One "
+        "that is not answered with 0000H is sent again, by the numbers of `[delivery]`. Refused requests get a status of "
+        "Table 4.2-4b."
     )
     yield (
         f"When the node stops, no new association is accepted, and those that are open get {DRAIN_SECONDS:g} s before "

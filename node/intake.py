@@ -77,6 +77,9 @@ class Receiver(Protocol):
     def receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
         """Take a received file, which is gone afterwards, and say what became of it."""
 
+    def require_space(self) -> None:
+        """Raise `storage.errors.DiskLow` when the disk is too full to receive anything."""
+
 
 class Intake:
     """Receives instances into a store and its index.
@@ -114,6 +117,10 @@ class Intake:
         self._clock = clock
         self._corrections = Corrections(engine, store, accepts, clock) if accept_corrections else None
 
+    def require_space(self) -> None:
+        """Raise `storage.errors.DiskLow` when the disk is too full to receive anything."""
+        self._store.require_space(self._watermark)
+
     def receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
         """Take a received file, which is gone afterwards, and say what became of it.
 
@@ -133,7 +140,7 @@ class Intake:
         """
         with bound_contextvars(association=origin.association, calling_ae=origin.calling_ae):
             try:
-                self._store.require_space(self._watermark)
+                self.require_space()
                 return self._receive(temp, announced, origin)
             except Exception as error:
                 log.error(  # noqa: TRY400 - the cause is in the message; the traceback is the door's to add

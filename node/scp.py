@@ -8,7 +8,6 @@ import json
 import secrets
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
@@ -18,11 +17,11 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import ThreadedAssociationServer
 
 from config.settings import Dicom
+from node.guard import Messages, watch
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
 from node.records import Origin
@@ -37,6 +36,10 @@ if TYPE_CHECKING:
     from pynetdicom.dimse_primitives import C_STORE
 
 log = logger("scp")
+
+CROWD = 32
+"""Connections beyond the associations allowed that are told so; more are closed without a word. pynetdicom cannot serve
+descriptors from 1024 on."""
 
 MAXIMUM_PDU_SIZE = 131072
 """Measured: 2.5 times the throughput of 16382, and slower again beyond; DCMTK's maximum too."""
@@ -133,6 +136,7 @@ class StorageSCP:
         _config.STORE_RECV_CHUNKED_DATASET = True
         _config.LOG_HANDLER_LEVEL = "none"  # a summary of each PDU that nobody reads
         handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, self._watch),
             (evt.EVT_REQUESTED, self._decide),
             (evt.EVT_ACCEPTED, self._tell_contexts),
             (evt.EVT_REJECTED, self._tell_limit),
@@ -195,6 +199,14 @@ class StorageSCP:
             association=self._id(association),
         )
 
+    def _watch(self, event: evt.Event) -> None:
+        association = event.assoc
+        watch(association, lambda: _context(self._origin(association)), self._intake.require_space)
+        if self.associations > self._settings.maximum_associations + CROWD:
+            log.warning("connection closed: too many at once", address=association.requestor.address)
+            if association.dul.socket is not None:
+                association.dul.socket.close()
+
     def _decide(self, event: evt.Event) -> None:
         # pynetdicom goes on when a handler raises: whatever happens here, only None lets the caller in.
         rejection: Rejection | None = FAULT
@@ -250,6 +262,7 @@ class StorageSCP:
         announced = Announced(str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
         answer = Dataset()
         try:
+            cast("Messages", event.assoc.dimse).hand_over(event.dataset_path)
             self._intake.receive(event.dataset_path, announced, self._origin(event.assoc))
         except Exception as error:  # noqa: BLE001 - the peer must get a status, whatever happens
             answer.Status = receiving_status(error)
@@ -291,19 +304,17 @@ class StorageSCP:
         keeping.elsewhere(request)
 
     def _clear_away(self, event: evt.Event) -> None:
-        # pynetdicom leaves the file of an instance that was cut off in the middle.
-        message = event.assoc.dimse.message
-        if not isinstance(message, C_STORE_RQ):
-            return
-        unfinished = evt.Event(event.assoc, evt.EVT_C_STORE, {"request": message.message_to_primitive()})
-        with suppress(AttributeError):
-            unfinished.dataset_path.unlink(missing_ok=True)
-        event.assoc.dimse.message = None  # and with it the open file, whose blocks were not free before
-        log.warning(
-            "association cut in the middle of an instance",
-            association=self._id(event.assoc),
-            instance=str(cast("C_STORE", unfinished.request).AffectedSOPInstanceUID),
-        )
+        association = event.assoc
+        if association.requestor.primitive is None:
+            # A connection that asked for nothing, as load balancers make: pynetdicom would wait for the request still.
+            association.dul.to_user_queue.put(None)  # type: ignore[arg-type]
+        unfinished = cast("Messages", association.dimse).clear_away()
+        if unfinished is not None:
+            log.warning(
+                "association cut in the middle of an instance",
+                association=self._id(association),
+                instance=unfinished,
+            )
 
 
 def _context(origin: Origin) -> dict[str, str]:

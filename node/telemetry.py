@@ -50,8 +50,8 @@ def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextI
     root.setLevel(logging.WARNING)
     for room in ROOMS:
         logging.getLogger(room).setLevel(level.upper())
-    # What these say of an association, our own events say with its destination.
-    for silent in ("pynetdicom.acse", "pynetdicom.transport"):
+    # What these say of an association, our own events say with its destination or its sender, and without a traceback.
+    for silent in (f"pynetdicom.{part}" for part in ("acse", "dimse", "dul", "fsm", "transport")):
         logging.getLogger(silent).setLevel(logging.CRITICAL)
     # Both quote the values of odd headers, names among them.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)

@@ -1,0 +1,285 @@
+"""What the DICOM door bears: bounds that pynetdicom 3.0 does not set, and its errors caught before they end a thread.
+
+pynetdicom believes every length, waits for ever for the rest of a PDU, and dies of a command that it does not know,
+with its files left behind. The classes here stand in for four of its own, one association each.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+from pynetdicom import evt
+from pynetdicom.acse import ACSE
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.fsm import InvalidEventError, StateMachine
+from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
+from pynetdicom.transport import AssociationSocket
+
+from node.telemetry import logger
+from storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+log = logger("guard")
+
+LONGEST_PDU = 4 << 20
+"""Bytes of a PDU that are still read. Some senders ignore the maximum that they are told; none by 32 times."""
+
+LONGEST_COMMAND = 1 << 16
+"""Bytes of a command set; the elements of PS3.7 E fill a few hundred."""
+
+LARGEST_IN_MEMORY = 16 << 20
+"""Bytes of a data set that goes to memory: any but that of a C-STORE, which goes to a file."""
+
+MOST_WAITING = 64
+"""Requests of one association that wait to be served. Without a negotiated window, one is all there may be (PS3.7 D.3.3.3)."""
+
+ROOM_EVERY = 32 << 20
+"""Bytes of an instance after which the disk is looked at again."""
+
+UNREADABLE: Final = (0x01, 0x02, 0x01)
+"""Result, source and diagnostic of an A-ASSOCIATE-RJ: permanent, by the ACSE provider, no reason given (PS3.8 9.3.4)."""
+
+REQUIRED: Final = ("MessageID", "AffectedSOPClassUID", "AffectedSOPInstanceUID", "Priority")
+"""Of a C-STORE request (PS3.7 9.3.1.1)."""
+
+
+class BrokenProtocol(Exception):
+    """The sender broke the rules of DICOM's upper layer or message exchange; the text says which."""
+
+
+def watch(association: Association, told: Callable[[], dict[str, str]], require_space: Callable[[], None]) -> None:
+    """Guard an association that was just asked for and has read nothing yet.
+
+    Parameters
+    ----------
+    told
+        Returns what log lines say of its sender.
+    require_space
+        Raises when the disk is too full to go on with an instance.
+    """
+    former = association.dul.socket
+    if former is not None:
+        association.dul.socket = Line(former, told)
+    association.dul.state_machine = Machine(association, told)
+    association.acse = Negotiation(association, told)
+    association.dimse = Messages(association, told, require_space)
+
+
+class Line(AssociationSocket):
+    """A connection whose PDUs have a bounded length, and a time within which they must be there."""
+
+    def __init__(self, former: AssociationSocket, told: Callable[[], dict[str, str]]) -> None:
+        vars(self).update(vars(former))  # the constructor would announce the connection a second time
+        self._told = told
+
+    @property
+    def _patience(self) -> float:
+        association = self.assoc
+        return (association.network_timeout if association.is_established else association.acse_timeout) or 60
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read so many bytes, or what there is until the other side closes.
+
+        Raises
+        ------
+        OSError
+            When they are too many, or do not come in time: pynetdicom closes the connection then.
+        """
+        if nr_bytes > LONGEST_PDU:
+            log.warning("association cut: a PDU longer than any that is read", **self._told(), claimed=nr_bytes)
+            raise OSError(nr_bytes)
+        if self.socket is None:
+            raise OSError("closed")
+        buffer = bytearray(nr_bytes)
+        try:
+            here = self._fill(buffer)
+        except TimeoutError:
+            log.warning("association cut: a PDU that did not end in time", **self._told(), seconds=self._patience)
+            raise
+        return buffer if here == nr_bytes else buffer[:here]
+
+    def _fill(self, buffer: bytearray) -> int:
+        """Read into a buffer until it is full or the other side closes; return how much came."""
+        here, deadline = 0, time.monotonic() + self._patience
+        with memoryview(buffer) as view:
+            while self.socket is not None and here < len(buffer):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self.socket.settimeout(left)
+                count = self.socket.recv_into(view[here:])
+                if not count:
+                    break
+                here += count
+        return here
+
+    def send(self, bytestream: bytes) -> None:
+        """Send, and give up on a peer that does not read."""
+        if self.socket is not None:
+            self.socket.settimeout(self._patience)
+        super().send(bytestream)
+
+
+class Machine(StateMachine):
+    """A state machine whose errors end its association and nothing else."""
+
+    def __init__(self, association: Association, told: Callable[[], dict[str, str]]) -> None:
+        super().__init__(association.dul)
+        self._told = told
+
+    def do_action(self, event: str) -> None:
+        """Do what the event asks for in this state."""
+        if event == "Evt19":
+            log.warning("association ended: its sender sent what DICOM does not know", **self._told())
+        try:
+            super().do_action(event)
+        except InvalidEventError:
+            # Such as our acceptance after the caller has broken the rules already.
+            log.info("association ended: its sender did not wait for the answer", **self._told())
+            self._end()
+        except Exception as error:  # noqa: BLE001 (the thread must close its connection, whatever happened)
+            log.warning("association ended: an error in the protocol", **self._told(), error=type(error).__name__)
+            self._end()
+
+    def _end(self) -> None:
+        association = self.dul.assoc
+        if self.dul.socket is not None:
+            self.dul.socket.close()
+        evt.trigger(association, evt.EVT_CONN_CLOSE, {"address": ("", 0)})
+        self.dul.kill_dul()
+
+
+class Negotiation(ACSE):
+    """Negotiates an association; what cannot be negotiated ends it and nothing else."""
+
+    def __init__(self, association: Association, told: Callable[[], dict[str, str]]) -> None:
+        super().__init__(association)
+        self._told = told
+
+    def negotiate_association(self) -> None:
+        """Answer the request."""
+        try:
+            super().negotiate_association()
+        except Exception as error:  # noqa: BLE001 (such as a context without a transfer syntax; the caller must be answered)
+            log.warning("association refused: odd contexts", **self._told(), error=type(error).__name__)
+            self.send_reject(*UNREADABLE)
+            self.assoc.kill()
+
+
+class Messages(DIMSEServiceProvider):
+    """Puts fragments together into messages, as far as they follow the rules, and knows the files that it makes."""
+
+    def __init__(
+        self, association: Association, told: Callable[[], dict[str, str]], require_space: Callable[[], None]
+    ) -> None:
+        super().__init__(association)
+        self._told = told
+        self._require_space = require_space
+        self._files: set[Path] = set()
+        self._lock = Lock()
+        self._contexts: frozenset[int | None] = frozenset()
+        self._context = 0
+        self._commanded = False
+        self._size = 0
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take the fragments of one PDU; end the association when they break the rules."""
+        try:
+            for number, value in primitive.presentation_data_value_list:
+                self._check(number, value)
+                # One at a time: pynetdicom drops what follows the end of a message within a PDU.
+                single = P_DATA()
+                single.presentation_data_value_list = [[number, value]]  # type: ignore[list-item]  # tuples it refuses
+                super().receive_primitive(single)
+                self._after(value)
+        except (OSError, StorageError) as error:
+            log.error("instance not received", **self._told(), error=str(error), check="the disk of the store")  # noqa: TRY400
+            self.dul.event_queue.put("Evt19")
+        except Exception as error:  # noqa: BLE001 (odd bytes make pydicom raise what it likes)
+            reason = str(error) if isinstance(error, BrokenProtocol) else f"an odd command ({type(error).__name__})"
+            log.warning("message refused", **self._told(), reason=reason)
+            self.dul.event_queue.put("Evt19")
+
+    def hand_over(self, path: Path) -> None:
+        """Leave a file to whoever takes it from here."""
+        with self._lock:
+            self._files.discard(path)
+
+    def clear_away(self) -> str | None:
+        """Remove the files that nobody takes any more; return the UID of an instance that was cut off, if one was."""
+        message, self.message = self.message, None
+        while True:
+            try:
+                self.msg_queue.get_nowait()
+            except Empty:
+                break
+        self.msg_queue.put((None, None))
+        unfinished = None
+        if isinstance(message, C_STORE_RQ):
+            unfinished = str(message.command_set.get("AffectedSOPInstanceUID", ""))
+        with self._lock:
+            if message is not None:
+                self._note(message)
+            for path in self._files:
+                path.unlink(missing_ok=True)
+            self._files.clear()
+        return unfinished
+
+    def _check(self, number: int, value: bytes) -> None:
+        if not value:
+            raise BrokenProtocol("a fragment without its control header")
+        is_command = bool(value[0] & 1)
+        if self.message is None:
+            self._begin(number)
+        if number != self._context:
+            raise BrokenProtocol("fragments of two messages mixed, or of a context that was not accepted")
+        if is_command is self._commanded:
+            raise BrokenProtocol("data before its command, or a command within the data")
+        self._size += len(value) - 1
+        if is_command:
+            if self._size > LONGEST_COMMAND:
+                raise BrokenProtocol("a command that does not end")
+        elif not isinstance(self.message, C_STORE_RQ):
+            if self._size > LARGEST_IN_MEMORY:
+                raise BrokenProtocol("a data set too large for such a request")
+        elif self._size % ROOM_EVERY < len(value) - 1:
+            self._require_space()
+
+    def _begin(self, number: int) -> None:
+        self._contexts = self._contexts or frozenset(context.context_id for context in self.assoc.accepted_contexts)
+        if self.msg_queue.qsize() >= MOST_WAITING:
+            raise BrokenProtocol("too many requests at once")
+        self._context = number if number in self._contexts else 0
+        self._commanded = False
+        self._size = 0
+
+    def _after(self, value: bytes) -> None:
+        if self.message is None or value[0] & 3 != 3:
+            return
+        self._commanded, self._size = True, 0
+        if isinstance(self.message, C_STORE_RQ):
+            with self._lock:
+                self._note(self.message)
+            _check_store(self.message.command_set)
+
+    def _note(self, message: Any) -> None:
+        if message._data_set_path is not None:  # noqa: SLF001 (pynetdicom tells it only to who serves the request)
+            self._files.add(message._data_set_path)  # noqa: SLF001
+        if message._data_set_file is not None and self.message is not message:  # noqa: SLF001
+            message._data_set_file.close()  # noqa: SLF001
+
+
+def _check_store(command: "Dataset") -> None:
+    if missing := [keyword for keyword in REQUIRED if command.get(keyword) in {None, ""}]:
+        raise BrokenProtocol(f"a C-STORE without {', '.join(missing)}")
+    if uid_to_service_class(str(command.AffectedSOPClassUID)) is not StorageServiceClass:
+        raise BrokenProtocol("a C-STORE of a class that is not stored")

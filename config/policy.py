@@ -107,6 +107,26 @@ class PriorPolicy:
 
 
 @dataclass(frozen=True)
+class RetentionPolicy:
+    """When files are removed; their records stay.
+
+    Attributes
+    ----------
+    sources, results
+        Age of an exam's last image after which its images, and its results, are removed; None keeps them.
+    max_used_fraction
+        Above which the images of the oldest exams are removed, whatever their age; None never does so.
+    unproven
+        Whether that may happen although the exam's results did not reach a destination.
+    """
+
+    sources: timedelta | None = None
+    results: timedelta | None = None
+    max_used_fraction: float | None = None
+    unproven: bool = False
+
+
+@dataclass(frozen=True)
 class Watermark:
     """Below which free space nothing is accepted any more (A700H)."""
 

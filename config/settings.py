@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config.errors import InvalidSettings
 from config.mix import PROFILES, FindingCodes, ObjectMix, ReportClass, ResultKind, SegmentationType
-from config.policy import CompletionPolicy, PriorPolicy, RetryPolicy, Watermark, Window
+from config.policy import CompletionPolicy, PriorPolicy, RetentionPolicy, RetryPolicy, Watermark, Window
 
 ENVIRONMENT_PREFIX = "MAMMONODE_"
 FILE_VARIABLE = "MAMMONODE_CONFIG"
@@ -228,6 +228,25 @@ class Destination(Section):
         return not self.windows or any(now.astimezone().time() in Window.parse(window) for window in self.windows)
 
 
+class Retention(Section):
+    """When files are removed."""
+
+    sources_days: float = Field(default=0, ge=0)
+    results_days: float = Field(default=0, ge=0)
+    watermark_percent: float = Field(default=0, ge=0, lt=100)
+    unproven: bool = False
+
+    @property
+    def policy(self) -> RetentionPolicy:
+        """The same as a policy value."""
+        return RetentionPolicy(
+            timedelta(days=self.sources_days) if self.sources_days else None,
+            timedelta(days=self.results_days) if self.results_days else None,
+            self.watermark_percent / 100 if self.watermark_percent else None,
+            unproven=self.unproven,
+        )
+
+
 class Log(Section):
     """What is written to stdout."""
 
@@ -253,6 +272,7 @@ class Settings(BaseSettings):
     reader: ReaderSection = ReaderSection()
     delivery: Delivery = Delivery()
     destinations: tuple[Destination, ...] = ()
+    retention: Retention = Retention()
     log: Log = Log()
 
     @classmethod

@@ -14,7 +14,8 @@ from storage.database import reading, writing
 from storage.errors import ExamChanged, StorageError
 from storage.exams import ExamRecord
 from storage.index import instances_of_exam
-from storage.states import Plan
+from storage.removals import removed_of_exam
+from storage.states import ExamState, Plan
 from storage.withdrawals import withdrawn_of_exam
 
 log = structlog.get_logger()
@@ -81,8 +82,11 @@ class ExamClock:
     def _look(self, exam: ExamRecord) -> bool:
         with reading(self._engine) as connection:
             withdrawn = withdrawn_of_exam(connection, exam.id)
+            removed = removed_of_exam(connection, exam.id)
             records = instances_of_exam(connection, exam.id)
-        candidates = [Candidate.of(record, withdrawn.get(record.uid)) for record in records]
+        candidates = [
+            Candidate.of(record, withdrawn.get(record.uid), removed=record.uid in removed) for record in records
+        ]
         now = self._clock()
         assembly = assemble(candidates, one_breast_suffices=self._one_breast_suffices)
         verdict = decide(
@@ -104,8 +108,14 @@ class ExamClock:
         try:
             with writing(self._engine) as connection:
                 if taken and not self._priors.answered:
-                    exams.leave_prior(connection, exam, verdict.reasons, now)
+                    exams.leave(connection, exam, ExamState.PRIOR, verdict.reasons, now)
                     log.info("exam is a prior", **exam.log_context(), images=len(chosen))
+                    return True
+                if not any(candidate.is_image and not candidate.removed for candidate in candidates):
+                    exams.leave(connection, exam, ExamState.FAILED, verdict.reasons, now)
+                    log.error(
+                        "exam not answered anew", **exam.log_context(), check="its images were removed after their time"
+                    )
                     return True
                 job = exams.close(
                     connection,

@@ -19,10 +19,11 @@ log = logger("corrections")
 PICTURE = frozenset(
     {
         *("PixelData", "Rows", "Columns", "BitsStored", "PhotometricInterpretation", "SOPClassUID"),
+        "first copy was removed",
         *("ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation"),
     }
 )
-"""Attributes that say what an image shows: a copy that differs in one is no mere correction of whose it is."""
+"""What says that a copy shows something else, or that nobody can tell: then it is no mere correction of whose it is."""
 
 
 def is_correction(differences: Collection[str], *, identity_changed: bool) -> bool:

@@ -17,6 +17,9 @@ from storage.states import Plan
 WITHDRAWN = "withdrawn: "
 """How the sentence begins that says that an image was taken back, and why."""
 
+REMOVED = "removed after its time"
+"""The sentence that says that an image's file is not kept any more."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -40,6 +43,8 @@ class Candidate:
         Whether its descriptions order its breast alone.
     withdrawn
         Whether a rejection note has taken it back (rule R7).
+    removed
+        Whether its file was removed after its time.
     """
 
     instance_uid: str
@@ -52,6 +57,7 @@ class Candidate:
     instance_number: int | None = None
     unilateral: bool = False
     withdrawn: bool = False
+    removed: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a usable image without a standard view, and an unusable one without a reason."""
@@ -61,8 +67,13 @@ class Candidate:
             raise ValueError(f"unusable without a reason: {self.instance_uid}")
 
     @classmethod
-    def of(cls, record: InstanceRecord, withdrawn: str | None = None) -> Self:
+    def of(cls, record: InstanceRecord, withdrawn: str | None = None, *, removed: bool = False) -> Self:
         """Return the candidate for an indexed instance; ``withdrawn`` says why it was taken back, if it was."""
+        obstacles = () if record.usable else record.reasons[:-1]  # the last reason tells where the view came from
+        if removed:
+            obstacles = (REMOVED,)
+        if withdrawn:
+            obstacles = (f"{WITHDRAWN}{withdrawn}",)
         laterality = Laterality(record.laterality) if record.laterality else None
         descriptions = (record.study.description, record.series.description)
         return cls(
@@ -70,20 +81,21 @@ class Candidate:
             kind=ImageKind(record.kind),
             laterality=laterality,
             view=standard_view(record.laterality, record.view_position),
-            usable=record.usable and withdrawn is None,
-            # The last reason tells where the view came from.
-            obstacles=(f"{WITHDRAWN}{withdrawn}",) if withdrawn else () if record.usable else record.reasons[:-1],
+            usable=record.usable and withdrawn is None and not removed,
+            obstacles=obstacles,
             acquired_at=record.acquired_at,
             instance_number=record.instance_number,
             unilateral=laterality is not None and says_unilateral(descriptions, laterality),
             withdrawn=withdrawn is not None,
+            removed=removed,
         )
 
     @classmethod
-    def decided(cls, record: InstanceRecord, image: ExamImage) -> Self:
+    def decided(cls, record: InstanceRecord, image: ExamImage, *, removed: bool = False) -> Self:
         """Return the candidate as it was when its exam's revision was closed."""
         taken_back = image.reason.startswith(WITHDRAWN)
-        return cls.of(record, image.reason.removeprefix(WITHDRAWN) if taken_back else None)
+        withdrawn = image.reason.removeprefix(WITHDRAWN) if taken_back else None
+        return cls.of(record, withdrawn, removed=removed)
 
     @property
     def is_image(self) -> bool:

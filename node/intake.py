@@ -29,6 +29,7 @@ from storage.database import reading, writing
 from storage.exams import ExamRecord, exam_of_study, hold, recall, revise, touch
 from storage.files import InstanceStore
 from storage.index import ConflictRecord, InstanceRecord, add_conflict, conflicts_of_instance, find_instance
+from storage.removals import is_removed
 from storage.withdrawals import withdraw
 
 log = logger("intake")
@@ -217,8 +218,14 @@ class Intake:
                 raise LookupError(record.uid)
             conflicts = conflicts_of_instance(connection, record.uid)
             exam = exam_of_study(connection, first.patient, first.study.uid)
+            removed = is_removed(connection, first.path)
         kept = {first.digest, *(conflict.digest for conflict in conflicts)}
-        found = () if record.digest in kept else differences(self._store.resolve(first.path), temp)
+        if record.digest in kept:
+            found: tuple[str, ...] = ()
+        elif removed:
+            found = _told_apart(first, record)
+        else:
+            found = differences(self._store.resolve(first.path), temp)
         if not found:
             receipt = _receipt(Outcome.KNOWN, record, exam)
             log.info("instance known", **_context(receipt, exam))
@@ -263,6 +270,17 @@ def _digest(path: Path, offset: int) -> str:
     with path.open("rb") as file:
         file.seek(offset)
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _told_apart(first: InstanceRecord, record: InstanceRecord) -> tuple[str, ...]:
+    """Return what differs from a copy whose file was removed: as much as the index knows of it, and that it is gone."""
+    known = {
+        "PatientID": (first.patient.patient_id, record.patient.patient_id),
+        "IssuerOfPatientID": (first.patient.issuer, record.patient.issuer),
+        "StudyInstanceUID": (first.study.uid, record.study.uid),
+        "SeriesInstanceUID": (first.series.uid, record.series.uid),
+    }
+    return (*(keyword for keyword, (one, other) in known.items() if one != other), "first copy was removed")
 
 
 def _receipt(outcome: Outcome, record: InstanceRecord, exam: ExamRecord | None) -> Receipt:

@@ -163,11 +163,14 @@ class Replies:
         )
 
     def _facts_of(self, issue: Issue) -> Mapping[str, Any] | None:
-        """Return the facts that were kept of an answer; answers of the first release have none."""
+        """Return the facts that were kept of an answer; those of the first release, and removed ones, are gone."""
         kept = [record for record in issue.records if record.kind == FACTS]
         if not kept:
             return None
-        told: Mapping[str, Any] = json.loads(self._store.resolve(kept[-1].path).read_bytes())
+        try:
+            told: Mapping[str, Any] = json.loads(self._store.resolve(kept[-1].path).read_bytes())
+        except FileNotFoundError:
+            return None
         return told
 
     def _keep_facts(self, reply: Reply) -> ResultRecord:

@@ -22,6 +22,7 @@ from node.delivery import DeliveryService, Lane
 from node.errors import CannotListen
 from node.identity import VERSION
 from node.intake import Intake, utc_now
+from node.retention import Retention
 from node.safekeeping import SafeKeeping, SafeKeepingService
 from node.scp import StorageSCP
 from node.scu import Sender
@@ -37,6 +38,7 @@ from storage.outbox import Outbox
 log = structlog.get_logger()
 
 SWEEP_EVERY = timedelta(hours=1)
+RETENTION_EVERY = timedelta(minutes=10)
 TEMP_FILES_TAKE = timedelta(hours=1)
 """No association takes longer to send one instance."""
 DRAIN_SECONDS = 30.0
@@ -112,6 +114,12 @@ def serve(settings: Settings) -> None:
         priors=settings.exam.priors,
         one_breast_suffices=one_breast,
     )
+    policy = settings.retention.policy
+    retention = Retention(parts.engine, parts.store, policy, utc_now, destinations=bool(settings.destinations))
+    if policy.unproven:
+        log.warning(
+            "files may be removed unproven", check="retention.unproven: results that reached nobody may be lost"
+        )
     send = sender(settings)
     commitments = Commitments(parts.engine, parts.outbox)
     reports = Reports(commitments, settings.destinations)
@@ -148,7 +156,11 @@ def serve(settings: Settings) -> None:
     try:
         _run_until(
             stop,
-            [Chore(clock.tick, 0.5), Chore(lambda: parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds())],
+            [
+                Chore(clock.tick, 0.5),
+                Chore(lambda: parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds()),
+                Chore(retention.tick, RETENTION_EVERY.total_seconds()),
+            ],
         )
     finally:
         log.info("stopping")

@@ -4,7 +4,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +30,7 @@ from storage.exams import ExamImage, images_of
 from storage.files import InstanceStore
 from storage.index import InstanceRecord, find_instance
 from storage.jobs import Job, JobQueue
+from storage.removals import removed_of_exam
 from storage.results import IssuedResult, ResultRecord, results_of
 from storage.states import Plan
 
@@ -44,6 +45,8 @@ class Material:
     ----------
     images
         Those of its exam revision, as decided when it was closed.
+    removed
+        SOP Instance UIDs of those whose files are not kept any more.
     former
         What was issued for the last revision before that was answered; None for the first.
     again
@@ -51,6 +54,7 @@ class Material:
     """
 
     images: tuple[tuple[ExamImage, InstanceRecord], ...]
+    removed: Collection[str]
     former: Issue | None
     again: tuple[Issue, ...]
 
@@ -186,6 +190,7 @@ class Worker:
                 if (record := find_instance(connection, image.instance_uid))
             ]
             results = results_of(connection, job.exam_id)
+            removed = removed_of_exam(connection, job.exam_id)
             moved = [(move, results_of(connection, move.exam_id)) for move in moves_into(connection, job.exam_id)]
         images.sort(key=lambda pair: _place(pair[0].view))
         revisions = sorted({result.revision for result in results if result.revision < job.revision})
@@ -203,6 +208,7 @@ class Worker:
                 again.setdefault((result.created_at, result.job_id), []).append(result.record)
         return Material(
             tuple(images),
+            removed,
             Issue(last, former, stands_in) if former or stands_in else None,
             tuple(Issue(job.revision, tuple(again[run])) for run in sorted(again)),
         )
@@ -219,14 +225,17 @@ class Worker:
         if job.exhausted:
             reasons.append(f"The reading failed {job.attempts - job.last_resorts} times.")
         findings = analysis.findings if analysis else None
-        candidates = {record.uid: Candidate.decided(record, image) for image, record in material.images}
+        candidates = {
+            record.uid: Candidate.decided(record, image, removed=record.uid in material.removed)
+            for image, record in material.images
+        }
         # What was taken back is no longer shown, unless nothing else is left to answer for.
-        left = any(each.is_image and not each.withdrawn for each in candidates.values())
+        left = any(each.is_image and not (each.withdrawn or each.removed) for each in candidates.values())
         not_read = dict(analysis.not_read) if analysis else {}
         images = []
         for image, record in material.images:
             candidate = candidates[record.uid]
-            if not candidate.is_image or (left and candidate.withdrawn):
+            if not candidate.is_image or candidate.removed or (left and candidate.withdrawn):
                 continue
             view = View.parse(image.view) if image.chosen and image.view else None
             if image.chosen:

@@ -62,7 +62,7 @@ class NoSuchJob(StorageError):
 
 
 class CannotRetry(StorageError):
-    """Only a waiting, done or dead job of the present revision of an exam that was not moved can be tried again."""
+    """Only a waiting, done or dead job of the present revision of an exam whose images are kept can be tried again."""
 
 
 class LeaseLost(StorageError):

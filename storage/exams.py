@@ -108,30 +108,21 @@ def revise(connection: Connection, exam_id: int, now: datetime) -> ExamRecord:
 
 
 def recall(connection: Connection, exam_id: int, now: datetime) -> None:
-    """Let nothing go out that stands on an exam's present images: end its jobs, and its deliveries that still wait.
+    """Let nothing go out, now or again, that stands on an exam's present images: end its jobs and its deliveries.
 
-    Of what was sent, no more proof is asked for: nothing of it is to be sent again.
+    What was sent before keeps the time of that.
     """
     _supersede(connection, jobs.c.exam_id == exam_id, now)
     of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
     connection.execute(
         update(deliveries)
-        .where(deliveries.c.result_uid.in_(of_exam), deliveries.c.state == DeliveryState.WAITING)
+        .where(deliveries.c.result_uid.in_(of_exam), deliveries.c.state != DeliveryState.REPLACED)
         .values(state=DeliveryState.RECALLED, finished_at=now)
     )
-    connection.execute(
-        update(deliveries)
-        .where(
-            deliveries.c.result_uid.in_(of_exam),
-            deliveries.c.state == DeliveryState.SENT,
-            deliveries.c.finished_at.is_(None),
-        )
-        .values(finished_at=now)
-    )
 
 
-def leave_prior(connection: Connection, exam: ExamRecord, reasons: Sequence[str], now: datetime) -> None:
-    """Note that an exam is a prior that is neither read nor answered.
+def leave(connection: Connection, exam: ExamRecord, state: ExamState, reasons: Sequence[str], now: datetime) -> None:
+    """End an exam's revision without a job, because it is not to be answered, or cannot be.
 
     Raises
     ------
@@ -141,9 +132,7 @@ def leave_prior(connection: Connection, exam: ExamRecord, reasons: Sequence[str]
     _unchanged(connection, exam)
     _supersede(connection, jobs.c.exam_id == exam.id, now)
     connection.execute(
-        update(exams)
-        .where(exams.c.id == exam.id)
-        .values(state=ExamState.PRIOR, due_at=None, reasons=list(reasons), status=None)
+        update(exams).where(exams.c.id == exam.id).values(state=state, due_at=None, reasons=list(reasons), status=None)
     )
 
 

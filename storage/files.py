@@ -141,6 +141,16 @@ class InstanceStore:
         self._flush_folders(path)
         return str(path)
 
+    def remove(self, path: str) -> None:
+        """Unlink a file for good; one that is gone already is no fault.
+
+        Folders stay: one that is empty now may get a file at this moment.
+        """
+        target = self.root / path
+        target.unlink(missing_ok=True)
+        if target.parent.is_dir():
+            _flush(target.parent)
+
     def sweep(self, older_than: timedelta) -> int:
         """Remove the temp files that nobody has written to for so long, and return their number.
 

@@ -14,6 +14,7 @@ from config.policy import RetryPolicy
 from storage.database import reading, writing
 from storage.errors import CannotRetry, LeaseLost, NoSuchJob
 from storage.outbox import enqueue
+from storage.removals import any_removed
 from storage.results import ResultRecord, add_results
 from storage.states import ExamState, JobState, Plan
 from storage.tables import exams, jobs
@@ -219,6 +220,8 @@ class JobQueue:
             idle = job.state in {JobState.QUEUED, JobState.DONE, JobState.DEAD}
             if not idle or exam.revision != job.revision or exam.state is ExamState.MOVED:
                 raise CannotRetry(f"{job.state}, revision {job.revision} of {exam.revision}")
+            if any_removed(connection, exam_id):
+                raise CannotRetry("its images or results were removed")
             connection.execute(
                 update(jobs)
                 .where(jobs.c.id == job_id)

@@ -13,7 +13,7 @@ from config.policy import RetryPolicy
 from storage.database import reading, writing
 from storage.index import insert_new
 from storage.states import DeliveryState
-from storage.tables import deliveries, exams, jobs, lanes, results
+from storage.tables import deliveries, exams, jobs, lanes, removals, results
 
 _TOLD = ("first_attempt_at", "last_attempt_at", "finished_at", "status_code", "message", "sent_at", "proven_at")
 """What is forgotten when a delivery begins anew."""
@@ -174,8 +174,9 @@ class Outbox:
         if delivery.fallback_uid is None:
             raise ValueError(f"no other form of {delivery.result_uid}")
         with writing(self._engine) as connection:
-            enqueue(connection, [(delivery.fallback_uid, delivery.destination)], now)
-            self._note(connection, delivery, now, DeliveryState.REPLACED, status_code=status_code, message=message)
+            # One that was recalled meanwhile has no other form either.
+            if self._note(connection, delivery, now, DeliveryState.REPLACED, status_code=status_code, message=message):
+                enqueue(connection, [(delivery.fallback_uid, delivery.destination)], now)
 
     def again(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> DeliveryState:
         """Note a failed attempt and return the new state: waiting for the next, or expired when the policy gives up."""
@@ -259,6 +260,8 @@ class Outbox:
             deliveries.c.result_uid.in_(of_exam),
             deliveries.c.state.not_in([DeliveryState.REPLACED, DeliveryState.RECALLED]),
         )
+        removed = select(results.c.uid).join(removals, removals.c.path == results.c.path)
+        statement = statement.where(deliveries.c.result_uid.not_in(removed))
         if destination is not None:
             statement = statement.where(deliveries.c.destination == destination)
         fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
@@ -308,8 +311,11 @@ class Outbox:
         status_code: int | None,
         message: str | None,
         not_before: datetime | None = None,
-    ) -> None:
-        """Note an attempt; the delivery has ended unless something is to be done ``not_before`` a time."""
+    ) -> bool:
+        """Note an attempt; the delivery has ended unless something is to be done ``not_before`` a time.
+
+        False when it did not wait any more, and nothing is changed.
+        """
         still_waits = (deliveries.c.id == delivery.id) & (deliveries.c.state == DeliveryState.WAITING)
         values: dict[str, Any] = {
             "state": state,
@@ -322,7 +328,7 @@ class Outbox:
         if state is DeliveryState.SENT:
             values |= {"sent_at": now, "proofs": 0}
         values |= {"finished_at": now} if not_before is None else {"not_before": not_before}
-        connection.execute(update(deliveries).where(still_waits).values(values))
+        return connection.execute(update(deliveries).where(still_waits).values(values)).rowcount > 0
 
     def _list(self, query: Select[Any]) -> list[Delivery]:
         with reading(self._engine) as connection:

@@ -72,5 +72,5 @@ class DeliveryState(StrEnum):
     REPLACED = "replaced"
     #: The retry policy gave up.
     EXPIRED = "expired"
-    #: It was not sent yet when the identity or the images that it stands on were found to be wrong.
+    #: Not to be sent, or not again: the identity or the images that it stands on were found to be wrong.
     RECALLED = "recalled"

@@ -286,6 +286,15 @@ deliveries = Table(
     Index(None, "destination", "state", "not_before"),
 )
 
+# Files whose time has come: these paths count as removed, whether they are unlinked yet or not.
+removals = Table(
+    "removals",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("removed_at", Moment, nullable=False),
+    Column("unlinked", Boolean, nullable=False),
+)
+
 # A row for each lane that is paused.
 lanes = Table(
     "lanes",

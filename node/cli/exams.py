@@ -17,6 +17,7 @@ from storage.conflicts import list_conflicts, reject_identities
 from storage.database import reading, writing
 from storage.exams import ExamRecord, find_exam, images_of, list_exams
 from storage.index import instances_of_exam
+from storage.removals import removed_of_exam
 from storage.results import results_of
 from storage.states import ExamState
 
@@ -128,6 +129,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
         found = find_exam(connection, exam)
         instances = {record.uid: record for record in instances_of_exam(connection, found.id)}
         decided = {image.instance_uid: image for image in images_of(connection, found.id, found.revision)}
+        removed = removed_of_exam(connection, found.id)
         issued = [result.record for result in results_of(connection, found.id) if result.record.kind == FACTS]
         conflicts = list_conflicts(connection, exam_id=found.id)
     images = [
@@ -138,6 +140,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
             "chosen": decided[uid].chosen if uid in decided else None,
             "why": (decided[uid].reason if uid in decided else "") or record.reasons[-1],
             "received": _local(record.received_at),
+            "removed": uid in removed,
         }
         for uid, record in instances.items()
     ]
@@ -173,11 +176,20 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
     return {
         **_plain(found),
         "images": images,
-        "answer": json.loads(parts.store.resolve(issued[0].path).read_bytes()) if issued else None,
+        "answer": _answer(parts, issued[0].path) if issued else None,
         "jobs": jobs,
         "deliveries": deliveries,
         "conflicts": [plain(conflict) for conflict in conflicts],
     }
+
+
+def _answer(parts: Parts, path: str) -> dict[str, Any] | None:
+    """Return an answer as it was kept, or None when it was removed."""
+    try:
+        told: dict[str, Any] = json.loads(parts.store.resolve(path).read_bytes())
+    except FileNotFoundError:
+        return None
+    return told
 
 
 def _masses(answer: dict[str, Any] | None) -> list[dict[str, Any]]:

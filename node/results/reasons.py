@@ -37,6 +37,7 @@ class Reason(Enum):
     MISSING = "no-image", "No image of an expected view received", r"no image received"
     UNILATERAL = "unilateral", "One breast examined", r"^unilateral"
     PRIOR = "prior", "Prior exam", r"^prior exam of"
+    REMOVED = "removed", "Image no longer kept", r"\bremoved after its time\b"
     WITHDRAWN = "withdrawn", "Image withdrawn by a rejection note", r"\bwithdrawn\b"
     HIDDEN = "below-threshold", "Findings below the destination's threshold", r"below this destination's threshold"
     OTHER = "other", "Another reason, in words", r"(?!)"

@@ -136,9 +136,13 @@ def test_a_corrected_name_is_answered_anew_in_the_same_exam(chain: Chain) -> Non
 def test_one_image_of_another_patient_leaves_an_exam_that_is_answered_without_it(chain: Chain) -> None:
     chain.receive(phantom_images())
     answer(chain)
+    for delivery in chain.outbox.due("pacs", chain.clock(), 99):
+        chain.outbox.sent(delivery, 0, chain.clock())
     chain.receive(corrected(phantom_images()[:1]))
     joined, left = corrections(chain).accept(waiting(chain)[0].id)
     assert (joined.revision, left.revision, left.state) == (1, 2, ExamState.COLLECTING)
+    assert {(d.state, d.sent_at is not None) for d in chain.outbox.of_exam(left.id)} == {(DeliveryState.RECALLED, True)}
+    assert chain.outbox.resend(left.id, chain.clock()) == 0
     answer(chain)
     assert {exam.status for exam in exams(chain).values()} == {AnswerStatus.PARTIAL_FINDINGS}
 

@@ -68,6 +68,7 @@ def test_an_image_that_is_not_usable_has_this_code(attributes: dict[str, Any], r
         ("2 findings below this destination's threshold of 50.", Reason.HIDDEN),
         ("all images were withdrawn: Incorrect Modality Worklist Entry", Reason.WITHDRAWN),
         ("prior exam of 2019-03-04", Reason.PRIOR),
+        ("R CC not read: removed after its time", Reason.REMOVED),
         ("the moon was in the way", Reason.OTHER),
     ],
 )
@@ -78,7 +79,7 @@ def test_a_sentence_has_this_code_and_no_other(sentence: str, reason: Reason) ->
 def test_every_reason_but_the_last_resort_is_tried_here() -> None:
     tried = {reason for _, reason in HEADERS}
     others = {Reason.NO_BREAST, Reason.FAILED, Reason.REPEATED, Reason.MISSING, Reason.UNILATERAL, Reason.HIDDEN}
-    others |= {Reason.WITHDRAWN, Reason.PRIOR}
+    others |= {Reason.WITHDRAWN, Reason.PRIOR, Reason.REMOVED}
     assert tried | others | {Reason.OTHER} == set(Reason)
 
 

@@ -1,0 +1,114 @@
+"""Removes files after their time: never before their exam has ended and its results are where they belong."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+
+from config.policy import RetentionPolicy
+from node.telemetry import logger
+from storage.database import reading, writing
+from storage.files import InstanceStore
+from storage.removals import Due, not_unlinked, note_unlinked, removable_exams, remove_files, remove_strays
+
+log = logger("retention")
+
+BATCH = 20
+"""Exams that are looked for at a time."""
+
+
+class Retention:
+    """Removes sources and results whose time has come.
+
+    Parameters
+    ----------
+    engine, store
+        Where files are known, and lie.
+    policy
+        When.
+    destinations
+        Whether the node has any: without one no result is ever proven to be kept elsewhere.
+    clock
+        Returns the present time, aware.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: InstanceStore,
+        policy: RetentionPolicy,
+        clock: Callable[[], datetime],
+        *,
+        destinations: bool,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._policy = policy
+        self._clock = clock
+        self._destinations = destinations
+
+    def tick(self) -> int:
+        """Remove what is due, finish what a crash has left, and return the number of files that are gone now."""
+        gone = self._unlink()
+        policy, now = self._policy, self._clock()
+        if policy.sources is not None:
+            with writing(self._engine) as connection:
+                strays = remove_strays(connection, now - policy.sources, now)
+            if strays:
+                log.info("files removed", exam=None, what="sources", files=len(strays), why=_older(policy.sources))
+            due = self._due(policy.sources)
+            for exam_id, exam in self._exams(due):
+                self._remove(exam_id, exam, due, _older(policy.sources))
+        if policy.results is not None:
+            due = self._due(policy.results, results_too=True)
+            for exam_id, exam in self._exams(due):
+                self._remove(exam_id, exam, due, _older(policy.results))
+        gone += self._unlink()
+        if policy.max_used_fraction is not None:
+            due = self._due(timedelta(0))
+            for exam_id, exam in self._exams(due):
+                if self._used() <= policy.max_used_fraction:
+                    break
+                self._remove(exam_id, exam, due, "the disk is fuller than retention.watermark_percent")
+                gone += self._unlink()
+        return gone
+
+    def _due(self, age: timedelta, *, results_too: bool = False) -> Due:
+        return Due(self._clock() - age, results_too, self._destinations, self._policy.unproven)
+
+    def _exams(self, due: Due) -> Iterator[tuple[int, str]]:
+        """Yield the exams that are due, each once, looking again whenever a batch is done."""
+        tried: set[int] = set()
+        while True:
+            with reading(self._engine) as connection:
+                found = removable_exams(connection, due, BATCH + len(tried))
+            fresh = [each for each in found if each[0] not in tried]
+            if not fresh:
+                return
+            tried |= {exam_id for exam_id, _ in fresh}
+            yield from fresh
+
+    def _remove(self, exam_id: int, exam: str, due: Due, why: str) -> None:
+        with writing(self._engine) as connection:
+            paths = remove_files(connection, exam_id, due, self._clock())
+        what = "results" if due.results_too else "sources"
+        if paths:
+            level = log.warning if due.unproven else log.info
+            level("files removed", exam=exam, what=what, files=len(paths), why=why, proven=not due.unproven)
+
+    def _unlink(self) -> int:
+        with reading(self._engine) as connection:
+            paths = not_unlinked(connection)
+        for path in paths:
+            self._store.remove(path)
+            with writing(self._engine) as connection:
+                note_unlinked(connection, path)
+        return len(paths)
+
+    def _used(self) -> float:
+        usage = self._store.usage()
+        return 1 - usage.free / usage.total
+
+
+def _older(age: timedelta) -> str:
+    return f"older than {age / timedelta(days=1):g} days"

@@ -1,0 +1,172 @@
+"""Files whose time has come: marked as removed in one transaction, unlinked after it; their records stay in the index.
+
+A path that is marked counts as removed, whether its file is still there or not: what a crash left in between is unlinked
+later.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, Select, exists, insert, select, update
+
+from storage.states import ConflictState, DeliveryState, ExamState, JobState
+from storage.tables import conflicts, deliveries, exams, instances, jobs, removals, results
+
+
+@dataclass(frozen=True)
+class Due:
+    """Which exams may lose files.
+
+    Attributes
+    ----------
+    before
+        Their last image came before this.
+    results_too
+        Whether results are meant, and not sources.
+    destinations
+        Whether the node has any; without one nothing is ever proven.
+    unproven
+        Whether a delivery may have ended badly, too, and a node without destinations may remove.
+    """
+
+    before: datetime
+    results_too: bool
+    destinations: bool
+    unproven: bool
+
+
+def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int | None = None) -> list[tuple[int, str]]:
+    """Return primary key and id of exams that may lose files, those first whose last image is the oldest.
+
+    Each has ended, no operator has to decide about it, and every one of its deliveries has ended well: committed,
+    verified, or sent where no proof is asked for.
+    """
+    if not (due.destinations or due.unproven):
+        return []
+    paths = _results() if due.results_too else _sources()
+    unfinished = select(jobs.c.id).where(
+        jobs.c.exam_id == exams.c.id, jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
+    )
+    ends = deliveries.c.state.in_([DeliveryState.WAITING, DeliveryState.SENT]) & deliveries.c.finished_at.is_(None)
+    if not due.unproven:
+        ends |= deliveries.c.state.in_([DeliveryState.REFUSED, DeliveryState.EXPIRED])
+    undelivered = (
+        select(deliveries.c.id)
+        .join(results, results.c.uid == deliveries.c.result_uid)
+        .join(jobs, jobs.c.id == results.c.job_id)
+        .where(jobs.c.exam_id == exams.c.id, ends)
+    )
+    undecided = (
+        select(conflicts.c.id)
+        .join(instances, instances.c.uid == conflicts.c.instance_uid)
+        .where(_same_exam(), conflicts.c.state == ConflictState.OPEN)
+    )
+    query = (
+        select(exams.c.id, exams.c.uid)
+        .where(
+            exams.c.state.in_([ExamState.ANSWERED, ExamState.FAILED, ExamState.MOVED, ExamState.PRIOR]),
+            exams.c.held.is_(False),
+            exams.c.last_image_at < due.before,
+            ~unfinished.exists(),
+            ~undelivered.exists(),
+            ~undecided.exists(),
+            paths.exists(),
+        )
+        .order_by(exams.c.last_image_at, exams.c.id)
+        .limit(limit)
+    )
+    if exam_id is not None:
+        query = query.where(exams.c.id == exam_id)
+    return [(row.id, row.uid) for row in connection.execute(query)]
+
+
+def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime) -> list[str]:
+    """Mark an exam's sources or results as removed if it still may lose them, and return their paths."""
+    # Whoever lets an image come to the exam meanwhile waits for this, and then knows.
+    connection.execute(select(exams.c.id).where(exams.c.id == exam_id).with_for_update())
+    if not removable_exams(connection, due, 1, exam_id):
+        return []
+    # Copies that were decided about go with the images that they contradict.
+    aside = (
+        select(conflicts.c.path)
+        .join(instances, instances.c.uid == conflicts.c.instance_uid)
+        .where(_same_exam(), _kept(conflicts.c.path))
+    )
+    queries = [_results()] if due.results_too else [_sources(), aside]
+    this = [query.where(exams.c.id == exam_id) for query in queries]
+    return _mark(connection, [path for query in this for path in connection.execute(query).scalars()], now)
+
+
+def remove_strays(connection: Connection, before: datetime, now: datetime) -> list[str]:
+    """Mark instances as removed that belong to no exam and came before a time, and return their paths."""
+    query = select(instances.c.path).where(
+        instances.c.received_at < before,
+        ~select(exams.c.id).where(_same_exam()).exists(),
+        _kept(instances.c.path),
+    )
+    return _mark(connection, list(connection.execute(query).scalars()), now)
+
+
+def not_unlinked(connection: Connection) -> list[str]:
+    """Return the paths that are marked and whose files may still be there."""
+    return list(connection.execute(select(removals.c.path).where(removals.c.unlinked.is_(False))).scalars())
+
+
+def note_unlinked(connection: Connection, path: str) -> None:
+    """Note that a file is gone."""
+    connection.execute(update(removals).where(removals.c.path == path).values(unlinked=True))
+
+
+def is_removed(connection: Connection, path: str) -> bool:
+    """Tell whether a path is marked as removed."""
+    return connection.execute(select(removals.c.path).where(removals.c.path == path)).one_or_none() is not None
+
+
+def removed_of_exam(connection: Connection, exam_id: int) -> set[str]:
+    """Return the SOP Instance UIDs of an exam's instances whose files were removed."""
+    query = (
+        select(instances.c.uid)
+        .join(exams, _same_exam())
+        .join(removals, removals.c.path == instances.c.path)
+        .where(exams.c.id == exam_id)
+    )
+    return set(connection.execute(query).scalars())
+
+
+def any_removed(connection: Connection, exam_id: int) -> bool:
+    """Tell whether a source or a result of an exam was removed."""
+    query = (
+        select(results.c.uid)
+        .join(jobs, jobs.c.id == results.c.job_id)
+        .join(removals, removals.c.path == results.c.path)
+        .where(jobs.c.exam_id == exam_id)
+        .limit(1)
+    )
+    return bool(removed_of_exam(connection, exam_id)) or connection.execute(query).one_or_none() is not None
+
+
+def _same_exam() -> ColumnElement[bool]:
+    return (exams.c.patient_id == instances.c.patient_id) & (exams.c.study_uid == instances.c.study_uid)
+
+
+def _sources() -> Select[tuple[str]]:
+    return select(instances.c.path).where(_same_exam(), _kept(instances.c.path))
+
+
+def _results() -> Select[tuple[str]]:
+    return (
+        select(results.c.path)
+        .join(jobs, jobs.c.id == results.c.job_id)
+        .where(jobs.c.exam_id == exams.c.id, _kept(results.c.path))
+    )
+
+
+def _mark(connection: Connection, paths: Sequence[str], now: datetime) -> list[str]:
+    for path in paths:
+        connection.execute(insert(removals).values(path=path, removed_at=now, unlinked=False))
+    return list(paths)
+
+
+def _kept(path: ColumnElement[str]) -> ColumnElement[bool]:
+    return ~exists().where(removals.c.path == path)

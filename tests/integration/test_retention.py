@@ -1,0 +1,201 @@
+"""Files that are removed after their time, on both databases: never too early, in the right order, and for good."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydicom.uid import Comprehensive3DSRStorage
+from sqlalchemy import Engine
+
+from config.mix import ResultKind
+from config.policy import RetentionPolicy
+from config.settings import Destination
+from node.intake import Outcome
+from node.results.answer import AnswerStatus
+from node.retention import Retention
+from storage.database import reading
+from storage.errors import CannotRetry
+from storage.exams import find_exam
+from storage.files import DiskUsage
+from storage.index import find_instance
+from storage.states import DeliveryState, ExamState
+from tests.builders import altered, key_objects
+from tests.chain import QUIET, Chain, a_chain, text_of
+from tests.doors import an_image, phantom_images
+
+REPORTS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, objects=(ResultKind.SR,))
+DAY = timedelta(days=1)
+SOURCES, BOTH = RetentionPolicy(sources=30 * DAY), RetentionPolicy(sources=30 * DAY, results=60 * DAY)
+UNPROVEN = RetentionPolicy(sources=30 * DAY, unproven=True)
+
+
+@pytest.fixture
+def chain(tmp_path: Path, engine: Engine) -> Chain:
+    """An exam of four images that was answered with a report; the report waits to be sent."""
+    made = a_chain(tmp_path, engine)
+    made.close(phantom_images())
+    assert made.worker(destinations=[REPORTS]).work_once()
+    return made
+
+
+def retention(chain: Chain, policy: RetentionPolicy, *, destinations: bool = True) -> Retention:
+    return Retention(chain.room.engine, chain.room.store, policy, chain.clock, destinations=destinations)
+
+
+def deliver(chain: Chain) -> None:
+    for delivery in chain.outbox.due("pacs", chain.clock(), 99):
+        chain.outbox.sent(delivery, 0, chain.clock())
+
+
+def kept(chain: Chain, area: str = "instances") -> int:
+    return sum(file.startswith(area) for file in chain.room.files())
+
+
+def removed(chain: Chain) -> None:
+    """Let the exam's sources be removed."""
+    deliver(chain)
+    chain.clock.forward(31 * DAY)
+    assert retention(chain, SOURCES).tick() == 4
+
+
+def test_sources_and_results_go_after_their_time_and_their_records_stay(chain: Chain) -> None:
+    deliver(chain)
+    chain.clock.forward(29 * DAY)
+    assert retention(chain, BOTH).tick() == 0
+    chain.clock.forward(2 * DAY)
+    assert retention(chain, BOTH).tick() == 4
+    assert (kept(chain), kept(chain, "results") > 0) == (0, True)
+    chain.clock.forward(30 * DAY)
+    assert retention(chain, BOTH).tick() > 0
+    assert kept(chain, "results") == 0
+    assert chain.room.rows() == (4, 1, 0)
+    assert chain.issued()
+    assert (chain.exam.state, chain.exam.status) == (ExamState.ANSWERED, AnswerStatus.FINDINGS)
+    assert retention(chain, BOTH).tick() == 0
+
+
+def test_nothing_goes_by_itself(chain: Chain) -> None:
+    deliver(chain)
+    chain.clock.forward(9999 * DAY)
+    assert retention(chain, RetentionPolicy()).tick() == 0
+
+
+@pytest.mark.parametrize("state", [DeliveryState.WAITING, DeliveryState.REFUSED])
+def test_nothing_goes_before_its_results_are_delivered(chain: Chain, state: DeliveryState) -> None:
+    if state is DeliveryState.REFUSED:
+        for delivery in chain.outbox.due("pacs", chain.clock(), 99):
+            chain.outbox.refused(delivery, "no", 0xA900, chain.clock())
+    chain.clock.forward(365 * DAY)
+    assert retention(chain, SOURCES).tick() == 0
+    assert (retention(chain, UNPROVEN).tick() > 0) is (state is DeliveryState.REFUSED)
+
+
+def test_nothing_goes_before_its_proof(chain: Chain) -> None:
+    for delivery in chain.outbox.due("pacs", chain.clock(), 99):
+        chain.outbox.sent(delivery, 0, chain.clock(), prove_at=chain.clock())
+    chain.clock.forward(365 * DAY)
+    assert retention(chain, UNPROVEN).tick() == 0
+
+
+def test_without_a_destination_nothing_goes_unless_the_site_says_so(chain: Chain) -> None:
+    deliver(chain)
+    chain.clock.forward(365 * DAY)
+    assert retention(chain, SOURCES, destinations=False).tick() == 0
+    assert retention(chain, UNPROVEN, destinations=False).tick() == 4
+
+
+def test_nothing_goes_that_an_operator_has_to_decide_about(chain: Chain) -> None:
+    deliver(chain)
+    chain.room.receive(altered(phantom_images()[0], KVP="31"))
+    chain.clock.forward(365 * DAY)
+    assert retention(chain, SOURCES).tick() == 0
+
+
+def test_a_crash_between_mark_and_unlink_is_made_good(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(chain)
+    chain.clock.forward(31 * DAY)
+
+    def crash(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chain.room.store, "remove", crash)
+    with pytest.raises(KeyboardInterrupt):
+        retention(chain, SOURCES).tick()
+    monkeypatch.undo()
+    assert kept(chain) == 4
+    assert chain.room.receive(phantom_images()[0]).outcome is Outcome.KNOWN
+    assert retention(chain, RetentionPolicy()).tick() == 4
+    assert kept(chain) == 0
+
+
+def test_an_image_that_comes_again_after_its_removal_is_known_and_a_different_one_a_conflict(chain: Chain) -> None:
+    removed(chain)
+    image = phantom_images()[0]
+    assert chain.room.receive(image).outcome is Outcome.KNOWN
+    held = []
+    for change in ({"KVP": "31"}, {"PatientID": "ANOTHER"}):
+        assert chain.room.receive(altered(image, **change)).outcome is Outcome.CONFLICT
+        held.append(chain.exam.held)
+    assert held == [False, True]
+    assert kept(chain) == 0
+
+
+def test_a_late_image_is_answered_without_those_that_were_removed(chain: Chain) -> None:
+    removed(chain)
+    image = phantom_images()[0]
+    chain.close([altered(image, SOPInstanceUID=f"{image.SOPInstanceUID}.1")])
+    assert chain.worker(destinations=[REPORTS]).work_once()
+    assert (chain.exam.revision, chain.exam.status) == (2, AnswerStatus.PARTIAL_FINDINGS)
+    assert "L CC not read: removed after its time" in text_of(chain.report)
+
+
+def test_an_exam_whose_images_are_all_gone_ends_without_another_answer(chain: Chain) -> None:
+    removed(chain)
+    chain.room.receive(key_objects(phantom_images()[:1], "113001"))
+    chain.clock.forward(QUIET.incomplete_quiet)
+    assert chain.exam_clock().tick() == 1
+    assert (chain.exam.state, chain.exam.revision) == (ExamState.FAILED, 2)
+    assert not chain.worker().work_once()
+
+
+def test_what_was_removed_is_neither_read_again_nor_sent_again(chain: Chain) -> None:
+    removed(chain)
+    with pytest.raises(CannotRetry, match="were removed"):
+        chain.queue.retry(chain.job.id, chain.clock())
+    assert chain.outbox.resend(chain.exam.id, chain.clock()) == 1
+    deliver(chain)
+    chain.clock.forward(60 * DAY)
+    assert retention(chain, BOTH).tick() > 0
+    assert chain.outbox.resend(chain.exam.id, chain.clock()) == 0
+
+
+def test_a_full_disk_takes_the_oldest_exams_first_and_no_more_than_needed(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = chain.exam.uid
+    chain.clock.forward(DAY)
+    other = altered(phantom_images()[0], PatientID="ANOTHER", StudyInstanceUID="1.2.9", SOPInstanceUID="1.2.9.1")
+    chain.receive([other])
+    chain.clock.forward(QUIET.incomplete_quiet)
+    chain.exam_clock().tick()
+    assert chain.worker(destinations=[REPORTS]).work_once()
+    deliver(chain)
+    chain.clock.forward(DAY)
+    monkeypatch.setattr(chain.room.store, "usage", lambda: DiskUsage(100, 100 - 18 * kept(chain)))
+    assert retention(chain, RetentionPolicy(max_used_fraction=0.5)).tick() == 4
+    with reading(chain.room.engine) as connection:
+        old, new = (find_instance(connection, uid) for uid in (str(phantom_images()[0].SOPInstanceUID), "1.2.9.1"))
+        assert find_exam(connection, first).state is ExamState.ANSWERED
+    assert old
+    assert new
+    assert [chain.room.store.resolve(record.path).exists() for record in (old, new)] == [False, True]
+
+
+def test_what_belongs_to_no_exam_goes_with_the_sources(tmp_path: Path, engine: Engine) -> None:
+    chain = a_chain(tmp_path, engine)
+    document = an_image(SOPClassUID=Comprehensive3DSRStorage, SOPInstanceUID="1.2.99", Modality="SR", Rows=None)
+    chain.room.receive(document)
+    chain.clock.forward(31 * DAY)
+    assert retention(chain, SOURCES).tick() == 1
+    assert chain.room.rows() == (1, 0, 0)
+    assert chain.room.receive(document).outcome is Outcome.KNOWN

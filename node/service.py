@@ -139,9 +139,9 @@ def serve(settings: Settings) -> None:
     ]
     deliveries = DeliveryService(lanes)
     requests = CommitmentRequests(parts.engine, settings.delivery.policy)
-    keeping = SafeKeeping(requests, parts.engine, parts.store, send, settings.dicom.callers)
-    answers = SafeKeepingService(keeping, settings.delivery.poll)
-    door = StorageSCP(settings.dicom, intake, parts.store.incoming, reports, keeping)
+    safekeeping = SafeKeeping(requests, parts.engine, parts.store, send, settings.dicom.callers)
+    answers = SafeKeepingService(safekeeping, settings.delivery.poll)
+    door = StorageSCP(settings.dicom, intake, parts.store.incoming, reports, safekeeping)
     try:
         door.start()
     except OSError as error:

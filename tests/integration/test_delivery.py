@@ -98,14 +98,15 @@ def test_a_destination_that_takes_only_implicit_vr_gets_it(
     assert pacs.syntaxes == [ImplicitVRLittleEndian] * len(results)
 
 
+@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
 def test_a_warning_is_a_delivery_and_is_recorded(
-    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+    engine: Engine, store: InstanceStore, results: list[ResultRecord], status: int
 ) -> None:
-    with a_pacs(answers(0xB000)) as (_, port), capture_logs() as lines:
+    with a_pacs(answers(status)) as (_, port), capture_logs() as lines:
         deliveries = Deliveries(engine, store, a_destination(port))
         deliveries.lane.deliver_due()
-    assert {(delivery.state, delivery.status_code) for delivery in deliveries.all()} == {(DeliveryState.SENT, 0xB000)}
-    assert {(line["log_level"], line["status"]) for line in lines} == {("warning", "B000H")}
+    assert {(delivery.state, delivery.status_code) for delivery in deliveries.all()} == {(DeliveryState.SENT, status)}
+    assert {(line["log_level"], line["status"]) for line in lines} == {("warning", f"{status:04X}H")}
     assert {line["exam"] for line in lines} == {deliveries.all()[0].exam_uid}
 
 

@@ -195,3 +195,37 @@ def test_a_pacs_that_starts_late_gets_the_answer_then(tmp_path: Path, engine: En
         lane.deliver_due()
         assert eventually(lambda: len(list(folder.iterdir())) == len(phantom_objects()))
     assert {delivery.state for delivery in outbox.of_exam(1)} == {DeliveryState.SENT}
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (("--refuse",), "AE titles"),
+        (("--abort-during",), "no answer"),
+        (("--abort-after",), "no answer"),
+        (("--sleep-during", "30"), "no answer"),
+    ],
+)
+def test_a_storescp_that_fails_gets_everything_when_it_works_again(
+    tmp_path: Path, engine: Engine, fault: tuple[str, ...], message: str
+) -> None:
+    folder = tmp_path / "pacs"
+    folder.mkdir()
+    destination = a_destination(a_free_port())
+    store, outbox, clock = a_store(tmp_path), Outbox(engine, POLICY), Clock()
+    waiting_results(store, engine, ["pacs"])
+    impatient = Sender(Dicom(dimse_timeout=1, acse_timeout=5))
+    lane = Lane(destination, outbox, impatient, store, clock=clock)
+    storescp = [require_dcmtk("storescp"), "-aet", "PACS", "-od", folder]
+    there = lambda: "no connection" not in SENDER.echo(destination).message  # noqa: E731
+    with running(*storescp, *fault, destination.port, log=tmp_path / "log", ready=there):
+        lane.deliver_due()
+        tried = [d for d in outbox.of_exam(1) if d.attempts]
+        assert tried
+        assert all(d.state is DeliveryState.WAITING for d in outbox.of_exam(1))
+        assert all(message in (d.message or "") or "abort" in (d.message or "") for d in tried)
+    with running(*storescp, destination.port, log=tmp_path / "log", ready=lambda: SENDER.echo(destination).answered):
+        clock.forward(POLICY.slow)
+        lane.deliver_due()
+    assert {d.state for d in outbox.of_exam(1)} == {DeliveryState.SENT}
+    assert_same_objects(folder)

@@ -11,16 +11,19 @@ from pydicom.uid import SegmentationStorage
 from sqlalchemy import Engine
 
 from config.mix import ObjectMix, ResultKind, SegmentationType
-from config.settings import Destination, Dicom
+from config.settings import Caller, Destination, Dicom, Proof
+from node.commitment import Prover, Reports
 from node.delivery import Lane
+from node.safekeeping import SafeKeepingService
 from node.scu import Sender
+from storage.commitments import Commitments
 from storage.database import open_database
 from storage.outbox import Outbox
 from storage.states import DeliveryState
 from tests.databases import SQLiteDatabases
-from tests.doors import Clock, a_destination
+from tests.doors import Clock, a_destination, a_room, an_image, an_open_door, safekeeping
 from tests.pacs import a_free_port, a_store, phantom_objects, waiting_results
-from tests.peers import require_program, running
+from tests.peers import eventually, require_program, running
 from tests.records import POLICY
 
 pytestmark = [
@@ -40,16 +43,28 @@ def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
 
 
 class Orthanc:
-    """A running Orthanc: a destination, and its REST interface."""
+    """A running Orthanc: a destination, and its REST interface; it expects us at a port."""
 
-    def __init__(self, destination: Destination, http_port: int) -> None:
+    def __init__(self, destination: Destination, http_port: int, our_port: int) -> None:
         self.destination = destination
+        self.our_port = our_port
         self._url = f"http://127.0.0.1:{http_port}"
 
     def get(self, path: str) -> Any:
         """Return what Orthanc answers."""
         with urllib.request.urlopen(f"{self._url}{path}", timeout=30) as answer:  # noqa: S310 - a fixed scheme
             return json.load(answer)
+
+    def post(self, path: str, body: Any) -> Any:
+        """Return what Orthanc answers."""
+        request = urllib.request.Request(f"{self._url}{path}", json.dumps(body).encode())  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
+            return json.load(answer)
+
+    def delete(self, path: str) -> None:
+        """Let Orthanc delete something."""
+        request = urllib.request.Request(f"{self._url}{path}", method="DELETE")  # noqa: S310 - as above
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - as above
 
     def tags(self) -> list[dict[str, Any]]:
         """Return the attributes of all instances."""
@@ -59,7 +74,7 @@ class Orthanc:
 @pytest.fixture
 def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
     program = require_program("Orthanc", folder=Path("/usr/sbin"))
-    destination, http_port = a_destination(a_free_port()), a_free_port()
+    destination, http_port, our_port = a_destination(a_free_port()), a_free_port(), a_free_port()
     configuration = tmp_path / "orthanc.json"
     configuration.write_text(
         json.dumps(
@@ -74,7 +89,7 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
                 "DicomCheckCalledAet": True,
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
-                "DicomModalities": {"node": ["MAMMONODE", "127.0.0.1", 104]},
+                "DicomModalities": {"node": ["MAMMONODE", "127.0.0.1", our_port]},
                 "DicomAlwaysAllowStore": False,
                 "DicomAlwaysAllowEcho": False,
                 "UnknownSopClassAccepted": False,
@@ -84,7 +99,7 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
     )
     log = tmp_path / "orthanc.log"
     with running(program, configuration, log=log, ready=lambda: SENDER.echo(destination).answered):
-        yield Orthanc(destination, http_port)
+        yield Orthanc(destination, http_port, our_port)
 
 
 def test_orthanc_accepts_the_segmentations_and_the_report_under_the_study_of_the_images(
@@ -137,3 +152,69 @@ def test_a_node_that_orthanc_does_not_know_is_told_what_to_check(orthanc: Orthan
     echo = Sender(Dicom(ae_title="STRANGER")).echo(orthanc.destination)
     assert not echo.answered
     assert echo.message
+
+
+class Lanes:
+    """A lane to Orthanc that asks for proof, and the door that takes its reports."""
+
+    def __init__(self, orthanc: Orthanc, folder: Path, engine: Engine, proof: Proof) -> None:
+        self.room = a_room(folder, engine)
+        self.destination = orthanc.destination.model_copy(update={"proof": proof})
+        self.clock, self.outbox = Clock(), Outbox(engine, POLICY)
+        commitments = Commitments(engine, self.outbox)
+        self.reports = Reports(commitments, [self.destination], self.clock)
+        prover = Prover(
+            *(self.destination, engine, self.outbox, commitments, SENDER, self.reports), wait=0, clock=self.clock
+        )
+        self.lane = Lane(self.destination, self.outbox, SENDER, self.room.store, clock=self.clock, prover=prover)
+
+    def states(self) -> set[DeliveryState]:
+        return {delivery.state for delivery in self.outbox.of_exam(1)}
+
+
+def test_orthanc_commits_to_what_it_has_and_gets_again_what_it_has_lost(
+    orthanc: Orthanc, tmp_path: Path, engine: Engine
+) -> None:
+    lanes = Lanes(orthanc, tmp_path, engine, Proof.COMMITMENT)
+    results = waiting_results(lanes.room.store, engine, ["pacs"])
+    with an_open_door(lanes.room, lanes.reports, port=orthanc.our_port, callers=(Caller(ae_title="PACS"),)):
+        lanes.lane.deliver_due()
+        lost = orthanc.get("/instances")[0]
+        lost_uid = orthanc.get(f"/instances/{lost}/simplified-tags")["SOPInstanceUID"]
+        orthanc.delete(f"/instances/{lost}")
+        assert lanes.lane.prove_due() == len(results)
+        assert eventually(lambda: DeliveryState.SENT not in lanes.states())
+        found = {d.result_uid: (d.state, d.status_code) for d in lanes.outbox.of_exam(1)}
+        assert found.pop(lost_uid) == (DeliveryState.WAITING, 0x0112)
+        assert {state for state, _ in found.values()} == {DeliveryState.COMMITTED}
+        lanes.clock.forward(POLICY.slow)
+        assert lanes.lane.deliver_due() == lanes.lane.prove_due() == 1
+        assert eventually(lambda: lanes.states() == {DeliveryState.COMMITTED})
+    assert len(orthanc.get("/instances")) == len(results)
+
+
+def test_what_orthanc_has_is_found_by_query(orthanc: Orthanc, tmp_path: Path, engine: Engine) -> None:
+    lanes = Lanes(orthanc, tmp_path, engine, Proof.FIND)
+    results = waiting_results(lanes.room.store, engine, ["pacs"])
+    lanes.lane.deliver_due()
+    lanes.clock.forward(POLICY.slow)
+    assert lanes.lane.prove_due() == len(results)
+    assert lanes.states() == {DeliveryState.VERIFIED}
+
+
+def test_orthanc_may_ask_whether_we_keep_what_it_sent(orthanc: Orthanc, tmp_path: Path, engine: Engine) -> None:
+    room, image = a_room(tmp_path, engine), an_image()
+    room.receive(image)
+    caller = Caller(ae_title="PACS", port=orthanc.destination.port)
+    service = SafeKeepingService(safekeeping(room, (caller,)), poll=0.05)
+    held = {"SOPClassUID": str(image.SOPClassUID), "SOPInstanceUID": str(image.SOPInstanceUID)}
+    unknown = held | {"SOPInstanceUID": "1.2.3.4"}
+    with an_open_door(room, port=orthanc.our_port, callers=(caller,)):
+        service.start()
+        asked = orthanc.post("/modalities/node/storage-commitment", {"DicomInstances": [held, unknown]})
+        assert eventually(lambda: orthanc.get(f"/storage-commitment/{asked['ID']}")["Status"] != "Pending")
+        service.stop()
+    told = orthanc.get(f"/storage-commitment/{asked['ID']}")
+    assert told["Status"] == "Failure"
+    assert [each["SOPInstanceUID"] for each in told["Success"]] == [held["SOPInstanceUID"]]
+    assert [(each["SOPInstanceUID"], each["FailureReason"]) for each in told["Failures"]] == [("1.2.3.4", 0x0112)]

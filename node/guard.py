@@ -6,6 +6,7 @@ with its files left behind. The classes here stand in for four of its own, one a
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty
 from threading import Lock
@@ -275,7 +276,8 @@ class Messages(DIMSEServiceProvider):
         if message._data_set_path is not None:  # noqa: SLF001 (pynetdicom tells it only to who serves the request)
             self._files.add(message._data_set_path)  # noqa: SLF001
         if message._data_set_file is not None and self.message is not message:  # noqa: SLF001
-            message._data_set_file.close()  # noqa: SLF001
+            with suppress(OSError):  # a full disk does not take what is still in the buffer, and the file goes anyhow
+                message._data_set_file.close()  # noqa: SLF001
 
 
 def _check_store(command: "Dataset") -> None:

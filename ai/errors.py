@@ -103,3 +103,11 @@ class LeakingSplit(InvalidDataset):
 
 class DuplicateImages(InvalidDataset):
     """Patients of different parts share a picture; remove one of the images, or give both patients one patient_id."""
+
+
+class Unwritable(AIError):
+    """The place cannot be written to; check that it is there, who may write to it, and the space on its disk."""
+
+
+class MissingExtra(AIError):
+    """A package that comes with the extra `train` is missing; type: pip install 'mammonode[train]'."""

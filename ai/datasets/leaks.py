@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import some
+from ai.datasets.truth import mass_mask
 from ai.errors import AIError, DuplicateImages, InvalidDataset, LeakingSplit
 from ai.pixels import file_image
 
@@ -93,13 +94,13 @@ def check_duplicates(duplicates: Sequence[Duplicate], places: Mapping[str, int])
 def find_duplicates(dataset: Dataset, on_image: Callable[[], None] = lambda: None) -> list[Duplicate]:
     """Return the pictures that stand under two patients, mirrored or turned ones among them.
 
-    Every image is read; ``on_image`` is called after each. Images of one patient are not compared: a low-energy and a
+    Every image is read with its masks; ``on_image`` is called after each. Images of one patient are not compared: a low-energy and a
     subtracted image of one view are alike, and no leak.
 
     Raises
     ------
     InvalidDataset
-        When an image cannot be read; it is named.
+        When an image cannot be read, or a mask has another size; it is named.
     """
     thumbnails = []
     for record in dataset.records:
@@ -107,6 +108,8 @@ def find_duplicates(dataset: Dataset, on_image: Callable[[], None] = lambda: Non
             pixels = file_image(dataset.folder / record.path, record.view).pixels
         except AIError as error:
             raise InvalidDataset(f"{record.file}: {error}") from error
+        if record.labelled and record.masks:
+            mass_mask(record, dataset.folder, pixels.shape)
         thumbnails.append(thumbnail(pixels))
         on_image()
     return duplicates(dataset.records, thumbnails)

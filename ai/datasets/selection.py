@@ -1,9 +1,10 @@
 """Which images of a data set are used."""
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from ai.datasets.records import Record
+from ai.datasets.records import Record, split_by_patient
 from ai.errors import InvalidDataset
 from ai.exam import STANDARD_VIEWS, View
 
@@ -91,6 +92,16 @@ def of_subset(records: Sequence[Record], subset: str) -> list[Record]:
         [r for r in records if r.subset == subset],
         f"no image is in the subset {subset!r}; there are: {parts or 'none'}",
     )
+
+
+def held_out_patients(records: Sequence[Record], parts: int, part: int, seed: int) -> set[str]:
+    """Return the patients of one part of a data set, all of it."""
+    return {patient for patient, place in split_by_patient(records, parts, seed).items() if place == part}
+
+
+def digest_of(patients: Collection[str]) -> str:
+    """Return a SHA-256, hexadecimal, by which the same patients are known again without being named."""
+    return hashlib.sha256("\n".join(sorted(patients)).encode()).hexdigest()
 
 
 def some(names: Sequence[str]) -> str:

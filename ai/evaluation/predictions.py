@@ -262,7 +262,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "masses": evaluation.masses,
         "refused": evaluation.refused,
         "sensitivity_at_fppi": {
-            rule.value: {str(f): plain(v) for f, v in zip(FPPI, values, strict=True)}
+            rule.value: {str(f): plain(v if evaluation.masses else None) for f, v in zip(FPPI, values, strict=True)}
             for rule, values in evaluation.detection.items()
         },
     }

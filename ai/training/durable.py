@@ -6,10 +6,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ai.errors import Unwritable
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the name ``path`` once it is written and on disk; a failure leaves what was there."""
+    """Open a file that takes the name ``path`` once it is written and on disk; a failure leaves what was there.
+
+    Raises
+    ------
+    Unwritable
+        When the disk is full, or the folder is not there or not ours; the file is named.
+    """
     temporary = path.with_name(path.name + ".part")
     try:
         with temporary.open("wb") as file:
@@ -17,6 +25,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError over the disk's
+        fault = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(fault, OSError):
+            raise
+        raise Unwritable(f"{path}: {fault.strerror or fault}") from error
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)

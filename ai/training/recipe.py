@@ -15,7 +15,7 @@ something is published, on what it was trained and with which figures is never i
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -250,8 +250,21 @@ def _recipe(path: Path, row: str, content: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate({"name": name, **content, "parts": _parts(content.get("parts", []))})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRecipe(f"{name}: {where}: {first['msg']}") from error
+        where = ".".join(_place_in(content, first["loc"]))
+        what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InvalidRecipe(f"{name}: {where}: {what}") from error
+
+
+def _place_in(content: Any, place: Sequence[int | str]) -> Iterator[str]:
+    """Name a place as the file does, which gives parts by their role and phases by a name."""
+    for step in place:
+        known = list(content) if isinstance(content, Mapping) else []
+        key = known[step] if isinstance(step, int) and step < len(known) else step
+        yield str(key)
+        if isinstance(content, Sequence) and isinstance(step, int) and step < len(content):
+            content = content[step]
+        else:
+            content = content.get(key) if isinstance(content, Mapping) else None
 
 
 def _parts(parts: Any) -> Any:

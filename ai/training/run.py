@@ -13,12 +13,13 @@ from torch import nn
 
 from ai.datasets.leaks import check_duplicates, check_patients, find_duplicates
 from ai.datasets.records import Dataset, Record, split_by_patient
-from ai.datasets.selection import select
+from ai.datasets.selection import digest_of, held_out_patients, select
 from ai.errors import InvalidDataset, InvalidRecipe
 from ai.evaluation.detection import HitRule, match, threshold_at
 from ai.evaluation.predictions import Prediction, detections, evaluate, figures, predict
 from ai.models import open_model
 from ai.networks.registry import build
+from ai.outputs import writable_folder
 from ai.readers.registry import load_reader
 from ai.training.budget import within
 from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
@@ -115,7 +116,7 @@ def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, sub
     Raises
     ------
     InvalidDataset
-        When images are not labelled, or a side is left without any.
+        When images are not labelled, a side is left without any, or nobody to learn from has a mass.
     """
     split = recipe.split
     places = split_by_patient(dataset.records, split.parts, split.seed)
@@ -131,6 +132,8 @@ def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, sub
     held_out = tuple(r for r in labelled if places[r.patient_id] == split.part)
     if not training or not held_out:
         raise InvalidDataset(f"part {split.part} of {split.parts} leaves no patient to train on, or none to evaluate")
+    if not any(record.boxes for record in training):
+        raise InvalidDataset("no image to train on shows a mass")
     check_patients(training, held_out)
     fold = split_by_patient(training, split.folds, split.seed)
     for number in range(split.folds):
@@ -167,7 +170,7 @@ def train(
 
     Raises
     ------
-    InvalidRecipe, InvalidDataset, ai.errors.ModelError
+    InvalidRecipe, InvalidDataset, ai.errors.ModelError, ai.errors.Unwritable
         Before any training.
     ForeignCheckpoint, Diverged
         As :func:`ai.training.engine.train_part`.
@@ -176,9 +179,9 @@ def train(
     start = _try_start(system, recipe, settings.start)
     folds = _folds(recipe, settings.folds)
     dealt = deal(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
+    writable_folder(output)
     _check_pictures(dataset, dealt, recipe, watcher)
     learner = _learner(system, recipe, dataset, dealt, watcher)
-    output.mkdir(parents=True, exist_ok=True)
     run = _Run(recipe, system, learner, dataset, dealt, output, provenance, settings, watcher, start)
     return run.go(folds)
 
@@ -312,6 +315,7 @@ class _Run:
     def _plan(self, folds: Sequence[int], how: str) -> dict[str, Any]:
         """Return the whole recipe, with its split as ``mammonode evaluate --validation`` wants it."""
         split = self.recipe.split
+        held_out = held_out_patients(self.dataset.records, split.parts, split.part, split.seed)
         return {
             "recipe": self.recipe.name,
             **self.recipe.model_dump(mode="json", exclude={"name", "split"}),
@@ -319,6 +323,7 @@ class _Run:
                 "seed": split.seed,
                 "folds": split.parts,
                 "fold": split.part,
+                "held_out": digest_of(held_out),
                 "inner_folds": split.folds,
                 "trained_folds": folds,
             },
@@ -356,7 +361,7 @@ def _folds(recipe: Recipe, wanted: Sequence[int] | None) -> Sequence[int]:
 
 
 def _check_pictures(dataset: Dataset, dealt: Dealt, recipe: Recipe, watcher: Watcher) -> None:
-    """Refuse a picture that stands under two patients of different parts or folds."""
+    """Refuse masks that do not fit, and a picture that stands under two patients of different parts or folds."""
     used = (*dealt.training, *dealt.held_out)
     shown = Dataset(dataset.name, dataset.folder, used)
     pairs = find_duplicates(shown, _counter(watcher, "looking for pictures that stand there twice", len(used)))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ai.breast import Geometry, prepare
 from ai.datasets.records import Box, Record
+from ai.datasets.truth import Truth, kind_of, mass_mask
 from ai.errors import AIError, InvalidDataset
 from ai.pixels import file_image
 
@@ -25,7 +26,8 @@ class Sample:
     pixels
         uint8, canvas shape: -1 to 1 as 0 to 255.
     mass
-        uint8, canvas shape: 1 within the ellipses inscribed in the boxes. A weak label: supervision only.
+        uint8, canvas shape: 1 where more than half of a pixel is mass by masks or outlines; where there are boxes
+        alone, within the ellipses inscribed in them. That is a weak label: supervision only.
     geometry
         The way back to the file's pixels.
     """
@@ -44,16 +46,22 @@ def load_samples(
     Raises
     ------
     InvalidDataset
-        When an image cannot be used; it is named.
+        When an image or a mask cannot be used; it is named.
     """
     samples = []
     for record in records:
         try:
-            prepared = prepare(file_image(folder / record.path, record.view), canvas)
+            image = file_image(folder / record.path, record.view)
+            prepared = prepare(image, canvas)
         except AIError as error:
             raise InvalidDataset(f"{record.file}: {error}") from error
         pixels = np.round((prepared.pixels + 1) * 127.5).astype(np.uint8)
-        samples.append(Sample(record, pixels, ellipses(record.boxes, prepared.geometry), prepared.geometry))
+        if kind_of(record) in (Truth.MASK, Truth.OUTLINE):
+            truth = mass_mask(record, folder, image.shape)[0]
+            mass = (prepared.geometry.to_canvas(truth.astype(np.float32)) > 0.5).astype(np.uint8)
+        else:
+            mass = ellipses(record.boxes, prepared.geometry)
+        samples.append(Sample(record, pixels, mass, prepared.geometry))
         on_image()
     return samples
 

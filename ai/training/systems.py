@@ -82,7 +82,8 @@ def _check_part(recipe: Recipe, part: Part, role: Role) -> None:
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {what}"
 
 
 def _invalid(recipe: Recipe, what: str) -> InvalidRecipe:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ai.errors import InvalidDataset
+from ai.outputs import writable_file, writable_folder
 from node.cli.data import (
     DataArgument,
     KindOption,
@@ -28,6 +29,7 @@ from node.cli.options import (
     named_model,
     print_json,
     progress,
+    require_extra,
 )
 
 if TYPE_CHECKING:
@@ -83,8 +85,13 @@ def evaluate(
     from ai.datasets.selection import select  # noqa: PLC0415
     from ai.evaluation.report import report  # noqa: PLC0415
 
-    if froc is not None and froc.suffix not in {".png", ".svg"}:
-        raise typer.BadParameter(f"{froc}: give a file that ends in .png or .svg", param_hint="--froc")
+    if froc is not None:
+        if froc.suffix not in {".png", ".svg"}:
+            raise typer.BadParameter(f"{froc}: give a file that ends in .png or .svg", param_hint="--froc")
+        require_extra("matplotlib")
+        writable_file(froc)
+    if pictures is not None:
+        writable_folder(pictures)
     images = _images(data, kind, where, model if validation else None, leave_out_mismatched=leave_out_mismatched)
     chosen = select(images.records, skip_unlabelled=skip_unlabelled, subset=subset)
     own = named_model(model).card.thresholds.get("mass", 0.5)
@@ -120,6 +127,7 @@ def predict(
     """
     from ai.evaluation.predictions import to_json  # noqa: PLC0415
 
+    writable_file(output)
     images = _images(data, kind, where, model if validation else None)
     predictions = _predict(model, images.folder, images.records, device, threads, 0.0)
     output.write_text(json.dumps(to_json(predictions), indent=1), encoding="utf-8")
@@ -143,8 +151,8 @@ def _images(
     *,
     leave_out_mismatched: bool = False,
 ) -> _Images:
-    from ai.datasets.records import split_by_patient  # noqa: PLC0415
     from ai.datasets.registry import open_dataset  # noqa: PLC0415
+    from ai.datasets.selection import digest_of, held_out_patients  # noqa: PLC0415
 
     whole = open_dataset(data, kind, leave_out_mismatched=leave_out_mismatched)
     records: Sequence[Record] = whole.records
@@ -155,8 +163,13 @@ def _images(
         if "split" not in plan:
             raise InvalidDataset(f"{split_of}: its card does not say which patients were kept; leave out --validation")
         split = plan["split"]
-        places = split_by_patient(whole.records, split["folds"], split["seed"])
-        records = [r for r in records if places[r.patient_id] == split["fold"]]
+        kept = held_out_patients(whole.records, split["folds"], split["fold"], split["seed"])
+        if split.get("held_out", digest_of(kept)) != digest_of(kept):  # older cards do not say
+            raise InvalidDataset(
+                f"{data} is not the set that {split_of} was trained on, or has other patients or labels by now: the "
+                "patients held out cannot be told from the others; leave out --validation"
+            )
+        records = [r for r in records if r.patient_id in kept]
     if not records:
         raise InvalidDataset(f"{data}: no image is left")
     return _Images(whole.folder, records)
@@ -226,7 +239,8 @@ def _print_evaluation(result: "Evaluation") -> None:
     )
     table = Table("sensitivity at false positives per image", *map(str, result.detection))
     for row, limit in enumerate(FPPI):
-        table.add_row(str(limit), *(str(values[row]) for values in result.detection.values()))
+        values = (str(found[row]) if result.masses else "not defined: no mass" for found in result.detection.values())
+        table.add_row(str(limit), *values)
     console.print(table)
     for label, figure in (
         ("image AUC, malignant against other", result.image_auc),

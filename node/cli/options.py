@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ai.errors import MissingExtra
 from ai.models import Model, open_model
 from config.settings import load_settings
 
@@ -50,6 +52,19 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
+
+
+def require_extra(*packages: str) -> None:
+    """Refuse a command whose packages come with the extra ``train``, before it has worked for hours.
+
+    Raises
+    ------
+    MissingExtra
+        The packages are named.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise MissingExtra(f"Missing: {', '.join(missing)}")
 
 
 def print_json(value: Any) -> None:

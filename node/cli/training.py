@@ -16,7 +16,7 @@ from node.cli.data import (
     SkipUnlabelledOption,
     SubsetOption,
 )
-from node.cli.options import DeviceOption, JsonOption, ThreadsOption, print_json, progress
+from node.cli.options import DeviceOption, JsonOption, ThreadsOption, print_json, progress, require_extra
 
 if TYPE_CHECKING:
     from ai.training.engine import Step
@@ -101,15 +101,16 @@ def train(
     checkpoint, history.csv and curves.png of each fold.
     """
     from ai.datasets.registry import open_dataset  # noqa: PLC0415 (keeps --help quick)
-    from ai.training.card import Provenance  # noqa: PLC0415
     from ai.training.recipe import open_recipe  # noqa: PLC0415
 
+    require_extra("matplotlib", "tomlkit")
     chosen = _changed(open_recipe(recipe), start, seed, incomplete_exams=incomplete_exams)
     chosen = chosen.dealt(seed=split_seed, parts=parts, part=part, folds=folds)
 
     import torch  # noqa: PLC0415 (a recipe that is not there needs no torch)
 
     from ai.readers.registry import torch_device  # noqa: PLC0415
+    from ai.training.card import Provenance  # noqa: PLC0415
     from ai.training.run import Settings  # noqa: PLC0415
     from ai.training.run import train as run  # noqa: PLC0415
     from ai.training.systems import system_of  # noqa: PLC0415

@@ -1,6 +1,8 @@
 """Training runs and the models that they leave, on drawn images and a canvas of 64 by 64."""
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from typer.testing import CliRunner
 
 from ai.datasets.manifest import read_manifest
 from ai.datasets.records import split_by_patient
+from ai.datasets.selection import held_out_patients
+from ai.errors import InvalidDataset, MissingExtra, Unwritable
 from ai.exam import STANDARD_VIEWS, Exam, Laterality
 from ai.models import CARD, open_model
 from ai.pixels import view_image
@@ -153,7 +157,10 @@ def test_the_card_says_how_the_model_was_made(trained: Path) -> None:
     plan = card.training.plan
     assert plan["recipe"] == "fpn.toml"
     assert plan["parts"][0]["phases"][0]["loss"] == "mass_loss"
-    assert plan["split"] == {"seed": 1, "folds": 2, "fold": 0, "inner_folds": 1, "trained_folds": [0]}
+    held_out = hashlib.sha256("\n".join(f"P{number}" for number in (10, 2, 3, 4, 5, 6)).encode()).hexdigest()
+    assert plan["split"] == {
+        "seed": 1, "folds": 2, "fold": 0, "inner_folds": 1, "trained_folds": [0], "held_out": held_out,
+    }  # fmt: skip
     assert "held-out part itself" in plan["threshold"]
     assert card.training.patients + card.evaluation["validation"]["patients"] == 12
     assert (trained / "runs" / "fold-0" / "network" / "curves.png").is_file()
@@ -255,6 +262,8 @@ def test_another_recipe_in_the_same_folder_is_refused(oulu: Path, manifest: Path
     [
         ("twice", [], r"001\.png.*000\.png|000\.png.*001\.png|share a picture"),
         ("unlabelled", [], "000.png.*--skip-unlabelled"),
+        ("mask of who is held out", [], r"masks/.* has 50 x 50 pixels, its image images/.* 120 x 160"),
+        ("no mass", [], "no image to train on shows a mass"),
         ("", ["--fold", 2], "no fold 2 of 2"),
         ("", ["--folds", 9], "6 patients are too few for 9 folds"),
         ("", ["--start", "weights.pth"], "all parts start at random"),
@@ -275,6 +284,13 @@ def test_what_cannot_be_trained_is_refused(
         lines = (folder / "manifest.csv").read_text().splitlines()
         lines[1] = lines[1].split('"')[0]
         (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    if change == "mask of who is held out":
+        held_out = next(r for r in read_manifest(folder / "manifest.csv") if r.boxes and r.patient_id in kept(folder))
+        (folder / "masks").mkdir()
+        cv2.imwrite(str(folder / "masks" / Path(held_out.file).name), np.zeros((50, 50), np.uint8))
+    if change == "no mass":
+        table = (folder / "manifest.csv").read_text()
+        (folder / "manifest.csv").write_text(re.sub(r"[A-Z]*,\"?\[\[.*\]\]\"?", ",[]", table))
     recipe = f"{files / 'oulu.toml'}#plain"
     result = invoke("train", recipe, folder, "-o", tmp_path / "out", "--threads", 1, *options)
     assert result.exit_code == 1, result.output
@@ -283,6 +299,53 @@ def test_what_cannot_be_trained_is_refused(
     with pytest.raises(Exception, match=message):
         raise result.exception
     assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def kept(folder: Path) -> set[str]:
+    """Return the patients that the recipe oulu.toml holds out."""
+    return held_out_patients(read_manifest(folder / "manifest.csv"), parts=3, part=0, seed=1)
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_any_work(
+    oulu: Path, manifest: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_work(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("ai.training.run.find_duplicates", no_work)
+    monkeypatch.setattr("ai.readers.registry.load_reader", no_work)
+    file = tmp_path / "file"
+    file.touch()
+    model = ("--model", oulu, "--threads", 1)
+    for arguments in (
+        ("train", f"{files / 'oulu.toml'}#plain", manifest, "-o", file, "--threads", 1),
+        ("predict", manifest, "-o", tmp_path / "nowhere" / "out.json", *model),
+        ("evaluate", manifest, "--pictures", file, *model),
+        ("evaluate", manifest, "--froc", tmp_path / "nowhere" / "froc.png", *model),
+    ):
+        result = invoke(*arguments)
+        assert isinstance(result.exception, Unwritable), result.output
+
+
+def test_a_package_that_training_needs_is_named(
+    manifest: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.cli.options.find_spec", lambda package: None if package == "tomlkit" else package)
+    result = invoke("train", f"{files / 'oulu.toml'}#plain", manifest, "-o", tmp_path / "out")
+    assert isinstance(result.exception, MissingExtra)
+    assert "pip install 'mammonode[train]'. Missing: tomlkit" in str(result.exception)
+
+
+def test_who_was_held_out_of_another_set_is_not_guessed(oulu: Path, manifest: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(manifest.parent, folder)
+    lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
+    gone = min(kept(folder))
+    (folder / "manifest.csv").write_text("".join(line for line in lines if f",{gone}," not in line))
+    for command in (("evaluate",), ("predict", "-o", tmp_path / "out.json")):
+        result = invoke(*command, folder, "--model", oulu, "--validation", "--threads", 1)
+        assert isinstance(result.exception, InvalidDataset)
+        assert "leave out --validation" in str(result.exception)
 
 
 def test_recipes_are_listed_and_shown() -> None:

@@ -438,6 +438,12 @@ def test_figures_are_plain_and_rounded() -> None:
     assert (result["images"], result["refused"]) == (3, 0)
 
 
+def test_without_a_mass_no_sensitivity_is_told() -> None:
+    result = figures(evaluate([a_prediction(replace(a_record(0), boxes=()), a_mass((10, 10, 10, 10)))], 5))
+    assert result["masses"] == 0
+    assert set(result["sensitivity_at_fppi"]["IoU >= 0.5"].values()) == {None}
+
+
 def test_sensitivity_never_falls_when_more_false_positives_are_allowed() -> None:
     rng = np.random.default_rng(3)
     predictions = [

@@ -161,6 +161,20 @@ def test_samples_have_their_masses_where_the_boxes_are(tmp_path: Path) -> None:
             assert 2 * common / (bright.sum() + sample.mass.sum()) > 0.85
 
 
+def test_samples_take_masks_before_boxes(tmp_path: Path) -> None:
+    manifest = a_data_set(tmp_path / "set", 1)
+    (record,) = read_manifest(manifest)
+    x, y, width, height = (int(side) for side in record.boxes[0])
+    mask = np.zeros((160, 120), np.uint8)
+    mask[y : y + height, x : x + width // 2] = 255  # the left half of the box
+    (manifest.parent / "masks").mkdir()
+    cv2.imwrite(str(manifest.parent / "masks" / "000.png"), mask)
+    (sample,) = load_samples(manifest.parent, read_manifest(manifest), (96, 64))
+    expected = sample.geometry.to_canvas((mask > 0).astype(np.float32)) > 0.5
+    assert expected.any()
+    assert (sample.mass == expected).all()
+
+
 def test_an_image_that_cannot_be_used_stops_the_training_by_name(tmp_path: Path) -> None:
     manifest = a_data_set(tmp_path / "set", 2)
     cv2.imwrite(str(manifest.parent / "images" / "001.png"), np.zeros((90, 60), np.uint8))

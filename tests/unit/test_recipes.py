@@ -125,18 +125,19 @@ def test_other_deals_and_random_starts(shipped: dict[str, Recipe]) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("", "colour = 1\n", "colour: Extra inputs"),
+        ("", "colour = 1\n", "colour: there is no such key"),
         ('system = "oulu"', 'system = "olou"', "no 'olou'; there are oulu, marita"),
         ("plain_unet", "plain_knot", r"parts\.network: .*'plain_knot'; there are"),
         ("widths", "depths", "plain_unet has no option 'depths'"),
         ("thesis_focal_tversky_05", "mass_loss", "no loss 'mass_loss'; there are thesis_bce_jaccard"),
         ("batch = 2", 'batch = 2\naugmentation = "agarwal"', "no augmentation 'agarwal'; there are thesis"),
-        ("batch = 2", "batch = 0", r"parts\.0\.batch: Input should be greater than 0"),
+        ("batch = 2", "batch = 0", r"parts\.network\.batch: Input should be greater than 0"),
         ("canvas = [32, 32]", "canvas = [32, 40]", "canvas: takes multiples of 16, not 32 x 40"),
-        ("canvas = [32, 32]", "side = 32", r"examples\.side: Extra inputs"),
+        ("canvas = [32, 32]", "side = 32", r"examples\.side: there is no such key"),
         ("parts.network", "parts.detector", "parts: oulu has network"),
         ("candidate = 0.5", "candidat = 0.5", r"reader\.thresholds\.candidat"),
         ("epochs = 2", "epochs = 2\nmilestones = [1]", "milestones"),
+        ("epochs = 2", "epochs = 2\nepoch = 3", r"parts\.network\.phases\.first\.epoch: there is no such key"),
         ('title = "Mine"', 'title = "Mine"\nname = "x"', "the file and the row are its name"),
         ('title = "Mine"', "title = ", "mine.toml: "),
         ('title = "Mine"', 'title = "Mine"\nextends = "mine.toml"', "extends itself"),
@@ -180,6 +181,21 @@ def test_a_start_that_needs_a_file_says_which(shipped: dict[str, Recipe], name: 
     (part,) = shipped[name].parts
     with pytest.raises(UnusableWeights, match=message):
         SYSTEMS["oulu"].start(build(part.network, part.options), part, None)
+
+
+# The name that smp wants instead gives the encoder's tensors other keys.
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+def test_a_start_that_cannot_be_followed_is_not_passed_over(shipped: dict[str, Recipe], tmp_path: Path) -> None:
+    from ai.networks.registry import build
+    from ai.training.systems import SYSTEMS
+
+    (part,) = shipped["mass-fpn/lite0"].parts
+    with pytest.raises(UnusableWeights, match=r"mine\.pth: .*leave out --start"):
+        SYSTEMS["mass_fpn"].start(build(part.network, part.options), part, tmp_path / "mine.pth")
+    (part,) = shipped["agarwal-table-3/cbis-ddsm"].parts
+    network = build("plain_unet", {"widths": [2, 4]})  # not looked at
+    with pytest.raises(UnusableWeights, match=r"is no model directory: there is no card\.toml"):
+        SYSTEMS["agarwal"].start(network, part, tmp_path)
 
 
 def test_a_resnet34_starts_from_the_users_own_file(shipped: dict[str, Recipe], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The table and the picture of a training run, and files that are whole or not there."""
 
+import errno
+import os
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -8,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ai.errors import InvalidHistory
+from ai.errors import InvalidHistory, Unwritable
 from ai.training.ahead import ahead
 from ai.training.durable import whole_file
 from ai.training.history import Epoch, draw_curves, kept_epochs, read_history, write_history
@@ -62,9 +64,16 @@ def test_the_curves_are_drawn(tmp_path: Path, lowest: float) -> None:
 def test_a_file_that_was_not_finished_leaves_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
-    with pytest.raises(OSError, match="disk full"), whole_file(path) as file:  # noqa: PT012
+    with pytest.raises(Unwritable, match="file: No space left on device"), whole_file(path) as file:  # noqa: PT012
         file.write(b"after")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(Unwritable, match="file: No space left on device"), whole_file(path) as file:  # noqa: PT012
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:  # as torch.save does
+            raise RuntimeError("unexpected pos 768 vs 662")
+    with pytest.raises(RuntimeError, match="another"), whole_file(path):
+        raise RuntimeError("another")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "before"
 

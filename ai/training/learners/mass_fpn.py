@@ -150,9 +150,11 @@ def _tables(recipe: Recipe, _files: Mapping[str, Sequence[str]], measured: Mappi
     return {"encoder": encoder, "canvas": canvas, **measured, **recipe.reader.architecture}
 
 
-def _start(network: nn.Module, part: Part, file: Path | None) -> str:  # noqa: ARG001 (a package has them)
+def _start(network: nn.Module, part: Part, file: Path | None) -> str:
     if part.start != "lite0" or not isinstance(network, MassFPN):
         raise UnusableWeights(f"{part.network} does not start from {part.start!r}")
+    if file is not None:
+        raise UnusableWeights(f"{file}: {part.network} starts from a package's weights alone; leave out --start")
     try:
         network.load_lite0(imagenet_lite0())
     except ImportError as error:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ai.errors import UnusableWeights
-from ai.models import Model, open_model
+from ai.models import CARD, Model, open_model
 from ai.networks.weights import read_weights
 from ai.networks.weights import start as copy
 from ai.training.phases import Part
@@ -52,6 +52,8 @@ def trained_or_imagenet(network: nn.Module, part: Part, path: Path | None, *, re
             "trained here: give --start"
         )
     if path.is_dir():
+        if not (path / CARD).is_file():
+            raise UnusableWeights(f"{path} is no model directory: there is no {CARD} in it")
         return _trained(network, part, open_model(f"{path}/"), reader)
     digest = _digest(path)
     getattr(network, "load_imagenet")(read_weights(path, {digest}))  # noqa: B009 (not every network has it)

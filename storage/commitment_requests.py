@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, Row, insert, select, update
 from config.policy import RetryPolicy
 from storage.database import reading, writing
 from storage.tables import commitment_requests as requests
-from storage.tables import instances
+from storage.tables import instances, removals
 
 _AT_ONCE = 500
 """UIDs in one query; SQLite before 3.32 takes 999 parameters."""
@@ -149,12 +149,16 @@ class CommitmentRequests:
 
 
 def held(connection: Connection, uids: Iterable[str]) -> dict[str, Held]:
-    """Return what the index knows of instances; a row is committed only after its file was in its place for good."""
+    """Return what the index knows of instances that were not removed.
+
+    A row is committed only after its file was in its place for good.
+    """
     wanted = sorted(set(uids))
     found: dict[str, Held] = {}
     for begin in range(0, len(wanted), _AT_ONCE):
         query = select(instances.c.uid, instances.c.sop_class_uid, instances.c.path, instances.c.size).where(
-            instances.c.uid.in_(wanted[begin : begin + _AT_ONCE])
+            instances.c.uid.in_(wanted[begin : begin + _AT_ONCE]),
+            ~select(removals.c.path).where(removals.c.path == instances.c.path).exists(),
         )
         found |= {row.uid: Held(row.sop_class_uid, row.path, row.size) for row in connection.execute(query)}
     return found

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from config.settings import load_settings
 from node.cli.conflicts import plain
+from node.cli.lanes import lanes_of, words
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.results.facts import FACTS
 from node.service import Parts, open_parts
@@ -57,7 +58,11 @@ def exams(
             _local(exam.last_image_at),
             _local(exam.due_at) if exam.due_at else "",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for lane in lanes_of(parts):
+        if lane["paused"]:
+            console.print(f"Nothing is sent to {lane['destination']}: {words(lane)}.")
 
 
 def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:

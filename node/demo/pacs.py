@@ -51,6 +51,9 @@ class DemoPacs:
         """Return the files of all objects received so far."""
         return sorted(self._folder.glob("*.dcm"))
 
+    def require_space(self) -> None:
+        """Take what comes: nobody sends it more than one exam's results."""
+
     def receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:  # noqa: ARG002 (any sender)
         """Keep what was received."""
         uid = announced.instance_uid if announced else temp.name

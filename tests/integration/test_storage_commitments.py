@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 
 from storage.commitment_requests import Asked, CommitmentRequests, Held, held
 from storage.commitments import Commitments, Said, Verdict
@@ -12,6 +12,7 @@ from storage.index import add_instance
 from storage.jobs import JobQueue
 from storage.outbox import Outbox
 from storage.states import DeliveryState
+from storage.tables import removals
 from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_instance
 
 COMMITTED = Said(Verdict.COMMITTED, 0)
@@ -113,3 +114,12 @@ def test_of_many_instances_those_that_are_indexed_are_held(engine: Engine) -> No
         found = held(connection, ["1.2.3.1.1", *many])
     record = an_instance("1.2.3.1.1")
     assert found == {"1.2.3.1.1": Held(record.sop_class_uid, record.path, record.size)}
+
+
+def test_what_was_removed_is_not_held(engine: Engine) -> None:
+    record = an_instance("1.2.3.1.1")
+    with writing(engine) as connection:
+        add_instance(connection, record)
+        connection.execute(insert(removals).values(path=record.path, removed_at=NOON, unlinked=False))
+    with reading(engine) as connection:
+        assert held(connection, [record.uid]) == {}

@@ -294,6 +294,7 @@ def test_lanes_tell_what_waits_for_whom_and_one_can_be_paused_and_resumed(tmp_pa
     assert "not in the settings" in shown.output
     [told, _] = json.loads(run("lanes", "--json", "--config", config).stdout)
     assert (told["paused"]["reason"], told["open"]) == ("migration", False)
+    assert "Nothing is sent to pacs: paused since" in run("exams", "--config", config).output
     assert "pacs is resumed" in run("lanes", "resume", "pacs", "--config", config).output
     assert "was not paused" in run("lanes", "resume", "pacs", "--config", config).output
 

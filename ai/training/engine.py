@@ -171,6 +171,26 @@ def train_part(
     return Trained(export(run.kept(), path), tuple(run.history))
 
 
+def check_examples(part: Part, training: Examples, validation: Examples | None) -> None:
+    """Refuse examples that a part cannot be trained with.
+
+    Raises
+    ------
+    InvalidDataset
+        When they are fewer than one batch, or there are none to validate on where a phase needs them.
+    """
+    if len(training) < part.batch:
+        raise InvalidDataset(f"Part {part.role}: {len(training)} examples are fewer than one batch of {part.batch}")
+    if validation is not None and not len(validation):
+        raise InvalidDataset(f"Part {part.role}: there are no examples to validate on")
+    for number, phase in enumerate(part.phases, 1):
+        if phase.patience is not None and validation is None:
+            raise InvalidDataset(
+                f"Part {part.role}, phase {number} ends by its validation loss (patience), and there are no examples to "
+                "validate on; give the split two inner folds or more"
+            )
+
+
 class _Run:
     """A run, and where it is."""
 
@@ -200,19 +220,11 @@ class _Run:
 
     def check(self) -> None:
         """Refuse what cannot be done."""
-        if not self.steps:
-            raise InvalidDataset(f"{len(self.training)} examples are fewer than one batch of {self.part.batch}")
-        if self.validation is not None and not len(self.validation):
-            raise InvalidDataset("there are no examples to validate on")
+        check_examples(self.part, self.training, self.validation)
         for number, phase in enumerate(self.part.phases, 1):
             if phase.loss not in self.objectives:
                 there = ", ".join(sorted(self.objectives))
                 raise InvalidRecipe(f"{self._where(number)}: loss {phase.loss!r} is not there; there are {there}")
-            if phase.patience is not None and self.validation is None:
-                raise InvalidDataset(
-                    f"{self._where(number)} ends by its validation loss (patience), and there are no examples to "
-                    "validate on; give the split two inner folds or more"
-                )
             self.freezer.check(phase)
 
     def go(self, plan: Mapping[str, Any]) -> None:

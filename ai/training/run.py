@@ -23,7 +23,7 @@ from ai.outputs import writable_folder
 from ai.readers.registry import load_reader
 from ai.training.budget import within
 from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
-from ai.training.engine import CHECKPOINT, Step, train_part
+from ai.training.engine import CHECKPOINT, Examples, Step, check_examples, train_part
 from ai.training.learners.base import Learner, System
 from ai.training.phases import Part, Precision
 from ai.training.recipe import Recipe
@@ -201,7 +201,10 @@ class _Run:
 
     def go(self, folds: Sequence[int]) -> Path:
         """Train the folds, choose a threshold when the recipe has none, measure, and write the card."""
-        trained = {fold: self._fold(fold) for fold in range(self.recipe.split.folds) if self._wanted(fold, folds)}
+        wanted = [fold for fold in range(self.recipe.split.folds) if self._wanted(fold, folds)]
+        for fold in wanted:
+            self._examples(fold)  # what a fold lacks is told before another has trained for hours
+        trained = {fold: self._fold(fold) for fold in wanted}
         thresholds, how = self._thresholds(trained)
         if not self.settings.evaluate:
             if thresholds is None:
@@ -226,17 +229,8 @@ class _Run:
 
     def _fold(self, fold: int) -> dict[str, str]:
         """Train all parts of a fold, and return their weights files by role."""
-        learnt, kept = self.dealt.sides(fold, self.recipe.split.folds)
         files = {}
-        pairs = [
-            (self.learner.examples(part, learnt), None if kept is None else self.learner.examples(part, kept))
-            for part in self.recipe.parts
-        ]
-        parts = self.recipe.parts
-        if self.settings.budget is not None:
-            sizes = {part.role: len(training) for part, (training, _) in zip(parts, pairs, strict=True)}
-            parts = within(parts, self.settings.budget, sizes)
-        for part, (training, validation) in zip(parts, pairs, strict=True):
+        for part, training, validation in self._examples(fold):
             file = self._file(part, fold)
             train_part(
                 self._network(part),
@@ -254,6 +248,21 @@ class _Run:
             )
             files[part.role] = file
         return files
+
+    def _examples(self, fold: int) -> list[tuple[Part, Examples, Examples | None]]:
+        """Return a fold's parts, within the budget, with what they learn from and are validated on."""
+        learnt, kept = self.dealt.sides(fold, self.recipe.split.folds)
+        pairs = [
+            (self.learner.examples(part, learnt), None if kept is None else self.learner.examples(part, kept))
+            for part in self.recipe.parts
+        ]
+        parts = self.recipe.parts
+        if self.settings.budget is not None:
+            sizes = {part.role: len(training) for part, (training, _) in zip(parts, pairs, strict=True)}
+            parts = within(parts, self.settings.budget, sizes)
+        for part, (training, validation) in zip(parts, pairs, strict=True):
+            check_examples(part, training, validation)
+        return [(part, *pair) for part, pair in zip(parts, pairs, strict=True)]
 
     def _network(self, part: Part) -> nn.Module:
         torch.manual_seed(self.recipe.seed)

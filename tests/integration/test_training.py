@@ -306,6 +306,26 @@ def kept(folder: Path) -> set[str]:
     return held_out_patients(read_manifest(folder / "manifest.csv"), parts=3, part=0, seed=1)
 
 
+def test_what_a_later_fold_lacks_is_told_before_the_first_trains(
+    manifest: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ai.training.learners.oulu import OuluLearner
+
+    real, asked = OuluLearner.examples, []
+
+    def examples(self: OuluLearner, part: "Part", records: Any) -> Any:
+        asked.append(part)
+        if len(asked) == 4:  # what the second fold is validated on
+            raise InvalidDataset("one class")
+        return real(self, part, records)
+
+    monkeypatch.setattr(OuluLearner, "examples", examples)
+    recipe = f"{files / 'oulu.toml'}#plain"
+    result = invoke("train", recipe, manifest, "-o", tmp_path / "out", "--device", "cpu", "--threads", 1)
+    assert "one class" in str(result.exception)
+    assert not list((tmp_path / "out").rglob("checkpoint.pt"))
+
+
 def test_a_place_that_cannot_be_written_to_is_told_before_any_work(
     oulu: Path, manifest: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
+from pydicom.valuerep import STR_VR
 
 from ai.errors import NoBreast, UndecodablePixels
 from ai.exam import Exam, View, ViewImage
@@ -77,8 +80,24 @@ def picture(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def header_of(path: Path) -> Dataset:
-    """Return an instance without its pixel data."""
-    return pydicom.dcmread(path, stop_before_pixels=True)
+    """Return an instance without its pixel data, and without the attributes that say nothing in their form.
+
+    Those cannot be read, or come in a VR of another kind than the standard's: a sequence where a name belongs.
+    """
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    for tag in list(header.keys()):
+        if not _is_sound(header, tag):
+            del header[tag]
+    return header
+
+
+def _is_sound(header: Dataset, tag: BaseTag) -> bool:
+    try:
+        stated = header[tag].VR
+    except Exception:  # noqa: BLE001 (pydicom converts at access, and its converters raise whatever odd bytes make them)
+        return False
+    expected = dictionary_VR(tag) if dictionary_has_tag(tag) else stated
+    return stated in expected or {stated, expected} <= STR_VR
 
 
 def _read(reader: Reader, images: list[ViewImage], not_read: dict[str, str]) -> ExamFindings | None:

@@ -1,11 +1,14 @@
 """Headers → what the index keeps of an instance."""
 
+import zlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
+from pydicom.filereader import read_file_meta_info
 from pydicom.multival import MultiValue
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from node.errors import InstanceUIDInvalid, UIDsMissing, UnparsableDataset
 from node.headers import acquired_at, instance_number, number
@@ -21,6 +24,10 @@ GROUP_LENGTH_ELEMENT = 12
 LONGEST_TEXT = 512
 """Characters of a header's text that the index keeps: a Long String has 64 (PS3.5 6.2), a garbled one any number, and
 PostgreSQL's unique indexes take 2.7 kB."""
+
+
+LARGEST_INFLATED = 256 << 20
+"""Bytes of a data set in the deflated transfer syntax, which pydicom unpacks in memory at once; no door proposes it."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,28 @@ def read_header(path: Path) -> Dataset:
         When it is no DICOM file.
     """
     try:
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            _require_inflatable(path, meta)
         return dcmread(path, stop_before_pixels=True)
-    except OSError:
+    except UnparsableDataset:
         raise
+    except OSError as error:
+        if error.errno is not None:  # the disk's; pydicom's own, of a sequence that does not end, have no number
+            raise
+        raise UnparsableDataset(type(error).__name__) from error
     except Exception as error:  # pydicom raises whatever a garbled file provokes
         raise UnparsableDataset(type(error).__name__) from error
+
+
+def _require_inflatable(path: Path, meta: Dataset) -> None:
+    inflate, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with path.open("rb") as file:
+        file.seek(PREAMBLE + GROUP_LENGTH_ELEMENT + int(meta.FileMetaInformationGroupLength))
+        while block := inflate.unconsumed_tail or file.read(1 << 16):
+            inflated += len(inflate.decompress(block, 1 << 20))
+            if inflated > LARGEST_INFLATED:
+                raise UnparsableDataset("it inflates beyond all bounds")
 
 
 def dataset_offset(header: Dataset) -> int:

@@ -141,7 +141,8 @@ def _evaluations(answer: Answer) -> hd.sr.ContainerContentItem:
 
 def _library_header(header: Dataset) -> Dataset:
     """Return the header for the image library; one that lacks what TID 1603 wants is described without TID 1603."""
-    if len(header.get("PatientOrientation") or ()) == 2 and len(header.get("ImagerPixelSpacing") or ()) == 2:
+    pairs = (header.get("PatientOrientation") or (), header.get("ImagerPixelSpacing") or ())
+    if all(len(pair) == 2 for pair in pairs) and header.get("Rows") and header.get("Columns"):
         described = header
     else:
         described = Dataset()

@@ -39,8 +39,8 @@ def test_the_level_holds_for_us_and_libraries_speak_from_warning_on() -> None:
     stream = io.StringIO()
     configure("json", "debug", stream)
     logger("scp").debug("ours")
-    logging.getLogger("pynetdicom.dimse").info("theirs")
-    logging.getLogger("pynetdicom.dimse").warning("their trouble")
+    logging.getLogger("pynetdicom.association").info("theirs")
+    logging.getLogger("pynetdicom.association").warning("their trouble")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["ours", "their trouble"]
     stream.truncate(0)
     configure("json", "error", stream)

@@ -320,8 +320,7 @@ def steps(trace: Path, uid: str) -> list[str]:
     seen: list[str] = []
     for line in trace.read_text(encoding="utf-8", errors="replace").splitlines():
         step = next((name for name, pattern in kinds.items() if re.search(pattern, line)), None)
-        if step == "file to disk" and "file in its place" not in seen:
-            seen = [step]
-        elif step and seen and seen[-1] != step and seen[-1] != "response":
+        begun = bool(seen) or step == "file to disk"
+        if step and begun and seen[-1:] not in ([step], ["response"]):
             seen.append(step)
     return seen

@@ -172,6 +172,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plan", action="store_true", help="print the plan and stop")
+    parser.add_argument(
+        "--time-again", action="store_true", help="only time the readers of rows that are there, on a machine at rest"
+    )
     options = parser.parse_args()
     names = {row.name: row for row in ROWS}
     rows = [names[name] for name in options.rows] if options.rows else list(ROWS)
@@ -181,6 +184,9 @@ def main() -> None:
             print(f"{row.name:20} {seen:6} examples, {seen * row.cost / 60:5.1f} minutes of training")
         return
     torch.set_num_threads(options.threads)
+    if options.time_again:
+        time_again(rows, options)
+        return
     dataset = with_subset(open_dataset(options.data), options.training_images)
     for row in rows:
         folder = options.runs / row.name
@@ -196,6 +202,25 @@ def main() -> None:
         if options.output:
             write(options.runs, options.output)
     print(time.strftime("%H:%M:%S"), "done")
+
+
+def time_again(rows: Sequence[Row], options: argparse.Namespace) -> None:
+    """Time the readers of rows that are there, one after the other, and write the table anew."""
+    for row in rows:
+        path = options.runs / row.name / "row.json"
+        if path.is_file():
+            told = json.loads(path.read_text(encoding="utf-8")) | exam_seconds(
+                opened(row, path.parent, options.threads)
+            )
+            path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+            print(f"{row.name:20} {told['exam_seconds']:6.1f} s per exam", flush=True)
+    if options.output:
+        write(options.runs, options.output)
+
+
+def opened(row: Row, folder: Path, threads: int) -> Reader:
+    """Return a row's reader with all its candidates."""
+    return load_reader(open_model(f"{folder / 'model'}/" if row.recipe else SHIPPED), "cpu", threads, 0.0)
 
 
 def examples(row: Row, options: argparse.Namespace) -> int:
@@ -243,7 +268,7 @@ def made(row: Row, dataset: Dataset, folder: Path, options: argparse.Namespace) 
         told |= {"training_seconds": time.monotonic() - begin, **course(recipe, folder / "model")}
         print(f"  {time.strftime('%H:%M:%S')} scoring", flush=True)
     model = open_model(f"{folder / 'model'}/" if row.recipe else SHIPPED)
-    reader = load_reader(model, "cpu", options.threads, 0.0)
+    reader = opened(row, folder, options.threads)
     places = split_by_patient(dataset.records, SPLIT.parts, SPLIT.seed)
     held_out = ordered([r for r in select(dataset.records) if places[r.patient_id] == SPLIT.part])
     most = (options.slow_images if row.slow else 0) or options.validation_images or len(held_out)

@@ -80,7 +80,9 @@ def plot_froc(curves: Sequence[Froc], path: Path, title: str) -> Path:
     axes.set_title(title, fontsize=11)
     handles, _ = axes.get_legend_handles_labels()
     if any(curve.published for curve in curves):
-        handles += axes.plot([], [], "o", color="grey", fillstyle="none", label="published, on the paper's own data, by its rule")
+        handles += axes.plot(
+            [], [], "o", color="grey", fillstyle="none", label="published, on the paper's own data, by its rule"
+        )
     axes.legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path

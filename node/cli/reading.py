@@ -17,7 +17,7 @@ from ai.exam import Exam, View
 from ai.pixels import file_image
 from config.mix import PROFILES, ObjectMix
 from config.policy import CompletionPolicy
-from node.analysis import Source, analyse, picture
+from node.analysis import Source, analyse, header_of, picture
 from node.cli.options import (
     DEFAULT_MODEL,
     DeviceOption,
@@ -135,7 +135,9 @@ def _read_exam(
     findings = analysis.findings
     # The chosen images in the usual order of the views, then the others.
     images = tuple(
-        ImageAnswer(headers[uid][0], chosen.get(uid), analysis.not_read.get(uid) or assembly.rejected.get(uid))
+        ImageAnswer(
+            header_of(headers[uid][1]), chosen.get(uid), analysis.not_read.get(uid) or assembly.rejected.get(uid)
+        )
         for uid in (*chosen, *(uid for uid in headers if uid not in chosen))
     )
     missing = (*assembly.missing, *(view for uid, view in chosen.items() if uid in analysis.not_read))

@@ -126,13 +126,18 @@ class Lane:
                 for delivery, response in zip(due, responses, strict=False):
                     self._note(delivery, response)
                     tried += 1
-                    if (stopping and stopping.is_set()) or not self.destination.is_open(self._clock()):
+                    if (stopping and stopping.is_set()) or not all(map(self._may_go, due[tried : tried + 1])):
                         break
         except (DestinationUnreachable, AssociationRejected) as error:
             for delivery in due[tried:]:
                 self._note(delivery, Response(None, str(error)))
             tried = len(due)
         return tried
+
+    def _may_go(self, delivery: Delivery) -> bool:
+        """Tell whether what is in hand may still be sent; an exam can be held, or its answer recalled, at any time."""
+        now = self._clock()
+        return self.destination.is_open(now) and self._outbox.still_due(delivery, now)
 
     def _note(self, delivery: Delivery, response: Response) -> None:
         now, tries = self._clock(), delivery.attempts + 1

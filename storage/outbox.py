@@ -123,6 +123,11 @@ class Outbox:
         query = _actionable(destination, now, limit, taken).where(deliveries.c.state == DeliveryState.WAITING)
         return self._list(query.order_by(func.coalesce(score, -1).desc(), deliveries.c.created_at))
 
+    def still_due(self, delivery: Delivery, now: datetime) -> bool:
+        """Tell whether what was due may be sent yet: not recalled meanwhile, its exam not held, its lane not paused."""
+        query = _actionable(delivery.destination, now, 1, ()).where(deliveries.c.id == delivery.id)
+        return bool(self._list(query.where(deliveries.c.state == DeliveryState.WAITING)))
+
     def unproven(self, destination: str, now: datetime, limit: int, taken: Collection[int] = ()) -> list[Delivery]:
         """Return what was sent and whose proof is to be asked for now, oldest first; the same exceptions hold."""
         return self._list(

@@ -289,6 +289,24 @@ def test_a_held_exam_is_not_delivered_until_it_is_let_go(
         assert deliveries.lane.deliver_due() == len(results)
 
 
+def test_an_exam_that_is_held_while_it_is_being_sent_goes_no_further(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    def then_held(_: object) -> int:
+        with writing(engine) as connection:
+            hold(connection, deliveries.all()[0].exam_id, held=True)
+        return 0x0000
+
+    with a_pacs(then_held) as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        assert deliveries.lane.deliver_due() == 1
+        assert deliveries.lane.deliver_due() == 0
+    assert pacs.received == [results[0].uid]
+    first, *others = deliveries.all()
+    assert first.state is DeliveryState.SENT
+    assert {(delivery.state, delivery.attempts) for delivery in others} == {(DeliveryState.WAITING, 0)}
+
+
 def test_a_result_whose_file_is_gone_stops_no_other(
     engine: Engine, store: InstanceStore, results: list[ResultRecord]
 ) -> None:

@@ -51,6 +51,8 @@ RULE: Final = HitRule.CENTRE
 SUBSET: Final = "house"
 SHIPPED: Final = "mass-fpn-lite0"
 LIMITS: Final = (0.25, 0.5, 1.0)
+PASSES: Final = 10
+"""Examples of each training image below which no loss curve can tell that a network has learned what it can."""
 WALL_FOR_VIEWS: Final = 20.0
 """Seconds after which no further view of the phantom exam is begun."""
 
@@ -173,7 +175,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plan", action="store_true", help="print the plan and stop")
     parser.add_argument(
-        "--time-again", action="store_true", help="only time the readers of rows that are there, on a machine at rest"
+        "--judge-again",
+        action="store_true",
+        help="only time the readers of rows that are there, on a machine at rest, and look at their courses anew",
     )
     options = parser.parse_args()
     names = {row.name: row for row in ROWS}
@@ -184,8 +188,8 @@ def main() -> None:
             print(f"{row.name:20} {seen:6} examples, {seen * row.cost / 60:5.1f} minutes of training")
         return
     torch.set_num_threads(options.threads)
-    if options.time_again:
-        time_again(rows, options)
+    if options.judge_again:
+        judge_again(rows, options)
         return
     dataset = with_subset(open_dataset(options.data), options.training_images)
     for row in rows:
@@ -200,27 +204,43 @@ def main() -> None:
                 continue
             (folder / "row.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
         if options.output:
-            write(options.runs, options.output)
+            write(options.runs, options.output, budget(options))
     print(time.strftime("%H:%M:%S"), "done")
 
 
-def time_again(rows: Sequence[Row], options: argparse.Namespace) -> None:
-    """Time the readers of rows that are there, one after the other, and write the table anew."""
+def judge_again(rows: Sequence[Row], options: argparse.Namespace) -> None:
+    """Time the readers of rows that are there, one after the other, judge their courses, and write the table anew."""
     for row in rows:
         path = options.runs / row.name / "row.json"
         if path.is_file():
-            told = json.loads(path.read_text(encoding="utf-8")) | exam_seconds(
-                opened(row, path.parent, options.threads)
-            )
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if row.recipe:
+                told |= course(shortened(row, options), path.parent / "model")
+            told |= exam_seconds(opened(row, path.parent, options.threads))
             path.write_text(json.dumps(told, indent=1), encoding="utf-8")
             print(f"{row.name:20} {told['exam_seconds']:6.1f} s per exam", flush=True)
     if options.output:
-        write(options.runs, options.output)
+        write(options.runs, options.output, budget(options))
 
 
 def opened(row: Row, folder: Path, threads: int) -> Reader:
     """Return a row's reader with all its candidates."""
     return load_reader(open_model(f"{folder / 'model'}/" if row.recipe else SHIPPED), "cpu", threads, 0.0)
+
+
+def budget(options: argparse.Namespace) -> str:
+    """Return what each row that is trained here may cost, in words."""
+    seconds = (
+        "" if math.isinf(options.seconds) else f"{options.seconds:g} seconds of training on two cores by its cost, and "
+    )
+    images = f"the {options.training_images} images" if options.training_images else "all images"
+    return (
+        f"**The budget** of every row that was trained here: {seconds}at most {options.budget} examples (patches, crops and "
+        f"regions count as images do), batches of at most {options.batch}, learning from {images} of the first patients by "
+        "their hash, less a fifth of those patients for the validation loss. The column *examples* says what a row saw, "
+        "*minutes* what it took here, loaded as the machine was. Only Lite0's ImageNet weights could be had: the other rows "
+        "start at random, where most of the papers did not."
+    )
 
 
 def examples(row: Row, options: argparse.Namespace) -> int:
@@ -323,7 +343,8 @@ def shortened(row: Row, options: argparse.Namespace) -> Recipe:
 def course(recipe: Recipe, model: Path) -> dict[str, Any]:
     """Return what the histories say: examples seen, and whether each part has converged."""
     histories = {p.role: read_history(model / RUNS / "fold-0" / p.role / HISTORY) for p in recipe.parts}
-    why = {role: unfinished(history) for role, history in histories.items()}
+    images = open_model(f"{model}/").card.training.images
+    why = {role: unfinished(history, images) for role, history in histories.items()}
     return {
         "recipe": recipe.name,
         "examples": sum(row.examples for history in histories.values() for row in history),
@@ -333,12 +354,16 @@ def course(recipe: Recipe, model: Path) -> dict[str, Any]:
     }
 
 
-def unfinished(history: Sequence[Epoch]) -> str:
-    """Return why a course is not over, by the epochs of its last phase; or "".
+def unfinished(history: Sequence[Epoch], images: int) -> str:
+    """Return why a course is not over, by its length and the epochs of its last phase; or "".
 
-    It is over when the best validation loss lies before the last fifth of ten epochs or more, and the training loss of
-    that fifth is less than 1 % lower than that of the fifth before.
+    It is over when it saw ``PASSES`` examples of each of the training images or more, the best validation loss lies
+    before the last fifth of ten epochs or more, and the training loss of that fifth is less than 1 % lower than that of
+    the fifth before.
     """
+    seen = sum(row.examples for row in history)
+    if seen < PASSES * images:
+        return f"{seen} examples of {images} images are fewer than {PASSES} of each"
     epochs = [row for row in history if row.phase == history[-1].phase and row.validation is not None]
     if len(epochs) < 10:
         return f"{len(epochs)} epochs in the last phase tell nothing"
@@ -423,7 +448,7 @@ class Quiet:
         print(f"  {what}", flush=True)
 
 
-def write(runs: Path, output: Path) -> None:
+def write(runs: Path, output: Path, stated: str) -> None:
     """Write the table and its picture from the rows that are there."""
     told = list(there(runs))
     if not told:
@@ -432,7 +457,7 @@ def write(runs: Path, output: Path) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     curves = [froc_of(row, one) for row, one in told]
     plot_froc(curves, pictures / "froc.png", f"{RULE.value}, number of held-out images in brackets")
-    output.write_text(markdown([one for _, one in told], pictures.name), encoding="utf-8")
+    output.write_text(markdown([one for _, one in told], pictures.name, stated), encoding="utf-8")
 
 
 def there(runs: Path) -> Iterator[tuple[Row, dict[str, Any]]]:
@@ -449,7 +474,7 @@ def froc_of(row: Row, told: Mapping[str, Any]) -> Froc:
     return Froc(f"{told['title']} ({told['images']})", curve["fppi"], curve["sensitivity"], dict(row.points))
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], pictures: str) -> str:
+def markdown(rows: Sequence[Mapping[str, Any]], pictures: str, stated: str) -> str:
     """Return the page."""
     most = max(rows, key=lambda row: int(row["images"]))
     head = (
@@ -477,6 +502,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], pictures: str) -> str:
             "that. Every image counts, and in CBIS-DDSM every one has a mass."
         ),
         "",
+        stated,
+        "",
         "Sensitivity per mass at 0.25, 0.5 and 1 false marks per image, "
         + RULE.value
         + "; 95 % intervals by bootstrap "
@@ -490,7 +517,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], pictures: str) -> str:
         *(line(row) for row in rows),
         "",
         (
-            "**Converged** means: the last phase had ten epochs or more, its best validation loss is not in the last fifth of them, "
+            "**Converged** means: it saw ten examples or more of each training image, the last phase had ten epochs or more, its best validation loss is not in the last fifth of them, "
             "and its training loss fell by less than 1 % from the fifth before. "
             "All other rows *run, and are not comparable*: they say that a system trains and reads here and what it costs, "
             "not how good it is."

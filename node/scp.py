@@ -307,7 +307,7 @@ class StorageSCP:
         association = event.assoc
         if association.requestor.primitive is None:
             # A connection that asked for nothing, as load balancers make: pynetdicom would wait for the request still.
-            association.dul.to_user_queue.put(None)  # type: ignore[arg-type]
+            association.dul.to_user_queue.put(None)
         unfinished = cast("Messages", association.dimse).clear_away()
         if unfinished is not None:
             log.warning(

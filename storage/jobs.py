@@ -208,7 +208,8 @@ class JobQueue:
         NoSuchJob
             When there is none.
         CannotRetry
-            When it runs, or belongs to an older revision of its exam.
+            When it runs, belongs to an older revision of its exam or to an exam that has moved, or when images or results
+            of the exam were removed.
         """
         with writing(self._engine) as connection:
             found = select(jobs.c.exam_id).where(jobs.c.id == job_id)
@@ -218,8 +219,10 @@ class JobQueue:
             exam = connection.execute(select(exams).where(exams.c.id == exam_id).with_for_update()).one()
             job = _job(connection.execute(_jobs().where(jobs.c.id == job_id).with_for_update(of=jobs)).mappings().one())
             idle = job.state in {JobState.QUEUED, JobState.DONE, JobState.DEAD}
-            if not idle or exam.revision != job.revision or exam.state is ExamState.MOVED:
+            if not idle or exam.revision != job.revision:
                 raise CannotRetry(f"{job.state}, revision {job.revision} of {exam.revision}")
+            if exam.state is ExamState.MOVED:
+                raise CannotRetry("all images belong to another exam since their identity was corrected")
             if any_removed(connection, exam_id):
                 raise CannotRetry("its images or results were removed")
             connection.execute(

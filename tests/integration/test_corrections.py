@@ -15,7 +15,7 @@ from node.results.answer import AnswerStatus
 from node.views import ImageKind
 from storage.conflicts import Conflict, list_conflicts
 from storage.database import reading
-from storage.errors import CannotDecide, NoSuchConflict
+from storage.errors import CannotDecide, CannotRetry, NoSuchConflict
 from storage.exams import ExamRecord, find_exam, list_exams
 from storage.index import find_instance
 from storage.results import results_of
@@ -110,6 +110,8 @@ def test_a_corrected_study_names_its_predecessor_in_the_former_one(chain: Chain)
     chain.receive([altered(image, StudyInstanceUID="1.2.99", SeriesInstanceUID="1.2.99.1")])
     [joined, _] = corrections(chain).accept(waiting(chain)[0].id)
     assert joined.study_uid == "1.2.99"
+    with pytest.raises(CannotRetry, match="belong to another exam"):
+        chain.queue.retry(1, chain.clock())
     answer(chain, NOTED)
     report = newest(chain, joined, ResultKind.SR)
     [study] = report.PredecessorDocumentsSequence

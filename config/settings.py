@@ -5,6 +5,7 @@ import os
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -247,6 +248,30 @@ class Retention(Section):
         )
 
 
+class Http(Section):
+    """The HTTP door."""
+
+    enabled: bool = True
+    bind: str = "127.0.0.1"
+    port: Port = 8080
+    maximum_requests: int = Field(default=64, ge=1, le=1000)
+    maximum_body_mb: float = Field(default=16384, gt=0)
+    maximum_parts: int = Field(default=5000, ge=1)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine itself can reach it."""
+        return self.bind == "localhost" or (_is_address(self.bind) and ip_address(self.bind).is_loopback)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 class Log(Section):
     """What is written to stdout."""
 
@@ -273,6 +298,7 @@ class Settings(BaseSettings):
     delivery: Delivery = Delivery()
     destinations: tuple[Destination, ...] = ()
     retention: Retention = Retention()
+    http: Http = Http()
     log: Log = Log()
 
     @classmethod

@@ -26,7 +26,7 @@ class ClassMismatch(NodeError):
 
 
 class CannotListen(NodeError):
-    """The DICOM door cannot be opened: check dicom.bind and dicom.port, and whether another program uses them."""
+    """A door cannot be opened: check bind and port in [dicom] and [http], and whether another program uses them."""
 
 
 class DestinationUnreachable(NodeError):
@@ -63,3 +63,47 @@ class NoSuchEvent(NodeError):
 
 class NoSuchAction(NodeError):
     """Storage commitment has no action of this type."""
+
+
+class BadRequest(NodeError):
+    """The request cannot be understood."""
+
+
+class NotAuthenticated(NodeError):
+    """Credentials are missing or not valid: send a token as Authorization: Bearer, or log in."""
+
+
+class NotAllowed(NodeError):
+    """The credentials do not allow it: ask for a token of the scope that is named."""
+
+
+class NoSuchResource(NodeError):
+    """There is nothing under this address."""
+
+
+class NotAcceptable(NodeError):
+    """None of the media types that are accepted can be given: check the Accept header."""
+
+
+class UnsupportedMediaType(NodeError):
+    """The media type is not taken: check the Content-Type header."""
+
+
+class BodyTooLarge(NodeError):
+    """The body is larger than this node takes: send less at once, or raise http.maximum_body_mb."""
+
+
+class TooManyParts(NodeError):
+    """The body has more parts than this node takes: send fewer at once, or raise http.maximum_parts."""
+
+
+class TooManyRequests(NodeError):
+    """Too many requests in a short time: wait as long as Retry-After says."""
+
+
+class Overloaded(NodeError):
+    """Too many requests at once: try again as Retry-After says, or raise http.maximum_requests."""
+
+
+class NotProtected(NodeError):
+    """The HTTP door stays closed to the network while callers need not say who they are: mammonode tokens add."""

@@ -19,7 +19,7 @@ from config.settings import Settings
 from node.clock import ExamClock
 from node.commitment import Prover, Reports
 from node.delivery import DeliveryService, Lane
-from node.errors import CannotListen
+from node.errors import CannotListen, NotProtected
 from node.identity import VERSION
 from node.intake import Intake, utc_now
 from node.retention import Retention
@@ -27,6 +27,9 @@ from node.safekeeping import SafeKeeping, SafeKeepingService
 from node.scp import StorageSCP
 from node.scu import Sender
 from node.views import ImageKind
+from node.web.access import Authentication, ThisMachine
+from node.web.app import Counts, Routes, create_app
+from node.web.server import WebDoor
 from node.worker import Worker
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
@@ -142,14 +145,21 @@ def serve(settings: Settings) -> None:
     safekeeping = SafeKeeping(requests, parts.engine, parts.store, send, settings.dicom.callers)
     answers = SafeKeepingService(safekeeping, settings.delivery.poll)
     door = StorageSCP(settings.dicom, intake, parts.store.incoming, reports, safekeeping)
+    web = web_door(settings)
+    if web:
+        web.start()
     try:
         door.start()
     except OSError as error:
-        raise CannotListen(f"{settings.dicom.bind}:{settings.dicom.port}: {error.strerror}") from error
+        raise CannotListen(f"dicom, {settings.dicom.bind}:{settings.dicom.port}: {error.strerror}") from error
     deliveries.start()
     answers.start()
     log.info(
-        "ready", ae_title=settings.dicom.ae_title, port=door.port, destinations=[d.name for d in settings.destinations]
+        "ready",
+        ae_title=settings.dicom.ae_title,
+        port=door.port,
+        http=web.port if web else None,
+        destinations=[d.name for d in settings.destinations],
     )
     if not settings.destinations:
         log.warning("no destinations", check="results stay in the store; add [[destinations]] to the settings")
@@ -164,10 +174,29 @@ def serve(settings: Settings) -> None:
         )
     finally:
         log.info("stopping")
+        if web:
+            web.stop()
         door.stop(DRAIN_SECONDS)
         deliveries.stop()
         answers.stop()
         log.info("stopped")
+
+
+def web_door(settings: Settings) -> WebDoor | None:
+    """Return the HTTP door, not yet open, or None where the settings say that there is none.
+
+    Raises
+    ------
+    NotProtected
+        When others than this machine could reach it, and no way to tell who they are is set up.
+    """
+    if not settings.http.enabled:
+        return None
+    ways: list[Authentication] = []
+    if not ways and not settings.http.is_local:
+        raise NotProtected(f"http.bind = {settings.http.bind}")
+    app = create_app(settings.http, [*ways, ThisMachine()], Routes(), Counts())
+    return WebDoor(settings.http, app, DRAIN_SECONDS)
 
 
 def work(settings: Settings) -> None:

@@ -2,21 +2,43 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from http import HTTPStatus
 from types import MappingProxyType
 
 from node.errors import (
+    BadRequest,
+    BodyTooLarge,
     ClassMismatch,
     InstanceUIDInvalid,
     InvalidInformation,
     NoSuchAction,
     NoSuchEvent,
+    NoSuchResource,
+    NotAcceptable,
+    NotAllowed,
+    NotAuthenticated,
     NotWellKnownInstance,
+    Overloaded,
+    TooManyParts,
+    TooManyRequests,
     UIDsMissing,
     UnknownTransaction,
     UnparsableDataset,
+    UnsupportedMediaType,
 )
 from storage.commitments import Verdict
-from storage.errors import DatabaseUnavailable, DiskLow
+from storage.errors import (
+    AmbiguousExam,
+    CannotDecide,
+    CannotRetry,
+    DatabaseUnavailable,
+    DiskLow,
+    ExamChanged,
+    MalformedUID,
+    NoSuchConflict,
+    NoSuchExam,
+    NoSuchJob,
+)
 
 # PS3.4 B.2.3 and PS3.7 C.
 SUCCESS = 0x0000
@@ -61,9 +83,13 @@ def receiving_status(error: Exception) -> int:
 
 def error_comment(kind: type[Exception]) -> str:
     """Return the Error Comment with which a C-STORE that ended in this error is answered."""
+    return _words(kind)[:ERROR_COMMENT_LENGTH]
+
+
+def _words(kind: type[Exception]) -> str:
     # Python's own words for it say nothing to whoever sends.
     words = "The file could not be kept; check the disk." if issubclass(kind, OSError) else kind.__doc__ or ""
-    return " ".join(words.split())[:ERROR_COMMENT_LENGTH]
+    return " ".join(words.split())
 
 
 class Outcome(StrEnum):
@@ -149,3 +175,49 @@ def commitment_status(error: Exception) -> int:
 def failure_reason(reason: int) -> tuple[str, Verdict]:
     """Return the words of a Failure Reason and what it means; one that the standard does not know is a failure."""
     return FAILURE_REASONS.get(reason, ("a reason that the standard does not know", Verdict.SEND_AGAIN))
+
+
+HTTP_STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
+    (DiskLow, HTTPStatus.SERVICE_UNAVAILABLE),
+    (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (OSError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE),
+    (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),
+    (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (TooManyParts, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (NotAuthenticated, HTTPStatus.UNAUTHORIZED),
+    (NotAllowed, HTTPStatus.FORBIDDEN),
+    (NoSuchResource, HTTPStatus.NOT_FOUND),
+    (NoSuchExam, HTTPStatus.NOT_FOUND),
+    (NoSuchJob, HTTPStatus.NOT_FOUND),
+    (NoSuchConflict, HTTPStatus.NOT_FOUND),
+    (NotAcceptable, HTTPStatus.NOT_ACCEPTABLE),
+    (UnsupportedMediaType, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (AmbiguousExam, HTTPStatus.CONFLICT),
+    (ExamChanged, HTTPStatus.CONFLICT),
+    (CannotDecide, HTTPStatus.CONFLICT),
+    (CannotRetry, HTTPStatus.CONFLICT),
+    (BadRequest, HTTPStatus.BAD_REQUEST),
+    (MalformedUID, HTTPStatus.BAD_REQUEST),
+    (ClassMismatch, HTTPStatus.BAD_REQUEST),
+    (InstanceUIDInvalid, HTTPStatus.BAD_REQUEST),
+    (UIDsMissing, HTTPStatus.BAD_REQUEST),
+    (UnparsableDataset, HTTPStatus.BAD_REQUEST),
+)
+"""With what status an HTTP request that ended in an error is answered (PS3.18 8.5); 500 for one not foreseen."""
+
+
+def http_status(error: Exception) -> HTTPStatus:
+    """Return the status with which an HTTP request that ended in an error is answered; 500 for one not foreseen."""
+    return next((code for kind, code in HTTP_STATUSES if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def http_detail(error: Exception) -> str:
+    """Return what a problem document says of an error: its message, without the particulars when the fault is ours."""
+    match http_status(error):
+        case HTTPStatus.INTERNAL_SERVER_ERROR:
+            return "A fault of this node, which has logged it under the number of the request."
+        case status if status > HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _words(type(error))
+        case _:
+            return str(error)

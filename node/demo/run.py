@@ -146,6 +146,9 @@ complete_quiet = 3
 [delivery]
 poll = 0.3
 
+[http]
+port = 0
+
 [log]
 format = "json"
 

@@ -253,6 +253,7 @@ def a_site(
         config.write_text(
             f"""
 dicom = {{ port = {a_free_port()}, callers = [{{ ae_title = "{MODALITY}" }}] }}
+http = {{ port = 0 }}
 storage = {{ folder = "{folder / "store"}", database = "{database}", max_used_percent = 100, min_free_gb = 0 }}
 delivery = {{ first_retry = 0.5, slowest_retry = 1, poll = 0.2 }}
 log = {{ format = "json" }}

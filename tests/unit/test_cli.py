@@ -477,8 +477,11 @@ def test_a_door_that_cannot_be_opened_is_a_known_fault(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("node.service._stop_on_signals", lambda: None)
     with a_pacs() as (_, port):
-        settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = {port}"))
-        with pytest.raises(cli.KNOWN_FAULTS, match=rf"dicom\.port.*127\.0\.0\.1:{port}"):
+        settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = {port}\n[http]\nport = 0"))
+        with pytest.raises(cli.KNOWN_FAULTS, match=rf"port in \[dicom\] and \[http\].*dicom, 127\.0\.0\.1:{port}"):
+            node.service.serve(settings)
+        settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = 0\n[http]\nport = {port}"))
+        with pytest.raises(cli.KNOWN_FAULTS, match=rf"http, 127\.0\.0\.1:{port}"):
             node.service.serve(settings)
 
 

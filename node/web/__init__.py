@@ -1,0 +1,1 @@
+"""The HTTP door: DICOMweb for programs, pages for people."""

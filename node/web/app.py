@@ -1,0 +1,80 @@
+"""The application: routes, and what surrounds every request."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount
+
+from config.settings import Http
+from node.web.access import Authenticated, Authentication, Guarded, unguarded
+from node.web.problems import problem
+from node.web.requests import Limits, Requests
+
+
+@dataclass(frozen=True)
+class Routes:
+    """What the door answers.
+
+    Attributes
+    ----------
+    dicom_web
+        The transactions of PS3.18, mounted under ``/dicom-web``.
+    pages
+        What people see.
+    """
+
+    dicom_web: Sequence[BaseRoute] = ()
+    pages: Sequence[BaseRoute] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the door has done since it was opened."""
+
+    answers: Counter[int] = field(default_factory=Counter)
+
+
+def create_app(settings: Http, ways: Collection[Authentication], routes: Routes, counts: Counts) -> Starlette:
+    """Return the ASGI application.
+
+    Parameters
+    ----------
+    settings
+        Limits.
+    ways
+        How callers are known, the first that knows one wins.
+    routes
+        What is answered: each is `Guarded`.
+    counts
+        Where answers are counted.
+    """
+    answered: list[BaseRoute] = [
+        Guarded("/livez", _livez, needs=None),
+        Mount("/dicom-web", routes=routes.dicom_web),
+        *routes.pages,
+    ]
+    if missing := unguarded([*routes.dicom_web, *routes.pages]):
+        raise ValueError(f"these routes do not say what they need: {missing}")
+    return Starlette(
+        routes=answered,
+        middleware=[
+            Middleware(Requests, counts.answers),
+            Middleware(Limits, settings.maximum_requests, int(settings.maximum_body_mb * 1e6)),
+            Middleware(Authenticated, ways),
+        ],
+        exception_handlers={HTTPException: _starlettes_own},
+    )
+
+
+def _livez(_request: Request) -> Response:
+    return PlainTextResponse("alive\n")
+
+
+def _starlettes_own(request: Request, error: Exception) -> Response:
+    return problem(request, error)

@@ -1,0 +1,174 @@
+"""What surrounds every request: its number, its limits, its answer when it ends in an error, its line in the log."""
+
+import secrets
+import time
+import traceback
+from collections import Counter
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
+
+from node.errors import BadRequest, BodyTooLarge, Overloaded
+from node.telemetry import logger
+from node.web.access import caller
+from node.web.problems import problem
+
+log = logger("web")
+
+QUIET: Final = frozenset({"/livez", "/static/{path:path}"})
+"""Routes whose good answers are worth no line."""
+CLIENT_LEFT: Final = 499
+"""As nginx calls a request whose client went away before it was answered; nobody gets this status."""
+
+
+class Requests:
+    """ASGI middleware around everything: numbers a request, answers its errors, logs it in one line, counts it.
+
+    Paths are logged where a route knows them, for then they hold UIDs only; queries never are: names and patient IDs
+    stand there (rule R14).
+
+    Parameters
+    ----------
+    app
+        What is inside.
+    counts
+        Number of answers by status, for the System page.
+    """
+
+    def __init__(self, app: ASGIApp, counts: Counter[int]) -> None:
+        self._app = app
+        self._counts = counts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, whatever happens inside."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        scope["request_id"] = secrets.token_hex(4)
+        began = time.perf_counter()
+        status, size = 0, 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status, size
+            match message["type"]:
+                case "http.response.start":
+                    status = message["status"]
+                    headers = [*message.get("headers", ()), (b"x-request-id", scope["request_id"].encode())]
+                    message = {**message, "headers": headers}
+                case "http.response.body":
+                    size += len(message.get("body", b""))
+                case "websocket.accept":
+                    status = HTTPStatus.SWITCHING_PROTOCOLS
+            await send(message)
+
+        with bound_contextvars(request=scope["request_id"]):
+            told: dict[str, object] = {}
+            try:
+                await self._app(scope, receive, watched)
+            except ClientDisconnect:
+                status = status or CLIENT_LEFT
+            except Exception as error:  # noqa: BLE001 - the client must get an answer, whatever happens
+                told = _describe(error)
+                if scope["type"] == "websocket":
+                    await watched({"type": "websocket.close", "code": 1008 if "cause" in told else 1011})
+                    status = problem(HTTPConnection(scope), error).status_code
+                elif status == 0:
+                    await problem(HTTPConnection(scope), error)(scope, receive, watched)
+                else:
+                    raise Truncated from None  # the connection is cut: the client must not take it for the whole
+            finally:
+                self._counts[status] += 1
+                _log(scope, status, size, time.perf_counter() - began, told)
+
+
+class Truncated(Exception):
+    """An answer broke off in the middle."""
+
+
+def _describe(error: Exception) -> dict[str, object]:
+    status = problem(HTTPConnection({"type": "http", "headers": []}), error).status_code
+    if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        return {"cause": str(error)}
+    # The text of an error that was not foreseen may hold header values, and stays out (rule R14).
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return {"error": f"{type(error).__name__}{where}", "check": "a fault of this node: please report it"}
+
+
+def _log(scope: Scope, status: int, size: int, seconds: float, told: dict[str, object]) -> None:
+    connection = HTTPConnection(scope)
+    identity = caller(connection)
+    route = scope.get("route_path", "")
+    event = {
+        "method": scope.get("method", "WEBSOCKET"),
+        "path": connection.url.path[:200] if route else "(no such route)",
+        "status": int(status),
+        "seconds": round(seconds, 3),
+        "bytes": size,
+        "caller": identity.name if identity else "",
+        "address": connection.client.host if connection.client else "",
+        **told,
+    }
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.SERVICE_UNAVAILABLE:
+        log.error("request", **event)
+    elif status >= HTTPStatus.BAD_REQUEST:
+        log.warning("request", **event)
+    elif route in QUIET or "hx-request" in connection.headers:
+        log.debug("request", **event)
+    else:
+        log.info("request", **event)
+
+
+class Limits:
+    """ASGI middleware that refuses what is too much: bodies, and requests at once.
+
+    Parameters
+    ----------
+    app
+        What is inside.
+    requests
+        How many at once.
+    body
+        Bytes of one body.
+    """
+
+    def __init__(self, app: ASGIApp, requests: int, body: int) -> None:
+        self._app = app
+        self._requests = requests
+        self._body = body
+        self._now = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or go on."""
+        if scope["type"] != "http" or scope["path"] == "/livez":
+            await self._app(scope, receive, send)
+            return
+        if self._now >= self._requests:
+            raise Overloaded(f"{self._requests} at once")
+        self._now += 1
+        try:
+            await self._app(scope, self._counted(scope, receive), send)
+        finally:
+            self._now -= 1
+
+    def _counted(self, scope: Scope, receive: Receive) -> Receive:
+        stated = HTTPConnection(scope).headers.get("content-length", "0")
+        if not stated.isascii() or not stated.isdigit():
+            raise BadRequest("Content-Length is no number")
+        if int(stated) > self._body:
+            raise BodyTooLarge(f"{int(stated)} of at most {self._body} bytes")
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._body:
+                raise BodyTooLarge(f"more than {self._body} bytes")
+            return message
+
+        return counted

@@ -1,0 +1,86 @@
+"""The HTTP door: uvicorn in a thread of ``serve``, opened and drained as the DICOM door is."""
+
+import socket
+from threading import Thread
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from config.settings import Http
+from node.errors import CannotListen
+from node.telemetry import logger
+
+log = logger("web")
+
+BACKLOG = 256
+
+
+class WebDoor:
+    """Answers HTTP until it is stopped.
+
+    Parameters
+    ----------
+    settings
+        Where it listens.
+    app
+        What answers.
+    drain
+        Seconds that requests get to end when it is stopped.
+    """
+
+    def __init__(self, settings: Http, app: ASGIApp, drain: float = 10) -> None:
+        self._settings = settings
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="httptools",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=int(drain),
+            )
+        )
+        self._socket: socket.socket | None = None
+        self._thread: Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on."""
+        if self._socket is None:
+            raise RuntimeError("not started")
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Open the door.
+
+        Raises
+        ------
+        CannotListen
+            When the address cannot be listened on.
+        """
+        bind, port = self._settings.bind, self._settings.port
+        try:
+            # Listened on here already: what connects before the thread runs waits, and is not refused.
+            self._socket = socket.create_server((bind, port), family=_family(bind), backlog=BACKLOG)
+        except OSError as error:
+            raise CannotListen(f"http, {bind}:{port}: {error.strerror}") from error
+        # In a thread of its own uvicorn leaves the signals alone; `serve` has its own.
+        self._thread = Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
+        self._thread.start()
+        log.info("listening", address=bind, port=self.port)
+
+    def stop(self) -> None:
+        """Close the door: no new connection, then the requests that are there get some seconds to end."""
+        if self._thread is None:
+            return
+        self._server.should_exit = True
+        self._thread.join()
+        self._thread, self._socket = None, None
+        log.info("stopped listening")
+
+
+def _family(bind: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in bind else socket.AF_INET

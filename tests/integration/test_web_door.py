@@ -1,0 +1,84 @@
+"""The HTTP door over a real socket: opened, drained, closed; and closed to the network while it is not protected."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from config.settings import Http, Settings, Storage
+from node.errors import CannotListen, NotProtected
+from node.service import web_door
+from node.web.access import Guarded, ThisMachine
+from node.web.app import Counts, Routes, create_app
+from node.web.server import WebDoor
+
+
+@contextmanager
+def a_door(*routes: Guarded) -> Iterator[WebDoor]:
+    settings = Http(port=0)
+    door = WebDoor(settings, create_app(settings, [ThisMachine()], Routes(pages=routes), Counts()))
+    door.start()
+    try:
+        yield door
+    finally:
+        door.stop()
+
+
+def test_it_answers_from_the_moment_it_is_open_until_it_is_closed() -> None:
+    with a_door() as door:
+        address = f"http://127.0.0.1:{door.port}/livez"
+        assert httpx2.get(address).text == "alive\n"
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(address)
+
+
+def test_it_lets_what_has_begun_end_before_it_closes() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def waits(_request: Request) -> Response:
+        inside.set()
+        assert leave.wait(30)
+        return PlainTextResponse("whole")
+
+    answers: list[str] = []
+    with a_door(Guarded("/x", waits, needs=None)) as door:
+        address = f"http://127.0.0.1:{door.port}/x"
+        asking = threading.Thread(target=lambda: answers.append(httpx2.get(address, timeout=60).text))
+        asking.start()
+        assert inside.wait(30)
+        closing = threading.Thread(target=door.stop)
+        closing.start()
+        leave.set()
+        closing.join(60)
+        asking.join(60)
+    assert answers == ["whole"]
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Http(port=taken.getsockname()[1])
+        door = WebDoor(settings, create_app(settings, [], Routes(), Counts()))
+        with pytest.raises(CannotListen, match=rf"http, 127\.0\.0\.1:{settings.port}"):
+            door.start()
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "::", "192.0.2.1", "node.example"])  # noqa: S104 (refused here)
+def test_it_does_not_open_to_the_network_unprotected(bind: str, tmp_path: Path) -> None:
+    settings = Settings(storage=Storage(folder=tmp_path), http=Http(bind=bind, port=0))
+    with pytest.raises(NotProtected, match="mammonode tokens add"):
+        web_door(settings)
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_it_opens_to_this_machine(bind: str, tmp_path: Path) -> None:
+    assert web_door(Settings(storage=Storage(folder=tmp_path), http=Http(bind=bind, port=0))) is not None
+
+
+def test_it_stays_closed_where_the_settings_say_so(tmp_path: Path) -> None:
+    assert web_door(Settings(storage=Storage(folder=tmp_path), http=Http(enabled=False))) is None

@@ -1,7 +1,7 @@
 """What the DICOM door bears: bounds that pynetdicom 3.0 does not set, and its errors caught before they end a thread.
 
-pynetdicom believes every length, waits for ever for the rest of a PDU, and dies of a command that it does not know,
-with its files left behind. The classes here stand in for four of its own, one association each.
+pynetdicom believes every length, waits for ever for the rest of a PDU, dies of a command that it does not know, and
+leaves the files of what was cut open. The classes here stand in for four of its own, one association each.
 """
 
 import time
@@ -9,14 +9,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty
+from tempfile import NamedTemporaryFile
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dsutils import create_file_meta
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
@@ -57,13 +61,17 @@ class BrokenProtocol(Exception):
     """The sender broke the rules of DICOM's upper layer or message exchange; the text says which."""
 
 
-def watch(association: Association, told: Callable[[], dict[str, str]], require_space: Callable[[], None]) -> None:
+def watch(
+    association: Association, told: Callable[[], dict[str, str]], incoming: Path, require_space: Callable[[], None]
+) -> None:
     """Guard an association that was just asked for and has read nothing yet.
 
     Parameters
     ----------
     told
         Returns what log lines say of its sender.
+    incoming
+        Folder for the files of what is being received.
     require_space
         Raises when the disk is too full to go on with an instance.
     """
@@ -72,7 +80,7 @@ def watch(association: Association, told: Callable[[], dict[str, str]], require_
         association.dul.socket = Line(former, told)
     association.dul.state_machine = Machine(association, told)
     association.acse = Negotiation(association, told)
-    association.dimse = Messages(association, told, require_space)
+    association.dimse = Messages(association, told, incoming, require_space)
 
 
 class Line(AssociationSocket):
@@ -177,14 +185,20 @@ class Negotiation(ACSE):
 
 
 class Messages(DIMSEServiceProvider):
-    """Puts fragments together into messages, as far as they follow the rules, and knows the files that it makes."""
+    """Puts fragments together into messages, as far as they follow the rules; instances go to files that it answers for."""
 
     def __init__(
-        self, association: Association, told: Callable[[], dict[str, str]], require_space: Callable[[], None]
+        self,
+        association: Association,
+        told: Callable[[], dict[str, str]],
+        incoming: Path,
+        require_space: Callable[[], None],
     ) -> None:
         super().__init__(association)
         self._told = told
+        self._incoming = incoming
         self._require_space = require_space
+        self._file: IO[bytes] | None = None
         self._files: set[Path] = set()
         self._lock = Lock()
         self._contexts: frozenset[int | None] = frozenset()
@@ -224,16 +238,15 @@ class Messages(DIMSEServiceProvider):
             except Empty:
                 break
         self.msg_queue.put((None, None))
-        unfinished = None
-        if isinstance(message, C_STORE_RQ):
-            unfinished = str(message.command_set.get("AffectedSOPInstanceUID", ""))
+        with suppress(OSError):  # a full disk does not take what is still in the buffer, and the file goes anyhow
+            self._close()
         with self._lock:
-            if message is not None:
-                self._note(message)
             for path in self._files:
                 path.unlink(missing_ok=True)
             self._files.clear()
-        return unfinished
+        if isinstance(message, C_STORE_RQ):
+            return str(message.command_set.get("AffectedSOPInstanceUID", ""))
+        return None
 
     def _check(self, number: int, value: bytes) -> None:
         if not value:
@@ -264,20 +277,42 @@ class Messages(DIMSEServiceProvider):
         self._size = 0
 
     def _after(self, value: bytes) -> None:
-        if self.message is None or value[0] & 3 != 3:
+        is_command, is_last = bool(value[0] & 1), bool(value[0] & 2)
+        if is_last and not is_command:
+            self._close()
+        if self.message is None or not (is_last and is_command):
             return
         self._commanded, self._size = True, 0
         if isinstance(self.message, C_STORE_RQ):
-            with self._lock:
-                self._note(self.message)
-            _check_store(self.message.command_set)
+            self._open(self.message)
 
-    def _note(self, message: Any) -> None:
-        if message._data_set_path is not None:  # noqa: SLF001 (pynetdicom tells it only to who serves the request)
-            self._files.add(message._data_set_path)  # noqa: SLF001
-        if message._data_set_file is not None and self.message is not message:  # noqa: SLF001
-            with suppress(OSError):  # a full disk does not take what is still in the buffer, and the file goes anyhow
-                message._data_set_file.close()  # noqa: SLF001
+    def _open(self, message: C_STORE_RQ) -> None:
+        """Let the data set of an instance go to a file.
+
+        pynetdicom does the same when a switch of the whole process is set, in the process's folder for temporary files,
+        and closes the file only when the instance is served.
+        """
+        _check_store(message.command_set)
+        [syntax] = [cx.transfer_syntax for cx in self.assoc.accepted_contexts if cx.context_id == self._context]
+        self._file = file = NamedTemporaryFile(dir=self._incoming, suffix=".dcm", delete=False)  # noqa: SIM115 (until the last fragment)
+        path = Path(file.name)
+        with self._lock:
+            self._files.add(path)
+        file.write(b"\0" * 128 + b"DICM")
+        write_file_meta_info(
+            file,  # type: ignore[arg-type]  # any file will do
+            create_file_meta(
+                sop_class_uid=UID(message.command_set.AffectedSOPClassUID),
+                sop_instance_uid=UID(message.command_set.AffectedSOPInstanceUID),
+                transfer_syntax=UID(syntax[0]),
+            ),
+        )
+        message._data_set_file, message._data_set_path = file, path  # type: ignore[assignment]  # noqa: SLF001
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 def _check_store(command: "Dataset") -> None:

@@ -6,7 +6,6 @@ data set of an event is never decoded here; that would change what the modality 
 
 import json
 import secrets
-import tempfile
 import time
 from pathlib import Path
 from threading import Lock, Thread
@@ -79,8 +78,7 @@ class TakesReports(Protocol):
 class StorageSCP:
     """Receives C-STORE, and answers C-ECHO, until it is stopped.
 
-    While it runs, the folder for temporary files of the whole process is ``incoming``: pynetdicom writes what it is
-    receiving there, which spares memory and a copy.
+    What is being received goes to a file at once, which spares memory and a copy.
 
     Parameters
     ----------
@@ -110,7 +108,6 @@ class StorageSCP:
         self._settings = settings
         self._intake = intake
         self._incoming = incoming
-        self._former_folder: str | None = None
         self._server: ThreadedAssociationServer | None = None
         self._ids: WeakKeyDictionary[Association, str] = WeakKeyDictionary()
         self._lock = Lock()
@@ -133,7 +130,6 @@ class StorageSCP:
         OSError
             When the address cannot be listened on.
         """
-        _config.STORE_RECV_CHUNKED_DATASET = True
         _config.LOG_HANDLER_LEVEL = "none"  # a summary of each PDU that nobody reads
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._watch),
@@ -147,7 +143,6 @@ class StorageSCP:
         ]
         address = (self._settings.bind, self._settings.port)
         self._server = self._entity().start_server(address, block=False, evt_handlers=handlers)
-        self._former_folder, tempfile.tempdir = tempfile.tempdir, str(self._incoming)
         log.info("listening", ae_title=self._settings.ae_title, address=self._settings.bind, port=self.port)
 
     def stop(self, drain: float = 10) -> None:
@@ -159,7 +154,6 @@ class StorageSCP:
             time.sleep(0.02)
         for association in server.active_associations:
             association.abort()
-        tempfile.tempdir = self._former_folder
         self._server = None
         log.info("stopped listening")
 
@@ -201,7 +195,7 @@ class StorageSCP:
 
     def _watch(self, event: evt.Event) -> None:
         association = event.assoc
-        watch(association, lambda: _context(self._origin(association)), self._intake.require_space)
+        watch(association, lambda: _context(self._origin(association)), self._incoming, self._intake.require_space)
         if self.associations > self._settings.maximum_associations + CROWD:
             log.warning("connection closed: too many at once", address=association.requestor.address)
             if association.dul.socket is not None:

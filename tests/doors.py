@@ -145,3 +145,14 @@ def an_open_door(
 def a_destination(port: int, name: str = "pacs", ae_title: str = "PACS") -> Destination:
     """Return a destination on this machine."""
     return Destination(name=name, ae_title=ae_title, host="127.0.0.1", port=port)
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return the files of a folder that this process has open, removed ones included."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(str(entry.readlink()))
+        except OSError:  # the one that lists them
+            continue
+    return [path for path in found if path.startswith(str(folder))]

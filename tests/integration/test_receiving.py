@@ -35,7 +35,7 @@ from node.sop_classes import LOSSLESS, TRANSFER_SYNTAXES
 from storage.database import open_database
 from tests.builders import compressed
 from tests.databases import SQLiteDatabases
-from tests.doors import NO_ROOM, Room, a_room, an_image, an_open_door, phantom_images
+from tests.doors import NO_ROOM, Room, a_room, an_image, an_open_door, open_files, phantom_images
 from tests.peers import eventually
 
 
@@ -244,7 +244,6 @@ def test_every_sop_class_proposes_no_more_than_it_can_decode() -> None:
 
 
 @pytest.mark.parametrize("abort", [True, False])
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # pynetdicom leaves it to its destructor
 def test_a_cut_association_loses_only_the_instance_that_was_being_sent(
     room: Room,
     door: StorageSCP,
@@ -260,6 +259,7 @@ def test_a_cut_association_loses_only_the_instance_that_was_being_sent(
         else:
             association.dul.socket.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
         assert eventually(lambda: len(room.files()) == 1)
+        assert open_files(room.store.incoming) == []
     assert room.rows() == (1, 1, 0)
     cut = [line for line in lines if line["event"] == "association cut in the middle of an instance"]
     assert [line["instance"] for line in cut] == [second.SOPInstanceUID]

@@ -25,7 +25,7 @@ from storage.database import open_database, reading
 from storage.errors import DiskLow
 from storage.index import find_instance
 from tests.databases import SQLiteDatabases
-from tests.doors import Room, a_room, an_image, an_open_door
+from tests.doors import Room, a_room, an_image, an_open_door, open_files
 from tests.fuzz import (
     A_DATA_SET,
     COMMAND,
@@ -88,18 +88,7 @@ def assert_calm(room: Room, door: StorageSCP, threads: int) -> None:
     assert eventually(lambda: threading.active_count() <= threads), [each.name for each in threading.enumerate()]
     left = list(room.store.incoming.iterdir())
     assert left == []
-    assert eventually(lambda: not open_files(str(room.store.incoming)), seconds=3)
-
-
-def open_files(folder: str) -> list[str]:
-    """Return the files of a folder that this process has open, removed ones included."""
-    found = []
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            found.append(str(entry.readlink()))
-        except OSError:  # the one that lists them
-            continue
-    return [path for path in found if path.startswith(folder)]
+    assert eventually(lambda: not open_files(room.store.incoming), seconds=3)
 
 
 def resident() -> int:

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Collection
 from datetime import datetime
 
+from pydicom import Dataset
 from sqlalchemy import Engine
 
+from node.entries import entry_of
 from node.records import Origin, instance_record, read_header
 from node.telemetry import logger
 from node.views import ImageKind, classify
+from storage.catalogue import corrected
 from storage.conflicts import Conflict, accept, get_conflict, reject
 from storage.database import reading, writing
 from storage.exams import ExamRecord
@@ -67,9 +70,10 @@ class Corrections:
         """
         with reading(self._engine) as connection:
             conflict = get_conflict(connection, conflict_id)
-        record = self._describe(conflict)
+        header, record = self._describe(conflict)
         with writing(self._engine) as connection:
             changed = accept(connection, conflict_id, record, self._clock())
+            corrected(connection, entry_of(header))
         log.warning("later copy accepted", **_context(conflict), now=[exam.uid for exam in changed])
         return changed
 
@@ -87,11 +91,11 @@ class Corrections:
         log.warning("later copy rejected", **_context(conflict))
         return changed
 
-    def _describe(self, conflict: Conflict) -> InstanceRecord:
+    def _describe(self, conflict: Conflict) -> tuple[Dataset, InstanceRecord]:
         copy = conflict.copy
         path = self._store.resolve(copy.path)
         header = read_header(path)
-        return instance_record(
+        return header, instance_record(
             header,
             classify(header, self._accepts),
             path=copy.path,

@@ -19,12 +19,14 @@ from structlog.contextvars import bound_contextvars
 from config.policy import Watermark
 from node.comparison import IDENTITY, differences
 from node.corrections import Corrections, is_correction
+from node.entries import entry_of
 from node.errors import ClassMismatch, InstanceUIDInvalid
 from node.records import Origin, dataset_offset, instance_record, read_header, reference
 from node.telemetry import logger
 from node.views import ImageKind, classify
 from node.withdrawals import RejectionNote, rejection_note
 from storage.archive import keep
+from storage.catalogue import catalogued
 from storage.database import reading, writing
 from storage.exams import ExamRecord, exam_of_study, hold, recall, revise, touch
 from storage.files import InstanceStore
@@ -156,6 +158,7 @@ class Intake:
         self._store.flush(temp)
         with writing(self._engine) as connection:
             if new := keep(connection, self._store, temp, record):
+                catalogued(connection, entry_of(header))
                 note = None if record.own else rejection_note(header)
                 withdrawn = self._withdraw(connection, record, note) if note else ()
                 if record.opens_exam:

@@ -7,6 +7,7 @@ from typing import Any
 
 from config.mix import ObjectMix, ResultKind
 from config.settings import Destination
+from node.entries import entry_of
 from node.results.answer import Answer, AnswerStatus, Predecessor
 from node.results.changes import changes
 from node.results.edition import REPORTS, Edition, Pictures
@@ -137,14 +138,14 @@ class Replies:
 
     def keep(self, reply: Reply) -> list[ResultRecord]:
         """Put everything on the disk for good, the facts first, and return the records."""
-        made = [
-            form
-            for objects in reply.objects.values()
-            for each in objects
-            for form in (each.fallback, each)
-            if form is not None
+        made = [each for objects in reply.objects.values() for each in objects]
+        forms = [form for each in made for form in (each.fallback, each) if form is not None]
+        # Whoever looks here sees one form of each object: the preferred one.
+        shown = {each.instance_uid for each in made}
+        return [
+            self._keep_facts(reply),
+            *(self._keep_object(form, shown=form.instance_uid in shown) for form in forms),
         ]
-        return [self._keep_facts(reply), *map(self._keep_object, made)]
 
     def _succeeding(self, answer: Answer, issue: Issue | None, threshold: int) -> Answer:
         """Return the answer as successor of what was issued, for those who see findings from a threshold on."""
@@ -188,7 +189,7 @@ class Replies:
             size=len(data),
         )
 
-    def _keep_object(self, made: ResultObject) -> ResultRecord:
+    def _keep_object(self, made: ResultObject, *, shown: bool) -> ResultRecord:
         data = to_bytes(made.dataset)
         reference = InstanceReference(made.study_uid, made.series_uid, made.instance_uid)
         return ResultRecord(
@@ -201,4 +202,5 @@ class Replies:
             path=self._store.write_result(reference, data),
             size=len(data),
             fallback_uid=made.fallback.instance_uid if made.fallback else None,
+            entry=entry_of(made.dataset) if shown else None,
         )

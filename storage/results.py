@@ -1,11 +1,12 @@
 """Our own result objects, as the index knows them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, select
 
+from storage.catalogue import Entry, catalogued
 from storage.errors import ResultDiffers
 from storage.index import insert_new
 from storage.tables import jobs, results
@@ -29,6 +30,8 @@ class ResultRecord:
         Bytes.
     fallback_uid
         The result that is sent instead where this one is refused for good; it must be added too.
+    entry
+        What the catalogue says of it; None of what is not to be found there. Never read back.
     """
 
     uid: str
@@ -40,6 +43,7 @@ class ResultRecord:
     path: str
     size: int
     fallback_uid: str | None = None
+    entry: Entry | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,13 @@ def add_results(connection: Connection, job_id: int, records: Sequence[ResultRec
         When one was issued with other bytes.
     """
     for record in records:
-        if not insert_new(connection, results, {**asdict(record), "job_id": job_id, "created_at": now}):
+        row = {name: value for name, value in asdict(record).items() if name != "entry"}
+        if not insert_new(connection, results, {**row, "job_id": job_id, "created_at": now}):
             issued = connection.execute(select(results.c.path).where(results.c.uid == record.uid)).scalar_one()
             if issued != record.path:
                 raise ResultDiffers(record.uid)
+        if record.entry is not None:
+            catalogued(connection, record.entry)
 
 
 def results_of(connection: Connection, exam_id: int) -> list[IssuedResult]:

@@ -147,6 +147,53 @@ instances = Table(
     Index(None, "study_uid"),
 )
 
+# What can be searched for and retrieved, as each header says (storage.catalogue).
+catalogue_studies = Table(
+    "catalogue_studies",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("uid", UID, nullable=False, index=True),
+    Column("issuer", HeaderText, nullable=False),
+    Column("patient_id", HeaderText, nullable=False, index=True),
+    Column("patient_name", HeaderText, nullable=False),
+    Column("patient_name_key", HeaderText, nullable=False),
+    Column("birth_date", HeaderText, nullable=False),
+    Column("sex", HeaderText, nullable=False),
+    Column("date", String(8), nullable=False),
+    Column("time", String(13), nullable=False),
+    Column("accession_number", HeaderText, nullable=False, index=True),
+    Column("study_id", HeaderText, nullable=False),
+    Column("referring_physician", HeaderText, nullable=False),
+    Column("referring_physician_key", HeaderText, nullable=False),
+    Column("description", HeaderText, nullable=False),
+    Column("timezone", HeaderText, nullable=False),
+    Index(None, "date", "time"),
+)
+
+catalogue = Table(
+    "catalogue",
+    metadata,
+    Column("uid", UID, primary_key=True),
+    Column("study_key", ForeignKey("catalogue_studies.key"), nullable=False, index=True),
+    Column("series_uid", UID, nullable=False, index=True),
+    Column("sop_class_uid", UID, nullable=False),
+    Column("transfer_syntax_uid", UID, nullable=False),
+    Column("modality", HeaderText, nullable=False),
+    Column("series_number", Integer),
+    Column("series_description", HeaderText, nullable=False),
+    Column("laterality", HeaderText, nullable=False),
+    Column("body_part", HeaderText, nullable=False),
+    Column("performed_date", String(8), nullable=False),
+    Column("performed_time", String(13), nullable=False),
+    Column("requested_procedure_id", HeaderText, nullable=False),
+    Column("scheduled_step_id", HeaderText, nullable=False),
+    Column("instance_number", Integer),
+    Column("rows", Integer),
+    Column("columns", Integer),
+    Column("bits_allocated", Integer),
+    Column("frames", Integer),
+)
+
 conflicts = Table(
     "conflicts",
     metadata,

@@ -69,7 +69,7 @@ def time(header: Dataset, keyword: str) -> str:
 def full_time(written: str, filled: str = "000000.000000") -> str:
     """Return what is written of a time, its missing digits filled up; '' when it is none."""
     digits = written.replace(":", "")
-    if not re.fullmatch(r"[0-9]{2}(?:[0-9]{2}(?:[0-9]{2}(?:\.[0-9]{1,6})?)?)?", digits):
+    if not re.fullmatch(r"([01][0-9]|2[0-3])(?:[0-5][0-9](?:([0-5][0-9]|60)(?:\.[0-9]{1,6})?)?)?", digits):
         return ""
     return digits + filled[len(digits) :]
 

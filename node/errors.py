@@ -25,6 +25,18 @@ class ClassMismatch(NodeError):
     """The SOP Class UID is not the announced one."""
 
 
+class ClassNotTaken(NodeError):
+    """The SOP class is none that this node takes."""
+
+
+class SyntaxNotTaken(NodeError):
+    """The transfer syntax is none that this node takes for the SOP class."""
+
+
+class StudyMismatch(NodeError):
+    """The instance does not belong to the study that it was sent to."""
+
+
 class CannotListen(NodeError):
     """A door cannot be opened: check bind and port in [dicom] and [http], and whether another program uses them."""
 
@@ -107,3 +119,11 @@ class Overloaded(NodeError):
 
 class NotProtected(NodeError):
     """The HTTP door stays closed to the network while callers need not say who they are: mammonode tokens add."""
+
+
+class Gone(NodeError):
+    """It was here, and was removed after its time."""
+
+
+class NotRenderable(NodeError):
+    """It has no picture, or one that cannot be decoded or given in this form."""

@@ -59,9 +59,7 @@ def read_header(path: Path) -> Dataset:
         When it is no DICOM file.
     """
     try:
-        meta = read_file_meta_info(path)
-        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            _require_inflatable(path, meta)
+        require_inflatable(path)
         return dcmread(path, stop_before_pixels=True)
     except UnparsableDataset:
         raise
@@ -73,7 +71,17 @@ def read_header(path: Path) -> Dataset:
         raise UnparsableDataset(type(error).__name__) from error
 
 
-def _require_inflatable(path: Path, meta: Dataset) -> None:
+def require_inflatable(path: Path) -> None:
+    """Refuse a file in the deflated transfer syntax that is too large when it is unpacked.
+
+    Raises
+    ------
+    UnparsableDataset
+        When it is.
+    """
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
     inflate, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
     with path.open("rb") as file:
         file.seek(PREAMBLE + GROUP_LENGTH_ELEMENT + int(meta.FileMetaInformationGroupLength))

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from ai.models import Model, open_model, ready_model
 from config.settings import Settings
+from node.catalogue import Cataloguer
 from node.clock import ExamClock
 from node.commitment import Prover, Reports
 from node.delivery import DeliveryService, Lane
@@ -29,6 +30,8 @@ from node.scu import Sender
 from node.views import ImageKind
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
+from node.web.decoding import Decoders
+from node.web.dicomweb import dicomweb_routes
 from node.web.server import WebDoor
 from node.worker import Worker
 from storage.commitment_requests import CommitmentRequests
@@ -45,6 +48,8 @@ RETENTION_EVERY = timedelta(minutes=10)
 TEMP_FILES_TAKE = timedelta(hours=1)
 """No association takes longer to send one instance."""
 DRAIN_SECONDS = 30.0
+NO_ROUTES = Routes()
+CATALOGUE_EVERY = 2.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,9 @@ def serve(settings: Settings) -> None:
     safekeeping = SafeKeeping(requests, parts.engine, parts.store, send, settings.dicom.callers)
     answers = SafeKeepingService(safekeeping, settings.delivery.poll)
     door = StorageSCP(settings.dicom, intake, parts.store.incoming, reports, safekeeping)
-    web = web_door(settings)
+    decoders = Decoders()
+    routes = Routes(dicom_web=dicomweb_routes(settings.http, parts.engine, parts.store, intake, decoders))
+    web = web_door(settings, routes)
     if web:
         web.start()
     try:
@@ -170,19 +177,21 @@ def serve(settings: Settings) -> None:
                 Chore(clock.tick, 0.5),
                 Chore(lambda: parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds()),
                 Chore(retention.tick, RETENTION_EVERY.total_seconds()),
+                Chore(Cataloguer(parts.engine, parts.store).tick, CATALOGUE_EVERY),
             ],
         )
     finally:
         log.info("stopping")
         if web:
             web.stop()
+        decoders.close()
         door.stop(DRAIN_SECONDS)
         deliveries.stop()
         answers.stop()
         log.info("stopped")
 
 
-def web_door(settings: Settings) -> WebDoor | None:
+def web_door(settings: Settings, routes: Routes = NO_ROUTES) -> WebDoor | None:
     """Return the HTTP door, not yet open, or None where the settings say that there is none.
 
     Raises
@@ -195,7 +204,7 @@ def web_door(settings: Settings) -> WebDoor | None:
     ways: list[Authentication] = []
     if not ways and not settings.http.is_local:
         raise NotProtected(f"http.bind = {settings.http.bind}")
-    app = create_app(settings.http, [*ways, ThisMachine()], Routes(), Counts())
+    app = create_app(settings.http, [*ways, ThisMachine()], routes, Counts())
     return WebDoor(settings.http, app, DRAIN_SECONDS)
 
 

@@ -9,6 +9,8 @@ from node.errors import (
     BadRequest,
     BodyTooLarge,
     ClassMismatch,
+    ClassNotTaken,
+    Gone,
     InstanceUIDInvalid,
     InvalidInformation,
     NoSuchAction,
@@ -17,8 +19,11 @@ from node.errors import (
     NotAcceptable,
     NotAllowed,
     NotAuthenticated,
+    NotRenderable,
     NotWellKnownInstance,
     Overloaded,
+    StudyMismatch,
+    SyntaxNotTaken,
     TooManyParts,
     TooManyRequests,
     UIDsMissing,
@@ -73,12 +78,27 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnparsableDataset, CANNOT_UNDERSTAND),
 )
 
+SYNTAX_NOT_SUPPORTED = 0xC122
+"""Of a Failure Reason in a STOW-RS response: Referenced Transfer Syntax not supported (PS3.18 table I.2-2)."""
+
+STORING_REASONS: tuple[tuple[type[Exception], int], ...] = (
+    (ClassNotTaken, CLASS_NOT_SUPPORTED),
+    (SyntaxNotTaken, SYNTAX_NOT_SUPPORTED),
+    (StudyMismatch, CLASS_MISMATCH),
+)
+"""What STOW-RS tells beside what C-STORE does: there, presentation contexts have settled it before."""
+
 TRIES_BEFORE_CANNOT_UNDERSTAND_IS_FINAL = 3
 
 
 def receiving_status(error: Exception) -> int:
     """Return the status with which a C-STORE that ended in an error is answered; C000H for one not foreseen."""
     return next((code for kind, code in STATUSES if isinstance(error, kind)), CANNOT_UNDERSTAND)
+
+
+def storing_reason(error: Exception) -> int:
+    """Return the Failure Reason (0008,1197) of an instance that STOW-RS could not store (PS3.18 table I.2-2)."""
+    return next((code for kind, code in STORING_REASONS if isinstance(error, kind)), receiving_status(error))
 
 
 def error_comment(kind: type[Exception]) -> str:
@@ -191,7 +211,9 @@ HTTP_STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (NoSuchExam, HTTPStatus.NOT_FOUND),
     (NoSuchJob, HTTPStatus.NOT_FOUND),
     (NoSuchConflict, HTTPStatus.NOT_FOUND),
+    (Gone, HTTPStatus.GONE),
     (NotAcceptable, HTTPStatus.NOT_ACCEPTABLE),
+    (NotRenderable, HTTPStatus.NOT_ACCEPTABLE),
     (UnsupportedMediaType, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (AmbiguousExam, HTTPStatus.CONFLICT),
     (ExamChanged, HTTPStatus.CONFLICT),

@@ -147,12 +147,10 @@ def search(
         case Level.SERIES:
             query = _series(rows, where).order_by(*newest, func.min(_rows.series_number), _rows.series_uid)
         case Level.INSTANCE:
-            columns = [column for column in _rows if column.name not in {"study_key"}]
+            columns = [column for column in _rows if column.name != "study_key"]
             own = [column.label(f"instance__{column.name}") for column in columns]
             query = select(catalogue_studies, *own).select_from(with_files()).where(kept(), *where, *rows)
-            query = query.order_by(
-                *newest, _rows.series_number, _rows.series_uid, _rows.instance_number, _rows.uid
-            )
+            query = query.order_by(*newest, _rows.series_number, _rows.series_uid, _rows.instance_number, _rows.uid)
     matches = list(connection.execute(query.limit(limit).offset(offset)).mappings())
     return _described(connection, level, matches)
 
@@ -197,7 +195,7 @@ def _described(connection: Connection, level: Level, matches: list[RowMapping]) 
         here = row.get("instance__series_uid") if level is not Level.STUDY else None
         found.append(
             Found(
-                row,
+                dict(row),
                 modalities=tuple(sorted({each.modality for each in whole if each.modality})),
                 sop_classes=tuple(sorted({each.sop_class_uid for each in whole})),
                 series=len({each.series_uid for each in whole}),

@@ -1,0 +1,244 @@
+"""Receiving instances over HTTP: parts become files in the store, files go to the one intake, and each has its outcome."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
+
+from node.errors import (
+    BadRequest,
+    BodyTooLarge,
+    ClassNotTaken,
+    StudyMismatch,
+    SyntaxNotTaken,
+    UnsupportedMediaType,
+)
+from node.intake import Receiver
+from node.records import Origin, read_header, text
+from node.sop_classes import TRANSFER_SYNTAXES
+from node.status import OUT_OF_RESOURCES, storing_reason
+from node.telemetry import logger
+from node.web.dicom_json import Model, attribute
+from node.web.media import DICOM, DICOM_JSON, MediaType, parse_media_types
+from node.web.multipart import Part
+from node.web.stow_json import Documents
+
+log = logger("web")
+
+LARGEST_DOCUMENT: Final = 64 << 20
+"""Bytes of a DICOM JSON document, which is parsed in memory."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An instance that was received, by its UIDs."""
+
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+    sop_class_uid: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An instance that was not; its UIDs where they could be read."""
+
+    reason: int
+    instance_uid: str = ""
+    sop_class_uid: str = ""
+
+
+@dataclass
+class Outcomes:
+    """What became of each instance of a request."""
+
+    stored: list[Stored] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+
+    @property
+    def status(self) -> HTTPStatus:
+        """Of the whole (PS3.18 table 10.5.3-1)."""
+        if not self.failed:
+            return HTTPStatus.OK
+        if self.stored:
+            return HTTPStatus.ACCEPTED
+        if all(each.reason == OUT_OF_RESOURCES for each in self.failed):
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        return HTTPStatus.CONFLICT
+
+    def document(self, address: str, study_uid: str | None) -> Model:
+        """Return the response (PS3.18 10.5.3.2, PS3.3 table I.1-2)."""
+        studies = {study_uid} if study_uid else {each.study_uid for each in self.stored}
+        document = attribute("RetrieveURL", f"{address}/studies/{studies.pop()}") if len(studies) == 1 else {}
+        known = [each for each in self.failed if each.instance_uid]
+        other = [each for each in self.failed if not each.instance_uid]
+        if other:
+            document |= attribute("OtherFailuresSequence", *(attribute("FailureReason", each.reason) for each in other))
+        if known:
+            document |= attribute("FailedSOPSequence", *map(_failed_item, known))
+        if self.stored:
+            document |= attribute("ReferencedSOPSequence", *(_stored_item(address, each) for each in self.stored))
+        return dict(sorted(document.items()))
+
+
+def _failed_item(failed: Failed) -> Model:
+    return {
+        **attribute("ReferencedSOPClassUID", failed.sop_class_uid),
+        **attribute("ReferencedSOPInstanceUID", failed.instance_uid),
+        **attribute("FailureReason", failed.reason),
+    }
+
+
+def _stored_item(address: str, stored: Stored) -> Model:
+    where = f"{address}/studies/{stored.study_uid}/series/{stored.series_uid}/instances/{stored.instance_uid}"
+    return {
+        **attribute("ReferencedSOPClassUID", stored.sop_class_uid),
+        **attribute("ReferencedSOPInstanceUID", stored.instance_uid),
+        **attribute("RetrieveURL", where),
+    }
+
+
+class TempFile:
+    """A part that goes to a file on the disk of the store.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    on_end
+        Takes the file once all of it is there, and sees that it goes.
+    largest
+        Bytes that it may have.
+    """
+
+    def __init__(self, folder: Path, on_end: Callable[[Path], object], largest: int | None = None) -> None:
+        handle, name = tempfile.mkstemp(dir=folder, prefix="stow-", suffix=".dcm")
+        self.path = Path(name)
+        self._file: BinaryIO = os.fdopen(handle, "wb")
+        self._on_end = on_end
+        self._largest = largest
+        self._size = 0
+
+    def write(self, data: memoryview) -> None:
+        """Take some bytes."""
+        self._size += len(data)
+        if self._largest is not None and self._size > self._largest:
+            raise BodyTooLarge(f"a document has at most {self._largest} bytes")
+        self._file.write(data)
+
+    def end(self) -> None:
+        """Hand the file over."""
+        self._file.close()
+        self._on_end(self.path)
+
+    def discard(self) -> None:
+        """Remove what there is."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Receiving:
+    """Receives one request, in the thread that feeds it.
+
+    Parameters
+    ----------
+    intake
+        Takes each instance.
+    incoming
+        Folder for what is being received.
+    origin
+        Who sends.
+    study_uid
+        The study that all instances must belong to, or None.
+    """
+
+    def __init__(self, intake: Receiver, incoming: Path, origin: Origin, study_uid: str | None) -> None:
+        self.outcomes = Outcomes()
+        self._intake = intake
+        self._incoming = incoming
+        self._origin = origin
+        self._study_uid = study_uid
+        self._open: TempFile | None = None
+        self._documents = Documents(incoming)
+
+    def part(self, headers: Mapping[str, str]) -> Part:
+        """Begin a part of a multipart body."""
+        types = parse_media_types(headers.get("content-type", DICOM))
+        if len(types) != 1:
+            raise BadRequest("a part has no Content-Type")
+        return self.begin(types[0], headers.get("content-location", ""))
+
+    def begin(self, kind: MediaType, location: str = "") -> Part:
+        """Begin a file of a media type; one with an address belongs to a JSON document before it."""
+        if kind.name == DICOM:
+            self._open = TempFile(self._incoming, self._instance)
+        elif kind.name in {DICOM_JSON, "application/json"}:
+            self._open = TempFile(self._incoming, self._documents.document, LARGEST_DOCUMENT)
+        elif location and self._documents.waiting:
+            self._open = TempFile(self._incoming, partial(self._documents.bulk, location, kind))
+        else:
+            raise UnsupportedMediaType(kind.name[:64])
+        return self._open
+
+    def finish(self) -> None:
+        """Receive the instances whose data sets came as JSON, once everything is there."""
+        for made in self._documents.instances():
+            if isinstance(made, Path):
+                self._instance(made)
+            else:
+                self.outcomes.failed.append(Failed(storing_reason(made)))
+
+    def close(self) -> None:
+        """Remove what was not handed over."""
+        if self._open is not None:
+            self._open.discard()
+        self._documents.close()
+
+    def broken(self, error: Exception) -> None:
+        """Note that the body ended in the middle."""
+        self.outcomes.failed.append(Failed(storing_reason(error)))
+
+    def _instance(self, path: Path) -> None:
+        named = Failed(0)
+        try:
+            header = read_header(path)
+            stored = Stored(
+                *(
+                    text(header, keyword)
+                    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+                )
+            )
+            named = Failed(0, stored.instance_uid[:64], stored.sop_class_uid[:64])
+            self._require_taken(stored, text(read_file_meta_info(path), "TransferSyntaxUID"))
+            self._intake.receive(path, None, self._origin)
+        except Exception as error:  # noqa: BLE001 - the sender must learn of each instance, whatever happens
+            reason = storing_reason(error)
+            self.outcomes.failed.append(Failed(reason, named.instance_uid, named.sop_class_uid))
+            log.warning(
+                "instance not stored", instance=named.instance_uid, reason=f"{reason:04X}H", cause=_cause(error)
+            )
+        else:
+            self.outcomes.stored.append(stored)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _require_taken(self, stored: Stored, syntax: str) -> None:
+        # As the DICOM door negotiates (node.scp): one policy for both.
+        syntaxes = TRANSFER_SYNTAXES.get(UID(stored.sop_class_uid))
+        if syntaxes is None:
+            raise ClassNotTaken(stored.sop_class_uid[:64])
+        if syntax not in syntaxes:
+            raise SyntaxNotTaken(syntax[:64])
+        if self._study_uid and stored.study_uid != self._study_uid:
+            raise StudyMismatch
+
+
+def _cause(error: Exception) -> str:
+    return str(error) if storing_reason(error) else type(error).__name__

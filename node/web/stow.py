@@ -1,0 +1,154 @@
+"""STOW-RS: storing instances (PS3.18 10.5); every one goes through the intake that C-STORE goes through."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from config.settings import Http
+from node.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+from node.intake import Receiver
+from node.records import Origin
+from node.telemetry import logger
+from node.web.access import Guarded, Scope, caller
+from node.web.addresses import base, uids
+from node.web.dicom_json import json_bytes, xml_bytes
+from node.web.media import DICOM_JSON, DICOM_XML, RELATED, chosen, parse_media_types
+from node.web.multipart import CHUNK, Reader
+from node.web.problems import RETRY_AFTER
+from node.web.receiving import Receiving
+
+log = logger("web")
+
+
+class Store:
+    """Stores what is sent.
+
+    Parameters
+    ----------
+    intake
+        Takes each instance.
+    incoming
+        The store's folder for what is being received.
+    settings
+        How much one request may bring.
+    """
+
+    def __init__(self, intake: Receiver, incoming: Path, settings: Http) -> None:
+        self._intake = intake
+        self._incoming = incoming
+        self._maximum_parts = settings.maximum_parts
+        self._maximum_body = int(settings.maximum_body_mb * 1e6)
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the resources."""
+        return [
+            Guarded(path, self.store, needs=Scope.STORE, methods=("POST",)) for path in ("/studies", "/studies/{study}")
+        ]
+
+    async def store(self, request: Request) -> Response:
+        """Receive a request's instances as they come; each is stored, or not, by itself."""
+        study_uid = uids(request).get("study")
+        form = chosen(request, (DICOM_JSON, "application/json", DICOM_XML))
+        await run_in_threadpool(self._intake.require_space)
+        receiving = Receiving(self._intake, self._incoming, origin(request), study_uid)
+        try:
+            await self._receive(request, receiving)
+        finally:
+            await run_in_threadpool(receiving.close)
+        outcomes = receiving.outcomes
+        document = outcomes.document(base(request), study_uid)
+        log.info("instances stored over HTTP", stored=len(outcomes.stored), failed=len(outcomes.failed))
+        body = xml_bytes(document) if form.name == DICOM_XML else json_bytes(document)
+        headers = {"Retry-After": str(RETRY_AFTER)} if outcomes.status == outcomes.status.SERVICE_UNAVAILABLE else {}
+        return Response(body, outcomes.status, headers, form.name)
+
+    async def _receive(self, request: Request, receiving: Receiving) -> None:
+        feed, end = self._feeding(request, receiving)
+        inflated = _inflating(request.headers.get("content-encoding", "identity"), self._maximum_body)
+        pending = bytearray()
+        try:
+            async for chunk in request.stream():
+                pending += chunk
+                if len(pending) >= CHUNK:
+                    await run_in_threadpool(_feed, feed, inflated, bytes(pending))
+                    pending.clear()
+            await run_in_threadpool(_feed, feed, inflated, bytes(pending))
+            await run_in_threadpool(end)
+            await run_in_threadpool(receiving.finish)
+        except (BadRequest, UnsupportedMediaType) as error:
+            if not receiving.outcomes.stored:
+                raise
+            # What came before is stored for good: the sender must learn of it.
+            receiving.broken(error)
+
+    def _feeding(self, request: Request, receiving: Receiving) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+        """Return what takes the body, and what knows that it has ended."""
+        types = parse_media_types(request.headers.get("content-type", ""))
+        if len(types) != 1:
+            raise UnsupportedMediaType("there is none, or more than one")
+        if types[0].name != RELATED:
+            part = receiving.begin(types[0])
+            return lambda data: part.write(memoryview(data)), part.end
+        reader = Reader(types[0].parameters.get("boundary", ""), receiving.part, self._maximum_parts)
+
+        def end() -> None:
+            if not reader.complete:
+                raise BadRequest("the multipart body has no end")
+
+        return reader.feed, end
+
+
+def origin(request: Request) -> Origin:
+    """Return who sends: a caller over HTTP has no AE title, its name stands for it."""
+    identity = caller(request)
+    return Origin(
+        calling_ae=identity.name if identity else "",
+        called_ae="",
+        address=request.client.host if request.client else "",
+        association=request.scope.get("request_id", ""),
+    )
+
+
+Inflating = Callable[[bytes], Iterator[bytes]]
+
+
+def _feed(feed: Callable[[bytes], None], inflated: Inflating, data: bytes) -> None:
+    for piece in inflated(data):
+        feed(piece)
+
+
+def _inflating(encoding: str, largest: int) -> Inflating:
+    """Return what undoes a Content-Encoding, piece by piece and within bounds."""
+    match encoding.strip().lower():
+        case "identity" | "":
+            return lambda data: iter((data,) if data else ())
+        case "gzip" | "x-gzip":
+            decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        case "deflate":
+            decompressor = zlib.decompressobj()
+        case _:
+            raise UnsupportedMediaType("the Content-Encoding is not gzip")
+    size = 0
+
+    def inflate(data: bytes) -> Iterator[bytes]:
+        nonlocal size
+        while data:
+            try:
+                piece = decompressor.decompress(data, CHUNK)
+            except zlib.error as error:
+                raise BadRequest("the body is not compressed as it says") from error
+            data = decompressor.unconsumed_tail
+            size += len(piece)
+            if size > largest:
+                raise BodyTooLarge(f"more than {largest} bytes when it is inflated")
+            if piece:
+                yield piece
+            elif decompressor.eof:
+                return
+
+    return inflate

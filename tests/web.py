@@ -1,0 +1,184 @@
+"""DICOMweb from the client's side: a service over a room, bodies, and what comes back."""
+
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.parser import BytesParser
+from io import BytesIO
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import uvicorn
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from config.settings import Http
+from node.entries import entry_of
+from node.results.encode import to_bytes
+from node.web.access import EVERYTHING, Identity
+from node.web.app import Counts, Routes, create_app
+from node.web.decoding import Decoders
+from node.web.dicomweb import dicomweb_routes
+from storage.database import writing
+from storage.exams import close, list_exams
+from storage.files import InstanceReference
+from storage.results import ResultRecord, add_results
+from storage.states import Plan
+from tests.builders import own_result_header
+from tests.doors import Room, phantom_images
+from tests.peers import eventually
+from tests.records import NOON
+
+BOUNDARY = "a-boundary"
+
+
+class Anybody:
+    """Everybody may do everything."""
+
+    def identify(self, _connection: object) -> Identity | None:
+        return Identity("tester", EVERYTHING)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A DICOMweb service over a room, and a client of it."""
+
+    room: Room
+    client: TestClient
+    app: Starlette
+
+    def store(self, *images: Dataset, study: str = "", **options: Any) -> Any:
+        """Send images by STOW-RS and return the answer."""
+        return self.client.post(
+            f"/dicom-web/studies{study and '/' + study}",
+            content=related(map(to_bytes, images)),
+            headers={"Content-Type": content_type(), **options.pop("headers", {})},
+            **options,
+        )
+
+    def get(self, path: str, accept: str = "", **parameters: Any) -> Any:
+        """Ask for a resource."""
+        headers = {"Accept": accept} if accept else {}
+        return self.client.get(f"/dicom-web{path}", headers=headers, params=parameters or None)
+
+    def leftovers(self) -> list[str]:
+        """Return the temporary files that are still there."""
+        return [file for file in self.room.files() if file.startswith(("incoming", "outgoing"))]
+
+
+@contextmanager
+def a_service(room: Room, decoders: Decoders | None = None, **limits: Any) -> Iterator[Service]:
+    """Serve a room in the test's process."""
+    decoders = decoders or Decoders(1)
+    settings = Http(**limits)
+    routes = Routes(dicom_web=dicomweb_routes(settings, room.engine, room.store, room.intake, decoders))
+    app = create_app(settings, [Anybody()], routes, Counts())
+    try:
+        with TestClient(app, raise_server_exceptions=False) as client:
+            yield Service(room, client, app)
+    finally:
+        decoders.close()
+
+
+@contextmanager
+def an_address(app: Starlette) -> Iterator[str]:
+    """Serve an application on a free port, and yield the address of its DICOMweb service."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = uvicorn.Config(
+            app, loop="asyncio", http="httptools", ws="websockets-sansio", lifespan="off", log_config=None
+        )
+        server = uvicorn.Server(config)
+        thread = Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        assert eventually(lambda: server.started)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/dicom-web"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def content_type(kind: str = "application/dicom") -> str:
+    """Return the Content-Type of `related`."""
+    return f'multipart/related; type="{kind}"; boundary={BOUNDARY}'
+
+
+def related(parts: Iterable[bytes | tuple[dict[str, str], bytes]], kind: str = "application/dicom") -> bytes:
+    """Return a multipart body."""
+    body = b""
+    for part in parts:
+        headers, data = part if isinstance(part, tuple) else ({}, part)
+        lines = {"Content-Type": kind, **headers}
+        body += f"--{BOUNDARY}\r\n".encode() + "".join(f"{n}: {v}\r\n" for n, v in lines.items()).encode()
+        body += b"\r\n" + data + b"\r\n"
+    return body + f"--{BOUNDARY}--\r\n".encode()
+
+
+def parts_of(answer: Any) -> list[tuple[str, bytes]]:
+    """Return Content-Type and bytes of each part of an answer, as the standard library's mail parser sees them."""
+    head = f"Content-Type: {answer.headers['content-type']}\r\nMIME-Version: 1.0\r\n\r\n".encode()
+    message = BytesParser().parsebytes(head + answer.content)
+    assert message.is_multipart()
+    boundary = b"--" + str(message.get_boundary()).encode()
+    found = []
+    for piece in answer.content.split(boundary)[1:-1]:
+        lines, _, data = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in lines.decode().split("\r\n"))
+        found.append((headers["Content-Type"], data.removesuffix(b"\r\n")))
+    return found
+
+
+def instances_of(answer: Any) -> list[Dataset]:
+    """Return the instances of an answer."""
+    return [dcmread(BytesIO(data)) for _, data in parts_of(answer)]
+
+
+def values(document: dict[str, Any], tag: str) -> Any:
+    """Return an attribute's values in a document of the DICOM JSON Model."""
+    return document[tag].get("Value")
+
+
+def folder_files(folder: Path) -> set[str]:
+    """Return the names of the files in a folder."""
+    return {path.name for path in folder.iterdir()}
+
+
+def a_kept_result(room: Room, study: str) -> Dataset:
+    """Let a room have issued a small report for the first exam, as a worker does, and return it."""
+    report = own_result_header()
+    report.StudyInstanceUID, report.SeriesInstanceUID, report.SOPInstanceUID = study, "2.25.8", "2.25.9"
+    report.ensure_file_meta()
+    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    patient = next(iter(phantom_images()))
+    report.PatientID, report.PatientName = patient.PatientID, patient.PatientName
+    data = to_bytes(report)
+    path = room.store.write_result(InstanceReference(study, "2.25.8", "2.25.9"), data)
+    record = ResultRecord(
+        uid="2.25.9",
+        kind="SR",
+        sop_class_uid=str(report.SOPClassUID),
+        series_uid="2.25.8",
+        study_uid=study,
+        image_uid=None,
+        path=path,
+        size=len(data),
+        entry=entry_of(report),
+    )
+    with writing(room.engine) as connection:
+        exam = list_exams(connection, 1)[0]
+        job = close(
+            connection,
+            exam,
+            chosen={},
+            rejected={},
+            plan=Plan.READ,
+            reasons=(),
+            model_digest="ab" * 32,
+            now=NOON,
+        )
+        add_results(connection, job, [record], NOON)
+    return report

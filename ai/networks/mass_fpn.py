@@ -1,4 +1,6 @@
-"""Feature pyramid network with a mass map, a malignancy map and an image malignancy output."""
+"""Feature pyramid network with a mass map, a malignancy map, boxes of masses and an image malignancy output."""
+
+from typing import Final, NamedTuple
 
 import ai._torchvision  # noqa: F401
 
@@ -9,17 +11,45 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
 LITE0 = "timm-tf_efficientnet_lite0"
+STRIDE: Final = 4
+"""Canvas pixels per cell of the grid of boxes, the finest that the decoder has."""
+_PRIOR: Final = -4.6
+"""Logit of a centre before anything is learnt, 0.01: nearly every cell is none (Lin et al. 2017, RetinaNet)."""
+_LONGEST: Final = 8.0
+"""Largest logarithm of a distance, in cells; more than any canvas has."""
+
+
+class MassOutputs(NamedTuple):
+    """What the network says.
+
+    Attributes
+    ----------
+    maps
+        Logits, shape (n, 2, rows, columns): 0 mass, 1 malignant where there is a mass.
+    image
+        Logits of the image's malignancy, shape (n,).
+    centres
+        Logits of a mass's centre in each cell, shape (n, rows / 4, columns / 4); None of a network without boxes.
+    distances
+        Canvas pixels from the cell's middle to the left, upper, right and lower edge of the mass it belongs to, shape
+        (n, 4, rows / 4, columns / 4); None of a network without boxes.
+    """
+
+    maps: Tensor
+    image: Tensor
+    centres: Tensor | None
+    distances: Tensor | None
 
 
 class MassFPN(nn.Module):
-    """smp's FPN (Lin 2017; Kirillov 2019) with two maps and an image output.
+    """smp's FPN (Lin 2017; Kirillov 2019) with two maps, boxes and an image output.
 
     Input: float, shape (n, 1, rows, columns), -1 to 1, rows and columns multiples of 32.
-    Output: logits of the maps, shape (n, 2, rows, columns): 0 mass, 1 malignant where there is a mass; and logits of
-    the image's malignancy, shape (n,).
+    Output: :class:`MassOutputs`.
 
-    The image output sees the encoder's last features twice: their maximum, and their mean weighted by the mass map
-    (attention that the boxes teach); normalised, since the encoder's last stage is not.
+    Boxes are told as by CenterNet (Zhou et al. 2019, "Objects as Points") and FCOS (Tian et al. 2019): how much a cell is
+    a mass's centre, and how far its edges are. The image output sees the encoder's last features twice: their maximum, and
+    their mean weighted by the mass map (attention that the boxes teach); normalised, since the encoder's last stage is not.
 
     Parameters
     ----------
@@ -27,22 +57,39 @@ class MassFPN(nn.Module):
         Name of an smp encoder. Nothing is downloaded: weights come from our own files.
     dropout
         Of the image output, 0 to 1.
+    boxes
+        Whether to tell boxes.
     """
 
-    def __init__(self, encoder: str = LITE0, dropout: float = 0.2) -> None:
+    def __init__(self, encoder: str = LITE0, dropout: float = 0.2, *, boxes: bool = False) -> None:
         super().__init__()
         self.fpn = smp.FPN(encoder, encoder_weights=None, in_channels=1, classes=2)
         width = 2 * self.fpn.encoder.out_channels[-1]
         self.image = nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, 1))
+        self.boxes: nn.Sequential | None = None
+        if boxes:
+            channels = self.fpn.decoder.out_channels
+            last = nn.Conv2d(64, 5, 1)
+            nn.init.zeros_(last.weight)
+            last.bias = nn.Parameter(torch.tensor([_PRIOR, 1.0, 1.0, 1.0, 1.0]))
+            self.boxes = nn.Sequential(
+                nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.GroupNorm(16, 64), nn.ReLU(inplace=True), last
+            )
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return map logits and image logits."""
+    def forward(self, pixels: Tensor) -> MassOutputs:
+        """Return what the network says of the pixels."""
         features = self.fpn.encoder(pixels)
-        maps = self.fpn.segmentation_head(self.fpn.decoder(features))
+        pyramid = self.fpn.decoder(features)
+        maps = self.fpn.segmentation_head(pyramid)
+        centres = distances = None
+        if self.boxes is not None:
+            cells = self.boxes(pyramid).float()
+            centres, distances = cells[:, 0], STRIDE * cells[:, 1:].clamp(max=_LONGEST).exp()
         last = features[-1]
         weight = F.adaptive_max_pool2d(maps[:, :1].detach().sigmoid(), last.shape[-2:]) + 1e-3
         attended = (last * weight).sum((2, 3)) / weight.sum((2, 3))
-        return maps, self.image(torch.cat([last.amax((2, 3)), attended], 1))[:, 0]
+        image = self.image(torch.cat([last.amax((2, 3)), attended], 1))[:, 0]
+        return MassOutputs(maps, image, centres, distances)
 
     def load_lite0(self, state: dict[str, Tensor]) -> None:
         """Start the encoder from the ImageNet weights of EfficientNet-Lite0 (RangiLyu, Apache-2.0).

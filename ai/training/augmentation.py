@@ -1,6 +1,7 @@
 """Random changes that a mammogram could also have had: position, size, exposure."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -42,20 +43,47 @@ class Augmentation:
     flip: float = 0.5
 
     def __call__(
-        self, pixels: NDArray[np.uint8], mass: NDArray[np.uint8], rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return changed pixels (-1 to 1 nearly) and mass (0 or 1), both float32 of the canvas shape."""
+        self,
+        pixels: NDArray[np.uint8],
+        mass: NDArray[np.uint8],
+        boxes: NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+        """Return changed pixels (-1 to 1 nearly), mass (0 or 1) and boxes.
+
+        Pixels and mass are float32 of the canvas shape. A box, x1, y1, x2, y2, becomes that of the changed ellipse which
+        is inscribed in it.
+        """
         rows, columns = pixels.shape
         matrix = cv2.getRotationMatrix2D(
             (columns / 2, rows / 2), rng.uniform(-self.rotation, self.rotation), rng.uniform(*self.scale)
         )
         matrix[0] *= 1 + rng.uniform(-self.aspect, self.aspect)
         matrix[:, 2] += rng.uniform(-self.shift, self.shift, 2) * np.array([columns, rows])
-        image = cv2.warpAffine(pixels, matrix, (columns, rows), flags=cv2.INTER_LINEAR).astype(np.float32) / 255
+        image = cv2.warpAffine(pixels, matrix, (columns, rows), flags=cv2.INTER_LINEAR)
         truth = cv2.warpAffine(mass, matrix, (columns, rows), flags=cv2.INTER_NEAREST).astype(np.float32)
+        # cv2 takes pixel centres at integers: half a pixel less than the boxes' coordinates.
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2 - 0.5
+        half = (boxes[:, 2:] - boxes[:, :2]) / 2
+        middle = middle @ matrix[:, :2].T + matrix[:, 2] + 0.5
+        half = np.sqrt(half**2 @ (matrix[:, :2] ** 2).T)
         if rng.random() < self.flip:
             image, truth = image[::-1], truth[::-1]
-        image = image ** rng.uniform(*self.gamma) * (1 + rng.uniform(-self.contrast, self.contrast))
-        image = image + rng.uniform(-self.brightness, self.brightness)
-        image = image + rng.standard_normal(image.shape, np.float32) * rng.uniform(0, self.noise)
-        return (2 * image - 1).astype(np.float32), np.ascontiguousarray(truth)
+            middle[:, 1] = rows - middle[:, 1]
+        grey = (np.arange(256) / 255) ** rng.uniform(*self.gamma) * (1 + rng.uniform(-self.contrast, self.contrast))
+        grey = (2 * (grey + rng.uniform(-self.brightness, self.brightness)) - 1).astype(np.float32)
+        noise = rng.standard_normal(image.shape, np.float32) * np.float32(2 * rng.uniform(0, self.noise))
+        return grey[image] + noise, np.ascontiguousarray(truth), np.concatenate([middle - half, middle + half], 1)
+
+
+STRONG: Final = Augmentation(
+    rotation=25,
+    scale=(0.7, 1.35),
+    aspect=0.12,
+    shift=0.08,
+    gamma=(0.6, 1.6),
+    contrast=0.25,
+    brightness=0.08,
+    noise=0.03,
+)
+"""For long courses on few images."""

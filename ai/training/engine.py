@@ -104,6 +104,7 @@ def train_part(
     seed: int,
     device: torch.device,
     precision: Precision = Precision.AUTO,
+    repeatable: bool = True,
     what: Mapping[str, Any] | None = None,
     weights: Path | None = None,
     on_step: Callable[[Step], None] = lambda _: None,
@@ -130,6 +131,8 @@ def train_part(
         Of every random choice here; seed the network's own weights before.
     device, precision
         Where, and in which numbers.
+    repeatable
+        Whether a GPU takes algorithms that give the same weights bit by bit, which are slower.
     what
         What else decides what is learnt, such as the recipe's name; plain values, for the checkpoint.
     weights
@@ -158,13 +161,13 @@ def train_part(
     plan = {
         "part": part.model_dump(mode="json"),
         "seed": seed,
-        "precision": _resolved(precision).value,
+        "precision": resolved(precision, device).value,
         "what": dict(what or {}),
         "training": training.fingerprint,
         "validation": None if validation is None else validation.fingerprint,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with _repeatable(device):
+    with _repeatable(device) if repeatable else _fast(device):
         run.go(plan)
     run.tell()
     path = folder / WEIGHTS if weights is None else weights
@@ -211,7 +214,7 @@ class _Run:
         self.network, self.objectives, self.part = network, objectives, part
         self.training, self.validation = training, validation
         self.folder, self.seed, self.device, self.on_step = folder, seed, device, on_step
-        self.autocast = _resolved(precision) is Precision.BFLOAT16
+        self.autocast = resolved(precision, device) is Precision.BFLOAT16
         self.freezer = Freezer(network)
         self.steps = min(len(training), part.epoch_examples or len(training)) // part.batch
         self.workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 1
@@ -396,8 +399,15 @@ class _Run:
         return f"Part {self.part.role}, phase {number}"
 
 
-def _resolved(precision: Precision) -> Precision:
-    return Precision.BFLOAT16 if precision is Precision.AUTO else precision
+def resolved(precision: Precision, device: torch.device) -> Precision:
+    """Return which numbers "auto" stands for: bfloat16 on a GPU, and on a CPU that has AVX-512.
+
+    Others compute in bfloat16 many times slower than in float32, since every product is put together by hand.
+    """
+    if precision is not Precision.AUTO:
+        return precision
+    quick = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return Precision.BFLOAT16 if quick else Precision.SINGLE
 
 
 def _laid_out(tensor: Tensor) -> Tensor:
@@ -419,3 +429,10 @@ def _repeatable(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(mode=before, warn_only=warned)
+
+
+@contextmanager
+def _fast(device: torch.device) -> Iterator[None]:
+    """Let a GPU try which algorithms are fastest for the shapes at hand."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=device.type == "cuda", deterministic=False):
+        yield

@@ -17,7 +17,7 @@ class Precision(StrEnum):
     """Numbers that a network computes with; its weights and its losses are float32 in any case."""
 
     AUTO = "auto"
-    """bfloat16."""
+    """bfloat16 where the device is quick in it, else float32; see :func:`ai.training.engine.resolved`."""
     BFLOAT16 = "bfloat16"
     """Convolutions and matrix products in bfloat16, by autocast."""
     SINGLE = "single"

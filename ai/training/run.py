@@ -56,6 +56,8 @@ class Settings:
         As for :func:`ai.readers.registry.load_reader`.
     precision
         Numbers that networks compute with.
+    repeatable
+        See :func:`ai.training.engine.train_part`.
     start
         The user's own file or model directory for networks that do not start at random.
     folds
@@ -73,6 +75,7 @@ class Settings:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     threads: int = 0
     precision: Precision = Precision.AUTO
+    repeatable: bool = True
     start: Path | None = None
     folds: tuple[int, ...] | None = None
     budget: int | None = None
@@ -242,6 +245,7 @@ class _Run:
                 seed=self.recipe.seed,
                 device=self.settings.device,
                 precision=self.settings.precision,
+                repeatable=self.settings.repeatable,
                 what={"system": self.recipe.system, "start": self.start, "fold": fold},
                 weights=self.output / file,
                 on_step=lambda step, part=part: self.watcher.step(fold, part, step),  # type: ignore[misc]

@@ -28,6 +28,8 @@ class Sample:
     mass
         uint8, canvas shape: 1 where more than half of a pixel is mass by masks or outlines; where there are boxes
         alone, within the ellipses inscribed in them. That is a weak label: supervision only.
+    boxes
+        x1, y1, x2, y2 of the masses on the canvas, shape (n, 4).
     geometry
         The way back to the file's pixels.
     """
@@ -35,6 +37,7 @@ class Sample:
     record: Record
     pixels: NDArray[np.uint8]
     mass: NDArray[np.uint8]
+    boxes: NDArray[np.float64]
     geometry: Geometry
 
 
@@ -61,7 +64,8 @@ def load_samples(
             mass = (prepared.geometry.to_canvas(truth.astype(np.float32)) > 0.5).astype(np.uint8)
         else:
             mass = ellipses(record.boxes, prepared.geometry)
-        samples.append(Sample(record, pixels, mass, prepared.geometry))
+        boxes = [box_on_canvas(box, prepared.geometry) for box in record.boxes]
+        samples.append(Sample(record, pixels, mass, np.reshape(boxes, (-1, 4)).astype(np.float64), prepared.geometry))
         on_image()
     return samples
 
@@ -69,8 +73,15 @@ def load_samples(
 def ellipses(boxes: Iterable[Box], geometry: Geometry) -> NDArray[np.uint8]:
     """Draw the ellipses inscribed in boxes (image pixels) on the canvas."""
     mass = np.zeros(geometry.canvas, np.uint8)
-    for x, y, width, height in boxes:
-        corners = geometry.points_to_canvas(np.array([[x, y], [x + width, y + height]]))
-        centre, size = corners.mean(0) - 0.5, np.abs(corners[1] - corners[0])
+    for box in boxes:
+        corners = box_on_canvas(box, geometry).reshape(2, 2)
+        centre, size = corners.mean(0) - 0.5, corners[1] - corners[0]
         cv2.ellipse(mass, (tuple(centre.tolist()), tuple(size.tolist()), 0.0), 1, cv2.FILLED)
     return mass
+
+
+def box_on_canvas(box: Box, geometry: Geometry) -> NDArray[np.float64]:
+    """Return x1, y1, x2, y2 on the canvas of a box in image pixels."""
+    x, y, width, height = box
+    corners = geometry.points_to_canvas(np.array([[x, y], [x + width, y + height]], np.float64))
+    return np.concatenate([corners.min(0), corners.max(0)])

@@ -90,7 +90,13 @@ def train(
     attribution: Annotated[str, typer.Option(help="Whom to name for them, for the card.")] = "",
     note: Annotated[list[str] | None, typer.Option(help="A sentence for every report; repeatable.")] = None,
     evaluation: Annotated[bool, typer.Option(help="Measure the model on the part that is held out.")] = True,
-    precision: Annotated[Precision, typer.Option(help="Numbers to compute with; auto is bfloat16.")] = Precision.AUTO,
+    precision: Annotated[
+        Precision, typer.Option(help="Numbers to compute with; auto is bfloat16 where that is quick.")
+    ] = Precision.AUTO,
+    repeatable: Annotated[
+        bool,
+        typer.Option("--repeatable/--fast", help="On a GPU: the same weights bit by bit every time, or sooner."),
+    ] = True,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
 ) -> None:
@@ -119,6 +125,7 @@ def train(
         device=torch_device(device),
         threads=threads,
         precision=precision,
+        repeatable=repeatable,
         start=Path(start) if start and start != RANDOM else None,
         folds=None if fold is None else tuple(dict.fromkeys(fold)),
         budget=budget,

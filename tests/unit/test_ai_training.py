@@ -17,7 +17,7 @@ from ai.breast import Geometry
 from ai.datasets.manifest import read_manifest
 from ai.datasets.records import Record, split_by_patient
 from ai.errors import InvalidDataset
-from ai.training.augmentation import Augmentation
+from ai.training.augmentation import STRONG, Augmentation
 from ai.training.samples import ellipses, load_samples
 from tests.builders import L_CC, R_MLO
 from tests.mammograms import a_data_set
@@ -202,6 +202,9 @@ QUIET = replace(
 )
 
 
+ITS_BOX = np.array([[10.0, 32, 31, 49]])
+
+
 def a_disc(x: int = 20, y: int = 40) -> NDArray[np.uint8]:
     mass = np.zeros((96, 64), np.uint8)
     cv2.ellipse(mass, (x, y), (9, 5), 30, 0, 360, (1,), -1)
@@ -210,9 +213,10 @@ def a_disc(x: int = 20, y: int = 40) -> NDArray[np.uint8]:
 
 def test_without_changes_the_sample_stays_as_it_is() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (96, 64)).astype(np.uint8)
-    image, truth = QUIET(pixels, a_disc(), np.random.default_rng(0))
+    image, truth, boxes = QUIET(pixels, a_disc(), ITS_BOX, np.random.default_rng(0))
     np.testing.assert_allclose(image, pixels / 127.5 - 1, atol=1e-6)
     np.testing.assert_array_equal(truth, a_disc())
+    np.testing.assert_allclose(boxes, ITS_BOX)
     assert image.dtype == truth.dtype == np.float32
 
 
@@ -220,11 +224,21 @@ def test_without_changes_the_sample_stays_as_it_is() -> None:
 def test_the_mask_moves_with_the_image(seed: int, x: int, y: int) -> None:
     moves = replace(Augmentation(), noise=0, gamma=(1, 1), contrast=0, brightness=0)
     mass = a_disc(x, y)
-    image, truth = moves(255 * mass, mass, np.random.default_rng(seed))
+    image, truth, _ = moves(255 * mass, mass, np.zeros((0, 4)), np.random.default_rng(seed))
     shown = image > 0
     if shown.sum() + truth.sum() > 60:
         assert 2 * (shown & (truth > 0)).sum() / (shown.sum() + truth.sum()) > 0.9
     assert set(np.unique(truth)) <= {0, 1}
+
+
+@given(st.integers(0, 2**32), st.integers(6, 14), st.integers(6, 20))
+def test_the_box_stays_around_the_ellipse_that_is_inscribed_in_it(seed: int, across: int, down: int) -> None:
+    mass = np.zeros((128, 96), np.uint8)
+    cv2.ellipse(mass, ((47.5, 63.5), (2 * across, 2 * down), 0.0), 1, cv2.FILLED)
+    box = np.array([[48.0 - across, 64 - down, 48 + across, 64 + down]])
+    _, truth, changed = STRONG(mass, mass, box, np.random.default_rng(seed))
+    rows, columns = np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
+    np.testing.assert_allclose(changed[0], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=2)
 
 
 MOVES: list[dict[str, Any]] = [{"rotation": 12}, {"scale": (0.8, 0.8)}, {"aspect": 0.3}, {"shift": 0.06}, {"flip": 1}]
@@ -233,15 +247,17 @@ EXPOSURES: list[dict[str, Any]] = [{"gamma": (2, 2)}, {"contrast": 0.3}, {"brigh
 
 @pytest.mark.parametrize("change", MOVES, ids=lambda c: next(iter(c)))
 def test_each_move_moves_the_mask(change: dict[str, Any]) -> None:
-    _, truth = replace(QUIET, **change)(255 * a_disc(), a_disc(), np.random.default_rng(3))
+    _, truth, boxes = replace(QUIET, **change)(255 * a_disc(), a_disc(), ITS_BOX, np.random.default_rng(3))
     assert (truth != a_disc()).any()
+    assert (boxes != ITS_BOX).any()
 
 
 @pytest.mark.parametrize("change", EXPOSURES, ids=lambda c: next(iter(c)))
 def test_each_exposure_leaves_the_mask_in_its_place(change: dict[str, Any]) -> None:
     pixels = np.full((96, 64), 100, np.uint8)
-    image, truth = replace(QUIET, **change)(pixels, a_disc(), np.random.default_rng(1))
+    image, truth, boxes = replace(QUIET, **change)(pixels, a_disc(), ITS_BOX, np.random.default_rng(1))
     np.testing.assert_array_equal(truth, a_disc())
+    np.testing.assert_allclose(boxes, ITS_BOX)
     assert np.abs(image - (100 / 127.5 - 1)).max() > 0.01
 
 
@@ -251,7 +267,7 @@ def test_every_change_is_tried() -> None:
 
 def test_the_same_generator_gives_the_same_change() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (96, 64)).astype(np.uint8)
-    first, second, third = (Augmentation()(pixels, a_disc(), np.random.default_rng(s)) for s in (5, 5, 6))
+    first, second, third = (Augmentation()(pixels, a_disc(), ITS_BOX, np.random.default_rng(s)) for s in (5, 5, 6))
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
     assert (first[0] != third[0]).any()
@@ -359,3 +375,60 @@ def test_malignancy_of_masses_is_the_mean_over_images_that_have_one() -> None:
     expected = 0.5 * (-math.log(0.3) - math.log(0.7)) / 2
     loss = mass_loss(maps, full(0, 3), mass, labels, full(math.nan, 3))
     assert loss.item() == pytest.approx(expected, abs=2e-3)
+
+
+def the_box_loss(centres: "Tensor", distances: "Tensor", *boxes: tuple[float, ...]) -> float:
+    import torch
+
+    from ai.training.losses import box_loss
+
+    placed = torch.tensor([boxes], dtype=torch.float32).reshape(1, -1, 4)
+    return float(box_loss(centres, distances, placed, stride=4).item())
+
+
+def test_the_loss_of_one_box_by_hand() -> None:
+    # Two by two cells of 4 pixels; the box's middle (2, 2) is the middle of the first, its half sides 4 pixels are 1 each.
+    box = (-2.0, -2.0, 6.0, 6.0)
+    there, away = math.log(0.8) * 0.2**2, math.log(0.4) * 0.6**2
+    centres = full(logit(0.6), 1, 2, 2)
+    centres[0, 0, 0] = logit(0.8)
+    side, corner = 1 - math.exp(-4.5), 1 - math.exp(-9)
+    expected = -(there + 2 * away * side**4 + away * corner**4)
+    # The first cell tells a box of 8 x 8 with 4 to either side, which is right; then one of 4 x 8 within it.
+    assert the_box_loss(centres, full(4, 1, 4, 2, 2), box) == pytest.approx(expected, rel=1e-4)
+    narrow = full(4, 1, 4, 2, 2)
+    narrow[:, ::2] = 2
+    assert the_box_loss(centres, narrow, box) == pytest.approx(expected + 1 - 0.5, rel=1e-4)
+
+
+def test_a_box_beside_the_truth_costs_more_than_one_that_misses_it_nearly() -> None:
+    box, certain = (0.0, 0.0, 4.0, 4.0), full(-20, 1, 8, 8)
+    told = full(2, 1, 4, 8, 8)
+    far = told.clone()
+    far[:, 0], far[:, 2] = -20, 24  # a box whose left edge is to the right of the truth
+    assert the_box_loss(certain, far, box) - the_box_loss(certain, told, box) > 1
+
+
+def test_without_a_mass_every_cell_is_none_and_no_box_costs() -> None:
+    quiet, wrong = full(-20, 1, 4, 4), full(logit(0.5), 1, 4, 4)
+    distances = full(4, 1, 4, 4, 4)
+    assert the_box_loss(quiet, distances) == pytest.approx(0, abs=1e-6)
+    assert the_box_loss(wrong, distances) == pytest.approx(-16 * math.log(0.5) * 0.25, rel=1e-5)
+    nan = (math.nan,) * 4
+    assert the_box_loss(wrong, distances, nan, nan) == pytest.approx(the_box_loss(wrong, distances))
+
+
+def test_each_cell_learns_the_box_that_it_is_nearest_to() -> None:
+    import torch
+
+    from ai.training.losses import box_loss
+
+    boxes = torch.tensor([[[0.0, 0, 16, 16], [32, 0, 48, 16]]])
+    distances = full(8, 1, 4, 8, 16).requires_grad_()
+    box_loss(full(0, 1, 8, 16), distances, boxes, stride=4).backward()  # type: ignore[no-untyped-call]
+    assert distances.grad is not None
+    learns = distances.grad[0].abs().sum(0) > 0
+    assert learns[1:3, 1:3].all()
+    assert learns[1:3, 9:11].all()
+    assert not learns[:, 4:8].any()
+    assert not learns[5:].any()

@@ -172,7 +172,7 @@ def test_images_without_a_mass_have_no_crops(manifest: Path, records: list[Recor
 
 def test_the_shipped_systems_reader_sees_what_was_trained_on(manifest: Path, records: list[Record]) -> None:
     learner, part = a_learner(a_recipe("mass_fpn", canvas=[96, 64]), manifest.parent, records)
-    pixels, mass, masses_malignant, malignant = learner.examples(part, records).batch([0, 1, 2], None)
+    pixels, mass, masses_malignant, malignant, boxes = learner.examples(part, records).batch([0, 1, 2], None)
     for place in range(3):
         seen = prepare(file_image(manifest.parent / records[place].path, records[place].view), (96, 64))
         np.testing.assert_allclose(pixels[place, 0].numpy(), seen.pixels, atol=1 / 127)
@@ -180,6 +180,11 @@ def test_the_shipped_systems_reader_sees_what_was_trained_on(manifest: Path, rec
     assert malignant.tolist() == [1, 0, 0]
     assert masses_malignant[:2].tolist() == [1, 0]
     assert masses_malignant[2].isnan()  # it has none
+    for place in range(2):
+        rows, columns = (np.flatnonzero(mass[place].numpy().any(axis)) for axis in (1, 0))
+        extent = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        np.testing.assert_allclose(boxes[place, 0].numpy(), extent, atol=1.5)
+    assert boxes[2].isnan().all()
 
 
 def test_the_loss_is_that_of_the_papers_on_the_networks_logits(manifest: Path, records: list[Record]) -> None:

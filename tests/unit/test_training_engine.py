@@ -562,3 +562,20 @@ def test_the_loss_falls_on_images_seen_again_and_again(tmp_path: Path) -> None:
     trained, _ = run(tmp_path, part)
     assert trained is not None
     assert trained.history[-1].training < 0.8 * trained.history[0].training
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "expected"),
+    [("cpu", "AVX2", "single"), ("cpu", "AVX512", "bfloat16"), ("cuda", "AVX2", "bfloat16")],
+)
+def test_auto_is_bfloat16_where_that_is_quick(
+    monkeypatch: pytest.MonkeyPatch, device: str, capability: str, expected: str
+) -> None:
+    import torch
+
+    from ai.training.engine import resolved
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert resolved(Precision.AUTO, torch.device(device)) == expected
+    assert resolved(Precision.SINGLE, torch.device(device)) == "single"
+    assert resolved(Precision.BFLOAT16, torch.device(device)) == "bfloat16"

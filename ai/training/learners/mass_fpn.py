@@ -1,4 +1,4 @@
-"""How the reader that ships is trained: the breast on a canvas, masses and malignancies together.
+"""How the reader that ships is trained: the breast on a canvas, masses, their boxes and malignancies together.
 
 The mass map learns from masks or outlines where the set has them, else from the ellipses inscribed in the boxes; the
 malignancy map within masses whose labels agree; the image output from the image's label. What is not known costs nothing.
@@ -19,18 +19,18 @@ from torch import Tensor, nn
 from ai.datasets.records import Record
 from ai.errors import InvalidDataset, UnusableWeights
 from ai.models import CardPart
-from ai.networks.mass_fpn import LITE0, MassFPN, imagenet_lite0
+from ai.networks.mass_fpn import LITE0, STRIDE, MassFPN, imagenet_lite0
 from ai.readers.mass_fpn import MassFPNCard, MassFPNThresholds
-from ai.training.augmentation import Augmentation
+from ai.training.augmentation import STRONG, Augmentation
 from ai.training.engine import Examples, Objective
 from ai.training.learners.base import Role, Shape, System
-from ai.training.losses import mass_loss
+from ai.training.losses import box_loss, mass_loss
 from ai.training.phases import Part
 from ai.training.recipe import Recipe
 from ai.training.samples import Sample, load_samples
 
 LOSSES: Final = ("mass_loss",)
-AUGMENTATIONS: Final = ("mass_fpn", "none")
+AUGMENTATIONS: Final = {"mass_fpn": Augmentation(), "mass_fpn_strong": STRONG, "none": None}
 
 
 class MassFPNExamples(CardPart):
@@ -47,7 +47,7 @@ class MassFPNExamples(CardPart):
 
 @dataclass(frozen=True, eq=False)
 class MassExamples:
-    """Samples; a batch is pixels (n, 1, rows, columns), mass (n, rows, columns), and the labels of masses and image (n,).
+    """Samples; a batch is pixels (n, 1, rows, columns), mass (n, rows, columns), labels of masses and image (n,), boxes.
 
     Attributes
     ----------
@@ -72,24 +72,32 @@ class MassExamples:
             digest.update(repr((sample.record, sample.pixels.shape)).encode())
             digest.update(sample.pixels.tobytes())
             digest.update(sample.mass.tobytes())
+            digest.update(sample.boxes.tobytes())
         return digest.hexdigest()
 
     def batch(self, chosen: Sequence[int], rng: np.random.Generator | None) -> tuple[Tensor, ...]:
-        """Return pixels, mass, malignancy of the masses and of the image; NaN where that is not known."""
+        """Return pixels, mass, malignancy of the masses and of the image, NaN where that is not known, and boxes.
+
+        Boxes are x1, y1, x2, y2 on the canvas, shape (n, k, 4); k is the largest number in an image, rows of NaN are none.
+        """
         samples = [self.samples[place] for place in chosen]
         pixels, masses = [], []
-        for sample in samples:
+        boxes = np.full((len(samples), max(len(s.boxes) for s in samples), 4), np.nan, np.float32)
+        for row, sample in enumerate(samples):
             if rng is None or self.augmentation is None:
                 shown, mass = sample.pixels.astype(np.float32) / np.float32(127.5) - 1, sample.mass.astype(np.float32)
+                placed = sample.boxes
             else:
-                shown, mass = self.augmentation(sample.pixels, sample.mass, rng)
+                shown, mass, placed = self.augmentation(sample.pixels, sample.mass, sample.boxes, rng)
             pixels.append(shown)
             masses.append(mass)
+            boxes[row, : len(placed)] = placed
         return (
             torch.from_numpy(np.stack(pixels))[:, None],
             torch.from_numpy(np.stack(masses)),
             _labels([s.record.agreed_malignancy for s in samples]),
             _labels([s.record.malignant for s in samples]),
+            torch.from_numpy(boxes),
         )
 
 
@@ -104,8 +112,7 @@ class MassFPNLearner:
         """Return the samples of some images."""
         if not records:
             raise InvalidDataset("no image is left to learn from or to validate on")
-        changes = Augmentation() if part.augmentation == "mass_fpn" else None
-        return MassExamples([self.samples[record.file] for record in records], changes)
+        return MassExamples([self.samples[record.file] for record in records], AUGMENTATIONS[part.augmentation])
 
     def objectives(self, part: Part) -> Mapping[str, Objective]:  # noqa: ARG002 (there is one)
         """Return the sum of the losses of the three outputs."""
@@ -128,9 +135,12 @@ def mass_fpn_learner(
 
 
 def _loss(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    pixels, mass, mass_malignant, image_malignant = batch
-    maps, image = network(pixels)
-    return mass_loss(maps.float(), image.float(), mass, mass_malignant, image_malignant)
+    pixels, mass, mass_malignant, image_malignant, boxes = batch
+    outputs = network(pixels)
+    total = mass_loss(outputs.maps.float(), outputs.image.float(), mass, mass_malignant, image_malignant)
+    if outputs.centres is None:
+        return total
+    return total + box_loss(outputs.centres, outputs.distances, boxes, STRIDE)
 
 
 def _labels(values: Sequence[bool | None]) -> Tensor:
@@ -146,8 +156,9 @@ def _input(examples: MassFPNExamples, part: Part) -> Shape:  # noqa: ARG001 (the
 def _tables(recipe: Recipe, _files: Mapping[str, Sequence[str]], measured: Mapping[str, float]) -> Mapping[str, Any]:
     part = recipe.parts[0]
     canvas = list(MassFPNExamples.model_validate(part.examples).canvas)
+    boxes = {"boxes": True} if part.options.get("boxes") else {}
     encoder = part.options.get("encoder", LITE0)
-    return {"encoder": encoder, "canvas": canvas, **measured, **recipe.reader.architecture}
+    return {"encoder": encoder, "canvas": canvas, **boxes, **measured, **recipe.reader.architecture}
 
 
 def _start(network: nn.Module, part: Part, file: Path | None) -> str:
@@ -169,7 +180,7 @@ def _start(network: nn.Module, part: Part, file: Path | None) -> str:
 MASS_FPN: Final = System(
     reader="mass_fpn",
     statement="Research use only. Marks and scores masses in standard mammographic views.",
-    roles={"network": Role(MassFPNExamples, LOSSES, AUGMENTATIONS, _input)},
+    roles={"network": Role(MassFPNExamples, LOSSES, tuple(AUGMENTATIONS), _input)},
     architecture=MassFPNCard,
     thresholds=MassFPNThresholds,
     learner=mass_fpn_learner,

@@ -81,6 +81,10 @@ class ForeignCheckpoint(AIError):
     """The folder holds the checkpoint of another plan or of other images; give another output folder."""
 
 
+class RunInProgress(AIError):
+    """Another run trains into this folder; wait for its end, or give another output folder."""
+
+
 class Diverged(AIError):
     """The loss is not finite any more; lower the learning rate."""
 

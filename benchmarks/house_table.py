@@ -5,8 +5,9 @@ Run: python benchmarks/house_table.py DATA --runs FOLDER [--device cuda] [--budg
 
 DATA is anything `mammonode train` takes. Part 0 of 5 is held out (seed 1), one inner fold of 5 gives the validation loss.
 Each row is trained, read and timed, and its figures are kept as FOLDER/ROW/row.json; a row that is there is not done
-again, and one that was cut off goes on after its last whole epoch. So the table can be made row by row, on several days.
-After each row OUTPUT and its picture are written anew. `--plan` prints what each row would see and does nothing.
+again, and one that was cut off goes on after its last whole epoch. Beside OUTPUT they are kept too (docs/house/rows), so
+the table can be made row by row, on several days and machines. After each row OUTPUT and its picture are written anew.
+`--plan` prints what each row would see and does nothing; `--rows` without a name only writes the page again.
 
 Nothing here is a paper's own training: examples, batch and validation are cut to what a machine without a GPU does in an
 hour. A row is called converged only when its validation loss says so.
@@ -18,20 +19,21 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from house_page import LIMITS, RULE, SEED, write
+from house_rows import ROWS, Row, published
 
 from ai.datasets.records import Dataset, Record, split_by_patient
 from ai.datasets.registry import open_dataset
 from ai.datasets.selection import select
 from ai.errors import AIError, NoBreast
 from ai.evaluation.detection import Curve, HitRule, match
-from ai.evaluation.plots import Froc, plot_froc
 from ai.evaluation.predictions import Prediction, detections, predict
 from ai.evaluation.report import Report, report
 from ai.exam import STANDARD_VIEWS, Exam, ViewImage
@@ -47,110 +49,13 @@ from ai.training.recipe import Recipe, Split, Tables, open_recipe
 from ai.training.run import RUNS, Settings, train
 from node.phantom import phantom_exam
 
-SPLIT: Final = Split(seed=1, parts=5, part=0, folds=5)
-RULE: Final = HitRule.CENTRE
+SPLIT: Final = Split(seed=SEED, parts=5, part=0, folds=5)
 SUBSET: Final = "house"
 SHIPPED: Final = "mass-fpn-lite0"
-LIMITS: Final = (0.25, 0.5, 1.0)
 PASSES: Final = 10
 """Examples of each training image below which no loss curve can tell that a network has learned what it can."""
 WALL_FOR_VIEWS: Final = 20.0
 """Seconds after which no further view of the phantom exam is begun."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Attributes
-    ----------
-    name
-        Of its folder.
-    title
-        For people.
-    recipe
-        What is trained; "" for the model that ships.
-    cost
-        Seconds per example of training (forward, loss, backward, step, in bfloat16, batches of up to 8) on two cores of
-        an AMD EPYC with AVX512-BF16; it shares out ``--seconds``.
-    published
-        Recipe that has the paper's figures.
-    points
-        False positives per image to sensitivity as published, for the picture.
-    start
-        Keep the recipe's start instead of a random one.
-    slow
-        Reads so slowly that ``--slow-images`` are scored.
-    """
-
-    name: str
-    title: str
-    recipe: str
-    cost: float
-    published: str = ""
-    points: Mapping[float, float] = field(default_factory=dict)
-    start: bool = False
-    slow: bool = False
-
-
-AGARWAL: Final = {0.25: 0.87, 0.44: 0.90, 0.5: 0.92, 0.58: 0.93, 0.79: 0.95, 1.67: 0.98}
-"""Figure 3 of the paper: INbreast, by way of CBIS-DDSM, IoU above 0.2."""
-ROWS: Final = (
-    Row("oulu-r22unet", "Oulu thesis, ResNet22 U-Net, FT .7", "thesis-table-5/r22unet-ft07", 0.48),
-    Row("oulu-r22fpn", "Oulu thesis, ResNet22 FPN, FT .7", "thesis-table-5/r22fpn-ft07", 0.33),
-    Row("oulu-r34unet", "Oulu thesis, ResNet34 U-Net, FT .7", "thesis-table-5/r34unet-ft07", 0.86),
-    Row("oulu-r34fpn", "Oulu thesis, ResNet34 FPN, FT .7", "thesis-table-5/r34fpn-ft07", 0.59),
-    Row("oulu-unet", "Oulu thesis, plain U-Net, FT .5", "thesis-table-5/unet-ft05", 3.3, slow=True),
-    Row("spie-r34unet", "Isosalo et al., ResNet34 U-Net", "spie-table-2/r34unet", 0.86),
-    Row(
-        "agarwal-vgg16",
-        "Agarwal et al., VGG16",
-        "agarwal-copies/vgg16",
-        0.44,
-        "agarwal-table-2/vgg16-random",
-        slow=True,
-    ),
-    Row(
-        "agarwal-resnet50",
-        "Agarwal et al., ResNet50",
-        "agarwal-copies/resnet50",
-        0.12,
-        "agarwal-table-2/resnet50-random",
-        slow=True,
-    ),
-    Row(
-        "agarwal-inception",
-        "Agarwal et al., InceptionV3",
-        "agarwal-copies/inception-v3",
-        0.1,
-        "agarwal-table-3/cbis-ddsm",
-        AGARWAL,
-        slow=True,
-    ),
-    Row(
-        "marita",
-        "Marita et al., U-Net on tiles",
-        "marita-table-1/copies-of-800-pixels",
-        0.6,
-        "marita-table-1/bce-dice-dropout",
-        {3.65: 0.77},
-        slow=True,
-    ),
-    # Its three thresholds as points of a curve: 698, 374 and 112 regions in 361 images, 260, 214 and 98 of which hit one of
-    # 378 masses.
-    Row(
-        "madsen",
-        "Madsen, three networks",
-        "madsen-copies",
-        0.4,
-        "madsen-chapter-8/as-published",
-        {1.21: 0.69, 0.44: 0.57, 0.04: 0.26},
-        slow=True,
-    ),
-    Row("ours-random", "ours, random start", "mass-fpn/random", 0.39),
-    Row("ours-lite0", "ours, EfficientNet-Lite0 start", "mass-fpn/lite0", 0.39, start=True),
-    Row("ours-shipped", "ours, as shipped (13 epochs of 979 images)", "", 0.0),
-)
 
 
 def main() -> None:
@@ -175,6 +80,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="where to train and score, and to time readers beside the CPU")
+    parser.add_argument("--fast", action="store_true", help="on a GPU: not the same bit by bit, but sooner")
     parser.add_argument(
         "--no-timing", action="store_true", help="leave it to --judge-again, when the machine is at rest"
     )
@@ -186,7 +92,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     names = {row.name: row for row in ROWS}
-    rows = [names[name] for name in options.rows] if options.rows else list(ROWS)
+    rows = list(ROWS) if options.rows is None else [names[name] for name in options.rows]
+    if not rows:
+        write(options.runs, options.output)
+        return
     if options.plan:
         for row in rows:
             seen = examples(row, options) if row.recipe else 0
@@ -209,7 +118,7 @@ def main() -> None:
                 continue
             (folder / "row.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
         if options.output:
-            write(options.runs, options.output, budget(options))
+            write(options.runs, options.output)
     print(time.strftime("%H:%M:%S"), "done")
 
 
@@ -225,7 +134,7 @@ def judge_again(rows: Sequence[Row], options: argparse.Namespace) -> None:
             path.write_text(json.dumps(told, indent=1), encoding="utf-8")
             print(f"{row.name:20} {told['exam_seconds']:6.1f} s per exam on the CPU", flush=True)
     if options.output:
-        write(options.runs, options.output, budget(options))
+        write(options.runs, options.output)
 
 
 def opened(row: Row, folder: Path, device: str, threads: int) -> Reader:
@@ -251,12 +160,19 @@ def budget(options: argparse.Namespace) -> str:
     )
     images = f"the {options.training_images} images" if options.training_images else "all images"
     return (
-        f"**The budget** of every row that was trained here: {seconds}at most {options.budget} examples (patches, crops and "
+        f"{seconds}at most {options.budget} examples (patches, crops and "
         f"regions count as images do), batches of at most {options.batch}, learning from {images} of the first patients by "
-        "their hash, less a fifth of those patients for the validation loss. The column *examples* says what a row saw, "
-        "*minutes* what it took here, loaded as the machine was. Only Lite0's ImageNet weights could be had: the other rows "
-        "start at random, where most of the papers did not."
+        "their hash, less a fifth of those patients for the validation loss"
     )
+
+
+def machine(options: argparse.Namespace) -> str:
+    """Return on what a row was trained, and when."""
+    if torch.device(options.device).type == "cuda":
+        place = torch.cuda.get_device_name(options.device)
+    else:
+        place = f"{options.threads} processor threads ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{place}, {time.strftime('%Y-%m-%d')}"
 
 
 def examples(row: Row, options: argparse.Namespace) -> int:
@@ -304,6 +220,7 @@ def made(row: Row, dataset: Dataset, folder: Path, options: argparse.Namespace) 
             Quiet(),
         )
         told |= {"training_seconds": time.monotonic() - begin, **course(recipe, folder / "model")}
+        told |= {"budget": budget(options), "machine": machine(options)}
         print(f"  {time.strftime('%H:%M:%S')} scoring", flush=True)
     model = open_model(f"{folder / 'model'}/" if row.recipe else SHIPPED)
     reader = opened(row, folder, options.device, options.threads)
@@ -444,12 +361,6 @@ def phantom_views() -> tuple[ViewImage, ...]:
     return tuple(view_image(image, view) for view, image in zip(STANDARD_VIEWS, phantom_exam(7).images, strict=True))
 
 
-def published(row: Row) -> dict[str, Any]:
-    """Return a paper's figures by data set."""
-    name = row.published or row.recipe
-    return {k: dict(v) for k, v in open_recipe(name).published.items()} if name else {}
-
-
 class Quiet:
     """Tells the end of each epoch alone."""
 
@@ -465,130 +376,6 @@ class Quiet:
     def says(self, what: str) -> None:
         """Print what a user should know."""
         print(f"  {what}", flush=True)
-
-
-def write(runs: Path, output: Path, stated: str) -> None:
-    """Write the table and its picture from the rows that are there."""
-    told = list(there(runs))
-    if not told:
-        return
-    pictures = output.with_suffix("")
-    pictures.mkdir(parents=True, exist_ok=True)
-    curves = [froc_of(row, one) for row, one in told]
-    plot_froc(curves, pictures / "froc.png", f"{RULE.value}, number of held-out images in brackets")
-    output.write_text(markdown([one for _, one in told], pictures.name, stated), encoding="utf-8")
-
-
-def there(runs: Path) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """Yield the rows that are done, in the table's order."""
-    for row in ROWS:
-        path = runs / row.name / "row.json"
-        if path.is_file():
-            yield row, json.loads(path.read_text(encoding="utf-8"))
-
-
-def froc_of(row: Row, told: Mapping[str, Any]) -> Froc:
-    """Return a row's curve."""
-    curve = told["froc"]
-    return Froc(f"{told['title']} ({told['images']})", curve["fppi"], curve["sensitivity"], dict(row.points))
-
-
-def markdown(rows: Sequence[Mapping[str, Any]], pictures: str, stated: str) -> str:
-    """Return the page."""
-    most = max(rows, key=lambda row: int(row["images"]))
-    head = (
-        "network",
-        "parameters",
-        "start",
-        "examples",
-        "minutes",
-        "converged",
-        "images scored",
-        *(f"at {f:g}" for f in LIMITS),
-        "AUC",
-        "weak Dice",
-        "s/exam",
-    )
-    lines = [
-        "# Five systems and ours, trained in one house",
-        "",
-        "Written by `make house` (benchmarks/house_table.py); do not edit.",
-        "",
-        (
-            f"Scored on {most['images']} images of {most['patients']} patients, {most['masses']} masses: those of part 0 of "
-            f"5 (seed {SPLIT.seed}) that come first by their hash, on whom nothing was trained or chosen in the rows that were "
-            "trained here; fewer of them for systems that read slowly. The shipped model's threshold and outlines were chosen on these patients; its curve is not free of "
-            "that. Every image counts, and in CBIS-DDSM every one has a mass."
-        ),
-        "",
-        stated,
-        "",
-        "Sensitivity per mass at 0.25, 0.5 and 1 false marks per image, "
-        + RULE.value
-        + "; 95 % intervals by bootstrap "
-        "over patients. AUC: malignant against other images, by the image's malignancy, or by its strongest candidate (c) "
-        "where a system does not classify. **Weak Dice** is against the ellipses inscribed in the boxes, misses 0: no "
-        "measure of segmentation. Seconds per exam: four views of 2560 x 2048 on two threads; ~ where not all four were "
-        "timed. Minutes: of training, its preparation and validation included.",
-        "",
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
-        *(line(row) for row in rows),
-        "",
-        (
-            "**Converged** means: it saw ten examples or more of each training image, the last phase had ten epochs or more, its best validation loss is not in the last fifth of them, "
-            "and its training loss fell by less than 1 % from the fifth before. "
-            "All other rows *run, and are not comparable*: they say that a system trains and reads here and what it costs, "
-            "not how good it is."
-        ),
-        "",
-        *(f"* {row['title']}: {row['why']}" for row in rows if row.get("why")),
-        "",
-        f"![FROC curves]({pictures}/froc.png)",
-        "",
-        "## What the papers print",
-        "",
-        "On their own data, with their own training; not comparable with the table above.",
-        "",
-        "| network | data | figures |",
-        "|---|---|---|",
-        *(
-            f"| {row['title']} | {data} | {', '.join(f'{k} {v:g}' for k, v in figures.items())} |"
-            for row in rows
-            for data, figures in row["published"].items()
-        ),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def line(row: Mapping[str, Any]) -> str:
-    """Return a line of the table."""
-    trained = "training_seconds" in row
-    starts = {word.rpartition(": ")[2].split(",")[0].removeprefix("EfficientNet-") for word in row["start"].split("; ")}
-    start = ", ".join(sorted(starts))
-    cells = (
-        row["title"],
-        f"{row['parameters'] / 1e6:.1f} M",
-        start,
-        f"{row['examples']:,}",
-        f"{row['training_seconds'] / 60:.1f}" if trained else "-",
-        ("yes" if row["converged"] else "no") if trained else "its own plan",
-        str(row["images"]),
-        *(interval(row["sensitivity"][str(f)]) for f in LIMITS),
-        interval(row["auc"]) + (" (c)" if row["auc_by"] == "candidates" and row["auc"] else ""),
-        interval(row["weak_dice"]),
-        ("" if row["views_timed"] == len(STANDARD_VIEWS) else "~") + f"{row['exam_seconds']:.1f}",
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def interval(values: Sequence[float | None] | None) -> str:
-    """Return a value with its interval."""
-    if not values or values[0] is None:
-        return "not defined"
-    low, high = (f"{v:.2f}" if v is not None else "-" for v in values[1:])
-    return f"{values[0]:.2f} ({low} to {high})"
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from ai.readers.lesions import delineate, ranked
 
 LEVELS: Final = tuple(level / 20 for level in range(3, 17))
 """Fractions of the map's peak in a box at which an outline is tried."""
-MARGIN: Final = 0.15
-"""Of a box's sides: how far an outline may lie beyond it."""
+MARGIN: Final = 0.25
+"""Of a box's sides: how far an outline may lie beyond it; a map without any shape there fits worse than ``FITS``."""
 FITS: Final = 0.5
 """Intersection over union of an outline's box and the box below which the inscribed ellipse stands for the mass."""
 
@@ -160,7 +160,7 @@ def _outlined(values: Map, box: tuple[float, float, float, float]) -> NDArray[np
     best, fit = None, FITS
     peak = float(values.max())
     for level in LEVELS:
-        count, labels, stats, _ = cv2.connectedComponentsWithStats((values >= level * peak).astype(np.uint8))
+        count, labels, stats, _ = cv2.connectedComponentsWithStats((values > level * peak).astype(np.uint8))
         if count < 2:
             continue
         largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())

@@ -1,12 +1,13 @@
-"""Files that are whole or not there, whenever the power goes out."""
+"""Files that are whole or not there, whenever the power goes out, and folders that one run has to itself."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ai.errors import Unwritable
+from ai.errors import RunInProgress, Unwritable
 
 
 @contextmanager
@@ -37,3 +38,23 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a folder to one run; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    RunInProgress
+        When another run has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunInProgress(f"{folder}") from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -4,8 +4,8 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ai.errors import Diverged, InvalidDataset, InvalidRecipe
+from ai.training import devices
 from ai.training.ahead import ahead
 from ai.training.checkpoints import damage_named, export, load_checkpoint, save_checkpoint
 from ai.training.history import CURVES, HISTORY, Epoch, draw_curves, write_history
@@ -161,13 +162,13 @@ def train_part(
     plan = {
         "part": part.model_dump(mode="json"),
         "seed": seed,
-        "precision": resolved(precision, device).value,
+        "precision": devices.resolved(precision, device).value,
         "what": dict(what or {}),
         "training": training.fingerprint,
         "validation": None if validation is None else validation.fingerprint,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with _repeatable(device) if repeatable else _fast(device):
+    with devices.repeatable(device) if repeatable else devices.fast(device):
         run.go(plan)
     run.tell()
     path = folder / WEIGHTS if weights is None else weights
@@ -214,7 +215,7 @@ class _Run:
         self.network, self.objectives, self.part = network, objectives, part
         self.training, self.validation = training, validation
         self.folder, self.seed, self.device, self.on_step = folder, seed, device, on_step
-        self.autocast = resolved(precision, device) is Precision.BFLOAT16
+        self.autocast = devices.resolved(precision, device) is Precision.BFLOAT16
         self.freezer = Freezer(network)
         self.steps = min(len(training), part.epoch_examples or len(training)) // part.batch
         self.workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 1
@@ -381,7 +382,7 @@ class _Run:
         return self.network if self.average is None else self.average
 
     def _loss(self, network: nn.Module, objective: Objective, batch: Batch) -> Tensor:
-        there = tuple(_laid_out(t.to(self.device, non_blocking=True)) for t in batch)
+        there = tuple(devices.laid_out(t.to(self.device, non_blocking=True)) for t in batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             return objective(network, there)
 
@@ -397,42 +398,3 @@ class _Run:
 
     def _where(self, number: int) -> str:
         return f"Part {self.part.role}, phase {number}"
-
-
-def resolved(precision: Precision, device: torch.device) -> Precision:
-    """Return which numbers "auto" stands for: bfloat16 on a GPU, and on a CPU that has AVX-512.
-
-    Others compute in bfloat16 many times slower than in float32, since every product is put together by hand.
-    """
-    if precision is not Precision.AUTO:
-        return precision
-    quick = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return Precision.BFLOAT16 if quick else Precision.SINGLE
-
-
-def _laid_out(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Choose the GPU's repeatable algorithms where it has them; the CPU's are."""
-    if device.type != "cuda":
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(mode=before, warn_only=warned)
-
-
-@contextmanager
-def _fast(device: torch.device) -> Iterator[None]:
-    """Let a GPU try which algorithms are fastest for the shapes at hand."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=device.type == "cuda", deterministic=False):
-        yield

@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 import torch
 from torch import nn
 
-from ai.datasets.leaks import check_duplicates, check_patients, find_duplicates
-from ai.datasets.records import Dataset, Record, split_by_patient
-from ai.datasets.selection import digest_of, held_out_patients, select
-from ai.errors import InvalidDataset, InvalidRecipe
+from ai.datasets.leaks import check_duplicates, find_duplicates
+from ai.datasets.records import Dataset, Record
+from ai.datasets.selection import digest_of, held_out_patients
+from ai.errors import InvalidRecipe
 from ai.evaluation.detection import HitRule, match, threshold_at
 from ai.evaluation.predictions import Prediction, detections, evaluate, figures, predict
 from ai.models import open_model
@@ -23,6 +23,8 @@ from ai.outputs import writable_folder
 from ai.readers.registry import load_reader
 from ai.training.budget import within
 from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
+from ai.training.deal import Dealt, deal
+from ai.training.durable import alone
 from ai.training.engine import CHECKPOINT, Examples, Step, check_examples, train_part
 from ai.training.learners.base import Learner, System
 from ai.training.phases import Part, Precision
@@ -84,67 +86,6 @@ class Settings:
     evaluate: bool = True
 
 
-@dataclass(frozen=True)
-class Dealt:
-    """Who is trained on and who is not.
-
-    Attributes
-    ----------
-    training
-        Records that are not held out, chosen as the recipe says.
-    held_out
-        Records that give the figures, all that are labelled.
-    fold
-        Inner fold by patient.
-    """
-
-    training: tuple[Record, ...]
-    held_out: tuple[Record, ...]
-    fold: Mapping[str, int]
-
-    def sides(self, fold: int, folds: int) -> tuple[list[Record], list[Record] | None]:
-        """Return what a fold learns from and is validated on."""
-        if folds == 1:
-            return list(self.training), None
-        learnt = [r for r in self.training if self.fold[r.patient_id] != fold]
-        kept = [r for r in self.training if self.fold[r.patient_id] == fold]
-        return learnt, kept
-
-
-def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, subset: str = "") -> Dealt:
-    """Deal a data set's patients: first all of them to parts, then those that are not held out to folds.
-
-    ``mammonode evaluate --validation`` finds the same part by the same seed, whatever the recipe leaves out.
-
-    Raises
-    ------
-    InvalidDataset
-        When images are not labelled, a side is left without any, or nobody to learn from has a mass.
-    """
-    split = recipe.split
-    places = split_by_patient(dataset.records, split.parts, split.seed)
-    chosen = select(
-        dataset.records,
-        skip_unlabelled=skip_unlabelled,
-        masses_only=recipe.images == "masses",
-        complete_exams=recipe.complete_exams,
-        subset=subset,
-    )
-    training = tuple(r for r in chosen if places[r.patient_id] != split.part)
-    labelled = select(dataset.records, skip_unlabelled=skip_unlabelled)
-    held_out = tuple(r for r in labelled if places[r.patient_id] == split.part)
-    if not training or not held_out:
-        raise InvalidDataset(f"part {split.part} of {split.parts} leaves no patient to train on, or none to evaluate")
-    if not any(record.boxes for record in training):
-        raise InvalidDataset("no image to train on shows a mass")
-    check_patients(training, held_out)
-    fold = split_by_patient(training, split.folds, split.seed)
-    for number in range(split.folds):
-        if number not in fold.values():
-            raise InvalidDataset(f"{len(fold)} patients are too few for {split.folds} folds")
-    return Dealt(training, held_out, fold)
-
-
 def train(
     recipe: Recipe,
     dataset: Dataset,
@@ -173,7 +114,7 @@ def train(
 
     Raises
     ------
-    InvalidRecipe, InvalidDataset, ai.errors.ModelError, ai.errors.Unwritable
+    InvalidRecipe, InvalidDataset, ai.errors.ModelError, ai.errors.Unwritable, ai.errors.RunInProgress
         Before any training.
     ForeignCheckpoint, Diverged
         As :func:`ai.training.engine.train_part`.
@@ -183,10 +124,11 @@ def train(
     folds = _folds(recipe, settings.folds)
     dealt = deal(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
     writable_folder(output)
-    _check_pictures(dataset, dealt, recipe, watcher)
-    learner = _learner(system, recipe, dataset, dealt, watcher)
-    run = _Run(recipe, system, learner, dataset, dealt, output, provenance, settings, watcher, start)
-    return run.go(folds)
+    with alone(output):
+        _check_pictures(dataset, dealt, recipe, watcher)
+        learner = _learner(system, recipe, dataset, dealt, watcher)
+        run = _Run(recipe, system, learner, dataset, dealt, output, provenance, settings, watcher, start)
+        return run.go(folds)
 
 
 @dataclass(frozen=True, eq=False)

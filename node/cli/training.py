@@ -15,6 +15,8 @@ from node.cli.data import (
     LeaveOutOption,
     SkipUnlabelledOption,
     SubsetOption,
+    WhereOption,
+    conditions,
 )
 from node.cli.options import DeviceOption, JsonOption, ThreadsOption, print_json, progress, require_extra
 
@@ -81,6 +83,7 @@ def train(
         typer.Option("--incomplete-exams", help="Take exams that lack views too, where the recipe leaves them out."),
     ] = False,
     kind: KindOption = "auto",
+    where: WhereOption = None,
     subset: SubsetOption = "",
     skip_unlabelled: SkipUnlabelledOption = False,
     leave_out_mismatched: LeaveOutOption = False,
@@ -142,6 +145,7 @@ def train(
             data,
             kind,
             lambda: bar.advance(opening),
+            where=conditions(where),
             leave_out_mismatched=leave_out_mismatched,
         )
         bar.remove_task(opening)

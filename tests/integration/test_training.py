@@ -228,6 +228,29 @@ def test_a_run_that_was_cut_off_goes_on_to_the_weights_of_an_uncut_one(
             np.testing.assert_array_equal(tensor, two[key], err_msg=key)
 
 
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(
+    manifest: Path, files: Path, tmp_path: Path
+) -> None:
+    from ai.training.durable import alone
+
+    command = ("train", f"{files / 'oulu.toml'}#plain", manifest, "-o", tmp_path, "--no-evaluation", "--threads", 1)
+    with alone(tmp_path):
+        result = invoke(*command)
+    assert result.exit_code == 1
+    assert "Another run trains into this folder" in str(result.exception)
+    assert invoke(*command).exit_code == 0
+
+
+def test_a_run_takes_the_rows_that_where_names_alone(manifest: Path, files: Path, tmp_path: Path) -> None:
+    recipe = f"{files / 'oulu.toml'}#plain"
+    result = invoke("train", recipe, manifest, "-o", tmp_path / "out", "--where", "view=SPOT")
+    assert result.exit_code == 1
+    assert "no image" in str(result.exception)
+    train(recipe, manifest, tmp_path / "out", "--where", "laterality=L", "--fold", 0, "--no-evaluation")
+    every = sum(1 for line in manifest.read_text(encoding="utf-8").splitlines()[1:] if line)
+    assert 0 < open_model(str(tmp_path / "out")).card.training.images < every
+
+
 def test_folds_may_be_trained_one_by_one(oulu: Path, manifest: Path, files: Path, tmp_path: Path) -> None:
     recipe = f"{files / 'oulu.toml'}#plain"
     train(recipe, manifest, tmp_path, "--fold", 1, "--no-evaluation")

@@ -573,7 +573,7 @@ def test_auto_is_bfloat16_where_that_is_quick(
 ) -> None:
     import torch
 
-    from ai.training.engine import resolved
+    from ai.training.devices import resolved
 
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert resolved(Precision.AUTO, torch.device(device)) == expected

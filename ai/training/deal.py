@@ -1,0 +1,71 @@
+"""Who is trained on and who is not: patients dealt to parts and folds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ai.datasets.leaks import check_patients
+from ai.datasets.records import Dataset, Record, split_by_patient
+from ai.datasets.selection import select
+from ai.errors import InvalidDataset
+from ai.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Who is trained on and who is not.
+
+    Attributes
+    ----------
+    training
+        Records that are not held out, chosen as the recipe says.
+    held_out
+        Records that give the figures, all that are labelled.
+    fold
+        Inner fold by patient.
+    """
+
+    training: tuple[Record, ...]
+    held_out: tuple[Record, ...]
+    fold: Mapping[str, int]
+
+    def sides(self, fold: int, folds: int) -> tuple[list[Record], list[Record] | None]:
+        """Return what a fold learns from and is validated on."""
+        if folds == 1:
+            return list(self.training), None
+        learnt = [r for r in self.training if self.fold[r.patient_id] != fold]
+        kept = [r for r in self.training if self.fold[r.patient_id] == fold]
+        return learnt, kept
+
+
+def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, subset: str = "") -> Dealt:
+    """Deal a data set's patients: first all of them to parts, then those that are not held out to folds.
+
+    ``mammonode evaluate --validation`` finds the same part by the same seed, whatever the recipe leaves out.
+
+    Raises
+    ------
+    InvalidDataset
+        When images are not labelled, a side is left without any, or nobody to learn from has a mass.
+    """
+    split = recipe.split
+    places = split_by_patient(dataset.records, split.parts, split.seed)
+    chosen = select(
+        dataset.records,
+        skip_unlabelled=skip_unlabelled,
+        masses_only=recipe.images == "masses",
+        complete_exams=recipe.complete_exams,
+        subset=subset,
+    )
+    training = tuple(r for r in chosen if places[r.patient_id] != split.part)
+    labelled = select(dataset.records, skip_unlabelled=skip_unlabelled)
+    held_out = tuple(r for r in labelled if places[r.patient_id] == split.part)
+    if not training or not held_out:
+        raise InvalidDataset(f"part {split.part} of {split.parts} leaves no patient to train on, or none to evaluate")
+    if not any(record.boxes for record in training):
+        raise InvalidDataset("no image to train on shows a mass")
+    check_patients(training, held_out)
+    fold = split_by_patient(training, split.folds, split.seed)
+    for number in range(split.folds):
+        if number not in fold.values():
+            raise InvalidDataset(f"{len(fold)} patients are too few for {split.folds} folds")
+    return Dealt(training, held_out, fold)

@@ -246,7 +246,7 @@ def test_a_run_takes_the_rows_that_where_names_alone(manifest: Path, files: Path
     result = invoke("train", recipe, manifest, "-o", tmp_path / "out", "--where", "view=SPOT")
     assert result.exit_code == 1
     assert "no image" in str(result.exception)
-    train(recipe, manifest, tmp_path / "out", "--where", "laterality=L", "--fold", 0, "--no-evaluation")
+    train(recipe, manifest, tmp_path / "out", "--where", "malignant=0", "--folds", 1, "--no-evaluation")
     every = sum(1 for line in manifest.read_text(encoding="utf-8").splitlines()[1:] if line)
     assert 0 < open_model(str(tmp_path / "out")).card.training.images < every
 

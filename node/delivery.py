@@ -7,7 +7,8 @@ would hold up for its length what a killed process had in hand.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from threading import Event, Lock, Thread
 
 from config.settings import Destination, Proof
@@ -95,7 +96,8 @@ class Lane:
         """Ask for proof of what was sent, where it is wanted and due, and return for how many results it was."""
         if self._prover is None or self.destination.proof is Proof.NONE:
             return 0
-        with self._in_hand(self._outbox.unproven) as due:
+        patience = timedelta(seconds=self.destination.proof_timeout)
+        with self._in_hand(partial(self._outbox.unproven, patience=patience)) as due:
             if due:
                 self._prover.prove(due)
             return len(due)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
 from config.policy import RetryPolicy
-from storage.database import reading, writing
+from storage.database import has_come, reading, writing
 from storage.tables import commitment_requests as requests
 from storage.tables import instances, removals
 
@@ -118,7 +118,7 @@ class CommitmentRequests:
         """Return what is to be reported on now, oldest first."""
         query = (
             select(requests)
-            .where(requests.c.finished_at.is_(None), requests.c.not_before <= now)
+            .where(requests.c.finished_at.is_(None), has_come(requests.c.not_before, now, self._policy.slow))
             .order_by(requests.c.id)
             .limit(limit)
         )

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -132,6 +133,21 @@ def reading(engine: Engine) -> Iterator[Connection]:
                 yield connection
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise DatabaseUnavailable(_cause(error)) from error
+
+
+def has_come(moment: ColumnElement[datetime], now: datetime, longest: timedelta) -> ColumnElement[bool]:
+    """Tell whether a time that something waits for has come, or is further off than anything is ever told to wait.
+
+    The latter happens when the clock is put back after the time was noted: nothing waits then until it has caught up.
+
+    Parameters
+    ----------
+    moment
+        Column of the time that was noted.
+    longest
+        The longest wait that may have been noted.
+    """
+    return (moment <= now) | (moment > now + longest)
 
 
 def _cause(error: Exception) -> object:

@@ -174,6 +174,14 @@ def collecting(connection: Connection) -> list[ExamRecord]:
     return _list(connection, query)
 
 
+def put_back(connection: Connection, exam: ExamRecord, now: datetime) -> None:
+    """Note that the clock was put back: an exam whose times are yet to come waits from now on instead."""
+    early = {name: now for name in ("opened_at", "last_image_at") if getattr(exam, name) > now}
+    unchanged = (exams.c.id == exam.id) & (exams.c.arrivals == exam.arrivals)
+    if early:
+        connection.execute(update(exams).where(unchanged).values(early))
+
+
 def set_due(connection: Connection, exam: ExamRecord, due_at: datetime) -> None:
     """Note when the exam clock will look at an exam again, for those who ask what it waits for."""
     unchanged = (exams.c.id == exam.id) & (exams.c.arrivals == exam.arrivals)

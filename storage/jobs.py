@@ -1,6 +1,7 @@
 """The job table as a queue: claim with a lease, renew, finish or fail; alike on SQLite and PostgreSQL.
 
-Times come from the callers, so the clocks of all hosts must agree to within a small part of the lease.
+Times come from the callers, so the clocks of all hosts must agree to within a small part of the lease. When the clock
+jumps back, nothing waits longer than it could have been told to (``storage.database.has_come``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, RowMapping, Select, func, select, update
 
 from config.policy import RetryPolicy
-from storage.database import reading, writing
+from storage.database import has_come, reading, writing
 from storage.errors import CannotRetry, LeaseLost, NoSuchJob
 from storage.outbox import enqueue
 from storage.removals import any_removed
@@ -261,8 +262,11 @@ class JobQueue:
         return {state: found.get(state, 0) for state in JobState}
 
     def _take(self, owner: str, now: datetime) -> Job | None:
-        waits = (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= now)
-        abandoned = (jobs.c.state == JobState.RUNNING) & (jobs.c.lease_until <= now)
+        # What was never tried waits for nothing but a worker.
+        may_begin = (jobs.c.attempts == 0) | has_come(jobs.c.not_before, now, self._policy.slow)
+        waits = (jobs.c.state == JobState.QUEUED) & may_begin
+        # Twice the lease: the clocks of two hosts are never quite one.
+        abandoned = (jobs.c.state == JobState.RUNNING) & has_come(jobs.c.lease_until, now, 2 * self._lease)
         first = (
             select(jobs.c.id)
             .where(waits | abandoned)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, select, 
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
-from storage.database import reading, writing
+from storage.database import has_come, reading, writing
 from storage.index import insert_new
 from storage.states import DeliveryState
 from storage.tables import deliveries, exams, jobs, lanes, removals, results
@@ -120,21 +120,33 @@ class Outbox:
         """
         readings = jobs.alias("readings")
         score = select(func.max(readings.c.suspicion)).where(readings.c.exam_id == exams.c.id).scalar_subquery()
-        query = _actionable(destination, now, limit, taken).where(deliveries.c.state == DeliveryState.WAITING)
+        query = _actionable(destination, limit, taken).where(self._may_be_sent(destination, now))
         return self._list(query.order_by(func.coalesce(score, -1).desc(), deliveries.c.created_at))
 
     def still_due(self, delivery: Delivery, now: datetime) -> bool:
         """Tell whether what was due may be sent yet: not recalled meanwhile, its exam not held, its lane not paused."""
-        query = _actionable(delivery.destination, now, 1, ()).where(deliveries.c.id == delivery.id)
-        return bool(self._list(query.where(deliveries.c.state == DeliveryState.WAITING)))
+        query = _actionable(delivery.destination, 1, ()).where(deliveries.c.id == delivery.id)
+        return bool(self._list(query.where(self._may_be_sent(delivery.destination, now))))
 
-    def unproven(self, destination: str, now: datetime, limit: int, taken: Collection[int] = ()) -> list[Delivery]:
-        """Return what was sent and whose proof is to be asked for now, oldest first; the same exceptions hold."""
-        return self._list(
-            _actionable(destination, now, limit, taken).where(
-                deliveries.c.state == DeliveryState.SENT, deliveries.c.finished_at.is_(None)
-            )
-        )
+    def unproven(
+        self,
+        destination: str,
+        now: datetime,
+        limit: int,
+        taken: Collection[int] = (),
+        *,
+        patience: timedelta = timedelta(0),
+    ) -> list[Delivery]:
+        """Return what was sent and whose proof is to be asked for now, oldest first; the same exceptions hold.
+
+        Parameters
+        ----------
+        patience
+            How long an answer is waited for before proof is asked for again.
+        """
+        longest = max(self._policies.get(destination, self._policy).slow, patience)
+        query = _actionable(destination, limit, taken)
+        return self._list(query.where(_AWAITS_PROOF, has_come(deliveries.c.not_before, now, longest)))
 
     def sent(
         self,
@@ -303,6 +315,12 @@ class Outbox:
         """Return the shortest wait of a delivery's policy."""
         return self._policy_of(delivery).first
 
+    def _may_be_sent(self, destination: str, now: datetime) -> ColumnElement[bool]:
+        # What was never tried waits for nothing but its lane.
+        longest = self._policies.get(destination, self._policy).slow
+        waited = (deliveries.c.attempts == 0) | has_come(deliveries.c.not_before, now, longest)
+        return (deliveries.c.state == DeliveryState.WAITING) & waited
+
     def _policy_of(self, delivery: Delivery) -> RetryPolicy:
         return self._policies.get(delivery.destination, self._policy)
 
@@ -361,11 +379,10 @@ def enqueue(connection: Connection, pairs: Sequence[tuple[str, str]], now: datet
         insert_new(connection, deliveries, row)
 
 
-def _actionable(destination: str, now: datetime, limit: int, taken: Collection[int]) -> Select[Any]:
+def _actionable(destination: str, limit: int, taken: Collection[int]) -> Select[Any]:
     paused = select(lanes.c.destination).where(lanes.c.destination == destination)
     query = _deliveries().where(
         deliveries.c.destination == destination,
-        deliveries.c.not_before <= now,
         exams.c.held.is_(False),
         ~paused.exists(),
     )

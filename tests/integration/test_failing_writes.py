@@ -27,7 +27,7 @@ from storage.errors import DatabaseUnavailable
 from storage.index import find_instance
 from storage.jobs import JobQueue
 from storage.states import ExamState, JobState
-from tests.chain import REPORTS_ONLY, a_chain, summary_of, text_of
+from tests.chain import PACS, QUIET, REPORTS_ONLY, a_chain, summary_of, text_of
 from tests.databases import SQLiteDatabases
 from tests.doors import a_destination, a_room, an_image, an_open_door, phantom_images
 from tests.records import LEASE, POLICY, SECOND
@@ -269,21 +269,27 @@ def test_a_model_whose_folder_vanishes_goes_on_reading(tmp_path: Path) -> None:
     assert found.not_read == {}
 
 
-def test_a_clock_that_jumps_back_loses_and_repeats_nothing(tmp_path: Path, sqlite: Engine) -> None:
+@pytest.mark.parametrize("jump", [timedelta(minutes=-2), timedelta(days=-400)])
+def test_a_clock_that_jumps_back_loses_repeats_and_holds_up_nothing(
+    tmp_path: Path, sqlite: Engine, jump: timedelta
+) -> None:
     chain = a_chain(tmp_path, sqlite)
-    *first, last = phantom_images()
-    chain.receive(first)
-    chain.clock.forward(timedelta(minutes=-2))
-    chain.receive([last])
-    clock = chain.exam_clock()
+    chain.receive(phantom_images())
+    clock, worker = chain.exam_clock(), chain.worker()
+    chain.clock.forward(jump)
     assert clock.tick() == 0
-    chain.clock.forward(timedelta(seconds=10))
+    chain.clock.forward(QUIET.complete_quiet)
     assert clock.tick() == 1
-    chain.clock.forward(timedelta(minutes=-2))
-    assert not chain.worker().work_once()
-    chain.clock.forward(timedelta(minutes=2))
-    assert chain.worker().work_once()
+    chain.clock.forward(jump)
+    chain.reader.meanwhile = no_memory
+    assert worker.work_once()
+    chain.clock.forward(jump)
+    chain.reader.meanwhile = lambda _: None
+    chain.clock.forward(POLICY.slow)
+    assert worker.work_once()
     assert chain.exam.state is ExamState.ANSWERED
     assert len({delivery.result_uid for delivery in chain.outbox.of_exam(chain.exam.id)}) == 6
+    chain.clock.forward(jump)
+    assert len(chain.outbox.due(PACS.name, chain.clock(), 9)) == 5
     with reading(sqlite) as connection:
         assert all(find_instance(connection, image.SOPInstanceUID) for image in phantom_images())

@@ -227,6 +227,21 @@ def test_a_dead_job_does_not_hold_up_the_next(engine: Engine, queue: JobQueue) -
     assert claimed(queue, after=6 * LEASE).id == second
 
 
+def test_a_clock_that_was_put_back_holds_up_no_job(engine: Engine, queue: JobQueue) -> None:
+    back = timedelta(days=30)
+    a_closed_exam(engine)
+    first = queue.claim("ann", NOON)
+    assert first
+    queue.fail(first, "ann", "no luck", NOON)
+    assert queue.claim("bob", NOON) is None
+    second = queue.claim("bob", NOON - back)
+    assert second
+    assert second.attempts == 2
+    # The lease that bob has now was taken by the new clock, and holds; one from before the jump does not.
+    assert queue.claim("cat", NOON - back) is None
+    assert queue.claim("cat", NOON - 2 * back)
+
+
 def test_time_alone_can_use_a_job_up(engine: Engine) -> None:
     policy = RetryPolicy(quick=2, first=SECOND, slow=SECOND, give_up_after=HOUR)
     queue = JobQueue(engine, policy, LEASE)

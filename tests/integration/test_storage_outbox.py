@@ -38,7 +38,6 @@ def test_what_is_due_is_listed_oldest_first_for_one_destination(outbox: Outbox) 
     assert {delivery.destination for delivery in due} == {"pacs"}
     assert outbox.due("pacs", NOON, 1) == due[:1]
     assert outbox.due("nowhere", NOON, 9) == []
-    assert outbox.due("pacs", NOON - SECOND, 9) == []
 
 
 def a_read_exam(engine: Engine, study: str, score: float | None, now: datetime = NOON) -> str:
@@ -173,6 +172,19 @@ def test_a_failed_attempt_is_made_again_after_the_policy_s_delay(outbox: Outbox)
         NOON,
         NOON + SECOND,
     )
+
+
+def test_a_clock_that_was_put_back_holds_up_no_delivery(outbox: Outbox) -> None:
+    back = NOON - timedelta(days=30)
+    assert len(outbox.due("pacs", back, 9)) == 2
+    delivery = first(outbox)
+    outbox.again(delivery, "no answer", None, NOON)
+    assert outbox.due("pacs", NOON, 1) != [first(outbox)]
+    assert {due.id for due in outbox.due("pacs", back, 9)} >= {delivery.id}
+    outbox.sent(first(outbox), 0, NOON, prove_at=NOON + SECOND)
+    assert outbox.unproven("pacs", NOON, 9) == []
+    assert len(outbox.unproven("pacs", back, 9)) == 1
+    assert outbox.unproven("pacs", back, 9, patience=timedelta(days=31)) == []
 
 
 def test_a_delivery_expires_when_the_policy_gives_up(outbox: Outbox) -> None:

@@ -21,6 +21,10 @@ class NoBreast(AIError):
         self.image_uid = image_uid
 
 
+class NotEnoughMemory(AIError):
+    """The memory does not suffice to read the image in any way; check what else uses this machine and its GPU."""
+
+
 class UnreadableFile(AIError):
     """The file is no DICOM, JPEG or PNG image."""
 

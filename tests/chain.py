@@ -13,8 +13,9 @@ from pydicom import Dataset, dcmread
 from sqlalchemy import Engine
 
 from ai.errors import NoBreast
-from ai.exam import Exam, Laterality, View
+from ai.exam import Exam, Laterality, View, ViewImage
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
+from ai.readers.base import Reader
 from config.mix import ResultKind
 from config.policy import CompletionPolicy
 from config.settings import Destination
@@ -68,15 +69,16 @@ class FakeReader:
         for image in exam.images:
             if image.view in self.no_breast:
                 raise NoBreast(image.uid)
-        images = tuple(self._found(image.uid, image.view, image.shape) for image in exam.images)
+        images = tuple(map(self.found, exam.images))
         sides = {image.view.laterality for image in images}
         breasts = tuple(BreastScore(side, 83) for side in Laterality if side in sides)
         return ExamFindings(self.model, images, breasts, 83)
 
-    def _found(self, uid: str, view: View, shape: tuple[int, int]) -> ImageFindings:
-        mask = np.zeros(shape, np.bool_)
+    def found(self, image: ViewImage) -> ImageFindings:
+        """Return what it finds in an image."""
+        mask = np.zeros(image.shape, np.bool_)
         mask[200:240, 100:150] = True
-        return ImageFindings(uid, view, shape, (a_mass(mask),) if self.masses else (), 83, 0.8)
+        return ImageFindings(image.uid, image.view, image.shape, (a_mass(mask),) if self.masses else (), 83, 0.8)
 
 
 @dataclass
@@ -94,14 +96,18 @@ class Chain:
         return ExamClock(self.room.engine, QUIET, self.reader.model.digest, self.clock, **settings)
 
     def worker(
-        self, owner: str = "worker", heartbeat: float = 60, destinations: Sequence[Destination] = (PACS, REPORTS_ONLY)
+        self,
+        owner: str = "worker",
+        heartbeat: float = 60,
+        destinations: Sequence[Destination] = (PACS, REPORTS_ONLY),
+        reader: Reader | None = None,
     ) -> Worker:
         """Return a worker."""
         return Worker(
             self.room.engine,
             self.room.store,
             self.queue,
-            self.reader,
+            reader or self.reader,
             destinations,
             settings_digest="settings",
             owner=owner,

@@ -25,6 +25,7 @@ from ai.networks.patch import MASS, PATCH
 from ai.networks.registry import ARCHITECTURES
 from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule
+from ai.readers.memory import Memory
 from ai.readers.segmentation import SegmentationReader
 from ai.readers.sliding import cells, interpolate, normalise, used, windows
 
@@ -78,14 +79,14 @@ class MassMap:
         How.
     networks
         The folds; each gives logits of no mass and mass, shape (n, 2), for normalised patches, shape (n, 1, 224, 224).
-    device
-        Where they are.
+    memory
+        Where they are, and how they run.
     """
 
-    def __init__(self, card: AgarwalCard, networks: list[nn.Module], device: torch.device) -> None:
+    def __init__(self, card: AgarwalCard, networks: list[nn.Module], memory: Memory) -> None:
         self._card = card
         self._networks = networks
-        self._device = device
+        self._memory = memory
 
     def __call__(self, image: ViewImage) -> tuple[NDArray[np.float32], Geometry]:
         """Return the map at the image's own pixels, 0 to 1, with the geometry that says so.
@@ -116,7 +117,7 @@ class MassMap:
         places = np.argwhere(wanted)
         for first in range(0, len(places), BATCH):
             down, across = places[first : first + BATCH].T
-            batch = normalise(torch.from_numpy(patches[down, across])[:, None].to(self._device))
+            batch = normalise(torch.from_numpy(patches[down, across])[:, None].to(self._memory.where))
             mean = torch.stack([network(batch).softmax(1)[:, MASS] for network in self._networks]).mean(0)
             grid[down, across] = mean.cpu().numpy()
         return grid
@@ -135,10 +136,11 @@ def agarwal_reader(model: Model, device: torch.device, threshold: float | None =
     known = ARCHITECTURES.get(card.network)
     if known and known.multiple != PATCH:
         raise InvalidCard(f"{model.folder / CARD}: architecture.network: {card.network} is no patch classifier")
-    mass_map = MassMap(card, folds(card, model.weights(), device), device)
+    memory = Memory(device)
+    mass_map = MassMap(card, folds(card, model.weights(), memory), memory)
     rule = LesionRule(thresholds.candidate, None, smallest=1)
     smallest = thresholds.mass if threshold is None else threshold
-    return SegmentationReader(model.identity, device, mass_map, rule, smallest)
+    return SegmentationReader(model.identity, memory, mass_map, rule, smallest)
 
 
 def straightened(image: ViewImage, breast: NDArray[np.bool_], spacing: float | None) -> Geometry:

@@ -1,13 +1,13 @@
 """What readers share that read each image alone: the exam's findings from those of its images."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Final
-
-import torch
 
 from ai.exam import Exam, Laterality, ViewImage
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
 from ai.readers.matching import MatchingPolicy, match_masses
+from ai.readers.memory import Economy, Memory
 
 MAP_SIDE: Final = 512
 """Cells along the longer side of the map that goes out with the findings."""
@@ -17,19 +17,19 @@ class ViewReader(ABC):
     """A reader that reads each image alone.
 
     A breast's score is the highest of its images', the exam's that of its breasts'. Masses of two views that may be one
-    lesion are paired.
+    lesion are paired. When memory does not suffice, an image is read again with less of it.
 
     Parameters
     ----------
     model
         Who reads.
-    device
-        Where.
+    memory
+        Where, and how.
     """
 
-    def __init__(self, model: ModelIdentity, device: torch.device) -> None:
+    def __init__(self, model: ModelIdentity, memory: Memory) -> None:
         self._identity = model
-        self._device = device
+        self._memory = memory
         self._matching = MatchingPolicy()
 
     @property
@@ -40,11 +40,12 @@ class ViewReader(ABC):
     @property
     def device(self) -> str:
         """Where it reads."""
-        return str(self._device)
+        return str(self._memory.device)
 
     def read(self, exam: Exam) -> ExamFindings:
         """Read the images of one exam."""
-        found = tuple(map(self._read_image, exam.images))
+        self._memory.economy = Economy.NONE
+        found = tuple(self._memory.read(partial(self._read_image, image)) for image in exam.images)
         breasts = tuple(
             BreastScore(side, max(image.score for image in found if image.view.laterality == side))
             for side in Laterality

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,6 +13,7 @@ from ai.errors import InvalidCard, UnusableWeights
 from ai.models import CARD, CardPart, Model
 from ai.networks.registry import build
 from ai.networks.weights import start
+from ai.readers.memory import Elastic, Memory
 
 
 class NetworkCard(CardPart):
@@ -43,7 +43,7 @@ class RoleCard(NetworkCard):
     weights: tuple[str, ...] = Field(min_length=1)
 
 
-def folds(card: NetworkCard, paths: Iterable[Path], device: torch.device) -> list[nn.Module]:
+def folds(card: NetworkCard, paths: Iterable[Path], memory: Memory) -> list[nn.Module]:
     """Return one network per weights file, ready to answer.
 
     Parameters
@@ -52,15 +52,15 @@ def folds(card: NetworkCard, paths: Iterable[Path], device: torch.device) -> lis
         Which network.
     paths
         The weights, of any floating-point type; the networks compute in single precision.
-    device
-        Where to.
+    memory
+        Where to, and how they run.
 
     Raises
     ------
     ai.errors.ModelError
         When there is no such network, its options are not valid, or the tensors do not fit it.
     """
-    return [_network(card, path).eval().to(device) for path in paths]
+    return [Elastic(_network(card, path).eval().to(memory.device), memory) for path in paths]
 
 
 def weights_by_role(model: Model, roles: Mapping[str, RoleCard]) -> dict[str, list[Path]]:

@@ -25,6 +25,7 @@ from ai.readers.exams import ViewReader
 from ai.readers.folds import RoleCard, folds, weights_by_role
 from ai.readers.lesions import delineate, ranked
 from ai.readers.madsen_preprocessing import enhance
+from ai.readers.memory import Memory
 
 BATCH: Final = 8
 """Regions in one pass."""
@@ -122,7 +123,8 @@ class MadsenReader(ViewReader):
     """
 
     def __init__(self, model: Model, device: torch.device, threshold: float | None = None) -> None:
-        super().__init__(model.identity, device)
+        memory = Memory(device)
+        super().__init__(model.identity, memory)
         self._card = model.part("architecture", MadsenCard)
         thresholds = model.part("thresholds", MadsenThresholds)
         self._threshold = thresholds.mass if threshold is None else threshold
@@ -135,7 +137,7 @@ class MadsenReader(ViewReader):
         self._check_segmenter(model)
         paths = weights_by_role(model, roles)
         self._detectors, self._segmenters, self._classifiers = (
-            folds(card, paths[role], device) for role, card in roles.items()
+            folds(card, paths[role], memory) for role, card in roles.items()
         )
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
@@ -169,17 +171,17 @@ class MadsenReader(ViewReader):
 
     @torch.inference_mode()
     def _detect(self, canvas: NDArray[np.float32]) -> Boxes:
-        pixels = torch.from_numpy(canvas)[None, None].to(self._device)
+        pixels = torch.from_numpy(canvas)[None, None].to(self._memory.where)
         found = [network(pixels)[0] for network in self._detectors]
         return fuse([Boxes(*(_double(one[key]) for key in ("boxes", "scores"))) for one in found])
 
     @torch.inference_mode()
     def _judge(self, regions: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[float]]:
         """Return the masks' probabilities, shape (n, side, side), and the malignancies of regions."""
-        pixels = torch.from_numpy(regions)[:, None].to(self._device)
+        pixels = torch.from_numpy(regions)[:, None].to(self._memory.where)
         masks = _mean(self._segmenters, pixels)
         empty = masks.amax((1, 2, 3)) < self._outline
-        masks[empty] = torch.from_numpy(_ellipse(regions.shape[-1])).to(self._device)
+        masks[empty] = torch.from_numpy(_ellipse(regions.shape[-1])).to(self._memory.where)
         shown = (pixels - self._card.classifier.mean) / self._card.classifier.std
         malignancies = _mean(self._classifiers, shown, (masks >= self._outline).float())
         return np.asarray(masks[:, 0].cpu().numpy()), malignancies.tolist()

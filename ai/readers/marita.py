@@ -22,6 +22,7 @@ from ai.breast import Geometry, breast_of
 from ai.exam import ViewImage
 from ai.models import Model
 from ai.readers.folds import NetworkCard
+from ai.readers.memory import Memory
 from ai.readers.segmentation import MaskFolds, MaskThresholds, SegmentationReader
 from ai.tiles import Tiling
 
@@ -142,9 +143,10 @@ def marita_reader(model: Model, device: torch.device, threshold: float | None = 
     """
     card = model.part("architecture", MaritaCard)
     thresholds = model.part("thresholds", MaritaThresholds)
-    folds = MaskFolds(model, card, ("tile", (card.side, card.side)), device)
+    memory = Memory(device)
+    folds = MaskFolds(model, card, ("tile", (card.side, card.side)), memory)
     view = Tiled(Tiling(card.side, card.overlapped), card.reduction, thresholds.dark)
     smallest = thresholds.mass if threshold is None else threshold
     return SegmentationReader(
-        model.identity, device, lambda image: view.read(image, folds.probabilities), thresholds.rule, smallest
+        model.identity, memory, lambda image: view.read(image, folds.probabilities), thresholds.rule, smallest
     )

@@ -20,6 +20,7 @@ from ai.readers.centres import CentreMaps, CentreRule, boxed_masses
 from ai.readers.exams import MAP_SIDE, ViewReader
 from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule, find_masses
+from ai.readers.memory import Memory
 
 NETWORK = "mass_fpn"
 
@@ -80,7 +81,8 @@ class MassFPNReader(ViewReader):
     """
 
     def __init__(self, model: Model, device: torch.device, threshold: float | None = None) -> None:
-        super().__init__(model.identity, device)
+        memory = Memory(device)
+        super().__init__(model.identity, memory)
         card = model.part("architecture", MassFPNCard)
         thresholds = model.part("thresholds", MassFPNThresholds)
         self._threshold = thresholds.mass if threshold is None else threshold
@@ -96,7 +98,7 @@ class MassFPNReader(ViewReader):
         network = NetworkCard(network=NETWORK, options={"encoder": card.encoder, "boxes": card.boxes})
         self._networks = [
             fold.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for fold in folds(network, model.weights(), device)
+            for fold in folds(network, model.weights(), memory)
         ]
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
@@ -114,7 +116,9 @@ class MassFPNReader(ViewReader):
     @torch.inference_mode()
     def _infer(self, prepared: PreparedView) -> "_Told":
         canvas = torch.from_numpy(prepared.pixels)
-        pixels = torch.stack([canvas, canvas.flip(0)])[:, None].to(self._device, memory_format=torch.channels_last)
+        pixels = torch.stack([canvas, canvas.flip(0)])[:, None].to(
+            self._memory.where, memory_format=torch.channels_last
+        )
         outputs = [network(pixels) for network in self._networks]
         # Both ways up, averaged: on the validation split image AUC rose from 0.828 to 0.847.
         mass, malignant = _upright([o.maps.sigmoid() for o in outputs])

@@ -16,6 +16,7 @@ from ai.breast import Geometry, breast_geometry, breast_of
 from ai.exam import ViewImage
 from ai.models import Model
 from ai.readers.folds import NetworkCard
+from ai.readers.memory import Memory
 from ai.readers.segmentation import MaskFolds, MaskThresholds, SegmentationReader
 
 
@@ -73,7 +74,8 @@ def oulu_reader(model: Model, device: torch.device, threshold: float | None = No
     """
     card = model.part("architecture", OuluCard)
     thresholds = model.part("thresholds", MaskThresholds)
-    folds = MaskFolds(model, card, ("canvas", card.canvas), device)
+    memory = Memory(device)
+    folds = MaskFolds(model, card, ("canvas", card.canvas), memory)
     view = WholeBreast(card.canvas, card.mean, card.std)
 
     def view_map(image: ViewImage) -> tuple[NDArray[np.float32], Geometry]:
@@ -81,4 +83,4 @@ def oulu_reader(model: Model, device: torch.device, threshold: float | None = No
         return folds.probabilities([pixels])[0], geometry
 
     smallest = thresholds.mass if threshold is None else threshold
-    return SegmentationReader(model.identity, device, view_map, thresholds.rule, smallest)
+    return SegmentationReader(model.identity, memory, view_map, thresholds.rule, smallest)

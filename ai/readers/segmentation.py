@@ -21,6 +21,7 @@ from ai.networks.registry import ARCHITECTURES, build
 from ai.readers.exams import MAP_SIDE, ViewReader
 from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule, find_masses
+from ai.readers.memory import Memory
 
 ViewMap = Callable[[ViewImage], tuple[NDArray[np.float32], Geometry]]
 """An image to the probability of a mass on a canvas, 0 to 1, and the way back to the image."""
@@ -60,8 +61,8 @@ class MaskFolds:
         Which network.
     sides
         Rows and columns that the network will be given, and the card's key that says so.
-    device
-        Where to read.
+    memory
+        Where to read, and how.
 
     Raises
     ------
@@ -70,10 +71,8 @@ class MaskFolds:
         the card or do not fit.
     """
 
-    def __init__(
-        self, model: Model, card: NetworkCard, sides: tuple[str, tuple[int, int]], device: torch.device
-    ) -> None:
-        self._device = device
+    def __init__(self, model: Model, card: NetworkCard, sides: tuple[str, tuple[int, int]], memory: Memory) -> None:
+        self._memory = memory
         known = ARCHITECTURES.get(card.network)
         if known and not known.masks:
             raise InvalidCard(f"{model.folder / CARD}: architecture.network: {card.network} gives no masks")
@@ -83,7 +82,7 @@ class MaskFolds:
                 f"{model.folder / CARD}: architecture.{key}: {card.network} takes multiples of {known.multiple}, "
                 f"not {shape[0]} x {shape[1]}"
             )
-        self._networks = folds(card, model.weights(), device)
+        self._networks = folds(card, model.weights(), memory)
         try:
             with torch.device("meta"):  # shapes alone: smp makes a first convolution anew, beside it
                 build(card.network, card.options).to("meta").eval()(torch.empty(1, 1, *shape))
@@ -104,7 +103,7 @@ class MaskFolds:
         numpy.ndarray
             Shape (n, rows, columns), 0 to 1.
         """
-        batch = torch.from_numpy(np.stack(pixels))[:, None].to(self._device)
+        batch = torch.from_numpy(np.stack(pixels))[:, None].to(self._memory.where)
         mean = torch.stack([network(batch).float().sigmoid() for network in self._networks]).mean(0)
         return np.asarray(mean[:, 0].cpu().numpy())
 
@@ -116,8 +115,8 @@ class SegmentationReader(ViewReader):
     ----------
     model
         Who reads.
-    device
-        Where.
+    memory
+        Where, and how.
     view_map
         What the paper does with an image.
     rule, threshold
@@ -125,9 +124,9 @@ class SegmentationReader(ViewReader):
     """
 
     def __init__(
-        self, model: ModelIdentity, device: torch.device, view_map: ViewMap, rule: LesionRule, threshold: float
+        self, model: ModelIdentity, memory: Memory, view_map: ViewMap, rule: LesionRule, threshold: float
     ) -> None:
-        super().__init__(model, device)
+        super().__init__(model, memory)
         self._view_map = view_map
         self._rule = rule
         self._threshold = threshold

@@ -18,6 +18,8 @@ from sqlalchemy.engine.default import DefaultDialect
 
 import storage.database
 import storage.files
+from ai.exam import STANDARD_VIEWS, ViewImage
+from ai.findings import ImageFindings
 from ai.models import open_model
 from config.settings import Dicom
 from node.scp import StorageSCP
@@ -248,10 +250,32 @@ def test_an_image_that_cannot_be_decoded_for_want_of_memory_fails_the_attempt_an
     assert chain.exam.state is ExamState.ANSWERED
 
 
+def test_a_gpu_without_memory_leaves_the_exam_to_the_cpu_and_the_answer_says_so(tmp_path: Path, sqlite: Engine) -> None:
+    import torch
+
+    from ai.readers.exams import ViewReader
+    from ai.readers.memory import Economy, Memory
+
+    class Starved(ViewReader):
+        def _read_image(self, image: ViewImage) -> ImageFindings:
+            if self._memory.economy is not Economy.CPU:
+                raise torch.OutOfMemoryError
+            return chain.reader.found(image)
+
+    chain = a_chain(tmp_path, sqlite)
+    chain.close(phantom_images())
+    assert chain.worker(reader=Starved(chain.reader.model, Memory(torch.device("meta")))).work_once()
+    assert chain.exam.status == "findings"
+    words = "memory did not suffice at first: read one picture at a time, on the CPU"
+    assert [line for line in text_of(chain.report).splitlines() if words in line] == [
+        f"{view}: {words}" for view in STANDARD_VIEWS
+    ]
+    assert [image["warnings"] for image in chain.facts()[0]["images"]] == [[words]] * 4
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 def test_a_model_whose_folder_vanishes_goes_on_reading(tmp_path: Path) -> None:
-    from ai.exam import STANDARD_VIEWS
     from ai.readers.registry import load_reader
     from node.analysis import Source, analyse
 

@@ -50,8 +50,9 @@ def mass_map(network: "nn.Module", **changes: Any) -> "MassMap":
     import torch
 
     from ai.readers.agarwal import AgarwalCard, MassMap
+    from ai.readers.memory import Memory
 
-    return MassMap(AgarwalCard.model_validate(CARD | changes), [network.eval()], torch.device("cpu"))
+    return MassMap(AgarwalCard.model_validate(CARD | changes), [network.eval()], Memory(torch.device("cpu")))
 
 
 def drawn(pixels: Floats, view: View = L_CC, **changes: Any) -> ViewImage:

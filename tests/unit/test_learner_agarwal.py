@@ -93,6 +93,7 @@ def as_read(image: ViewImage, **card: Any) -> NDArray[np.float32]:
     import torch
 
     from ai.readers.agarwal import AgarwalCard, MassMap
+    from ai.readers.memory import Memory
 
     class Watching(torch.nn.Module):
         def forward(self, patches: torch.Tensor) -> torch.Tensor:
@@ -101,7 +102,7 @@ def as_read(image: ViewImage, **card: Any) -> NDArray[np.float32]:
 
     seen: list[NDArray[np.float32]] = []
     given = {"network": "centre_patch", "stride": STRIDE, "windows": "literal"} | card
-    MassMap(AgarwalCard.model_validate(given), [Watching()], torch.device("cpu"))(image)
+    MassMap(AgarwalCard.model_validate(given), [Watching()], Memory(torch.device("cpu")))(image)
     return np.concatenate(seen)
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Engine, func, insert, literal, select, update
 
 from storage.database import reading, writing
 from storage.outbox import Delivery, Outbox, deliveries_by_id
 from storage.states import DeliveryState
-from storage.tables import commitment_items, commitments, deliveries
+from storage.tables import Moment, commitment_items, commitments, deliveries
 
 
 class Verdict(StrEnum):
@@ -142,7 +142,7 @@ class Commitments:
                 commitment_items.c.commitment_id == asked.id, commitment_items.c.reason.is_(None)
             )
             if connection.execute(open_items).scalar_one() == 0:
-                values = {"answered_at": func.coalesce(commitments.c.answered_at, now)}
+                values = {"answered_at": func.coalesce(commitments.c.answered_at, literal(now, Moment()))}
                 connection.execute(update(commitments).where(mine).values(values))
         return settled
 

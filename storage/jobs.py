@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, RowMapping, Select, func, select, update
+from sqlalchemy import Connection, Engine, Row, RowMapping, Select, func, literal, select, update
 
 from config.policy import RetryPolicy
 from storage.database import has_come, reading, writing
@@ -18,7 +18,7 @@ from storage.outbox import enqueue
 from storage.removals import any_removed
 from storage.results import ResultRecord, add_results
 from storage.states import ExamState, JobState, Plan
-from storage.tables import exams, jobs
+from storage.tables import Moment, exams, jobs
 
 LAST_RESORTS = 3
 """How often a job whose attempts are used up is handed out to be answered "failed"."""
@@ -283,7 +283,7 @@ class JobQueue:
                 attempts=jobs.c.attempts + 1,
                 lease_owner=owner,
                 lease_until=now + self._lease,
-                started_at=func.coalesce(jobs.c.started_at, now),
+                started_at=func.coalesce(jobs.c.started_at, literal(now, Moment())),
             )
             .returning(jobs.c.id)
         )

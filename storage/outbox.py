@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, select, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, literal, select, update
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
 from storage.database import has_come, reading, writing
 from storage.index import insert_new
 from storage.states import DeliveryState
-from storage.tables import deliveries, exams, jobs, lanes, removals, results
+from storage.tables import Moment, deliveries, exams, jobs, lanes, removals, results
 
 _TOLD = ("first_attempt_at", "last_attempt_at", "finished_at", "status_code", "message", "sent_at", "proven_at")
 """What is forgotten when a delivery begins anew."""
@@ -343,7 +343,7 @@ class Outbox:
         values: dict[str, Any] = {
             "state": state,
             "attempts": deliveries.c.attempts + 1,
-            "first_attempt_at": func.coalesce(deliveries.c.first_attempt_at, now),
+            "first_attempt_at": func.coalesce(deliveries.c.first_attempt_at, literal(now, Moment())),
             "last_attempt_at": now,
             "status_code": status_code,
             "message": message,

@@ -5,8 +5,10 @@ instead of three and many kills fit into little time. What runs is the node's ow
 reading system is a stand-in, which needs no torch.
 """
 
+import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -58,7 +61,9 @@ class Nursery:
             File that its events are added to.
         faults
             ``crash = (point, when, hit)`` kills it before or after its n-th call of a point; ``abort_on = UID`` aborts
-            it when that image is decoded.
+            it when that image is decoded; ``chances = {"disk": 0.01, "memory": ..., "hang": ..., "abort": ...}`` let a
+            flush of a file or a reading fail now and then, drawn from ``seed``; ``clock = FILE`` shifts its clock by as
+            many seconds as stand there; ``masses = False`` lets the stand-in find none.
         """
         log.touch()
         began = log.stat().st_size
@@ -145,7 +150,6 @@ def a_nursery(*wrapper: str) -> Iterator[Nursery]:
         assert nursery.ask(do="hello") == "ready"
         yield nursery
     finally:
-        nursery.ask(do="end")
         assert program.stdin
         assert program.stdout
         program.stdin.close()
@@ -174,16 +178,13 @@ def main() -> None:
                 answer = os.waitstatus_to_exitcode(status) if ended else None
                 if ended:
                     running.discard(ended)
-            case "end":
-                for pid in running:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                running.clear()
-                answer = None
             case _:
                 answer = "ready"
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    for pid in running:  # whoever asked for them is gone, or is about to go
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _live(request: Mapping[str, Any]) -> NoReturn:
@@ -200,7 +201,7 @@ def _live(request: Mapping[str, Any]) -> NoReturn:
         os.dup2(log, 1)
         os.dup2(log, 2)
         _break(request["faults"])
-        _use_a_stand_in()
+        _use_a_stand_in(masses=request["faults"].get("masses", True))
         {"serve": running.serve, "work": running.work}[request["command"]](config=Path(request["config"]))
         status = 0
     except typer.Exit as end:
@@ -213,7 +214,7 @@ def _live(request: Mapping[str, Any]) -> NoReturn:
         os._exit(status)
 
 
-def _use_a_stand_in() -> None:
+def _use_a_stand_in(*, masses: bool) -> None:
     """Let ``work`` find a reader that needs no torch, but checks the model's files as the real ones do."""
     from ai.models import Model
     from tests.chain import FakeReader
@@ -221,7 +222,7 @@ def _use_a_stand_in() -> None:
     def load_reader(model: Model, _device: str, _threads: int) -> FakeReader:
         model.require_reader()
         model.weights()
-        return FakeReader(model=model.identity)
+        return FakeReader(masses=masses, model=model.identity)
 
     module = ModuleType("ai.readers.registry")
     module.load_reader = load_reader  # type: ignore[attr-defined]
@@ -234,6 +235,10 @@ def _break(faults: Mapping[str, Any]) -> None:
         _crash(*crash)
     if uid := faults.get("abort_on"):
         _abort_on(uid)
+    if chances := faults.get("chances"):
+        _fail_now_and_then(chances, random.Random(faults["seed"]))  # noqa: S311
+    if clock := faults.get("clock"):
+        _shift_the_clock(Path(clock))
 
 
 def _crash(point: str, when: str, hit: int) -> None:
@@ -283,6 +288,48 @@ def _abort_on(uid: str) -> None:
         return view_image(dataset, view)
 
     vars(analysis)["view_image"] = aborting
+
+
+def _fail_now_and_then(chances: Mapping[str, float], rng: random.Random) -> None:
+    import storage.files
+    from tests.chain import FakeReader
+
+    flush: Callable[[Path], None] = storage.files._flush  # noqa: SLF001
+    read: Callable[..., Any] = FakeReader.read
+
+    def flushing(path: Path) -> None:
+        if rng.random() < chances.get("disk", 0):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(path)
+
+    def reading(*arguments: Any) -> Any:
+        match rng.choices(("memory", "hang", "abort", ""), _weights(chances))[0]:
+            case "memory":
+                raise MemoryError
+            case "hang":
+                time.sleep(3600)
+            case "abort":
+                os.abort()
+        return read(*arguments)
+
+    vars(storage.files)["_flush"] = flushing
+    setattr(FakeReader, "read", reading)  # noqa: B010 (a method for a method)
+
+
+def _weights(chances: Mapping[str, float]) -> tuple[float, ...]:
+    some = tuple(chances.get(name, 0) for name in ("memory", "hang", "abort"))
+    return (*some, 1 - sum(some))
+
+
+def _shift_the_clock(file: Path) -> None:
+    from node import intake
+
+    class Shifted:
+        @staticmethod
+        def now(zone: tzinfo) -> datetime:
+            return datetime.now(zone) + timedelta(seconds=float(file.read_text(encoding="ascii")))
+
+    vars(intake)["datetime"] = Shifted
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
@@ -299,6 +300,15 @@ def dcmtk_storescp(archive: Archive, port: int) -> Iterator[None]:
 def an_exam(patient_id: str) -> list[Dataset]:
     """Return the four images of a small phantom of this patient, taken just now."""
     return list(phantom_exam(3, patient_id=patient_id, small=True, acquired_at=datetime.now(UTC)).images)
+
+
+def tiny(image: Dataset) -> Dataset:
+    """Return an image cut to 256 rows and 160 columns."""
+    cut = deepcopy(image)
+    pixels = image.pixel_array[:256, :160]
+    cut.Rows, cut.Columns = pixels.shape
+    cut.PixelData = np.ascontiguousarray(pixels).tobytes()
+    return cut
 
 
 def study_of(images: Sequence[Dataset]) -> str:

@@ -107,7 +107,7 @@ def a_kill_run(nursery: Nursery, folder: Path, kills: int, capsys: pytest.Captur
 def test_whatever_is_killed_all_that_was_accepted_is_kept_and_answered_once(
     nursery: Nursery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a_kill_run(nursery, tmp_path, 8, capsys)
+    a_kill_run(nursery, tmp_path, 20, capsys)
 
 
 @pytest.mark.slow

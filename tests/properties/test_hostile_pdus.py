@@ -3,6 +3,7 @@
 The cases come from a seed; MAMMONODE_FUZZ_SEED takes another. A failure names the case: ``pdu_case(seed, number)``.
 """
 
+import logging
 import os
 import socket
 import threading
@@ -121,8 +122,20 @@ def play_batch(room: Room, door: StorageSCP, seed: int, numbers: range) -> None:
                 assert room.store.resolve(record.path).stat().st_size == record.size, case.name
 
 
+@contextmanager
+def nothing_said() -> Iterator[None]:
+    """Let nothing be logged: pytest keeps every record, with the PDU that it tells of, and that would seem a leak."""
+    logging.disable(logging.CRITICAL)
+    with capture_logs() as lines:
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+            del lines[:]
+
+
 def play_cases(room: Room, total: int) -> None:
-    with a_hurried_door(room) as door, capture_logs():
+    with a_hurried_door(room) as door, nothing_said():
         assert_serves(door)
         threads = threading.active_count()
         before = resident()
@@ -130,7 +143,7 @@ def play_cases(room: Room, total: int) -> None:
             play_batch(room, door, SEED, range(first, first + BATCH))
             assert_serves(door)
             assert_calm(room, door, threads)
-        assert resident() - before < 200e6
+        assert resident() - before < 100e6
 
 
 def test_no_sequence_of_pdus_harms_the_door(room: Room) -> None:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from config.errors import InvalidSettings
 from config.mix import PROFILES, FindingCodes, ObjectMix, ReportClass, ResultKind, SegmentationType
@@ -18,6 +24,10 @@ from config.policy import CompletionPolicy, PriorPolicy, RetentionPolicy, RetryP
 
 ENVIRONMENT_PREFIX = "MAMMONODE_"
 FILE_VARIABLE = "MAMMONODE_CONFIG"
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
+"""Where systemd puts what LoadCredential= names (systemd.exec(5))."""
+CREDENTIALS_PREFIX = "mammonode_"
+"""Before the name of each file of a folder that is loaded as the credential ``mammonode``."""
 DEFAULT_FILE = Path(__file__).parent / "mammonode.toml"
 
 AETitle = Annotated[
@@ -133,6 +143,7 @@ class Jobs(Section):
     attempts: int = Field(default=3, ge=1)
     first_retry: Seconds = 10
     slowest_retry: Seconds = 600
+    drain: Seconds = 60
 
     @property
     def policy(self) -> RetryPolicy:
@@ -310,9 +321,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings passes it)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (as above)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment before file."""
+        """Environment before credentials before file."""
         path = settings_cls.model_config.get("toml_file")
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        credentials = InitSettingsSource(settings_cls, _credentials())
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings, credentials)
         return (*sources, TomlConfigSettingsSource(settings_cls)) if path else sources
 
     def masked(self) -> dict[str, Any]:
@@ -320,8 +332,19 @@ class Settings(BaseSettings):
         return self.model_dump(mode="json")
 
 
+def _credentials() -> dict[str, Any]:
+    """Return the settings that systemd hands over as files, each named by its key: ``storage.database``."""
+    folder = os.environ.get(CREDENTIALS_VARIABLE)
+    found: dict[str, Any] = {}
+    for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else ():
+        section, _, key = path.name.removeprefix(CREDENTIALS_PREFIX).partition(".")
+        if section in Settings.model_fields and key:
+            found.setdefault(section, {})[key] = path.read_text(encoding="utf-8").rstrip("\n")
+    return found
+
+
 def load_settings(path: Path | None = None) -> Settings:
-    """Read the settings file, then the environment (``MAMMONODE_DICOM__PORT=104``).
+    """Read the settings file, then systemd's credentials, then the environment (``MAMMONODE_DICOM__PORT=104``).
 
     Parameters
     ----------
@@ -350,6 +373,19 @@ def load_settings(path: Path | None = None) -> Settings:
     if len(set(names)) != len(names):
         raise InvalidSettings(["destinations: two have one name"])
     return settings
+
+
+def changed_keys(former: Settings, latter: Settings) -> list[str]:
+    """Return the path of every key that differs, for example ``dicom.port``; a whole list where something in it does."""
+    changed = []
+    for name in Settings.model_fields:
+        one, other = getattr(former, name), getattr(latter, name)
+        if isinstance(one, Section):
+            keys = type(one).model_fields
+            changed += [f"{name}.{key}" for key in keys if getattr(one, key) != getattr(other, key)]
+        elif one != other:
+            changed.append(name)
+    return changed
 
 
 def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:

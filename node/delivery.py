@@ -15,6 +15,7 @@ from config.settings import Destination, Proof
 from node.commitment import Prover
 from node.errors import AssociationRejected, DestinationUnreachable
 from node.intake import utc_now
+from node.progress import Part, Progress
 from node.scu import Item, Response, Sender
 from node.status import Outcome, sending_outcome
 from node.telemetry import logger
@@ -27,9 +28,19 @@ log = logger("delivery")
 
 BATCH = 50
 """Results that go through one association."""
+PATIENCE = 3600.0
+"""Seconds that a lane may take for one result, or for the proof of one batch: every time-out of it, many times over."""
 
 Listing = Callable[[str, datetime, int, frozenset[int]], list[Delivery]]
 """Destination, now, how many at most, and which not → what is to be done."""
+
+
+class Hand:
+    """What the threads of one lane have in hand."""
+
+    def __init__(self) -> None:
+        self.taken: set[int] = set()
+        self.taking = Lock()
 
 
 class Lane:
@@ -70,14 +81,25 @@ class Lane:
         self._poll = poll
         self._clock = clock
         self._prover = prover
-        self._taken: set[int] = set()
-        self._taking = Lock()
+        self.hand = Hand()
 
-    def run(self, stopping: Event) -> None:
-        """Send what is due until told to stop."""
+    def take_over(self, former: "Lane") -> None:
+        """Take the place of a lane to the same destination, and leave to it what it still has in hand."""
+        self.hand = former.hand
+
+    def run(self, stopping: Event, part: Part | None = None) -> None:
+        """Send what is due until told to stop.
+
+        Parameters
+        ----------
+        part
+            Gets on with every turn and every result.
+        """
         while not stopping.is_set():
+            if part:
+                part.beat()
             try:
-                busy = self.deliver_due(stopping) + self.prove_due() > 0
+                busy = self.deliver_due(stopping, part) + self.prove_due() > 0
             except StorageError as error:
                 log.error("lane waits", destination=self.destination.name, cause=str(error))  # noqa: TRY400
                 busy = False
@@ -86,11 +108,13 @@ class Lane:
                 busy = False
             if not busy:
                 stopping.wait(self._poll)
+        if part:
+            part.end()
 
-    def deliver_due(self, stopping: Event | None = None) -> int:
+    def deliver_due(self, stopping: Event | None = None, part: Part | None = None) -> int:
         """Send what is due now through one association, and return how many results were tried."""
         with self._in_hand(self._outbox.due) as due:
-            return self._deliver(due, stopping) if due else 0
+            return self._deliver(due, stopping, part) if due else 0
 
     def prove_due(self) -> int:
         """Ask for proof of what was sent, where it is wanted and due, and return for how many results it was."""
@@ -105,22 +129,23 @@ class Lane:
     @contextmanager
     def _in_hand(self, listed: Listing) -> Iterator[list[Delivery]]:
         """Yield what is to be done now and nobody else has in hand, a fair share of it."""
-        with self._taking:
+        hand = self.hand
+        with hand.taking:
             now = self._clock()
             due = []
             if self.destination.is_open(now):
                 associations = self.destination.associations
-                due = listed(self.destination.name, now, BATCH * associations, frozenset(self._taken))
+                due = listed(self.destination.name, now, BATCH * associations, frozenset(hand.taken))
                 due = due[: -(-len(due) // associations)]
             mine = {delivery.id for delivery in due}
-            self._taken |= mine
+            hand.taken |= mine
         try:
             yield due
         finally:
-            with self._taking:
-                self._taken -= mine
+            with hand.taking:
+                hand.taken -= mine
 
-    def _deliver(self, due: Sequence[Delivery], stopping: Event | None) -> int:
+    def _deliver(self, due: Sequence[Delivery], stopping: Event | None, part: Part | None) -> int:
         items = [Item(self._store.resolve(delivery.path), delivery.sop_class_uid) for delivery in due]
         tried = 0
         try:
@@ -128,6 +153,8 @@ class Lane:
                 for delivery, response in zip(due, responses, strict=False):
                     self._note(delivery, response)
                     tried += 1
+                    if part:
+                        part.beat()
                     if (stopping and stopping.is_set()) or not all(map(self._may_go, due[tried : tried + 1])):
                         break
         except (DestinationUnreachable, AssociationRejected) as error:
@@ -175,23 +202,37 @@ class DeliveryService:
     ----------
     lanes
         One for each destination.
+    progress
+        Expects every thread to get on.
     """
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[Lane], progress: Progress | None = None) -> None:
+        self.lanes = tuple(lanes)
+        self._progress = progress or Progress()
         self._stopping = Event()
-        self._threads = [
-            Thread(target=lane.run, args=(self._stopping,), name=f"lane {lane.destination.name} {number}", daemon=True)
-            for lane in lanes
-            for number in range(1, lane.destination.associations + 1)
-        ]
+        self._threads: list[Thread] = []
 
-    def start(self) -> None:
-        """Begin to send."""
-        for thread in self._threads:
-            thread.start()
+    def start(self, former: "DeliveryService | None" = None) -> None:
+        """Begin to send, perhaps in the place of another service, whose threads end with what they have in hand."""
+        if former:
+            theirs = {lane.destination.name: lane for lane in former.lanes}
+            for lane in self.lanes:
+                if lane.destination.name in theirs:
+                    lane.take_over(theirs[lane.destination.name])
+            former.retire()
+        for lane in self.lanes:
+            for number in range(1, lane.destination.associations + 1):
+                name = f"lane {lane.destination.name} {number}"
+                part = self._progress.expect(name, PATIENCE)
+                self._threads.append(Thread(target=lane.run, args=(self._stopping, part), name=name, daemon=True))
+                self._threads[-1].start()
+
+    def retire(self) -> None:
+        """Let every thread end once it has done what it has in hand."""
+        self._stopping.set()
 
     def stop(self, timeout: float = 10) -> None:
         """Stop after the results that are being sent; a destination that does not answer is waited for no longer."""
-        self._stopping.set()
+        self.retire()
         for thread in self._threads:
             thread.join(timeout)

@@ -84,6 +84,26 @@ class Receiver(Protocol):
         """Raise `storage.errors.DiskLow` when the disk is too full to receive anything."""
 
 
+class Renewed:
+    """A receiver in whose place another can be put while the doors stay open.
+
+    Attributes
+    ----------
+    inner
+        Receives what comes next.
+    """
+
+    inner: Receiver
+
+    def receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
+        """Take a received file, as the inner receiver does."""
+        return self.inner.receive(temp, announced, origin)
+
+    def require_space(self) -> None:
+        """Raise `storage.errors.DiskLow` when the disk is too full to receive anything."""
+        self.inner.require_space()
+
+
 class Intake:
     """Receives instances into a store and its index.
 

@@ -17,6 +17,7 @@ from config.settings import Caller
 from node.commitment import FAILURES_EXIST, SUCCESSFUL
 from node.errors import InvalidInformation, NodeError, NoSuchAction, NotWellKnownInstance
 from node.intake import utc_now
+from node.progress import Progress
 from node.scu import Peer, Response, Sender
 from node.sop_classes import STORAGE_COMMITMENT_INSTANCE
 from node.status import (
@@ -41,6 +42,9 @@ UNTIL_TAKEN_OVER = timedelta(minutes=3)
 """When a report is sent on a new association although nobody gave up on the one it was asked on: a crash."""
 
 BATCH = 20
+
+PATIENCE = 3600.0
+"""Seconds that one turn may take: every time-out of a batch."""
 
 
 def read_request(information: Dataset) -> tuple[str, tuple[Asked, ...]]:
@@ -212,11 +216,14 @@ class SafeKeepingService:
         Whose.
     poll
         Seconds between looks at what is due.
+    progress
+        Expects the thread to get on.
     """
 
-    def __init__(self, keeping: SafeKeeping, poll: float = 1) -> None:
+    def __init__(self, keeping: SafeKeeping, poll: float = 1, progress: Progress | None = None) -> None:
         self._keeping = keeping
         self._poll = poll
+        self._progress = progress or Progress()
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="safekeeping", daemon=True)
 
@@ -224,13 +231,19 @@ class SafeKeepingService:
         """Begin to report."""
         self._thread.start()
 
+    def use(self, keeping: SafeKeeping, poll: float) -> None:
+        """Report for another from the next turn on."""
+        self._keeping, self._poll = keeping, poll
+
     def stop(self, timeout: float = 10) -> None:
         """Stop after the report that is being sent."""
         self._stopping.set()
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        part = self._progress.expect("commitment reports", PATIENCE)
         while not self._stopping.is_set():
+            part.beat()
             try:
                 self._keeping.report_due()
             except StorageError as error:
@@ -238,6 +251,7 @@ class SafeKeepingService:
             except Exception:  # a thread that ends would go unnoticed
                 log.exception("commitment reports failed")
             self._stopping.wait(self._poll)
+        part.end()
 
 
 def _told(request: CommitmentRequest) -> dict[str, object]:

@@ -7,6 +7,7 @@ data set of an event is never decoded here; that would change what the modality 
 import json
 import secrets
 import time
+from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
@@ -21,7 +22,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from config.settings import Dicom
 from node.guard import Messages, watch
-from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, TEST_AE_TITLE
 from node.intake import Announced, Receiver
 from node.records import Origin
 from node.safekeeping import SafeKeeping
@@ -109,6 +110,7 @@ class StorageSCP:
         self._intake = intake
         self._incoming = incoming
         self._server: ThreadedAssociationServer | None = None
+        self._ae: AE | None = None
         self._ids: WeakKeyDictionary[Association, str] = WeakKeyDictionary()
         self._lock = Lock()
 
@@ -142,8 +144,18 @@ class StorageSCP:
             (evt.EVT_CONN_CLOSE, self._clear_away),
         ]
         address = (self._settings.bind, self._settings.port)
-        self._server = self._entity().start_server(address, block=False, evt_handlers=handlers)
+        self._ae = self._entity()
+        self._server = self._ae.start_server(address, block=False, evt_handlers=handlers)
         log.info("listening", ae_title=self._settings.ae_title, address=self._settings.bind, port=self.port)
+
+    def use(self, settings: Dicom, reports: TakesReports | None, keeping: SafeKeeping | None) -> None:
+        """Go on with other callers and limits; who is being served keeps the time-outs that there were.
+
+        Address, port and AE title stay as they are.
+        """
+        self._settings, self._reports, self._keeping = settings, reports, keeping
+        if self._ae:
+            _bound(self._ae, settings)
 
     def stop(self, drain: float = 10) -> None:
         """Close the door: no new association, then those that are there get so many seconds to end."""
@@ -168,10 +180,7 @@ class StorageSCP:
         entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.maximum_pdu_size = MAXIMUM_PDU_SIZE
-        entity.maximum_associations = self._settings.maximum_associations
-        entity.network_timeout = self._settings.network_timeout
-        entity.acse_timeout = self._settings.acse_timeout
-        entity.dimse_timeout = self._settings.dimse_timeout
+        _bound(entity, self._settings)
         for sop_class, syntaxes in ACCEPTED.items():
             if sop_class != STORAGE_COMMITMENT:
                 entity.add_supported_context(sop_class, list(syntaxes))
@@ -232,10 +241,19 @@ class StorageSCP:
         return None
 
     def _may_call(self, origin: Origin) -> bool:
-        return self._settings.allow_unknown_callers or any(
-            caller.ae_title.strip() == origin.calling_ae and caller.address in {"", origin.address}
-            for caller in self._settings.callers
+        itself = origin.calling_ae == TEST_AE_TITLE and self._is_this_machine(origin.address)
+        return (
+            itself
+            or self._settings.allow_unknown_callers
+            or any(
+                caller.ae_title.strip() == origin.calling_ae and caller.address in {"", origin.address}
+                for caller in self._settings.callers
+            )
         )
+
+    def _is_this_machine(self, address: str) -> bool:
+        # Who calls an address of its own machine calls from it.
+        return address == self._settings.bind or ip_address(address).is_loopback
 
     def _tell_contexts(self, event: evt.Event) -> None:
         told = _context(self._origin(event.assoc))
@@ -309,6 +327,13 @@ class StorageSCP:
                 association=self._id(association),
                 instance=unfinished,
             )
+
+
+def _bound(entity: AE, settings: Dicom) -> None:
+    entity.maximum_associations = settings.maximum_associations
+    entity.network_timeout = settings.network_timeout
+    entity.acse_timeout = settings.acse_timeout
+    entity.dimse_timeout = settings.dimse_timeout
 
 
 def _context(origin: Origin) -> dict[str, str]:

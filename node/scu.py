@@ -132,6 +132,21 @@ class Sender:
         message = "" if status == SUCCESS else "no answer" if status is None else f"status {status:04X}H"
         return EchoResult(answered=status == SUCCESS, seconds=time.monotonic() - started, message=message)
 
+    def knock(self, peer: Peer) -> bool:
+        """Tell whether a door is tended: it takes a connection and accepts, rejects or closes it within acse_timeout."""
+        started = time.monotonic()
+        connected = Event()
+        association = self._entity.associate(
+            peer.host,
+            peer.port,
+            contexts=[build_context(VERIFICATION, list(VERIFICATION_SYNTAXES))],
+            ae_title=peer.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.set())],
+        )
+        if association.is_established:
+            association.release()
+        return connected.is_set() and time.monotonic() - started < (self._entity.acse_timeout or 30)
+
     def send(self, destination: Destination, items: Sequence[Item]) -> Generator[Response]:
         """Send files through one association and yield what came of each, in their order.
 

@@ -12,11 +12,13 @@ from types import FrameType
 
 import structlog
 
+from node.supervision import for_children
+
 log = structlog.get_logger()
 
 RESTART_AFTER = 2.0
 """Seconds before a child that ended is started again."""
-STOP_WITHIN = 60.0
+STOP_WITHIN = 120.0
 """Seconds that children have to finish what they do."""
 
 
@@ -45,13 +47,13 @@ class Child:
             self.refused = self.start_at == 0 and self.process.returncode == os.EX_CONFIG
             self.process, self.start_at = None, time.monotonic() + RESTART_AFTER
         if self.process is None and not self.refused and time.monotonic() >= self.start_at:
-            self.process = subprocess.Popen(self.command)  # noqa: S603 (our own program)
+            self.process = subprocess.Popen(self.command, env=for_children(os.environ))  # noqa: S603 (our own program)
             log.info("child started", child=self.name, pid=self.process.pid)
 
-    def stop(self) -> None:
-        """Ask it to end."""
+    def signal(self, number: signal.Signals) -> None:
+        """Ask it to end, or to read its settings again."""
         if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(number)
 
     def wait(self, deadline: float) -> None:
         """Wait for its end; one that takes too long is killed, and its lease brings its job back."""
@@ -88,11 +90,15 @@ def up(config: Path | None, workers: int = 1) -> int:
     children += [Child(f"work {number}", [*program, "work", *arguments]) for number in range(1, workers + 1)]
     stopping = False
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
-        stopping = True
+        if number == signal.SIGHUP:
+            for child in children:
+                child.signal(signal.SIGHUP)
+        else:
+            stopping = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     try:
         while not stopping and not any(child.refused for child in children):
@@ -101,7 +107,7 @@ def up(config: Path | None, workers: int = 1) -> int:
             time.sleep(0.2)
     finally:
         for child in children:
-            child.stop()
+            child.signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_WITHIN
         for child in children:
             child.wait(deadline)

@@ -84,6 +84,14 @@ class Worker:
         Gives the aware time.
     one_breast_suffices
         The site's setting, see ``node.exams.assemble``.
+    stop
+        Set when the process is to end.
+    drain
+        Seconds that the exam at hand gets from then on; afterwards its job is given back.
+    on_drained
+        Called then, from another thread: must end the process.
+    at_work
+        Told what goes on, every heartbeat, for as long as the job is within its time limit.
     """
 
     def __init__(
@@ -101,6 +109,10 @@ class Worker:
         on_hang: Callable[[], object],
         clock: Callable[[], datetime],
         one_breast_suffices: bool = False,
+        stop: threading.Event | None = None,
+        drain: float = 60,
+        on_drained: Callable[[], object] = lambda: None,
+        at_work: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -117,6 +129,10 @@ class Worker:
         self._on_hang = on_hang
         self._clock = clock
         self._one_breast_suffices = one_breast_suffices
+        self._stop = stop or threading.Event()
+        self._drain = drain
+        self._on_drained = on_drained
+        self._at_work = at_work
 
     def work_once(self) -> bool:
         """Do one job; False when none is due."""
@@ -279,20 +295,28 @@ class Worker:
     def _renewed(self, job: Job) -> Iterator[None]:
         """Renew the lease in the background; a lost one shows when the job is finished."""
         done = threading.Event()
-        deadline = time.monotonic() + self._time_limit
+        begin = time.monotonic()
         context = job.log_context()
 
         def renew() -> None:
+            mine, stopped = True, 0.0
             while not done.wait(min(self._heartbeat, self._time_limit)):
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                if now - begin >= self._time_limit:
                     log.critical(
                         "job hangs; this worker ends", **context, check="another attempt follows after the lease"
                     )
                     self._on_hang()
                     return
+                self._at_work(f"reads exam {job.exam_uid}, for {now - begin:.0f} s")
                 try:
-                    if not self._queue.renew(job, self._owner, self._clock()):
-                        return
+                    if self._stop.is_set():
+                        stopped = stopped or now
+                        if now - stopped >= self._drain and self._queue.give_back(job, self._owner, self._clock()):
+                            log.warning("job given back", **context)
+                            self._on_drained()
+                            return
+                    mine = mine and self._queue.renew(job, self._owner, self._clock())
                 except Exception:
                     log.exception("lease not renewed", check="does the database answer?")
 

@@ -17,6 +17,10 @@ class DiskLow(StorageError):
     """The disk of the store is fuller than its watermark allows: free some space or move the store."""
 
 
+class StoreUnusable(StorageError):
+    """The store's folder cannot be written: check storage.folder, its owner, and whether its disk went read-only."""
+
+
 class AlreadyStored(StorageError):
     """A file of this SOP Instance UID is in the store already."""
 

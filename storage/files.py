@@ -74,7 +74,7 @@ class InstanceStore:
         self._outgoing = self.root / "outgoing"
 
     def prepare(self) -> None:
-        """Make the folders, open to their owner only; those that exist are left as they are."""
+        """Make the folders, open to their owner only, and see that they can be written; those that exist are left so."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (
             self.incoming,
@@ -84,6 +84,11 @@ class InstanceStore:
             folder.mkdir(mode=0o700, exist_ok=True)
         _flush(self.root)
         _flush(self.root.parent)
+        # Folders that are there say nothing of a file system that went read-only, or of another owner.
+        with tempfile.TemporaryFile(dir=self.incoming) as probe:
+            probe.write(b"\0")
+            probe.flush()
+            os.fsync(probe.fileno())
 
     def path_of(self, reference: InstanceReference) -> str:
         """Return where an instance is kept."""

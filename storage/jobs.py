@@ -201,6 +201,19 @@ class JobQueue:
             )
         return JobState.QUEUED
 
+    def give_back(self, job: Job, owner: str, now: datetime) -> bool:
+        """Return a job that was claimed and is not done, as if it had not been claimed; False when the lease is lost."""
+        values = {
+            "state": JobState.QUEUED,
+            "attempts": jobs.c.attempts - 1,
+            "last_resorts": max(job.last_resorts - 1, 0),
+            "not_before": now,
+            "lease_owner": None,
+            "lease_until": None,
+        }
+        with writing(self._engine) as connection:
+            return connection.execute(update(jobs).where(_held_by(owner, job)).values(values)).rowcount == 1
+
     def retry(self, job_id: int, now: datetime) -> None:
         """Queue a job again, as if it had never been tried.
 

@@ -30,40 +30,39 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
 
-def _started(config: Path | None) -> Settings:
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Log why a part that runs cannot start, or go on; EX_CONFIG means that starting again does not help."""
     from node.telemetry import configure  # noqa: PLC0415 (only running parts log)
 
-    settings = load_settings(config)
-    configure(settings.log.format, settings.log.level)
-    return settings
-
-
-@contextmanager
-def _needing_a_model() -> Iterator[None]:
-    """Log the reason and end with EX_CONFIG when the model cannot be used: starting again does not help."""
+    configure()
     try:
         yield
+    except InvalidSettings as error:
+        log.critical("cannot start", error=str(error), check="mammonode check names every fault of the settings")
+        raise typer.Exit(os.EX_CONFIG) from error
     except ModelError as error:
         log.critical("cannot start", error=str(error), check="mammonode models verify; reader.model in the settings")
         raise typer.Exit(os.EX_CONFIG) from error
+    except (AIError, NodeError, StorageError) as error:
+        log.critical("cannot start", error=str(error), check="the error says it; mammonode check tells more")
+        raise typer.Exit(1) from error
 
 
 def serve(*, config: ConfigOption = None) -> None:
     """Receive images, assemble exams and deliver results, until SIGTERM. Reading needs `work` beside it."""
-    settings = _started(config)
-    from node.service import serve as run  # noqa: PLC0415 (keeps --help quick)
+    with _starting():
+        from node.serving import serve as run  # noqa: PLC0415 (keeps --help quick)
 
-    with _needing_a_model():
-        run(settings)
+        run(lambda: load_settings(config))
 
 
 def work(*, config: ConfigOption = None) -> None:
     """Read exams with the model, one after the other, until SIGTERM. Several may run, on several machines."""
-    settings = _started(config)
-    from node.service import work as run  # noqa: PLC0415 (as above)
+    with _starting():
+        from node.working import work as run  # noqa: PLC0415 (as above)
 
-    with _needing_a_model():
-        run(settings)
+        run(lambda: load_settings(config))
 
 
 def up(
@@ -72,11 +71,13 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Number of reading processes.")] = 1,
 ) -> None:
     """Run `serve` and `work` together on this machine; a part that dies is started again."""
-    settings = _started(config)
-    from ai.models import ready_model  # noqa: PLC0415 (as above)
-    from node.supervisor import up as run  # noqa: PLC0415 (as above)
+    with _starting():
+        from ai.models import ready_model  # noqa: PLC0415 (as above)
+        from node.supervisor import up as run  # noqa: PLC0415 (as above)
+        from node.telemetry import configure  # noqa: PLC0415 (as above)
 
-    with _needing_a_model():
+        settings = load_settings(config)
+        configure(settings.log.format, settings.log.level)
         ready_model(settings.reader.model, settings.reader.models_folder)
     raise typer.Exit(run(config, workers))
 
@@ -91,7 +92,14 @@ class Finding:
     remedy: str = ""
 
 
-def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def check(
+    *,
+    config: ConfigOption = None,
+    settings_only: Annotated[
+        bool, typer.Option("--settings-only", help="Look at the settings and nothing else.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check the settings, database, disk, model and destinations, and say for each failure what to do."""
     try:
         settings = load_settings(config)
@@ -107,7 +115,8 @@ def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         ]
         _report(findings, None, as_json=as_json)
         raise typer.Exit(1) from None
-    findings = [Finding("settings", ok=True, detail=str(config or "defaults")), *_checks(settings)]
+    findings = [Finding("settings", ok=True, detail=str(config or "defaults"))]
+    findings += [] if settings_only else _checks(settings)
     _report(findings, settings, as_json=as_json)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 

@@ -74,6 +74,25 @@ def test_a_leased_job_is_given_to_nobody_else(engine: Engine, queue: JobQueue) -
     assert queue.claim("ben", NOON + LEASE - SECOND) is None
 
 
+def test_a_job_that_is_given_back_is_as_if_it_had_not_been_claimed(engine: Engine, queue: JobQueue) -> None:
+    a_closed_exam(engine)
+    job = claimed(queue)
+    assert not queue.give_back(job, "ben", NOON)
+    assert queue.give_back(job, "ann", NOON)
+    assert not queue.renew(job, "ann", NOON)
+    again = claimed(queue, "ben")
+    assert (again.id, again.attempts, again.lease_owner) == (job.id, 1, "ben")
+    assert not queue.give_back(job, "ann", NOON)
+
+
+def test_a_last_resort_that_is_given_back_is_not_counted(engine: Engine, queue: JobQueue) -> None:
+    a_closed_exam(engine)
+    job = used_up(queue)
+    assert queue.give_back(job, "ann", NOON + 4 * HOUR)
+    again = claimed(queue, after=4 * HOUR)
+    assert (again.attempts, again.last_resorts, again.exhausted) == (job.attempts, job.last_resorts, True)
+
+
 def test_jobs_are_given_in_the_order_they_were_closed(engine: Engine, queue: JobQueue) -> None:
     numbers = [a_closed_exam(engine, f"1.{n}.1", study=f"1.{n}", now=NOON - n * SECOND)[1] for n in (3, 1, 2)]
     assert [claimed(queue).id for _ in range(3)] == [numbers[0], numbers[2], numbers[1]]

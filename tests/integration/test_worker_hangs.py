@@ -41,8 +41,9 @@ worker.work_once()
 """
 
 
-def test_a_hanging_reading_ends_its_process_and_another_worker_gets_the_job(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'index.sqlite'}"
+def a_queued_job(folder: Path) -> str:
+    """Return the URL of a database with one job that waits."""
+    url = f"sqlite:///{folder / 'index.sqlite'}"
     engine = open_database(url)
     migrate(engine)
     now = datetime.now(UTC)
@@ -52,6 +53,16 @@ def test_a_hanging_reading_ends_its_process_and_another_worker_gets_the_job(tmp_
         patient = PatientRecord(record.patient.issuer, record.patient.patient_id)
         exam = touch(connection, patient, record.study.uid, now)
         close(connection, exam, chosen={}, rejected={}, plan=Plan.READ, reasons=(), model_digest="d", now=now)
+    return url
+
+
+def the_queue(url: str) -> JobQueue:
+    policy = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=1), timedelta(days=1), attempts=3)
+    return JobQueue(open_database(url), policy, timedelta(seconds=1))
+
+
+def test_a_hanging_reading_ends_its_process_and_another_worker_gets_the_job(tmp_path: Path) -> None:
+    url = a_queued_job(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", HANGING_WORKER, url, str(tmp_path)],
         capture_output=True,
@@ -61,8 +72,19 @@ def test_a_hanging_reading_ends_its_process_and_another_worker_gets_the_job(tmp_
     )
     assert "hangs" in done.stdout
     assert done.returncode == 70
-    policy = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=1), timedelta(days=1), attempts=3)
-    queue = JobQueue(engine, policy, timedelta(seconds=1))
-    again = queue.claim("next", datetime.now(UTC) + timedelta(seconds=2))
+    again = the_queue(url).claim("next", datetime.now(UTC) + timedelta(seconds=2))
     assert again is not None
     assert (again.state, again.attempts) == (JobState.RUNNING, 2)
+
+
+def test_a_worker_that_is_to_stop_gives_back_the_job_that_takes_too_long(tmp_path: Path) -> None:
+    url = a_queued_job(tmp_path)
+    program = HANGING_WORKER.replace("time_limit=0.6", "time_limit=60, drain=0.5, on_drained=lambda: os._exit(0)")
+    program = program.replace("threading.Event().wait()", "self._stop.set(); threading.Event().wait()")
+    done = subprocess.run(
+        [sys.executable, "-c", program, url, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "job given back" in done.stdout) == (0, True), done.stdout + done.stderr
+    again = the_queue(url).claim("next", datetime.now(UTC))
+    assert again is not None
+    assert (again.state, again.attempts) == (JobState.RUNNING, 1)

@@ -472,17 +472,16 @@ def test_a_known_fault_is_one_line_and_exit_status_1(
     assert capsys.readouterr().err == "mammonode: No exam has this id: list them with mammonode exams. (ffff)\n"
 
 
-def test_a_door_that_cannot_be_opened_is_a_known_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import node.service
+def test_a_door_that_cannot_be_opened_is_a_known_fault(tmp_path: Path) -> None:
+    from node.serving import Serving
 
-    monkeypatch.setattr("node.service._stop_on_signals", lambda: None)
     with a_pacs() as (_, port):
         settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = {port}\n[http]\nport = 0"))
         with pytest.raises(cli.KNOWN_FAULTS, match=rf"port in \[dicom\] and \[http\].*dicom, 127\.0\.0\.1:{port}"):
-            node.service.serve(settings)
+            Serving(settings).open()
         settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = 0\n[http]\nport = {port}"))
         with pytest.raises(cli.KNOWN_FAULTS, match=rf"http, 127\.0\.0\.1:{port}"):
-            node.service.serve(settings)
+            Serving(settings).open()
 
 
 def test_the_demo_empties_no_folder_but_its_own(tmp_path: Path) -> None:

@@ -10,7 +10,17 @@ import pytest
 from pydantic import ValidationError
 
 from config.errors import InvalidSettings
-from config.settings import DEFAULT_FILE, FILE_VARIABLE, Delivery, Destination, Settings, known_keys, load_settings
+from config.settings import (
+    DEFAULT_FILE,
+    FILE_VARIABLE,
+    Delivery,
+    Destination,
+    Dicom,
+    Settings,
+    changed_keys,
+    known_keys,
+    load_settings,
+)
 
 DOCUMENTED = DEFAULT_FILE.read_text(encoding="utf-8")
 
@@ -147,6 +157,37 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FILE_VARIABLE, str(a_file(tmp_path, "[dicom]\nport = 105")))
     assert load_settings().dicom.port == 105
+
+
+def test_what_systemd_hands_over_wins_over_the_file_and_the_environment_over_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "mammonode_storage.database").write_text("postgresql://me:s3cret@db/mammonode\n")
+    (credentials / "dicom.port").write_text("105")
+    (credentials / "something_else").write_text("x")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    path = a_file(tmp_path, '[storage]\ndatabase = "sqlite:///x"\nmin_free_gb = 1\n[dicom]\nport = 104')
+    settings = load_settings(path)
+    assert settings.storage.database_url == "postgresql://me:s3cret@db/mammonode"
+    assert (settings.dicom.port, settings.storage.min_free_gb) == (105, 1)
+    monkeypatch.setenv("MAMMONODE_DICOM__PORT", "106")
+    assert load_settings(path).dicom.port == 106
+
+
+def test_a_wrong_key_among_the_credentials_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "storage.databse").write_text("x")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with pytest.raises(InvalidSettings, match=r"storage\.databse: unknown key; did you mean storage\.database"):
+        load_settings()
+
+
+def test_changed_keys_are_named_by_their_paths() -> None:
+    one = Settings()
+    other = Settings(dicom=Dicom(port=1), destinations=(a_place(),))
+    assert changed_keys(one, other) == ["dicom.port", "destinations"]
+    assert changed_keys(one, Settings()) == []
 
 
 def test_a_wrong_value_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,84 @@
+"""Whether the doors are tended: the node knocks at its own, as anybody would from outside."""
+
+import http.client
+import ssl
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
+
+from config.settings import Dicom, Settings
+from node.identity import TEST_AE_TITLE
+from node.progress import Part, Progress
+from node.scu import Peer, Sender
+
+Door = tuple[Part, Callable[[], bool]]
+
+EVERY = 30.0
+PATIENCE = 180.0
+"""Seconds without any answer after which a door counts as stuck: several knocks, each with time enough."""
+ANSWERS_IN = 30.0
+
+
+class DoorProbe:
+    """Knocks at the doors in a thread of its own.
+
+    Any answer will do, a refusal too: who is refused for want of room has been looked at.
+
+    Parameters
+    ----------
+    progress
+        Expects the doors to answer.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._stopping = Event()
+        self._thread: Thread | None = None
+
+    def start(self, settings: Settings, dicom: int, web: int | None) -> None:
+        """Begin to knock at the ports that the doors listen on."""
+        peer = Peer("itself", settings.dicom.ae_title, reachable(settings.dicom.bind), dicom)
+        knocks = Sender(Dicom(ae_title=TEST_AE_TITLE, acse_timeout=ANSWERS_IN, network_timeout=ANSWERS_IN))
+        doors: list[Door] = [(self._progress.expect("DICOM door", PATIENCE), lambda: knocks.knock(peer))]
+        if web is not None:
+            host, secured = reachable(settings.http.bind), bool(getattr(settings.http, "certificate", ""))
+            part = self._progress.expect("HTTP door", PATIENCE)
+            doors.append((part, lambda: web_answers(host, web, secured=secured)))
+        self._thread = Thread(target=self._run, args=(doors,), name="door probe", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Knock no more."""
+        self._stopping.set()
+
+    def _run(self, doors: Sequence[Door]) -> None:
+        while not self._stopping.wait(EVERY):
+            for part, answers in doors:
+                if answers():
+                    part.beat()
+        for part, _ in doors:
+            part.end()
+
+
+def reachable(bind: str) -> str:
+    """Return where a door can be reached from this machine itself."""
+    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 (compared, not bound)
+
+
+def web_answers(host: str, port: int, *, secured: bool) -> bool:
+    """Tell whether the HTTP door answers anything; who it is, is no question when one asks oneself."""
+    context = ssl._create_unverified_context()  # noqa: S323, SLF001
+    connection = (
+        http.client.HTTPSConnection(host, port, timeout=ANSWERS_IN, context=context)
+        if secured
+        else http.client.HTTPConnection(host, port, timeout=ANSWERS_IN)
+    )
+    try:
+        connection.request("GET", "/livez")
+        connection.getresponse().read()
+    except ssl.SSLError:
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True

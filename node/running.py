@@ -1,0 +1,124 @@
+"""What `serve` and `work` share: chores done again and again until a signal, signs of life, settings read again."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+import structlog
+
+from config.errors import InvalidSettings
+from config.settings import Settings, changed_keys
+from node.progress import Progress
+from node.supervision import ServiceManager
+
+log = structlog.get_logger()
+
+LoadSettings = Callable[[], Settings]
+STATUS_EVERY = 10.0
+SIGN_OF_LIFE_EVERY = 15.0
+"""Seconds; several fit into every watchdog's time that the units set."""
+
+
+class Signals:
+    """What the process was asked by signals: SIGTERM and SIGINT to stop, SIGHUP to read its settings again."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.wake = threading.Event()
+        self._reload = threading.Event()
+
+    def listen(self) -> None:
+        """Take the signals from now on; only the main thread can."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self.heard)
+
+    def reload_asked(self) -> bool:
+        """Tell whether the settings are to be read again; once for each time that it was asked."""
+        asked = self._reload.is_set()
+        self._reload.clear()
+        return asked
+
+    def heard(self, number: int, _frame: FrameType | None = None) -> None:
+        """Note a signal."""
+        (self._reload if number == signal.SIGHUP else self.stop).set()
+        self.wake.set()
+
+
+@dataclass
+class Chore:
+    """Something done again and again; a failure is logged and does not end the process."""
+
+    do: Callable[[], object]
+    every: float
+    next_at: float = 0.0
+
+
+class Watch:
+    """Feeds the service manager's watchdog while every part of the process gets on, and says it when one does not.
+
+    Parameters
+    ----------
+    manager
+        Whose watchdog.
+    progress
+        The parts.
+    """
+
+    def __init__(self, manager: ServiceManager, progress: Progress) -> None:
+        self._manager = manager
+        self._progress = progress
+        self._told: list[str] = []
+
+    def tick(self) -> None:
+        """Give a sign of life, unless a part is stuck."""
+        stuck = self._progress.stuck()
+        for part in stuck:
+            if part not in self._told:
+                log.critical("part stuck", part=part)
+        self._told = stuck
+        if not stuck:
+            self._manager.alive()
+
+
+def run_until_stopped(signals: Signals, chores: Sequence[Chore], reload: Callable[[], object]) -> None:
+    """Do chores, and read the settings again whenever that is asked, until the process is asked to stop."""
+    while not signals.stop.is_set():
+        if signals.reload_asked():
+            reload()
+        for chore in chores:
+            if time.monotonic() >= chore.next_at:
+                try:
+                    chore.do()
+                except Exception:
+                    log.exception("will be tried again")
+                chore.next_at = time.monotonic() + chore.every
+        signals.wake.wait(max(min(chore.next_at for chore in chores) - time.monotonic(), 0.01))
+        signals.wake.clear()
+
+
+def read_again(load: LoadSettings, present: Settings, fixed: Collection[str]) -> Settings | None:
+    """Return the settings as the file says them now, or None when they are refused whole, or say nothing new.
+
+    Parameters
+    ----------
+    load
+        Reads them.
+    present
+        Those in force.
+    fixed
+        Keys, and sections with all of theirs, that cannot change while the process runs.
+    """
+    try:
+        settings = load()
+    except InvalidSettings as error:
+        log.error("reload refused", faults=list(error.faults))  # noqa: TRY400 (the faults say it)
+        return None
+    changed = changed_keys(present, settings)
+    if immovable := [key for key in changed if key in fixed or key.partition(".")[0] in fixed]:
+        log.error("reload refused", faults=[f"{key}: only a restart changes it" for key in immovable])
+        return None
+    log.info("settings read again", changed=changed)
+    return settings if changed else None

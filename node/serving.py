@@ -1,0 +1,258 @@
+"""`mammonode serve`: the doors, the exam clock, the lanes; started, told anew what the settings say, drained, stopped."""
+
+from datetime import timedelta
+
+import structlog
+
+from ai.models import ready_model
+from config.settings import Settings
+from node.catalogue import Cataloguer
+from node.clock import ExamClock
+from node.commitment import Prover, Reports
+from node.delivery import DeliveryService, Lane
+from node.doors import DoorProbe
+from node.errors import CannotListen
+from node.identity import VERSION
+from node.intake import Intake, Renewed, utc_now
+from node.progress import Progress
+from node.retention import Retention
+from node.running import (
+    SIGN_OF_LIFE_EVERY,
+    STATUS_EVERY,
+    Chore,
+    LoadSettings,
+    Signals,
+    Watch,
+    read_again,
+    run_until_stopped,
+)
+from node.safekeeping import SafeKeeping, SafeKeepingService
+from node.scp import StorageSCP
+from node.service import DRAIN_SECONDS, Parts, accepted_kinds, open_parts, sender, web_door
+from node.supervision import ServiceManager
+from node.telemetry import configure
+from node.web.app import Routes
+from node.web.decoding import Decoders
+from node.web.dicomweb import dicomweb_routes
+from storage.commitment_requests import CommitmentRequests
+from storage.commitments import Commitments
+from storage.database import reading
+from storage.errors import StorageError
+from storage.figures import exams_by_state, unanswered, undelivered
+from storage.states import ExamState
+
+log = structlog.get_logger()
+
+SWEEP_EVERY = timedelta(hours=1)
+RETENTION_EVERY = timedelta(minutes=10)
+TEMP_FILES_TAKE = timedelta(hours=1)
+"""No association takes longer to send one instance."""
+CATALOGUE_EVERY = 2.0
+
+FIXED = ("dicom.ae_title", "dicom.bind", "dicom.port", "storage.folder", "storage.database", "reader", "http")
+"""What only a restart changes: addresses, places, the model."""
+
+
+def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
+    """Run the doors, the exam clock and the delivery lanes until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    load
+        Reads the settings: now, and again at SIGHUP.
+    manager
+        Whoever has started the process; by default as the environment says.
+
+    Raises
+    ------
+    ai.errors.ModelError, NodeError, storage.errors.StorageError
+        When it cannot start.
+    """
+    signals = Signals()
+    signals.listen()
+    manager = manager or ServiceManager.from_environment()
+    settings = load()
+    configure(settings.log.format, settings.log.level)
+    serving = Serving(settings)
+    serving.open()
+    manager.ready(serving.status())
+
+    def reload() -> None:
+        manager.reloading()
+        if changed := read_again(load, serving.parts.settings, FIXED):
+            configure(changed.log.format, changed.log.level)
+            serving.use(changed)
+        manager.ready(serving.status())
+
+    watch = Watch(manager, serving.progress)
+    chores = [
+        *serving.chores(),
+        Chore(watch.tick, SIGN_OF_LIFE_EVERY),
+        Chore(lambda: manager.status(serving.status()), STATUS_EVERY),
+    ]
+    try:
+        run_until_stopped(signals, chores, reload)
+    finally:
+        manager.stopping("no new associations; those that are open have half a minute to end")
+        serving.close()
+
+
+class Serving:
+    """The parts of a running node, wired from its settings, and wired anew when these change.
+
+    Parameters
+    ----------
+    settings
+        What to wire.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.progress = Progress()
+        self._model = ready_model(settings.reader.model, settings.reader.models_folder)
+        self.parts = open_parts(settings)
+        swept = self.parts.store.sweep(timedelta(0))
+        log.info("starting", version=VERSION, model=self._model.card.name, digest=self._model.digest[:12], swept=swept)
+        self._receiver = Renewed()
+        self._wire(self.parts)
+        self._answers = SafeKeepingService(self._keeping, settings.delivery.poll, self.progress)
+        self._door = StorageSCP(settings.dicom, self._receiver, self.parts.store.incoming, self._reports, self._keeping)
+        self._decoders = Decoders()
+        routes = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
+        self._web = web_door(settings, Routes(dicom_web=routes))
+        self._probe = DoorProbe(self.progress)
+
+    def _wire(self, parts: Parts) -> None:
+        settings, engine = parts.settings, parts.engine
+        self._receiver.inner = Intake(
+            parts.store,
+            engine,
+            settings.storage.watermark,
+            accepted_kinds(self._model),
+            utc_now,
+            accept_corrections=settings.exam.accept_corrections,
+        )
+        self._clock = ExamClock(
+            engine,
+            settings.exam.policy,
+            self._model.digest,
+            utc_now,
+            priors=settings.exam.priors,
+            one_breast_suffices=settings.exam.one_breast_suffices,
+        )
+        policy, reaches_others = settings.retention.policy, bool(settings.destinations)
+        self._retention = Retention(engine, parts.store, policy, utc_now, destinations=reaches_others)
+        if policy.unproven:
+            log.warning("files may be removed unproven")
+        if not reaches_others:
+            log.warning("no destinations")
+        send = sender(settings)
+        commitments = Commitments(engine, parts.outbox)
+        self._reports = Reports(commitments, settings.destinations)
+        lanes = [
+            Lane(
+                destination,
+                parts.outbox,
+                send,
+                parts.store,
+                poll=settings.delivery.poll,
+                prover=Prover(
+                    *(destination, engine, parts.outbox, commitments, send, self._reports),
+                    wait=settings.delivery.commitment_wait,
+                ),
+            )
+            for destination in settings.destinations
+        ]
+        self._deliveries = DeliveryService(lanes, self.progress)
+        requests = CommitmentRequests(engine, settings.delivery.policy)
+        self._keeping = SafeKeeping(requests, engine, parts.store, send, settings.dicom.callers)
+
+    def open(self) -> None:
+        """Open the doors, and begin to deliver.
+
+        Raises
+        ------
+        CannotListen
+            When a door cannot be opened.
+        """
+        dicom = self.parts.settings.dicom
+        if self._web:
+            self._web.start()
+        try:
+            self._door.start()
+        except OSError as error:
+            raise CannotListen(f"dicom, {dicom.bind}:{dicom.port}: {error.strerror}") from error
+        self._deliveries.start()
+        self._answers.start()
+        self._probe.start(self.parts.settings, self.dicom_port, self.web_port)
+        log.info(
+            "ready",
+            ae_title=dicom.ae_title,
+            port=self.dicom_port,
+            http=self.web_port,
+            destinations=[destination.name for destination in self.parts.settings.destinations],
+        )
+
+    @property
+    def dicom_port(self) -> int:
+        """The TCP port of the DICOM door."""
+        return self._door.port
+
+    @property
+    def web_port(self) -> int | None:
+        """The TCP port of the HTTP door; None where there is none."""
+        return self._web.port if self._web else None
+
+    def chores(self) -> list[Chore]:
+        """Return what is to be done again and again."""
+        return [
+            Chore(self._close_exams, 0.5),
+            Chore(lambda: self.parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds()),
+            Chore(self._remove_files, RETENTION_EVERY.total_seconds()),
+            Chore(Cataloguer(self.parts.engine, self.parts.store).tick, CATALOGUE_EVERY),
+        ]
+
+    def _close_exams(self) -> None:
+        self._clock.tick()
+
+    def _remove_files(self) -> None:
+        self._retention.tick()
+
+    def use(self, settings: Settings) -> None:
+        """Go on with other settings; what is being received, sent or reported ends as it began."""
+        former = self._deliveries
+        self.parts = self.parts.with_settings(settings)
+        self._wire(self.parts)
+        self._door.use(settings.dicom, self._reports, self._keeping)
+        self._answers.use(self._keeping, settings.delivery.poll)
+        self._deliveries.start(former)
+
+    def status(self) -> str:
+        """Return what goes on, in one line."""
+        try:
+            with reading(self.parts.engine) as connection:
+                exams, waits = exams_by_state(connection), unanswered(connection)
+                lanes = undelivered(connection)
+        except StorageError:
+            return "the database does not answer"
+        now = utc_now()
+        told = [f"{exams[state]} {state}" for state in (ExamState.COLLECTING, ExamState.QUEUED)]
+        if waits:
+            told[-1] += f" (oldest {(now - waits.oldest).total_seconds():.0f} s)"
+        told += [
+            f"{name}: {lane.number} to send, oldest {(now - lane.oldest).total_seconds():.0f} s"
+            for name, lane in lanes.items()
+        ]
+        usage = self.parts.store.usage()
+        return "; ".join([*told, f"disk {100 * (1 - usage.free / usage.total):.0f} % used"])
+
+    def close(self) -> None:
+        """Take nothing new, let end what has begun, and stop."""
+        log.info("stopping")
+        self._probe.stop()
+        if self._web:
+            self._web.stop()
+        self._decoders.close()
+        self._door.stop(DRAIN_SECONDS)
+        self._deliveries.stop()
+        self._answers.stop()
+        log.info("stopped")

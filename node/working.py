@@ -1,0 +1,105 @@
+"""`mammonode work`: the model, and one exam after the other."""
+
+import os
+import socket
+
+import structlog
+
+from ai.models import open_model
+from ai.readers.base import Reader
+from node.intake import utc_now
+from node.running import (
+    SIGN_OF_LIFE_EVERY,
+    Chore,
+    LoadSettings,
+    Signals,
+    read_again,
+    run_until_stopped,
+)
+from node.service import Parts, content_digest, open_parts
+from node.supervision import ServiceManager
+from node.telemetry import configure
+from node.worker import Worker
+
+log = structlog.get_logger()
+
+FIXED = ("storage.folder", "storage.database", "reader")
+"""What only a restart changes."""
+
+
+def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
+    """Read exams, one after the other, until SIGTERM or SIGINT.
+
+    The exam at hand is finished first; when that takes longer than ``jobs.drain``, its job is given back.
+
+    Parameters
+    ----------
+    load
+        Reads the settings: now, and again at SIGHUP between two exams.
+    manager
+        Whoever has started the process; by default as the environment says.
+
+    Raises
+    ------
+    ai.errors.ModelError, storage.errors.StorageError
+        When it cannot start.
+    """
+    from ai.readers.registry import load_reader  # noqa: PLC0415 (only workers import torch)
+
+    signals = Signals()
+    signals.listen()
+    manager = manager or ServiceManager.from_environment()
+    settings = load()
+    configure(settings.log.format, settings.log.level)
+    model = open_model(settings.reader.model, settings.reader.models_folder)
+    reader = load_reader(model, settings.reader.device, settings.reader.threads)
+    parts = open_parts(settings)
+    worker = _worker(parts, reader, signals, manager)
+    log.info("worker ready", model=model.card.name, digest=model.digest[:12], device=reader.device)
+    waits = f"{model.card.name} on {reader.device}: waits for an exam"
+    manager.ready(waits)
+
+    def drain() -> None:
+        while not signals.stop.is_set() and worker.work_once():
+            manager.alive()
+            manager.status(waits)
+
+    def reload() -> None:
+        nonlocal parts, worker
+        manager.reloading()
+        if changed := read_again(load, parts.settings, FIXED):
+            configure(changed.log.format, changed.log.level)
+            parts = parts.with_settings(changed)
+            worker = _worker(parts, reader, signals, manager)
+        manager.ready(waits)
+
+    run_until_stopped(signals, [Chore(drain, 0.5), Chore(manager.alive, SIGN_OF_LIFE_EVERY)], reload)
+    manager.stopping("stops")
+    log.info("worker stopped")
+
+
+def _worker(parts: Parts, reader: Reader, signals: Signals, manager: ServiceManager) -> Worker:
+    settings = parts.settings
+
+    def at_work(what: str) -> None:
+        manager.alive()
+        manager.status(what)
+
+    return Worker(
+        parts.engine,
+        parts.store,
+        parts.queue,
+        reader,
+        settings.destinations,
+        settings_digest=content_digest(settings),
+        owner=f"{socket.gethostname()}:{os.getpid()}",
+        heartbeat=min(settings.jobs.lease / 4, SIGN_OF_LIFE_EVERY),
+        time_limit=settings.jobs.time_limit,
+        on_hang=lambda: os._exit(os.EX_SOFTWARE),
+        clock=utc_now,
+        one_breast_suffices=settings.exam.one_breast_suffices,
+        stop=signals.stop,
+        drain=settings.jobs.drain,
+        on_drained=lambda: os._exit(os.EX_OK),
+        at_work=at_work,
+    )

@@ -1,0 +1,139 @@
+"""`serve` within the test process: opened, told new settings while it runs, drained."""
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+
+import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from structlog.testing import capture_logs
+
+from config.settings import Caller, Delivery, Destination, Dicom, Http, Settings, Storage
+from node.doors import reachable, web_answers
+from node.identity import TEST_AE_TITLE
+from node.intake import utc_now
+from node.scu import Peer, Sender
+from node.serving import Serving
+from storage.states import DeliveryState
+from tests.pacs import a_free_port, a_pacs, hangs_until, waiting_results
+from tests.peers import eventually
+from tests.records import a_closed_exam
+
+# pynetdicom leaves the socket of a connection that failed to its destructor.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+QUICK = Delivery(first_retry=0.2, slowest_retry=0.5, poll=0.05)
+
+
+def settings_of(folder: Path, *, callers: tuple[Caller, ...] = (), **destinations: int) -> Settings:
+    return Settings(
+        dicom=Dicom(port=0, callers=callers),
+        storage=Storage(folder=folder / "store", max_used_percent=100, min_free_gb=0),
+        delivery=QUICK,
+        http=Http(port=0),
+        destinations=tuple(
+            Destination(name=name, ae_title="PACS", host="127.0.0.1", port=port) for name, port in destinations.items()
+        ),
+    )
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    opened = Serving(settings_of(tmp_path))
+    opened.open()
+    with closing(opened):
+        yield opened
+    opened.parts.engine.dispose()
+
+
+def is_let_in(serving: Serving, title: str) -> bool:
+    entity = AE(title)
+    entity.add_requested_context(Verification)
+    association = entity.associate("127.0.0.1", serving.dicom_port, ae_title="MAMMONODE")
+    if association.is_established:
+        association.release()
+        return True
+    return False
+
+
+def test_a_caller_that_the_settings_name_anew_is_let_in_while_others_are_served(
+    serving: Serving, tmp_path: Path
+) -> None:
+    entity = AE("STAYS")
+    entity.add_requested_context(Verification)
+    serving.use(settings_of(tmp_path, callers=(Caller(ae_title="STAYS"),)))
+    association = entity.associate("127.0.0.1", serving.dicom_port, ae_title="MAMMONODE")
+    assert association.is_established
+    assert not is_let_in(serving, "LATE")
+    serving.use(settings_of(tmp_path, callers=(Caller(ae_title="LATE"),)))
+    assert is_let_in(serving, "LATE")
+    assert not is_let_in(serving, "STAYS")
+    assert association.send_c_echo().Status == 0
+    association.release()
+
+
+def test_a_destination_that_the_settings_name_anew_gets_what_waits_for_it(serving: Serving, tmp_path: Path) -> None:
+    results = waiting_results(serving.parts.store, serving.parts.engine, ["pacs"])
+    with a_pacs() as (pacs, port):
+        serving.use(settings_of(tmp_path, pacs=port))
+        assert eventually(lambda: len(pacs.received) == len(results))
+        assert "pacs" not in serving.status() or eventually(lambda: "pacs" not in serving.status())
+
+
+def test_what_a_lane_has_in_hand_is_not_sent_by_its_successor(serving: Serving, tmp_path: Path) -> None:
+    results = waiting_results(serving.parts.store, serving.parts.engine, ["pacs"])
+    go_on = Event()
+    with a_pacs(hangs_until(go_on)) as (pacs, port):
+        serving.use(settings_of(tmp_path, pacs=port))
+        assert eventually(lambda: len(pacs.received) == 1)
+        serving.use(settings_of(tmp_path, pacs=port))
+        go_on.set()
+        outbox = serving.parts.outbox
+        assert eventually(lambda: {each.state for each in outbox.of_exam(1)} == {DeliveryState.SENT})
+        assert sorted(pacs.received) == sorted({record.uid for record in results})
+
+
+def test_it_says_what_goes_on(serving: Serving) -> None:
+    assert re.fullmatch(r"0 collecting; 0 queued; disk \d+ % used", serving.status())
+    a_closed_exam(serving.parts.engine, "1.2.9", study="1.2.8", now=utc_now())
+    results = waiting_results(serving.parts.store, serving.parts.engine, ["pacs"])
+    told = rf"0 collecting; 1 queued \(oldest \d+ s\); pacs: {len(results)} to send, oldest \d+ s; disk \d+ % used"
+    assert re.fullmatch(told, serving.status())
+
+
+def test_its_doors_are_tended_until_they_are_closed(tmp_path: Path) -> None:
+    opened = Serving(settings_of(tmp_path))
+    opened.open()
+    knocks = Sender(Dicom(ae_title=TEST_AE_TITLE, acse_timeout=20))
+    peer = Peer("itself", "MAMMONODE", "127.0.0.1", opened.dicom_port)
+    web = opened.web_port or 0
+    with capture_logs() as logs:
+        assert knocks.knock(peer)
+        assert web_answers("127.0.0.1", web, secured=False)
+    assert [line for line in logs if line["log_level"] != "debug"] == []
+    opened.close()
+    assert not knocks.knock(peer)
+    assert not web_answers("127.0.0.1", web, secured=False)
+    opened.parts.engine.dispose()
+
+
+def test_a_refusal_counts_as_an_answer_and_silence_does_not() -> None:
+    with a_pacs(callers=["OTHER"]) as (_, port):
+        knocks = Sender(Dicom(ae_title=TEST_AE_TITLE, acse_timeout=20))
+        assert knocks.knock(Peer("itself", "MAMMONODE", "127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        knocks = Sender(Dicom(ae_title=TEST_AE_TITLE, acse_timeout=0.5))
+        assert not knocks.knock(Peer("itself", "MAMMONODE", "127.0.0.1", silent.getsockname()[1]))
+    assert not knocks.knock(Peer("itself", "MAMMONODE", "127.0.0.1", a_free_port()))
+
+
+@pytest.mark.parametrize(
+    ("bind", "host"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("192.0.2.1", "192.0.2.1")],  # noqa: S104 (compared)
+)
+def test_a_door_on_every_address_is_reached_at_the_loopback_one(bind: str, host: str) -> None:
+    assert reachable(bind) == host

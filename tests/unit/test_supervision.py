@@ -1,0 +1,171 @@
+"""What a service manager is told, and what feeds its watchdog."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.errors import InvalidSettings
+from config.settings import Dicom, ExamClock, Settings
+from node.progress import Progress
+from node.running import Chore, Signals, Watch, read_again, run_until_stopped
+from node.supervision import VARIABLES, ServiceManager, for_children
+from tests.supervised import a_listener, manager_of
+
+
+class Seconds:
+    """A monotonic clock that is put forward by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_every_message_is_one_datagram(tmp_path: Path) -> None:
+    with a_listener(tmp_path) as listener:
+        manager = manager_of(listener)
+        manager.ready("first\nsecond")
+        manager.reloading()
+        manager.alive()
+        manager.stopping("ends")
+        ready, reloading, alive, stopping = listener.told()
+    assert ready == {"READY": "1", "STATUS": "first second"}
+    assert reloading["RELOADING"] == "1"
+    assert int(reloading["MONOTONIC_USEC"]) > 0
+    assert alive == {"WATCHDOG": "1"}
+    assert stopping == {"STOPPING": "1", "STATUS": "ends"}
+
+
+def test_a_name_in_the_abstract_name_space_is_reached() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(f"\0mammonode-test-{os.getpid()}")
+        ServiceManager(f"@mammonode-test-{os.getpid()}").status("here")
+        assert listener.recv(100) == b"STATUS=here"
+
+
+def test_without_a_service_manager_and_with_one_that_is_gone_nothing_happens(tmp_path: Path) -> None:
+    ServiceManager().ready("nobody hears it")
+    ServiceManager(str(tmp_path / "gone")).ready("nobody hears it")
+
+
+def test_the_environment_says_who_it_is_and_a_watchdog_of_another_process_is_not_ours() -> None:
+    told = {"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "3000000"}
+    assert ServiceManager.from_environment(told) == ServiceManager("/run/x", 3)
+    assert ServiceManager.from_environment(told | {"WATCHDOG_PID": str(os.getpid())}).watchdog == 3
+    assert ServiceManager.from_environment(told | {"WATCHDOG_PID": "1"}).watchdog is None
+    assert ServiceManager.from_environment({}) == ServiceManager()
+
+
+def test_children_do_not_speak_for_their_parent() -> None:
+    assert for_children({"PATH": "/bin", **dict.fromkeys(VARIABLES, "x")}) == {"PATH": "/bin"}
+
+
+def test_without_a_watchdog_no_sign_of_life_is_given(tmp_path: Path) -> None:
+    with a_listener(tmp_path) as listener:
+        manager_of(listener, watchdog=None).alive()
+        assert listener.told() == []
+
+
+def test_the_watchdog_is_fed_only_while_every_part_gets_on(tmp_path: Path) -> None:
+    clock = Seconds()
+    progress = Progress(clock)
+    lane, door = progress.expect("lane pacs 1", 60), progress.expect("DICOM door", 100)
+    with a_listener(tmp_path) as listener, capture_logs() as logs:
+        watch = Watch(manager_of(listener), progress)
+        clock.now = 60
+        watch.tick()
+        assert listener.told() == [{"WATCHDOG": "1"}]
+        clock.now = 61
+        watch.tick()
+        watch.tick()
+        assert listener.told() == []
+        assert [(line["event"], line["part"], line["log_level"]) for line in logs] == [
+            ("part stuck", "lane pacs 1", "critical")
+        ]
+        lane.beat()
+        watch.tick()
+        assert listener.told() == [{"WATCHDOG": "1"}]
+        clock.now = 200
+        assert progress.stuck() == ["DICOM door", "lane pacs 1"]
+        lane.end()
+        door.beat()
+        watch.tick()
+        assert listener.told() == [{"WATCHDOG": "1"}]
+
+
+def a_process(*chores: Chore, reload: Callable[[], object] = lambda: None) -> tuple[Signals, threading.Thread]:
+    signals = Signals()
+    thread = threading.Thread(target=run_until_stopped, args=(signals, chores, reload))
+    return signals, thread
+
+
+def test_a_chore_that_fails_is_done_again_and_holds_up_no_other() -> None:
+    turns: list[str] = []
+
+    def fails() -> None:
+        turns.append("fails")
+        raise ValueError
+
+    def goes_well() -> None:
+        turns.append("well")
+        if turns.count("well") == 3:
+            signals.stop.set()
+
+    signals, thread = a_process(Chore(fails, 0.01), Chore(goes_well, 0.01))
+    with capture_logs() as logs:
+        thread.start()
+        thread.join(60)
+    assert turns.count("fails") >= 3
+    assert {line["event"] for line in logs} == {"will be tried again"}
+
+
+def test_signals_ask_for_what_they_mean() -> None:
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        signals = Signals()
+        signals.listen()
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.wake.is_set()
+        assert not signals.stop.is_set()
+        assert signals.reload_asked()
+        assert not signals.reload_asked()
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.stop.is_set()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def test_settings_that_are_wrong_or_need_a_restart_are_refused_whole() -> None:
+    present = Settings()
+
+    def wrong() -> Settings:
+        raise InvalidSettings(["exam.zzz: unknown key"])
+
+    both = Settings(dicom=Dicom(port=105), exam=ExamClock(complete_quiet=3))
+    with capture_logs() as logs:
+        assert read_again(wrong, present, ()) is None
+        assert read_again(lambda: both, present, ("dicom.port",)) is None
+        assert read_again(lambda: both, present, ("dicom",)) is None
+        assert read_again(Settings, present, ()) is None
+        assert read_again(lambda: both, present, ("reader",)) is both
+    assert [line["event"] for line in logs] == [*["reload refused"] * 3, *["settings read again"] * 2]
+    assert logs[0]["faults"] == ["exam.zzz: unknown key"]
+    assert logs[1]["faults"] == ["dicom.port: only a restart changes it"]
+    assert [line["changed"] for line in logs[3:]] == [[], ["dicom.port", "exam.complete_quiet"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_wait_ends_at_once_when_the_process_is_asked_to_stop(number: int) -> None:
+    signals, thread = a_process(Chore(lambda: None, 3600))
+    thread.start()
+    signals.heard(number)
+    thread.join(60)
+    assert not thread.is_alive()

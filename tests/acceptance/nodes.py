@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -226,6 +227,7 @@ def a_site(
     folder: Path,
     *,
     database: str = "",
+    dicom: str = "",
     exam: str = "",
     jobs: str = "",
     reader: str = "",
@@ -238,6 +240,8 @@ def a_site(
     ----------
     database
         URL; SQLite beside the files by default.
+    dicom
+        More of the door's settings, for an inline table.
     exam, jobs, reader
         Lines of these sections.
     ports
@@ -253,7 +257,7 @@ def a_site(
         _, pacs = stack.enter_context(a_pacs(archives["pacs"].keep))
         config.write_text(
             f"""
-dicom = {{ port = {a_free_port()}, callers = [{{ ae_title = "{MODALITY}" }}] }}
+dicom = {{ port = {a_free_port()}, callers = [{{ ae_title = "{MODALITY}" }}]{dicom} }}
 http = {{ port = 0 }}
 storage = {{ folder = "{folder / "store"}", database = "{database}", max_used_percent = 100, min_free_gb = 0 }}
 delivery = {{ first_retry = 0.5, slowest_retry = 1, poll = 0.2 }}
@@ -287,13 +291,17 @@ threads = 1
 
 
 @contextmanager
-def dcmtk_storescp(archive: Archive, port: int) -> Iterator[None]:
+def dcmtk_storescp(archive: Archive, port: int, *options: str) -> Iterator[None]:
     """Let DCMTK's storescp keep what a destination is sent, as files; skips the test where it is not installed."""
     program = require_dcmtk("storescp")
-    command = [program, "-aet", "PACS", "-od", archive.folder, "-fe", ".dcm", port]
-    door = Destination(name="storescp", ae_title="PACS", host="127.0.0.1", port=port)
+    command = [program, "-aet", "PACS", "-od", archive.folder, "-fe", ".dcm", *options, port]
     log = archive.folder / "storescp.log"
-    with running(*command, log=log, ready=lambda: Sender(Dicom(ae_title=MODALITY)).echo(door).answered):
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    with running(*command, log=log, ready=listens):
         yield
 
 

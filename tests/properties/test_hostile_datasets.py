@@ -58,14 +58,14 @@ def receive(chain: Chain, odd: OddFile) -> int:
     """Let a file come in and return its status; anything that rule R9 does not know fails."""
     path = chain.room.store.incoming / "odd.dcm"
     path.write_bytes(odd.content)
-    began = time.monotonic()
+    began = time.process_time()
     status, told = 0, ""
     try:
         chain.room.intake.receive(path, None, ORIGIN)
     except FORESEEN as error:
         status, told = receiving_status(error), repr(error)
     assert status in {0, *R9}, f"{odd.name}: {told}"
-    assert time.monotonic() - began < SECONDS, odd.name
+    assert time.process_time() - began < SECONDS, odd.name
     assert not path.exists(), odd.name
     return status
 
@@ -77,10 +77,10 @@ def answer_all(chain: Chain) -> None:
         pass
     worker = chain.worker()
     for _ in range(4):  # a job is tried three times, then answered without reading
-        began = time.monotonic()
+        began = time.process_time()
         while worker.work_once():
-            assert time.monotonic() - began < SECONDS
-            began = time.monotonic()
+            assert time.process_time() - began < SECONDS
+            began = time.process_time()
         chain.clock.forward(timedelta(hours=1))
     with reading(chain.room.engine) as connection:
         exams = list_exams(connection, 10_000)

@@ -111,17 +111,18 @@ def test_whatever_is_killed_all_that_was_accepted_is_kept_and_answered_once(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_same_two_hundred_times(nursery: Nursery, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a_kill_run(nursery, tmp_path, 200, capsys)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_same_when_the_database_server_is_killed_too(
     nursery: Nursery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with a_postgresql_server() as (url, strike):
-        a_kill_run(nursery, tmp_path, 30, capsys, database=url, strike=strike)
+        a_kill_run(nursery, tmp_path, 200, capsys, database=url, strike=strike)
 
 
 @contextmanager

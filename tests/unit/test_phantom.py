@@ -133,9 +133,9 @@ def test_the_study_goes_on_past_midnight() -> None:
 @pytest.mark.parametrize("small", [True, False])
 def test_dciodvfy_finds_no_error(tmp_path: Path, *, small: bool) -> None:
     dciodvfy = require_program("dciodvfy")
-    started = time.monotonic()
+    started = time.process_time()
     exam = phantom_exam(2, small=small)
-    assert time.monotonic() - started < (5 if small else 30)
+    assert time.process_time() - started < (5 if small else 30)
     for number, image in enumerate(exam.images):
         path = tmp_path / f"{number}.dcm"
         image.save_as(path, enforce_file_format=True)

@@ -1,0 +1,368 @@
+"""Protections and the tests that fail without them: ``python -m tests.protections [WORDS]`` takes out one after the other.
+
+Each is taken out in a copy of the sources, where its test must fail. A protection whose text is not there any more is told
+by `tests/unit/test_protections.py`.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("ai", "config", "node", "storage", "tests", "pyproject.toml", "docs", "README.md", "Makefile")
+PATIENCE = 600
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What is taken out, and what must fail then.
+
+    Attributes
+    ----------
+    name
+        What it protects, in words.
+    file, text, without
+        Where it stands, and what stands there without it.
+    test
+        Arguments of pytest.
+    """
+
+    name: str
+    file: str
+    text: str
+    without: str
+    test: str
+
+
+RECEIVING = "tests/integration/test_failing_writes.py"
+HOSTILE = "tests/properties/test_hostile_pdus.py"
+PROTECTIONS = (
+    Protection(
+        "the bytes of an instance go to the disk before it is in its place",
+        "storage/files.py",
+        "        target = self.root / path\n        _flush(temp)\n",
+        "        target = self.root / path\n",
+        f"{RECEIVING} tests/acceptance/test_faults.py -k 'written_in_this_order or system_calls or kernel'",
+    ),
+    Protection(
+        "the folders of an instance go to the disk before success is answered",
+        "storage/files.py",
+        "        self._flush_folders(path)\n        temp.unlink()\n",
+        "        temp.unlink()\n",
+        f"{RECEIVING} -k written_in_this_order",
+    ),
+    Protection(
+        "SQLite waits for the disk at each commit",
+        "storage/database.py",
+        "PRAGMA synchronous=FULL",
+        "PRAGMA synchronous=OFF",
+        "tests/acceptance/test_faults.py -k kernel",
+    ),
+    Protection(
+        "what went wrong while receiving is no success",
+        "node/scp.py",
+        "            answer.Status = receiving_status(error)\n",
+        "            answer.Status = SUCCESS\n",
+        f"{RECEIVING} -k step_of_receiving",
+    ),
+    Protection(
+        "what was received in vain is removed",
+        "node/intake.py",
+        "            finally:\n                temp.unlink(missing_ok=True)\n",
+        "            finally:\n                pass\n",
+        "tests/integration/test_intake.py -k 'not_dicom or not_what_it_should_be'",
+    ),
+    Protection(
+        "a disk below the watermark takes nothing",
+        "node/intake.py",
+        "                self.require_space()\n                return",
+        "                return",
+        "tests/integration/test_intake.py -k too_full",
+    ),
+    Protection(
+        "an instance without end stops at the watermark",
+        "node/guard.py",
+        "            self._require_space()\n",
+        "            pass\n",
+        f"{HOSTILE} -k does_not_end_stops",
+    ),
+    Protection(
+        "the file of an instance that was cut off is closed",
+        "node/guard.py",
+        "            self._close()\n        with self._lock:",
+        "            pass\n        with self._lock:",
+        "tests/integration/test_receiving.py -k cut_association",
+    ),
+    Protection(
+        "the file of an instance that was cut off is removed",
+        "node/guard.py",
+        "                path.unlink(missing_ok=True)\n",
+        "                pass\n",
+        "tests/integration/test_receiving.py -k cut_association",
+    ),
+    Protection(
+        "no PDU is longer than any that is read",
+        "node/guard.py",
+        "        if nr_bytes > LONGEST_PDU:",
+        "        if nr_bytes > 1 << 40:",
+        f"{HOSTILE} -k claimed_length",
+    ),
+    Protection(
+        "half a PDU is not waited for",
+        "node/guard.py",
+        "                self.socket.settimeout(left)\n                count",
+        "                self.socket.settimeout(None)\n                count",
+        f"{HOSTILE} -k 'does_not_end_is_not_waited_for and byte'",
+    ),
+    Protection(
+        "an error in the protocol ends its association alone",
+        "node/guard.py",
+        "            self._end()\n        except Exception",
+        "            raise\n        except Exception",
+        f"{HOSTILE} -k no_sequence_of_pdus",
+    ),
+    Protection(
+        "an association that is mixed up is ended",
+        "node/guard.py",
+        "        if number != self._context:",
+        "        if number < 0:",
+        f"{HOSTILE} -k 'breaks_the_rules'",
+    ),
+    Protection(
+        "a deflated bomb is not unpacked",
+        "node/records.py",
+        "256 << 20",
+        "1 << 40",
+        "tests/properties/test_hostile_datasets.py -k 'bomb'",
+    ),
+    Protection(
+        "a job goes to another worker when its lease has ended",
+        "storage/jobs.py",
+        ".where(waits | abandoned)",
+        ".where(waits)",
+        "tests/integration/test_storage_jobs.py -k lease_ended",
+    ),
+    Protection(
+        "a lost lease hands nothing over",
+        "storage/jobs.py",
+        "        if connection.execute(held).one_or_none() is None:\n            raise LeaseLost",
+        "        if connection.execute(held).one_or_none() is None and not job.id:\n            raise LeaseLost",
+        "tests/integration/test_storage_jobs.py tests/integration/test_worker.py -k 'lost'",
+    ),
+    Protection(
+        "an exam on which the reader always breaks is answered",
+        "storage/jobs.py",
+        "            if not self._gave_up(job, now):\n                return job\n",
+        "            return job\n",
+        "tests/integration/test_storage_jobs.py tests/integration/test_worker.py -k 'used_up or always_fails'",
+    ),
+    Protection(
+        "a reading that hangs ends its worker",
+        "node/worker.py",
+        "                    self._on_hang()\n",
+        "                    pass\n",
+        "tests/integration/test_worker_hangs.py",
+    ),
+    Protection(
+        "an error of a reader does not end the worker",
+        "node/worker.py",
+        "                self._fail(job, error)\n",
+        "                raise\n",
+        "tests/integration/test_worker.py -k failed_is_tried_again",
+    ),
+    Protection(
+        "an image that cannot be decoded costs the others nothing",
+        "node/analysis.py",
+        "        except UndecodablePixels as error:\n            not_read[source.uid] = str(error)\n",
+        "        except UndecodablePixels as error:\n            raise\n",
+        "tests/integration/test_worker.py -k cannot_be_decoded_costs",
+    ),
+    Protection(
+        "one UID is never issued with two contents",
+        "storage/results.py",
+        "            if issued != record.path:\n",
+        "            if issued is None:\n",
+        "tests/integration/test_storage_jobs.py -k two_contents",
+    ),
+    Protection(
+        "memory that does not suffice is asked for less",
+        "ai/readers/memory.py",
+        "if way is Economy.NONE and not is_out_of_memory(error):",
+        "if way is Economy.NONE:",
+        "tests/unit/test_ai_memory.py",
+    ),
+    Protection(
+        "what half precision cannot hold is no answer",
+        "ai/readers/memory.py",
+        "            raise FloatingPointError\n",
+        "            pass\n",
+        "tests/unit/test_ai_memory.py -k cannot_hold",
+    ),
+    Protection(
+        "a clock that was put back holds nothing up",
+        "storage/database.py",
+        "    return (moment <= now) | (moment > now + longest)\n",
+        "    return moment <= now\n",
+        "tests/integration/test_storage_jobs.py tests/integration/test_storage_outbox.py -k put_back",
+    ),
+    Protection(
+        "an exam does not wait until a clock that was put back has caught up",
+        "node/clock.py",
+        "        if exam.last_image_at > now:\n",
+        "        if exam.last_image_at is None:\n",
+        f"{RECEIVING} -k clock_that_jumps_back",
+    ),
+    Protection(
+        "an image that comes while its exam is being closed is not left out",
+        "storage/exams.py",
+        "    if (present.revision, present.arrivals) != (exam.revision, exam.arrivals):\n",
+        "    if present.revision != exam.revision:\n",
+        "tests/integration/test_clock.py -k being_closed",
+    ),
+    Protection(
+        "no older answer follows a newer one",
+        "storage/exams.py",
+        "    _supersede(connection, (jobs.c.exam_id == exam.id) & (jobs.c.revision < exam.revision), now)\n",
+        "",
+        "tests/integration/test_storage_jobs.py -k no_older_answer",
+    ),
+    Protection(
+        "one destination holds up no other",
+        "storage/outbox.py",
+        "        deliveries.c.destination == destination,\n",
+        "",
+        "tests/integration/test_storage_outbox.py -k 'one_destination'",
+    ),
+    Protection(
+        "nothing is sent twice at once",
+        "storage/outbox.py",
+        "deliveries.c.id.not_in(taken)",
+        "deliveries.c.id.is_not(None)",
+        "tests/integration/test_storage_outbox.py -k in_hand",
+    ),
+    Protection(
+        "what was sent is sent again until the destination has answered",
+        "node/delivery.py",
+        "                state = self._outbox.again(",
+        "                state = self._outbox.refused(delivery, response.message, response.status, now) or self._outbox.again(",
+        "tests/integration/test_delivery.py -k 'abort_costs'",
+    ),
+    Protection(
+        "a held exam is not delivered",
+        "storage/outbox.py",
+        "        exams.c.held.is_(False),\n        ~paused",
+        "        ~paused",
+        "tests/integration/test_storage_outbox.py -k held",
+    ),
+    Protection(
+        "what was not committed is sent again",
+        "storage/commitments.py",
+        "                elif word.verdict is Verdict.SEND_AGAIN:\n",
+        "                elif word.verdict is None:\n",
+        "tests/integration/test_commitment.py -k not_committed_is_sent_again",
+    ),
+    Protection(
+        "an old failure does not undo what was sent since",
+        "storage/commitments.py",
+        "                elif delivery.sent_at is None or asked.asked_at < delivery.sent_at:\n",
+        "                elif delivery.sent_at is None:\n",
+        "tests/integration/test_commitment.py -k too_late",
+    ),
+    Protection(
+        "nothing is removed before it is delivered",
+        "storage/removals.py",
+        "            ~undelivered.exists(),\n",
+        "",
+        "tests/integration/test_retention.py -k 'before_its'",
+    ),
+    Protection(
+        "nothing is removed that an operator has to decide about",
+        "storage/removals.py",
+        "            ~undecided.exists(),\n",
+        "",
+        "tests/integration/test_retention.py -k operator",
+    ),
+    Protection(
+        "a different image under a known UID does not replace the first",
+        "node/intake.py",
+        "            found = differences(self._store.resolve(first.path), temp)\n",
+        "            found = ()\n",
+        "tests/integration/test_intake.py -k set_aside",
+    ),
+    Protection(
+        "a part of the node that died is started again",
+        "node/supervisor.py",
+        "            self.process, self.start_at = None, time.monotonic() + RESTART_AFTER\n",
+        "            self.process, self.start_at = None, time.monotonic() + 1e9\n",
+        "tests/acceptance/test_main_job.py -k part_that_dies",
+    ),
+)
+
+
+def take_out(protection: Protection, folder: Path) -> None:
+    """Take a protection out of the sources in a folder.
+
+    Raises
+    ------
+    ValueError
+        When it does not stand there exactly once.
+    """
+    path = folder / protection.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(protection.text) != 1:
+        raise ValueError(f"{protection.name}: {text.count(protection.text)} times in {protection.file}")
+    path.write_text(text.replace(protection.text, protection.without), encoding="utf-8")
+
+
+def fails_without(protection: Protection, folder: Path) -> tuple[bool, str]:
+    """Run a protection's test without it in a copy of the sources; return whether it failed, and pytest's last line."""
+    before = (folder / protection.file).read_text(encoding="utf-8")
+    take_out(protection, folder)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(protection.test)]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        return True, f"did not end within {PATIENCE} seconds"
+    else:
+        last = (done.stdout.strip().splitlines() or [done.stderr[-200:]])[-1]
+        return done.returncode == 1, last
+    finally:
+        (folder / protection.file).write_text(before, encoding="utf-8")
+
+
+def main() -> None:
+    """Try all, or those whose names hold the words that are given."""
+    words = " ".join(sys.argv[1:])
+    survived = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in COPIED:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, folder / part)
+        for protection in PROTECTIONS:
+            if words not in protection.name:
+                continue
+            failed, last = fails_without(protection, folder)
+            survived += [] if failed else [protection.name]
+            print(f"{'fails' if failed else 'SURVIVED'} | {protection.name} | {last}", flush=True)  # noqa: T201
+    sys.exit(f"{len(survived)} protections that no test misses" if survived else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -164,6 +164,7 @@ def main() -> None:
     import tests.chain  # noqa: F401 (as above)
 
     running: set[int] = set()
+    statuses: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)
         match request["do"]:
@@ -174,10 +175,12 @@ def main() -> None:
                 running.add(pid)
                 answer: Any = pid
             case "poll":
-                ended, status = os.waitpid(request["pid"], os.WNOHANG)
-                answer = os.waitstatus_to_exitcode(status) if ended else None
-                if ended:
-                    running.discard(ended)
+                if request["pid"] in running:  # else another thread has asked a moment ago
+                    ended, status = os.waitpid(request["pid"], os.WNOHANG)
+                    if ended:
+                        running.discard(ended)
+                        statuses[ended] = os.waitstatus_to_exitcode(status)
+                answer = statuses.get(request["pid"])
             case _:
                 answer = "ready"
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -158,7 +158,7 @@ class Soak:
     tell
         Gets a line now and then.
     counts
-        How often what happened since it was started.
+        How often what happened, also before the run was cut off.
     """
 
     nursery: Nursery
@@ -178,6 +178,10 @@ class Soak:
         if not self._clock.exists():
             self._clock.write_text("0", encoding="ascii")
             (self.folder / "model").symlink_to(open_model("mass-fpn-lite0").folder)
+        if (self.folder / "aside").exists():
+            (self.folder / "aside").rename(self.folder / "model")
+        if (self.folder / "counts.json").exists():
+            self.counts.update(json.loads((self.folder / "counts.json").read_text(encoding="utf-8")))
         self._template = [tiny(image) for image in phantom_exam(3, small=True, acquired_at=datetime.now(UTC)).images]
         self._witnesses = {
             name: Witness(self.folder / f"{name}.notes", np.random.default_rng(self.seed + number), self.counts)
@@ -363,8 +367,13 @@ class Soak:
                     "files": len(list((proc / "fd").iterdir())),
                 }
                 self._note("figures", json.dumps(figure))
+        self._remember()
         if number % 100 == 0 or number == self.total:
             self.tell(f"{number} of {self.total} exams; backlog {self._backlog()}; {dict(self.counts)}")
+
+    def _remember(self) -> None:
+        """Note what has happened so far, for a run that goes on after this one was cut off."""
+        self._replace(self.folder / "counts.json", json.dumps(self.counts))
 
     def _note(self, name: str, line: str) -> None:
         with (self.folder / f"{name}.ledger").open("a", encoding="ascii") as ledger:

@@ -228,6 +228,7 @@ BROKEN = {
     "data without a command": [fragment(b"xx", LAST)],
     "a second command within the data": [fragment(TOLD, COMMAND | LAST), fragment(TOLD, COMMAND | LAST)],
     "an instance in a context that was not accepted": [fragment(TOLD, COMMAND | LAST, 9)],
+    "data in another context than their command": [fragment(TOLD, COMMAND | LAST), fragment(b"xx", 0, 3)],
     "an instance without a UID": [fragment(command(STORE_REQUEST, data_set=A_DATA_SET, leave=[0x1000]), 3)],
     "an instance without a message ID": [fragment(command(STORE_REQUEST, b"1.2", data_set=1, leave=[0x0110]), 3)],
     "an instance of the class of an echo": [fragment(TOLD.replace(MAMMOGRAM, ECHO.ljust(27, b"\0")), 3)],

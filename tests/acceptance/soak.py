@@ -64,7 +64,7 @@ CHANCES = {"disk": 0.003, "memory": 0.03}
 STORMY_CHANCES = CHANCES | {"hang": 0.003, "abort": 0.01}
 """What happens at a part of the flushes, and of the readings, within the processes."""
 SETTINGS = """
-dicom = {{ port = {port}, callers = [{{ ae_title = "{modality}" }}], acse_timeout = 5, dimse_timeout = 5 }}
+dicom = {{ port = {port}, callers = [{{ ae_title = "{modality}" }}], acse_timeout = 5, dimse_timeout = 5, network_timeout = 15 }}
 storage = {{ folder = "{folder}/store", max_used_percent = 100, min_free_gb = 0 }}
 exam = {{ complete_quiet = 1, incomplete_quiet = 20 }}
 jobs = {{ lease = 5, time_limit = 60, attempts = 5, first_retry = 0.5, slowest_retry = 2 }}

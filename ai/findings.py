@@ -116,6 +116,8 @@ class ImageFindings:
     probability
         Shape (h, w) with h ≤ rows and w ≤ columns, float32, 0 to 1: how sure the reader is that a mass covers this
         part of the image, on a coarse grid that covers the whole image evenly; None when the reader makes no map.
+    prepared
+        Shape (h, w), uint8: the image as the network saw it, for people who ask why; None when the reader doesn't tell.
     """
 
     uid: str
@@ -126,6 +128,7 @@ class ImageFindings:
     malignancy: float | None
     warnings: tuple[str, ...] = ()
     probability: NDArray[np.float32] | None = None
+    prepared: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)

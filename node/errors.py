@@ -127,3 +127,7 @@ class Gone(NodeError):
 
 class NotRenderable(NodeError):
     """It has no picture, or one that cannot be decoded or given in this form."""
+
+
+class CertificateUnusable(NodeError):
+    """The certificate cannot be used: check certificate, key and client_ca in [http], and who may read these files."""

@@ -7,6 +7,7 @@ data set of an event is never decoded here; that would change what the modality 
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock, Thread
@@ -31,6 +32,7 @@ from node.sop_classes import ACCEPTED, STORAGE_COMMITMENT
 from node.status import PROCESSING_FAILURE, SUCCESS, error_comment, receiving_status
 from node.telemetry import logger
 from storage.commitment_requests import CommitmentRequest
+from storage.senders import Context
 
 if TYPE_CHECKING:
     from pynetdicom.dimse_primitives import C_STORE
@@ -76,6 +78,16 @@ class TakesReports(Protocol):
         """Take a report and return the status to answer with."""
 
 
+class NotesSenders(Protocol):
+    """What the door tells who has called."""
+
+    def associated(self, origin: Origin, contexts: Sequence[Context]) -> None:
+        """Note an association that was accepted, and what became of each context that was proposed."""
+
+    def rejected(self, origin: Origin, reason: str) -> None:
+        """Note an association that was rejected."""
+
+
 class StorageSCP:
     """Receives C-STORE, and answers C-ECHO, until it is stopped.
 
@@ -93,6 +105,8 @@ class StorageSCP:
         Takes answers to our requests for storage commitment.
     keeping
         Takes requests of others for storage commitment. Without both, Storage Commitment is not accepted.
+    senders
+        Is told who calls.
     """
 
     def __init__(
@@ -102,7 +116,9 @@ class StorageSCP:
         incoming: Path,
         reports: TakesReports | None = None,
         keeping: SafeKeeping | None = None,
+        senders: NotesSenders | None = None,
     ) -> None:
+        self._senders = senders
         self._reports = reports
         self._keeping = keeping
         self._heard: WeakKeyDictionary[Association, float] = WeakKeyDictionary()
@@ -219,6 +235,7 @@ class StorageSCP:
             if rejection is not None:
                 event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
                 event.assoc.kill()
+                self._note_rejection(event, rejection)
 
     def _refusal(self, origin: Origin) -> Rejection | None:
         told = _context(origin)
@@ -256,6 +273,8 @@ class StorageSCP:
         return address == self._settings.bind or ip_address(address).is_loopback
 
     def _tell_contexts(self, event: evt.Event) -> None:
+        if self._senders:
+            self._senders.associated(self._origin(event.assoc), _proposed(event.assoc))
         told = _context(self._origin(event.assoc))
         log.debug("association accepted", **told, contexts=[_words(cx) for cx in event.assoc.accepted_contexts])
         taken = {context.abstract_syntax for context in event.assoc.accepted_contexts}
@@ -266,6 +285,11 @@ class StorageSCP:
     def _tell_limit(self, event: evt.Event) -> None:
         told = _context(self._origin(event.assoc))
         log.warning("association refused: too many at once", **told, limit=self._settings.maximum_associations)
+        self._note_rejection(event, TOO_MANY)
+
+    def _note_rejection(self, event: evt.Event, rejection: Rejection) -> None:
+        if self._senders:
+            self._senders.rejected(self._origin(event.assoc), f"association rejected: {rejection.reason}")
 
     def _store(self, event: evt.Event) -> Dataset:
         if event.assoc in self._heard:
@@ -338,6 +362,19 @@ def _bound(entity: AE, settings: Dicom) -> None:
 
 def _context(origin: Origin) -> dict[str, str]:
     return {"association": origin.association, "calling_ae": origin.calling_ae, "address": origin.address}
+
+
+def _proposed(association: Association) -> list[Context]:
+    """Return what was proposed, and the transfer syntax that each context was accepted with."""
+    taken = {context.context_id: context.transfer_syntax[0] for context in association.accepted_contexts}
+    return [
+        Context(
+            UID(context.abstract_syntax or "").name,
+            tuple(UID(syntax).name for syntax in context.transfer_syntax),
+            UID(taken[context.context_id]).name if context.context_id in taken else None,
+        )
+        for context in association.requestor.requested_contexts
+    ]
 
 
 def _words(context: PresentationContext) -> str:

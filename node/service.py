@@ -9,19 +9,22 @@ from sqlalchemy import Engine
 from ai.models import Model
 from config.settings import Settings
 from node.errors import NotProtected
+from node.intake import utc_now
 from node.scu import Sender
 from node.views import ImageKind
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
+from node.web.bearer import OpenIDConnect, Sessions, Tokens, Unknown
+from node.web.certificates import Certificates
 from node.web.server import WebDoor
-from storage.database import migrate, open_database
+from storage.database import migrate, open_database, reading
 from storage.errors import StoreUnusable
 from storage.files import InstanceStore
 from storage.jobs import JobQueue
 from storage.outbox import Outbox
+from storage.tokens import any_token
 
 DRAIN_SECONDS = 30.0
-NO_ROUTES = Routes()
 
 
 @dataclass(frozen=True)
@@ -81,18 +84,36 @@ def content_digest(settings: Settings) -> str:
     return hashlib.sha256(f"one_breast_suffices={settings.exam.one_breast_suffices}".encode()).hexdigest()
 
 
-def web_door(settings: Settings, routes: Routes = NO_ROUTES) -> WebDoor | None:
+def web_door(parts: Parts, routes: Routes, counts: Counts) -> WebDoor | None:
     """Return the HTTP door, not yet open, or None where the settings say that there is none.
+
+    Parameters
+    ----------
+    routes
+        What it answers.
+    counts
+        Where its answers are counted.
 
     Raises
     ------
     NotProtected
         When others than this machine could reach it, and no way to tell who they are is set up.
     """
-    if not settings.http.enabled:
+    http = parts.settings.http
+    if not http.enabled:
         return None
-    ways: list[Authentication] = []
-    if not ways and not settings.http.is_local:
-        raise NotProtected(f"http.bind = {settings.http.bind}")
-    app = create_app(settings.http, [*ways, ThisMachine()], routes, Counts())
-    return WebDoor(settings.http, app, DRAIN_SECONDS)
+    with reading(parts.engine) as connection:
+        protected = any_token(connection, utc_now()) or bool(http.oidc_issuer or http.client_ca)
+    if not protected and not http.is_local:
+        raise NotProtected(f"http.bind = {http.bind}")
+    return WebDoor(http, create_app(http, ways_in(parts), routes, counts), DRAIN_SECONDS)
+
+
+def ways_in(parts: Parts) -> list[Authentication]:
+    """Return how callers over HTTP are known."""
+    http = parts.settings.http
+    ways: list[Authentication] = [Tokens(parts.engine, utc_now)]
+    if http.oidc_issuer:
+        ways.append(OpenIDConnect(http))
+    ways += [Unknown(), Certificates(http.clients), Sessions(parts.engine, utc_now)]
+    return [*ways, ThisMachine()] if http.trust_local else ways

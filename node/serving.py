@@ -5,7 +5,7 @@ from datetime import timedelta
 import structlog
 
 from ai.models import ready_model
-from config.settings import Settings
+from config.settings import Destination, Settings
 from node.catalogue import Cataloguer
 from node.clock import ExamClock
 from node.commitment import Prover, Reports
@@ -28,12 +28,16 @@ from node.running import (
 )
 from node.safekeeping import SafeKeeping, SafeKeepingService
 from node.scp import StorageSCP
+from node.scu import EchoResult
+from node.senders import Noted, Senders
 from node.service import DRAIN_SECONDS, Parts, accepted_kinds, open_parts, sender, web_door
 from node.supervision import ServiceManager
 from node.telemetry import configure
-from node.web.app import Routes
+from node.web.app import Counts, Routes
 from node.web.decoding import Decoders
 from node.web.dicomweb import dicomweb_routes
+from node.web.pages.all import page_routes
+from node.web.pages.house import House
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.database import reading
@@ -48,6 +52,7 @@ RETENTION_EVERY = timedelta(minutes=10)
 TEMP_FILES_TAKE = timedelta(hours=1)
 """No association takes longer to send one instance."""
 CATALOGUE_EVERY = 2.0
+SENDERS_EVERY = 2.0
 
 FIXED = ("dicom.ae_title", "dicom.bind", "dicom.port", "storage.folder", "storage.database", "reader", "http")
 """What only a restart changes: addresses, places, the model."""
@@ -112,18 +117,24 @@ class Serving:
         self.parts = open_parts(settings)
         swept = self.parts.store.sweep(timedelta(0))
         log.info("starting", version=VERSION, model=self._model.card.name, digest=self._model.digest[:12], swept=swept)
-        self._receiver = Renewed()
+        self._senders = Senders(self.parts.engine, utc_now)
+        self._renewed = Renewed()
+        self._receiver = Noted(self._renewed, self._senders)
         self._wire(self.parts)
         self._answers = SafeKeepingService(self._keeping, settings.delivery.poll, self.progress)
-        self._door = StorageSCP(settings.dicom, self._receiver, self.parts.store.incoming, self._reports, self._keeping)
-        self._decoders = Decoders()
-        routes = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
-        self._web = web_door(settings, Routes(dicom_web=routes))
+        incoming = self.parts.store.incoming
+        self._door = StorageSCP(
+            settings.dicom, self._receiver, incoming, self._reports, self._keeping, senders=self._senders
+        )
+        self._decoders, counts = Decoders(), Counts()
+        dicom_web = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
+        house = House(lambda: self.parts, self._receiver, self._echo, self._model, counts, utc_now)
+        self._web = web_door(self.parts, Routes(dicom_web, page_routes(house)), counts)
         self._probe = DoorProbe(self.progress)
 
     def _wire(self, parts: Parts) -> None:
         settings, engine = parts.settings, parts.engine
-        self._receiver.inner = Intake(
+        self._renewed.inner = Intake(
             parts.store,
             engine,
             settings.storage.watermark,
@@ -209,7 +220,12 @@ class Serving:
             Chore(lambda: self.parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds()),
             Chore(self._remove_files, RETENTION_EVERY.total_seconds()),
             Chore(Cataloguer(self.parts.engine, self.parts.store).tick, CATALOGUE_EVERY),
+            Chore(self._senders.write_down, SENDERS_EVERY),
+            Chore(self._senders.tidy, SWEEP_EVERY.total_seconds()),
         ]
+
+    def _echo(self, destination: Destination) -> EchoResult:
+        return sender(self.parts.settings).echo(destination)
 
     def _close_exams(self) -> None:
         self._clock.tick()

@@ -34,6 +34,7 @@ from node.errors import (
 from storage.commitments import Verdict
 from storage.errors import (
     AmbiguousExam,
+    CannotCancel,
     CannotDecide,
     CannotRetry,
     DatabaseUnavailable,
@@ -219,6 +220,7 @@ HTTP_STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (ExamChanged, HTTPStatus.CONFLICT),
     (CannotDecide, HTTPStatus.CONFLICT),
     (CannotRetry, HTTPStatus.CONFLICT),
+    (CannotCancel, HTTPStatus.CONFLICT),
     (BadRequest, HTTPStatus.BAD_REQUEST),
     (MalformedUID, HTTPStatus.BAD_REQUEST),
     (ClassMismatch, HTTPStatus.BAD_REQUEST),

@@ -20,16 +20,17 @@ from config.mix import ObjectMix
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble
+from node.previews import draw_previews, write_previews
 from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
-from node.results.edition import PICTURED
 from storage.conflicts import moves_into
-from storage.database import installation_id, reading
+from storage.database import installation_id, reading, writing
 from storage.errors import LeaseLost, StorageError
 from storage.exams import ExamImage, images_of
 from storage.files import InstanceStore
 from storage.index import InstanceRecord, find_instance
 from storage.jobs import Job, JobQueue
+from storage.previews import announce_previews
 from storage.removals import removed_of_exam
 from storage.results import IssuedResult, ResultRecord, results_of
 from storage.states import Plan
@@ -121,7 +122,6 @@ class Worker:
         self._destinations = tuple(destinations)
         # Without a destination the results stay in the store, in the usual form.
         self._mixes = tuple(dict.fromkeys(destination.mix for destination in destinations)) or (ObjectMix(),)
-        self._draws = any(PICTURED.intersection(mix.objects) for mix in self._mixes)
         self._settings_digest = settings_digest
         self._owner = owner
         self._heartbeat = heartbeat
@@ -160,7 +160,7 @@ class Worker:
         begin = time.perf_counter()
         material = self._material(job)
         reads = job.plan is Plan.READ and not job.exhausted
-        analysis = analyse(self._reader, self._sources(material), pictures=self._draws) if reads else None
+        analysis = analyse(self._reader, self._sources(material), pictures=True) if reads else None
         read = time.perf_counter()
         replies = Replies(self._store, installation_id(self._engine), self._settings_digest)
         reply = replies.reply(
@@ -172,6 +172,8 @@ class Worker:
         )
         encoded = time.perf_counter()
         records = replies.keep(reply)
+        if analysis:
+            self._show(job, reply.answer, analysis)
         timings = {
             **(analysis.seconds if analysis else {}),
             "encode": encoded - read,
@@ -197,6 +199,17 @@ class Worker:
             seconds=round(timings["total"], 2),
             **({"score": found.score, "masses": found.count} if found else {}),
         )
+
+    def _show(self, job: Job, answer: Answer, analysis: Analysis) -> None:
+        """Keep pictures for the pages; the answer does not wait for them, and does without them."""
+        try:
+            drawn = list(draw_previews(job.id, answer, analysis))
+            # Indexed before they are written: a file without a row would be there for ever.
+            with writing(self._engine) as connection:
+                announce_previews(connection, job.id, [each.preview for each in drawn])
+            write_previews(self._store, drawn)
+        except Exception as error:  # noqa: BLE001 (see above)
+            log.warning("no pictures of this reading", cause=_describe(error), check="is the disk full?")
 
     def _material(self, job: Job) -> Material:
         with reading(self._engine) as connection:

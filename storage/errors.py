@@ -69,9 +69,21 @@ class CannotRetry(StorageError):
     """Only a waiting, done or dead job of the present revision of an exam whose images are kept can be tried again."""
 
 
+class CannotCancel(StorageError):
+    """Only a reading that waits or runs, of the present revision of its exam, can be cancelled."""
+
+
 class LeaseLost(StorageError):
     """The job was taken over by another worker or superseded: drop this result."""
 
 
 class ResultDiffers(StorageError):
     """A result with this SOP Instance UID but other bytes was issued before (rule R1 forbids it)."""
+
+
+class NoSuchToken(StorageError):
+    """No token of this name is in force: list them with mammonode tokens."""
+
+
+class TokenExists(StorageError):
+    """A token of this name is in force: revoke it first, or take another name."""

@@ -79,7 +79,7 @@ class InstanceStore:
         for folder in (
             self.incoming,
             self._outgoing,
-            *(self.root / area for area in ("instances", "conflicts", "results")),
+            *(self.root / area for area in ("instances", "conflicts", "results", "previews")),
         ):
             folder.mkdir(mode=0o700, exist_ok=True)
         _flush(self.root)
@@ -145,6 +145,18 @@ class InstanceStore:
             temp.unlink(missing_ok=True)
         self._flush_folders(path)
         return str(path)
+
+    def write_preview(self, path: str, data: bytes) -> None:
+        """Put a picture where its row says, in the place of an earlier one; nothing stands on it."""
+        target = self.root / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._outgoing)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).replace(target)
+        finally:
+            Path(name).unlink(missing_ok=True)
 
     def remove(self, path: str) -> None:
         """Unlink a file for good; one that is gone already is no fault.

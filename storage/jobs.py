@@ -13,12 +13,15 @@ from sqlalchemy import Connection, Engine, Row, RowMapping, Select, func, litera
 
 from config.policy import RetryPolicy
 from storage.database import has_come, reading, writing
-from storage.errors import CannotRetry, LeaseLost, NoSuchJob
+from storage.errors import CannotCancel, CannotRetry, LeaseLost, NoSuchJob
 from storage.outbox import enqueue
 from storage.removals import any_removed
 from storage.results import ResultRecord, add_results
 from storage.states import ExamState, JobState, Plan
 from storage.tables import Moment, exams, jobs
+
+CANCELLED = "The reading was cancelled by an operator."
+"""Reason of a job that reads nothing because somebody said so."""
 
 LAST_RESORTS = 3
 """How often a job whose attempts are used up is handed out to be answered "failed"."""
@@ -239,11 +242,15 @@ class JobQueue:
                 raise CannotRetry("all images belong to another exam since their identity was corrected")
             if any_removed(connection, exam_id):
                 raise CannotRetry("its images or results were removed")
+            # Who reads it again has thought better of having cancelled it.
+            plan = Plan.READ if CANCELLED in job.reasons else job.plan
             connection.execute(
                 update(jobs)
                 .where(jobs.c.id == job_id)
                 .values(
                     state=JobState.QUEUED,
+                    plan=plan,
+                    reasons=[reason for reason in job.reasons if reason != CANCELLED],
                     attempts=0,
                     last_resorts=0,
                     not_before=now,
@@ -256,6 +263,44 @@ class JobQueue:
                 )
             )
             _set_exam(connection, job, state=ExamState.QUEUED, status=None)
+
+    def cancel(self, job_id: int, now: datetime) -> None:
+        """Let a job read nothing: its exam is answered "not analysed", with the reason that somebody wanted it so.
+
+        A worker that is reading goes on to its end, and its work is in vain.
+
+        Raises
+        ------
+        NoSuchJob
+            When there is none.
+        CannotCancel
+            When it has ended, belongs to an older revision of its exam, or reads nothing anyway.
+        """
+        with writing(self._engine) as connection:
+            exam_id = connection.execute(select(jobs.c.exam_id).where(jobs.c.id == job_id)).scalar_one_or_none()
+            if exam_id is None:
+                raise NoSuchJob(job_id)
+            exam = connection.execute(select(exams).where(exams.c.id == exam_id).with_for_update()).one()
+            job = _job(connection.execute(_jobs().where(jobs.c.id == job_id).with_for_update(of=jobs)).mappings().one())
+            unfinished = job.state in {JobState.QUEUED, JobState.RUNNING}
+            if not unfinished or exam.revision != job.revision or job.plan is not Plan.READ:
+                raise CannotCancel(f"{job.state}, {job.plan}, revision {job.revision} of {exam.revision}")
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id)
+                .values(
+                    state=JobState.QUEUED,
+                    plan=Plan.NOT_ANALYSED,
+                    reasons=[*job.reasons, CANCELLED],
+                    attempts=0,
+                    last_resorts=0,
+                    not_before=now,
+                    started_at=None,
+                    lease_owner=None,
+                    lease_until=None,
+                    error=None,
+                )
+            )
 
     def list_jobs(self, limit: int, *, exam_id: int | None = None, state: JobState | None = None) -> list[Job]:
         """Return jobs, newest first."""

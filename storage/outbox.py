@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, literal,
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
+from storage.attempts import note_attempt
 from storage.database import has_come, reading, writing
 from storage.index import insert_new
 from storage.states import DeliveryState
@@ -351,7 +352,10 @@ class Outbox:
         if state is DeliveryState.SENT:
             values |= {"sent_at": now, "proofs": 0}
         values |= {"finished_at": now} if not_before is None else {"not_before": not_before}
-        return connection.execute(update(deliveries).where(still_waits).values(values)).rowcount > 0
+        if connection.execute(update(deliveries).where(still_waits).values(values)).rowcount == 0:
+            return False
+        note_attempt(connection, delivery.id, now, state, status_code, message)
+        return True
 
     def _list(self, query: Select[Any]) -> list[Delivery]:
         with reading(self._engine) as connection:

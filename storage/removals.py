@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Select, exists, insert, select, update
 
 from storage.states import ConflictState, DeliveryState, ExamState, JobState
-from storage.tables import conflicts, deliveries, exams, instances, jobs, removals, results
+from storage.tables import conflicts, deliveries, exams, instances, jobs, previews, removals, results
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,10 @@ def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime) 
         .join(instances, instances.c.uid == conflicts.c.instance_uid)
         .where(_same_exam(), _kept(conflicts.c.path))
     )
+    # Pictures show the images and what was found in them: they go with whichever goes first.
+    pictures = select(previews.c.path).join(jobs, jobs.c.id == previews.c.job_id).where(jobs.c.exam_id == exams.c.id)
     queries = [_results()] if due.results_too else [_sources(), aside]
+    queries.append(pictures.where(_kept(previews.c.path)))
     this = [query.where(exams.c.id == exam_id) for query in queries]
     return _mark(connection, [path for query in this for path in connection.execute(query).scalars()], now)
 

@@ -389,3 +389,91 @@ commitment_requests = Table(
     Column("finished_at", Moment, index=True),
     Column("message", HeaderText),
 )
+
+# What each attempt to deliver brought; equal ones in a row are one row, so that a dead destination fills no disk.
+delivery_attempts = Table(
+    "delivery_attempts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("delivery_id", ForeignKey("deliveries.id"), nullable=False, index=True),
+    Column("first_at", Moment, nullable=False),
+    Column("last_at", Moment, nullable=False),
+    Column("times", Integer, nullable=False),
+    Column("state", _states(DeliveryState), nullable=False),
+    Column("status_code", Integer),
+    Column("message", HeaderText),
+)
+
+# Who may call over HTTP. The digests are those of secrets of 256 random bits: nobody guesses what they were made of.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("used_at", Moment),
+)
+
+# Browsers that have logged in with a token; they end with it.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("token_id", ForeignKey("tokens.id"), nullable=False, index=True),
+    Column("expires_at", Moment, nullable=False),
+)
+
+# What people have done to exams and lanes.
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("exam_id", ForeignKey("exams.id"), index=True),
+    Column("destination", Text),
+    Column("what", String(32), nullable=False),
+    Column("who", HeaderText, nullable=False),
+    Column("detail", HeaderText, nullable=False),
+    Column("done_at", Moment, nullable=False, index=True),
+)
+
+# Who has called: what it proposed last and what became of that, and why it was refused last.
+senders = Table(
+    "senders",
+    metadata,
+    Column("calling_ae", HeaderText, primary_key=True),
+    Column("address", HeaderText, primary_key=True),
+    Column("first_seen", Moment, nullable=False),
+    Column("last_seen", Moment, nullable=False),
+    Column("contexts", JSON, nullable=False),
+    Column("refusal", HeaderText),
+    Column("refused_at", Moment),
+)
+
+sender_days = Table(
+    "sender_days",
+    metadata,
+    Column("calling_ae", HeaderText, primary_key=True),
+    Column("address", HeaderText, primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("associations", Integer, nullable=False),
+    Column("associations_refused", Integer, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("images_refused", Integer, nullable=False),
+    Column("reasons", JSON, nullable=False),
+)
+
+# Pictures for people that a worker has made of the images that it read; mirrored as they are hung.
+previews = Table(
+    "previews",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("image_uid", UID, primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("sideways", Boolean, nullable=False),
+    Column("upright", Boolean, nullable=False),
+)

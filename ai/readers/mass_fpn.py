@@ -111,7 +111,10 @@ class MassFPNReader(ViewReader):
             masses = boxed_masses(told.boxes, geometry, image.spacing, self._centres, self._threshold)
         score = max([round(100 * told.malignancy), *(mass.suspicion for mass in masses)])
         shown = geometry.to_grid(told.mass, MAP_SIDE)
-        return ImageFindings(image.uid, image.view, image.shape, masses, score, told.malignancy, image.warnings, shown)
+        seen = np.round(127.5 * (prepared.pixels + 1)).astype(np.uint8)
+        return ImageFindings(
+            *(image.uid, image.view, image.shape, masses, score, told.malignancy, image.warnings, shown), prepared=seen
+        )
 
     @torch.inference_mode()
     def _infer(self, prepared: PreparedView) -> "_Told":

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from config.settings import load_settings
 from node.cli.conflicts import plain
-from node.cli.lanes import lanes_of, words
+from node.cli.lanes import lanes_of, user
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.results.facts import FACTS
 from node.service import Parts, open_parts
+from storage.actions import Action, record_action
 from storage.conflicts import list_conflicts, reject_identities
 from storage.database import reading, writing
 from storage.exams import ExamRecord, find_exam, images_of, list_exams
@@ -62,7 +63,7 @@ def exams(
     console.print(table)
     for lane in lanes_of(parts):
         if lane["paused"]:
-            console.print(f"Nothing is sent to {lane['destination']}: {words(lane)}.")
+            console.print(f"Nothing is sent to {lane['destination']}: {lane['lane']}.")
 
 
 def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -99,7 +100,10 @@ def retry(exam: ExamArgument, *, config: ConfigOption = None) -> None:
     if not jobs:
         typer.secho("This revision has no job yet: its images are still awaited.", err=True)
         raise typer.Exit(1)
-    parts.queue.retry(jobs[0].id, datetime.now(UTC))
+    now = datetime.now(UTC)
+    parts.queue.retry(jobs[0].id, now)
+    with writing(parts.engine) as connection:
+        record_action(connection, Action("retry", user(), now, found.id, detail=f"revision {found.revision}"))
     typer.echo(f"Exam {found.uid}: job {jobs[0].id} is queued again.")
 
 
@@ -124,7 +128,11 @@ def send(
     if release:
         with writing(parts.engine) as connection:
             reject_identities(connection, found.id, datetime.now(UTC))
-    count = parts.outbox.resend(found.id, datetime.now(UTC), destination or None)
+    now = datetime.now(UTC)
+    count = parts.outbox.resend(found.id, now, destination or None)
+    with writing(parts.engine) as connection:
+        told = f"{count} results" + (f" to {destination}" if destination else "")
+        record_action(connection, Action("resend", user(), now, found.id, destination or None, told))
     typer.echo(f"Exam {found.uid}: {count} deliveries wait to be sent.")
     raise typer.Exit(0 if count else 1)
 

@@ -8,11 +8,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from config.settings import Destination, load_settings
+from config.settings import load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
+from node.lanes import lane_statuses
 from node.service import Parts, open_parts
-from storage.database import reading, writing
-from storage.lanes import Pause, pauses
+from storage.actions import Action, record_action
+from storage.database import writing
+from storage.lanes import Pause
 from storage.lanes import pause as pause_lane
 from storage.lanes import resume as resume_lane
 from storage.states import DeliveryState
@@ -48,7 +50,7 @@ def list_lanes(context: typer.Context, *, config: ConfigOption = None, as_json: 
     table = Table("destination", "lane", *SHOWN, "oldest waiting")
     for lane in lanes:
         counts = [str(lane["deliveries"][state]) for state in SHOWN]
-        table.add_row(lane["destination"], words(lane), *counts, str(lane["oldest_waiting"] or ""))
+        table.add_row(lane["destination"], lane["lane"], *counts, str(lane["oldest_waiting"] or ""))
     Console().print(table)
 
 
@@ -61,8 +63,11 @@ def pause(
     """Send nothing to a destination until it is resumed, whatever is restarted meanwhile. What waits goes on waiting."""
     parts = open_parts(load_settings(config))
     _known(parts, name)
+    now = datetime.now(UTC)
     with writing(parts.engine) as connection:
-        paused = pause_lane(connection, Pause(name, datetime.now(UTC), _user(), why))
+        paused = pause_lane(connection, Pause(name, now, user(), why))
+        if paused:
+            record_action(connection, Action("pause", user(), now, destination=name, detail=why))
     typer.echo(f"{name} is paused{'' if paused else ' already'}; mammonode lanes resume {name} lets it send again.")
 
 
@@ -71,42 +76,28 @@ def resume(name: Name, *, config: ConfigOption = None) -> None:
     parts = open_parts(load_settings(config))
     with writing(parts.engine) as connection:
         resumed = resume_lane(connection, name)
+        if resumed:
+            record_action(connection, Action("resume", user(), datetime.now(UTC), destination=name))
     if not resumed:
         _known(parts, name)
     typer.echo(f"{name} is resumed." if resumed else f"{name} was not paused.")
 
 
 def lanes_of(parts: Parts) -> list[dict[str, Any]]:
-    """Return what is known of each lane, also of those whose destination has gone from the settings."""
-    now = datetime.now(UTC)
-    counts, oldest = parts.outbox.counts(), parts.outbox.oldest_waiting()
-    with reading(parts.engine) as connection:
-        paused = pauses(connection)
-    known: dict[str, Destination | None] = {d.name: d for d in parts.settings.destinations}
-    known |= dict.fromkeys(sorted({*counts, *paused} - set(known)))
+    """Return what is known of each lane as JSON types, also of those whose destination has gone from the settings."""
     return [
         {
-            "destination": name,
-            "paused": vars(paused[name]) if name in paused else None,
-            "open": destination is not None and name not in paused and destination.is_open(now),
-            "windows": list(destination.windows) if destination else [],
-            "associations": destination.associations if destination else 0,
-            "deliveries": counts.get(name, dict.fromkeys(DeliveryState, 0)),
-            "oldest_waiting": oldest.get(name),
+            "destination": lane.name,
+            "lane": str(lane),
+            "paused": vars(lane.pause) if lane.pause else None,
+            "open": lane.is_open,
+            "windows": list(lane.destination.windows) if lane.destination else [],
+            "associations": lane.destination.associations if lane.destination else 0,
+            "deliveries": lane.deliveries,
+            "oldest_waiting": lane.oldest_waiting,
         }
-        for name, destination in known.items()
+        for lane in lane_statuses(parts.engine, parts.outbox, parts.settings.destinations, datetime.now(UTC))
     ]
-
-
-def words(lane: dict[str, Any]) -> str:
-    """Say how a lane stands."""
-    if lane["paused"]:
-        told = Pause(**lane["paused"])
-        since = told.paused_at.astimezone().strftime("%Y-%m-%d %H:%M")
-        return f"paused since {since} by {told.paused_by}" + (f": {told.reason}" if told.reason else "")
-    if lane["open"]:
-        return "open"
-    return f"sends {', '.join(lane['windows'])}" if lane["associations"] else "not in the settings"
 
 
 def _known(parts: Parts, name: str) -> None:
@@ -116,7 +107,8 @@ def _known(parts: Parts, name: str) -> None:
         raise typer.Exit(1)
 
 
-def _user() -> str:
+def user() -> str:
+    """Return who works at the command line, for what is kept of what people did."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # an account without a name

@@ -8,15 +8,22 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from config.mix import ObjectMix, ResultKind
-from config.settings import DEFAULT_FILE, Caller, Delivery, Destination, Proof, Settings
+from config.settings import DEFAULT_FILE, Caller, Client, Delivery, Destination, Proof, Settings
 from node.conformance.markdown import table
 from node.results.edition import SERIES
 from node.results.forms import forms_of
 
-LISTS: Final[Mapping[str, type[BaseModel]]] = {"dicom.callers": Caller, "destinations": Destination}
+LISTS: Final[Mapping[str, type[BaseModel]]] = {
+    "dicom.callers": Caller,
+    "http.clients": Client,
+    "destinations": Destination,
+}
 """Keys that hold tables of their own."""
 
-PATHS: Final = ("storage.folder", "reader.model", "reader.models_folder")
+PATHS: Final = (
+    *("storage.folder", "reader.model", "reader.models_folder"),
+    *("http.certificate", "http.key", "http.client_ca"),
+)
 """What may be a place on this machine."""
 
 HIDDEN: Final = "(a place on this machine)"

@@ -35,9 +35,6 @@ SERIES: Final[Mapping[ResultKind, tuple[int, str]]] = MappingProxyType(
 REPORTS: Final = frozenset({ResultKind.SR, ResultKind.CAD_SR})
 """Kinds that stay in their series as the exam goes on (rule R2)."""
 
-PICTURED: Final = frozenset({ResultKind.SC, ResultKind.SC_VIEW, ResultKind.PDF})
-"""Kinds that show the images themselves."""
-
 
 @dataclass(frozen=True, eq=False)
 class Edition:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
@@ -12,19 +11,8 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
+from config.settings import Scope as Scope  # noqa: PLC0414 (routes get it from here)
 from node.errors import NotAllowed, NotAuthenticated
-
-
-class Scope(StrEnum):
-    """What a caller may be allowed to do."""
-
-    #: Send instances.
-    STORE = "store"
-    #: Look at everything that the node holds.
-    READ = "read"
-    #: Change what the node does: retry, resend, cancel, pause.
-    OPERATE = "operate"
-
 
 EVERYTHING: Final = frozenset(Scope)
 

@@ -13,8 +13,10 @@ from starlette.routing import BaseRoute, Mount
 
 from config.settings import Http
 from node.web.access import Authenticated, Authentication, Guarded, unguarded
+from node.web.limits import BURST, GUESSES, GUESSES_A_SECOND, Buckets, Guesses, Limits, Rate
+from node.web.origins import SameOrigin
 from node.web.problems import problem
-from node.web.requests import Limits, Requests
+from node.web.requests import Requests
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ def create_app(settings: Http, ways: Collection[Authentication], routes: Routes,
         middleware=[
             Middleware(Requests, counts.answers),
             Middleware(Limits, settings.maximum_requests, int(settings.maximum_body_mb * 1e6)),
+            Middleware(SameOrigin),
+            Middleware(Guesses, Buckets(GUESSES_A_SECOND, GUESSES)),
             Middleware(Authenticated, ways),
+            Middleware(Rate, Buckets(settings.requests_per_second, BURST * settings.requests_per_second)),
         ],
         exception_handlers={HTTPException: _starlettes_own},
     )

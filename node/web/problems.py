@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from node.status import http_detail, http_status
+from node.web.rendering import is_htmx, render, to_login
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER: Final = 5
@@ -16,7 +17,10 @@ RETRY_AFTER: Final = 5
 
 
 def problem(connection: HTTPConnection, error: Exception) -> Response:
-    """Return the answer to a request that ended in an error."""
+    """Return the answer to a request that ended in an error.
+
+    A browser gets it as a page, or is sent to log in; whoever asks for anything else gets the document.
+    """
     if isinstance(error, HTTPException):  # Starlette's own: no such route, another method
         status, detail = HTTPStatus(error.status_code), error.detail
         headers = dict(error.headers or {})
@@ -30,7 +34,17 @@ def problem(connection: HTTPConnection, error: Exception) -> Response:
         "detail": detail,
         "request": connection.scope.get("request_id", ""),
     }
+    if _is_a_page(connection) and status == HTTPStatus.UNAUTHORIZED:
+        return to_login(connection)
+    if _is_a_page(connection) and not is_htmx(connection):
+        return render(connection, "problem.html", status, headers, problem=document)
     return JSONResponse(document, status, headers, MEDIA_TYPE)
+
+
+def _is_a_page(connection: HTTPConnection) -> bool:
+    if connection.scope["type"] != "http" or connection.scope.get("path", "").startswith("/dicom-web"):
+        return False
+    return is_htmx(connection) or "text/html" in connection.headers.get("accept", "")
 
 
 def _headers(status: HTTPStatus) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from node.errors import BadRequest, BodyTooLarge, Overloaded
+from node.status import http_status
 from node.telemetry import logger
 from node.web.access import caller
 from node.web.problems import problem
@@ -75,7 +75,7 @@ class Requests:
                 told = _describe(error)
                 if scope["type"] == "websocket":
                     await watched({"type": "websocket.close", "code": 1008 if "cause" in told else 1011})
-                    status = problem(HTTPConnection(scope), error).status_code
+                    status = http_status(error)
                 elif status == 0:
                     await problem(HTTPConnection(scope), error)(scope, receive, watched)
                 else:
@@ -90,8 +90,7 @@ class Truncated(Exception):
 
 
 def _describe(error: Exception) -> dict[str, object]:
-    status = problem(HTTPConnection({"type": "http", "headers": []}), error).status_code
-    if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+    if http_status(error) != HTTPStatus.INTERNAL_SERVER_ERROR:
         return {"cause": str(error)}
     # The text of an error that was not foreseen may hold header values, and stays out (rule R14).
     frames = traceback.extract_tb(error.__traceback__)
@@ -121,54 +120,3 @@ def _log(scope: Scope, status: int, size: int, seconds: float, told: dict[str, o
         log.debug("request", **event)
     else:
         log.info("request", **event)
-
-
-class Limits:
-    """ASGI middleware that refuses what is too much: bodies, and requests at once.
-
-    Parameters
-    ----------
-    app
-        What is inside.
-    requests
-        How many at once.
-    body
-        Bytes of one body.
-    """
-
-    def __init__(self, app: ASGIApp, requests: int, body: int) -> None:
-        self._app = app
-        self._requests = requests
-        self._body = body
-        self._now = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or go on."""
-        if scope["type"] != "http" or scope["path"] == "/livez":
-            await self._app(scope, receive, send)
-            return
-        if self._now >= self._requests:
-            raise Overloaded(f"{self._requests} at once")
-        self._now += 1
-        try:
-            await self._app(scope, self._counted(scope, receive), send)
-        finally:
-            self._now -= 1
-
-    def _counted(self, scope: Scope, receive: Receive) -> Receive:
-        stated = HTTPConnection(scope).headers.get("content-length", "0")
-        if not stated.isascii() or not stated.isdigit():
-            raise BadRequest("Content-Length is no number")
-        if int(stated) > self._body:
-            raise BodyTooLarge(f"{int(stated)} of at most {self._body} bytes")
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._body:
-                raise BodyTooLarge(f"more than {self._body} bytes")
-            return message
-
-        return counted

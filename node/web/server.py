@@ -1,14 +1,16 @@
 """The HTTP door: uvicorn in a thread of ``serve``, opened and drained as the DICOM door is."""
 
 import socket
+import ssl
 from threading import Thread
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from config.settings import Http
-from node.errors import CannotListen
+from node.errors import CannotListen, CertificateUnusable
 from node.telemetry import logger
+from node.web.certificates import CertifyingProtocol, CertifyingSocket
 
 log = logger("web")
 
@@ -34,7 +36,13 @@ class WebDoor:
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="httptools",
+                http=CertifyingProtocol,
+                ws=CertifyingSocket,
+                ssl_certfile=settings.certificate or None,
+                ssl_keyfile=settings.key or None,
+                ssl_ca_certs=settings.client_ca or None,
+                # Optional: a browser without a certificate may log in with a token.
+                ssl_cert_reqs=ssl.CERT_OPTIONAL if settings.client_ca else ssl.CERT_NONE,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -60,8 +68,14 @@ class WebDoor:
         ------
         CannotListen
             When the address cannot be listened on.
+        CertificateUnusable
+            When a certificate, its key or the client authority cannot be read.
         """
         bind, port = self._settings.bind, self._settings.port
+        try:
+            self._server.config.load()  # certificates: what is wrong with them is told here, not in the thread
+        except (OSError, ssl.SSLError) as error:
+            raise CertificateUnusable(f"{type(error).__name__}: {error.strerror}") from error
         try:
             # Listened on here already: what connects before the thread runs waits, and is not refused.
             self._socket = socket.create_server((bind, port), family=_family(bind), backlog=BACKLOG)

@@ -38,6 +38,10 @@ def chain(tmp_path: Path, engine: Engine) -> Chain:
     return made
 
 
+IMAGES_WITH_PICTURES = 4 + 4
+"""Files of the exam: its images, and a picture of each for the pages."""
+
+
 def retention(chain: Chain, policy: RetentionPolicy, *, destinations: bool = True) -> Retention:
     return Retention(chain.room.engine, chain.room.store, policy, chain.clock, destinations=destinations)
 
@@ -55,7 +59,7 @@ def removed(chain: Chain) -> None:
     """Let the exam's sources be removed."""
     deliver(chain)
     chain.clock.forward(31 * DAY)
-    assert retention(chain, SOURCES).tick() == 4
+    assert retention(chain, SOURCES).tick() == IMAGES_WITH_PICTURES
 
 
 def test_sources_and_results_go_after_their_time_and_their_records_stay(chain: Chain) -> None:
@@ -63,8 +67,8 @@ def test_sources_and_results_go_after_their_time_and_their_records_stay(chain: C
     chain.clock.forward(29 * DAY)
     assert retention(chain, BOTH).tick() == 0
     chain.clock.forward(2 * DAY)
-    assert retention(chain, BOTH).tick() == 4
-    assert (kept(chain), kept(chain, "results") > 0) == (0, True)
+    assert retention(chain, BOTH).tick() == IMAGES_WITH_PICTURES
+    assert (kept(chain), kept(chain, "previews"), kept(chain, "results") > 0) == (0, 0, True)
     chain.clock.forward(30 * DAY)
     assert retention(chain, BOTH).tick() > 0
     assert kept(chain, "results") == 0
@@ -101,7 +105,7 @@ def test_without_a_destination_nothing_goes_unless_the_site_says_so(chain: Chain
     deliver(chain)
     chain.clock.forward(365 * DAY)
     assert retention(chain, SOURCES, destinations=False).tick() == 0
-    assert retention(chain, UNPROVEN, destinations=False).tick() == 4
+    assert retention(chain, UNPROVEN, destinations=False).tick() == IMAGES_WITH_PICTURES
 
 
 def test_nothing_goes_that_an_operator_has_to_decide_about(chain: Chain) -> None:
@@ -124,7 +128,7 @@ def test_a_crash_between_mark_and_unlink_is_made_good(chain: Chain, monkeypatch:
     monkeypatch.undo()
     assert kept(chain) == 4
     assert chain.room.receive(phantom_images()[0]).outcome is Outcome.KNOWN
-    assert retention(chain, RetentionPolicy()).tick() == 4
+    assert retention(chain, RetentionPolicy()).tick() == IMAGES_WITH_PICTURES
     assert kept(chain) == 0
 
 
@@ -182,7 +186,7 @@ def test_a_full_disk_takes_the_oldest_exams_first_and_no_more_than_needed(
     deliver(chain)
     chain.clock.forward(DAY)
     monkeypatch.setattr(chain.room.store, "usage", lambda: DiskUsage(100, 100 - 18 * kept(chain)))
-    assert retention(chain, RetentionPolicy(max_used_fraction=0.5)).tick() == 4
+    assert retention(chain, RetentionPolicy(max_used_fraction=0.5)).tick() == IMAGES_WITH_PICTURES
     with reading(chain.room.engine) as connection:
         old, new = (find_instance(connection, uid) for uid in (str(phantom_images()[0].SOPInstanceUID), "1.2.9.1"))
         assert find_exam(connection, first).state is ExamState.ANSWERED

@@ -2,9 +2,11 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -12,11 +14,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from config.settings import Http, Settings, Storage
-from node.errors import CannotListen, NotProtected
-from node.service import web_door
+from node.errors import CannotListen, CertificateUnusable, NotProtected
+from node.service import Parts, open_parts, web_door
 from node.web.access import Guarded, ThisMachine
 from node.web.app import Counts, Routes, create_app
 from node.web.server import WebDoor
+from storage.database import writing
+from storage.tokens import add_token, revoke_token
 
 
 @contextmanager
@@ -68,17 +72,58 @@ def test_a_port_that_is_taken_is_told() -> None:
             door.start()
 
 
+def opened(parts: Parts) -> WebDoor | None:
+    return web_door(parts, Routes(), Counts())
+
+
+@pytest.fixture
+def parts_with(tmp_path: Path) -> Iterator[Callable[..., Parts]]:
+    made: list[Parts] = []
+
+    def parts(**http: Any) -> Parts:
+        settings = Settings(storage=Storage(folder=tmp_path), http=Http(port=0, **http))
+        made.append(open_parts(settings))
+        return made[-1]
+
+    yield parts
+    for each in made:
+        each.engine.dispose()
+
+
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::", "192.0.2.1", "node.example"])  # noqa: S104 (refused here)
-def test_it_does_not_open_to_the_network_unprotected(bind: str, tmp_path: Path) -> None:
-    settings = Settings(storage=Storage(folder=tmp_path), http=Http(bind=bind, port=0))
+def test_it_does_not_open_to_the_network_unprotected(bind: str, parts_with: Callable[..., Parts]) -> None:
     with pytest.raises(NotProtected, match="mammonode tokens add"):
-        web_door(settings)
+        opened(parts_with(bind=bind))
+
+
+def test_it_opens_to_the_network_once_callers_must_say_who_they_are(parts_with: Callable[..., Parts]) -> None:
+    outside = {"bind": "0.0.0.0"}  # noqa: S104 (not opened here)
+    parts = parts_with(**outside)
+    now = datetime.now(UTC)
+    with writing(parts.engine) as connection:
+        add_token(connection, "pacs", ["read"], now, now + timedelta(days=1))
+    assert opened(parts) is not None
+    with writing(parts.engine) as connection:
+        revoke_token(connection, "pacs", now)
+    with pytest.raises(NotProtected):
+        opened(parts)
+    assert opened(parts_with(**outside, oidc_issuer="https://id.example", oidc_audience="mammonode")) is not None
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
-def test_it_opens_to_this_machine(bind: str, tmp_path: Path) -> None:
-    assert web_door(Settings(storage=Storage(folder=tmp_path), http=Http(bind=bind, port=0))) is not None
+def test_it_opens_to_this_machine(bind: str, parts_with: Callable[..., Parts]) -> None:
+    assert opened(parts_with(bind=bind)) is not None
 
 
-def test_it_stays_closed_where_the_settings_say_so(tmp_path: Path) -> None:
-    assert web_door(Settings(storage=Storage(folder=tmp_path), http=Http(enabled=False))) is None
+def test_it_stays_closed_where_the_settings_say_so(parts_with: Callable[..., Parts]) -> None:
+    assert opened(parts_with(enabled=False)) is None
+
+
+def test_a_certificate_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    for content in (None, "no certificate"):
+        path = tmp_path / "node.pem"
+        if content:
+            path.write_text(content)
+        settings = Http(port=0, certificate=str(path))
+        with pytest.raises(CertificateUnusable, match=r"in \[http\]"):
+            WebDoor(settings, create_app(settings, [], Routes(), Counts())).start()

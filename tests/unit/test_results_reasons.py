@@ -19,6 +19,7 @@ from node.exams import assemble, why_missing, why_not
 from node.results.answer import AnswerStatus
 from node.results.reasons import SCHEME, Reason
 from node.views import DERIVED_KINDS, ImageKind, classify
+from storage.jobs import CANCELLED
 from tests.answers import RIGHT, an_answer, an_unread_answer, report_of
 from tests.builders import a_candidate, quick_header, view_code
 
@@ -69,6 +70,7 @@ def test_an_image_that_is_not_usable_has_this_code(attributes: dict[str, Any], r
         ("all images were withdrawn: Incorrect Modality Worklist Entry", Reason.WITHDRAWN),
         ("prior exam of 2019-03-04", Reason.PRIOR),
         ("R CC not read: removed after its time", Reason.REMOVED),
+        (CANCELLED, Reason.CANCELLED),
         ("the moon was in the way", Reason.OTHER),
     ],
 )
@@ -78,8 +80,16 @@ def test_a_sentence_has_this_code_and_no_other(sentence: str, reason: Reason) ->
 
 def test_every_reason_but_the_last_resort_is_tried_here() -> None:
     tried = {reason for _, reason in HEADERS}
-    others = {Reason.NO_BREAST, Reason.FAILED, Reason.REPEATED, Reason.MISSING, Reason.UNILATERAL, Reason.HIDDEN}
-    others |= {Reason.WITHDRAWN, Reason.PRIOR, Reason.REMOVED}
+    others = {
+        Reason.NO_BREAST,
+        Reason.FAILED,
+        Reason.REPEATED,
+        Reason.MISSING,
+        Reason.UNILATERAL,
+        Reason.HIDDEN,
+        Reason.CANCELLED,
+    }
+    others |= {Reason.WITHDRAWN, Reason.PRIOR, Reason.REMOVED, Reason.CANCELLED}
     assert tried | others | {Reason.OTHER} == set(Reason)
 
 

@@ -55,10 +55,14 @@ def test_the_documented_file_says_the_defaults() -> None:
 
 def uncommented() -> str:
     """Return the documented file with its examples as settings."""
-    example = re.compile(r"^# (\[\[|\w+ = |callers = \[$|  \{|\]$|# )", re.MULTILINE)
+    example = re.compile(r"^# (\[\[|\w+ = |(?:callers|clients) = \[$|  \{|\]$|# )", re.MULTILINE)
     lines = [line[2:] if example.match(line) else line for line in DOCUMENTED.splitlines()]
     text = "\n".join(lines)
-    return text.replace("\ncallers = []", "")
+    text = text.replace("\ncallers = []", "").replace("\nclients = []", "")
+    # Clients are known by an authority's word.
+    return text.replace('\nclient_ca = ""', '\nclient_ca = "ca.pem"').replace(
+        '\ncertificate = ""', '\ncertificate = "node.pem"'
+    )
 
 
 def test_every_key_is_in_the_documented_file_and_every_key_there_exists() -> None:
@@ -78,6 +82,7 @@ def test_the_examples_of_the_documented_file_are_valid(tmp_path: Path) -> None:
     settings = load_settings(a_file(tmp_path, uncommented()))
     assert [caller.ae_title for caller in settings.dicom.callers] == ["MODALITY1", "PACS"]
     assert [destination.name for destination in settings.destinations] == ["pacs"]
+    assert [client.scopes for client in settings.http.clients] == [("store", "read")]
 
 
 def test_every_key_of_the_documented_file_is_explained() -> None:

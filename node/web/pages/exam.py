@@ -1,0 +1,165 @@
+"""One exam: its views with what was found, its images, what happened, its deliveries, and what may be done to it."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from config.settings import Scope
+from node.errors import BadRequest, NoSuchResource
+from node.web.access import Guarded
+from node.web.pages.exam_facts import ExamFacts, exam_facts
+from node.web.pages.exams import STATES
+from node.web.pages.house import House
+from node.web.rendering import done, render, render_live
+from storage.database import reading
+from storage.errors import CannotRetry
+from storage.exams import ExamRecord, find_exam
+from storage.jobs import Job
+from storage.previews import previews_of
+from storage.results import results_of
+
+PICTURES: Final = {"Cache-Control": "private, max-age=600", "X-Content-Type-Options": "nosniff"}
+"""They change when the exam is read again; pages ask for them by the job's number."""
+
+
+class ExamPage:
+    """The page of one exam, and its buttons."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    def page(self, request: Request) -> Response:
+        """Return the page."""
+        facts = _facts(self._house, request)
+        return render(
+            request, "exam.html", facts=facts, states=STATES, address=_address(facts), **_told(self._house, facts)
+        )
+
+    def body(self, request: Request) -> Response:
+        """Return its live part."""
+        facts = _facts(self._house, request)
+        return render_live(
+            request, "exam_body.html", facts=facts, states=STATES, address=_address(facts), **_told(self._house, facts)
+        )
+
+    def picture(self, request: Request) -> Response:
+        """Return a picture of an image."""
+        exam, job_id = _exam(self._house, request), request.path_params["job"]
+        if all(job.id != job_id for job in self._house.queue.list_jobs(1000, exam_id=exam.id)):
+            raise NoSuchResource("this exam has no such reading")
+        with reading(self._house.engine) as connection:
+            found = previews_of(connection, job_id)
+        wanted = request.path_params["image"], request.path_params["kind"]
+        path = next((each.path for each in found if (each.image_uid, each.kind) == wanted), None)
+        if path is None or not self._house.store.resolve(path).is_file():
+            raise NoSuchResource("there is no such picture, or it was removed after its time")
+        return FileResponse(self._house.store.resolve(path), headers=PICTURES)
+
+    def result(self, request: Request) -> Response:
+        """Return a result object as a file."""
+        exam = _exam(self._house, request)
+        with reading(self._house.engine) as connection:
+            issued = results_of(connection, exam.id)
+        record = next((each.record for each in issued if each.record.uid == request.path_params["result"]), None)
+        if record is None or not self._house.store.resolve(record.path).is_file():
+            raise NoSuchResource("there is no such result, or it was removed after its time")
+        name = f"{record.kind}-{record.uid}.dcm"
+        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(
+            self._house.store.resolve(record.path), headers=headers, media_type="application/dicom", filename=name
+        )
+
+    def retry(self, request: Request) -> Response:
+        """Read an exam again whose reading failed."""
+        return _again(self._house, request, "retry", "is tried again")
+
+    def reread(self, request: Request) -> Response:
+        """Read an exam again that was read."""
+        return _again(self._house, request, "re-read", "is read again")
+
+    def cancel(self, request: Request) -> Response:
+        """Read nothing, and answer so."""
+        exam = _exam(self._house, request)
+        job = _job(self._house, exam)
+        self._house.queue.cancel(job.id, self._house.clock())
+        self._house.record(request, "cancel", exam=exam, detail=f"revision {job.revision}")
+        return done(request, 'The reading is cancelled; the answer is "not analysed".', f"/exams/{exam.uid}")
+
+    async def resend(self, request: Request) -> Response:
+        """Send the results again."""
+        async with request.form(max_files=0, max_fields=2, max_part_size=1024) as given:
+            destination = str(given.get("destination", ""))
+        return await run_in_threadpool(_resend, self._house, request, destination)
+
+
+def routes(house: House) -> Sequence[Guarded]:
+    """Return the routes of one exam."""
+    pages, exam = ExamPage(house), "/exams/{exam}"
+    return (
+        Guarded(exam, pages.page, needs=Scope.READ),
+        Guarded(f"{exam}/body", pages.body, needs=Scope.READ),
+        Guarded(f"{exam}/pictures/{{job:int}}/{{image}}/{{kind}}", pages.picture, needs=Scope.READ),
+        Guarded(f"{exam}/results/{{result}}", pages.result, needs=Scope.READ),
+        Guarded(f"{exam}/retry", pages.retry, needs=Scope.OPERATE, methods=["POST"]),
+        Guarded(f"{exam}/re-read", pages.reread, needs=Scope.OPERATE, methods=["POST"]),
+        Guarded(f"{exam}/cancel", pages.cancel, needs=Scope.OPERATE, methods=["POST"]),
+        Guarded(f"{exam}/resend", pages.resend, needs=Scope.OPERATE, methods=["POST"]),
+    )
+
+
+def _again(house: House, request: Request, what: str, words: str) -> Response:
+    exam = _exam(house, request)
+    job = _job(house, exam)
+    house.queue.retry(job.id, house.clock())
+    house.record(request, what, exam=exam, detail=f"revision {job.revision}")
+    return done(request, f"Exam {exam.uid[:8]} {words}.", f"/exams/{exam.uid}")
+
+
+def _resend(house: House, request: Request, destination: str) -> Response:
+    exam = _exam(house, request)
+    known = {delivery.destination for delivery in house.outbox.of_exam(exam.id)}
+    if destination and destination not in known:
+        raise BadRequest("this exam was never for that destination")
+    if exam.held:
+        raise CannotRetry("the exam is held: decide its conflicts first, with mammonode conflicts")
+    count = house.outbox.resend(exam.id, house.clock(), destination or None)
+    detail = f"{count} results" + (f" to {destination}" if destination else "")
+    house.record(request, "resend", exam=exam, destination=destination or None, detail=detail)
+    return done(request, f"{count} results wait to be sent again.", f"/exams/{exam.uid}")
+
+
+def _exam(house: House, request: Request) -> ExamRecord:
+    with reading(house.engine) as connection:
+        return find_exam(connection, request.path_params["exam"])
+
+
+def _job(house: House, exam: ExamRecord) -> Job:
+    jobs = [job for job in house.queue.list_jobs(10, exam_id=exam.id) if job.revision == exam.revision]
+    if not jobs:
+        raise CannotRetry("this revision has no reading yet: its images are still awaited")
+    return jobs[0]
+
+
+def _facts(house: House, request: Request) -> ExamFacts:
+    text = request.query_params.get("revision", "")
+    return exam_facts(house, request.path_params["exam"], int(text) if text.isascii() and text.isdigit() else None)
+
+
+def _address(facts: ExamFacts) -> str:
+    revision = "" if facts.is_present else f"revision={facts.revision}&"
+    return f"/exams/{facts.exam.uid}/body?{revision}"
+
+
+def _told(house: House, facts: ExamFacts) -> dict[str, Any]:
+    now, job = house.clock(), facts.job
+    runs = job is not None and job.state == "running" and job.started_at is not None
+    elapsed = (now - job.started_at).total_seconds() if runs and job and job.started_at else None
+    return {
+        "runs": runs,
+        "elapsed": elapsed,
+        "progress": min(elapsed / facts.typical, 0.95) if elapsed is not None and facts.typical else None,
+        "show_patients": house.settings.http.show_patients,
+    }

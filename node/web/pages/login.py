@@ -1,0 +1,87 @@
+"""Browsers log in with a token, and out again; the files that pages are made of."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from http import HTTPStatus
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, RedirectResponse, Response
+
+from config.settings import Scope
+from node.errors import NoSuchResource
+from node.web.access import Guarded
+from node.web.bearer import COOKIE
+from node.web.pages.house import House
+from node.web.rendering import HEADERS, MEDIA_TYPES, STATIC, render
+from storage.database import reading, writing
+from storage.tokens import close_session, find_token, open_session
+
+LONGEST_FORM = 4096
+
+
+def routes(house: House) -> Sequence[Guarded]:
+    """Return the routes of logging in and out."""
+
+    def form(request: Request) -> Response:
+        return render(request, "login.html", next=_safe(request.query_params.get("next", "")), failed=False)
+
+    async def log_in(request: Request) -> Response:
+        async with request.form(max_files=0, max_fields=4, max_part_size=LONGEST_FORM) as given:
+            secret, target = str(given.get("token", "")).strip(), _safe(str(given.get("next", "")))
+        session = await run_in_threadpool(_session, house, secret)
+        if session is None:
+            return render(request, "login.html", HTTPStatus.UNAUTHORIZED, next=target, failed=True)
+        answer = RedirectResponse(target, HTTPStatus.SEE_OTHER, HEADERS)
+        answer.set_cookie(
+            COOKIE,
+            session,
+            max_age=int(house.settings.http.session_hours * 3600),
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+    def log_out(request: Request) -> Response:
+        if secret := request.cookies.get(COOKIE):
+            with writing(house.engine) as connection:
+                close_session(connection, secret)
+        answer = RedirectResponse("/login", HTTPStatus.SEE_OTHER, HEADERS)
+        answer.delete_cookie(COOKIE, httponly=True, samesite="lax")
+        return answer
+
+    def home(_request: Request) -> Response:
+        return RedirectResponse("/exams", HTTPStatus.SEE_OTHER, HEADERS)
+
+    return (
+        Guarded("/", home, needs=Scope.READ),
+        Guarded("/login", form, needs=None),
+        Guarded("/login", log_in, needs=None, methods=["POST"]),
+        Guarded("/logout", log_out, needs=None, methods=["POST"]),
+        Guarded("/static/{name}", _static, needs=None),
+    )
+
+
+def _session(house: House, secret: str) -> str | None:
+    now = house.clock()
+    with reading(house.engine) as connection:
+        token = find_token(connection, secret, now)
+    if token is None:
+        return None
+    with writing(house.engine) as connection:
+        return open_session(connection, token, now, timedelta(hours=house.settings.http.session_hours))
+
+
+def _safe(target: str) -> str:
+    """Return where to go after logging in: only a path of this node."""
+    return target if target.startswith("/") and not target.startswith(("//", "/\\")) else "/exams"
+
+
+def _static(request: Request) -> Response:
+    path = STATIC / request.path_params["name"]
+    if path.parent != STATIC or not path.is_file():
+        raise NoSuchResource(request.url.path)
+    # The address has the content's digest: it never changes.
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+    return FileResponse(path, media_type=MEDIA_TYPES.get(path.suffix, "text/plain"), headers=headers)

@@ -12,6 +12,7 @@ TORCH := "torch==2.13.0" "torchvision==0.28.0" "segmentation-models-pytorch==0.6
 PEERS := .peers
 PACKAGES := dcmtk orthanc orthanc-dicomweb chromium strace
 OHIF := 3.12.10 3.13.2
+AXE := 4.14.1
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
 .DEFAULT_GOAL := help
@@ -46,7 +47,7 @@ house: $(READY) ## Train and score every system on DATA for a while, and write d
 	@test -n "$(DATA)" || { echo "Say on what: make house DATA=manifest.csv" >&2; exit 1; }
 	@$(BIN)/python benchmarks/house_table.py "$(DATA)" --runs runs/house --output docs/house.md $(HOUSE)
 
-peers: $(OHIF:%=$(PEERS)/ohif-%) ## Install what the interop tests talk to: DCMTK, Orthanc, Chromium, OHIF (as root)
+peers: $(OHIF:%=$(PEERS)/ohif-%) $(PEERS)/axe-core/axe.min.js ## Install what the interop tests talk to: DCMTK, Orthanc, Chromium, OHIF, axe (as root)
 	@missing=$$(for package in $(PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
 	test -z "$$missing" || { apt-get update -qq && $(INSTALL) $$missing >/dev/null; }
 
@@ -57,6 +58,12 @@ $(PEERS)/ohif-%:
 	@cd $@.part && npm pack --silent @ohif/app@$* >/dev/null && \
 	  tar xf *.tgz --strip-components=1 --exclude='*.map' && rm *.tgz
 	@mv $@.part $@
+
+# Checks pages against WCAG (MPL 2.0); read by a browser in tests, never shipped.
+$(PEERS)/axe-core/axe.min.js:
+	@command -v npm >/dev/null || { apt-get update -qq && $(INSTALL) npm >/dev/null; }
+	@mkdir -p $(@D)
+	@cd $(@D) && npm pack --silent axe-core@$(AXE) >/dev/null && tar xf *.tgz --strip-components=1 package/axe.min.js && rm *.tgz
 
 viewers: $(READY) peers ## Look at the results in OHIF and make the pictures of docs/viewers.md again
 	@MAMMONODE_REQUIRE_PEERS=1 $(BIN)/pytest tests/interop/test_ohif.py

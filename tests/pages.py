@@ -1,5 +1,6 @@
 """Builders: a node's pages over a real socket, on a chain that goes on when the test says so, and a browser before them."""
 
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -169,7 +170,14 @@ def a_page(browser: Browser, node: Node, **options: Any) -> Iterator[Page]:
     page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    # What Chromium itself says of an answer that is no success is no complaint of a script.
+    said = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text) if message.type == "error" and not said.match(message.text) else None
+        ),
+    )
     page.on(
         "response", lambda answer: complaints.append(f"{answer.status} {answer.url}") if answer.status >= 500 else None
     )

@@ -1,5 +1,6 @@
 """What the pages stand on, on both databases: lists of exams, senders, attempts, pictures, actions, cancelled readings."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -114,7 +115,8 @@ def test_the_speed_of_readings_is_known(engine: Engine) -> None:
 
 
 def test_equal_attempts_in_a_row_are_one(engine: Engine) -> None:
-    key, _, outbox = a_read_exam(engine)
+    key, _, _ = a_read_exam(engine)
+    outbox = Outbox(engine, replace(POLICY, attempts=9))
 
     def attempt(number: int, message: str) -> None:
         [delivery] = outbox.due("pacs", NOON + number * HOUR, 9)

@@ -4,12 +4,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import STR_VR
@@ -82,10 +84,17 @@ def picture(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
 def header_of(path: Path) -> Dataset:
     """Return an instance without its pixel data, and without the attributes that say nothing in their form.
 
-    Those cannot be read, or come in a VR of another kind than the standard's: a sequence where a name belongs.
+    Those cannot be read, or come in a VR of another kind than the standard's: a sequence where a name belongs. Texts that
+    come in another VR of texts are read as the standard's: numbers as numbers, UIDs without what fills them up.
     """
     header = pydicom.dcmread(path, stop_before_pixels=True)
     for tag in list(header.keys()):
+        raw, expected = (
+            cast("DataElement | RawDataElement", header.get_item(tag)),
+            dictionary_VR(tag) if dictionary_has_tag(tag) else "",
+        )
+        if isinstance(raw, RawDataElement) and expected != raw.VR and {raw.VR, expected} <= STR_VR:
+            header[tag] = raw._replace(VR=expected)
         if not _is_sound(header, tag):
             del header[tag]
     return header

@@ -121,8 +121,9 @@ def test_exams_of_hostile_images_are_answered(chain: Chain) -> None:
     answer_all(chain)
 
 
-def test_an_image_that_lost_its_size_is_answered(chain: Chain) -> None:
-    receive_all(chain, [odd_file(1, 66)])
+@pytest.mark.parametrize("number", [66, 313, 562], ids=["no size", "spacings as text", "class as text"])
+def test_an_image_that_was_answered_with_nothing_once_is_answered(chain: Chain, number: int) -> None:
+    receive_all(chain, [odd_file(1, number)])
     answer_all(chain)
 
 

@@ -203,19 +203,60 @@ class Proof(StrEnum):
     NONE = "none"
     #: By Storage Commitment (PS3.4 J).
     COMMITMENT = "commitment"
-    #: By C-FIND.
+    #: By C-FIND, or QIDO-RS.
     FIND = "find"
     #: By Storage Commitment, and by C-FIND when that is not answered.
     COMMITMENT_OR_FIND = "commitment-or-find"
 
 
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+"""Of a web service; without credentials, which stand beside it."""
+
+
+class WebService(Section):
+    """A DICOMweb service of somebody else, and how it knows us."""
+
+    url: Url
+    authentication: Literal["none", "basic", "bearer", "oauth2"] = "none"
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    token: SecretStr = SecretStr("")
+    token_url: Url | Literal[""] = ""
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    scope: str = ""
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        needed = {
+            "none": (),
+            "basic": ("username", "password"),
+            "bearer": ("token",),
+            "oauth2": ("token_url", "client_id", "client_secret"),
+        }[self.authentication]
+        missing = [name for name in needed if not _said(getattr(self, name))]
+        if missing:
+            raise ValueError(f"{self.authentication} needs {', '.join(missing)}")
+        if (self.key is None) is not (self.certificate is None):
+            raise ValueError("certificate and key go together")
+        return self
+
+
+def _said(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
 class Destination(Section):
-    """A place that results go to."""
+    """A place that results go to: an application entity by C-STORE, or a web service by STOW-RS."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
-    ae_title: AETitle
-    host: str
-    port: int = Field(ge=1, le=65535)
+    ae_title: AETitle | Literal[""] = ""
+    host: str = ""
+    port: Port = 0
+    web: WebService | None = None
     profile: Literal["ohif", "archive", "breast-workstation", "plain-pacs"] = "ohif"
     objects: Kinds | None = None
     segmentation: SegmentationType | None = None
@@ -232,6 +273,21 @@ class Destination(Section):
     give_up_days: float | None = Field(default=None, gt=0)
     proof: Proof = Proof.NONE
     proof_timeout: Seconds = 3600
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.web is None and not (self.ae_title and self.host and self.port):
+            raise ValueError("name ae_title, host and port, or a web service")
+        if self.web is not None and (self.ae_title or self.host or self.port):
+            raise ValueError("an application entity and a web service are two destinations")
+        if self.web is not None and self.proof not in {Proof.NONE, Proof.FIND}:
+            raise ValueError("a web service proves by find, or not at all")
+        return self
+
+    @property
+    def where(self) -> str:
+        """Its address, in words."""
+        return self.web.url if self.web else f"{self.ae_title} at {self.host}:{self.port}"
 
     @property
     def mix(self) -> ObjectMix:
@@ -311,6 +367,7 @@ class Http(Section):
     maximum_body_mb: float = Field(default=16384, gt=0)
     maximum_parts: int = Field(default=5000, ge=1)
     requests_per_second: float = Field(default=200, gt=0)
+    address: Url | Literal[""] = ""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -334,6 +391,12 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+class WorklistSection(Section):
+    """Readings as workitems (UPS-RS)."""
+
+    sources: tuple[WebService, ...] = ()
 
 
 class Log(Section):
@@ -363,6 +426,7 @@ class Settings(BaseSettings):
     destinations: tuple[Destination, ...] = ()
     retention: Retention = Retention()
     http: Http = Http()
+    worklist: WorklistSection = WorklistSection()
     log: Log = Log()
 
     @classmethod

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from config.settings import Destination, Proof
 from node.errors import InvalidInformation, NodeError, NoSuchEvent, NotWellKnownInstance, UnknownTransaction
 from node.intake import utc_now
-from node.scu import Sender
+from node.scu import Carrier
 from node.sop_classes import STORAGE_COMMITMENT_INSTANCE
 from node.status import CLASS_NOT_SUPPORTED, NO_SUCH_INSTANCE, SUCCESS, commitment_status, failure_reason
 from node.telemetry import logger
@@ -174,7 +174,7 @@ class Prover:
     engine, outbox, commitments
         What was sent, and what was asked for.
     sender
-        Opens the associations.
+        Asks: by associations or, of a web service, by requests.
     reports
         Takes the answers.
     wait
@@ -189,7 +189,7 @@ class Prover:
         engine: Engine,
         outbox: Outbox,
         commitments: Commitments,
-        sender: Sender,
+        sender: Carrier,
         reports: Reports,
         *,
         wait: float = 5,
@@ -276,9 +276,9 @@ class Prover:
                     self._outbox.proven(connection, delivery, DeliveryState.VERIFIED, self._clock())
                 log.info("result verified", **delivery.log_context())
             elif delivery.proofs + 1 < LOOKS:
-                self._again(delivery, "not found by C-FIND")
+                self._again(delivery, "not found")
             else:
-                message = f"not found by C-FIND, looked for {delivery.proofs + 1} times"
+                message = f"not found, looked for {delivery.proofs + 1} times"
                 with writing(self._engine) as connection:
                     now = self._clock()
                     state = self._outbox.missing(connection, delivery, message, NO_SUCH_INSTANCE, now)

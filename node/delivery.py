@@ -16,7 +16,7 @@ from node.commitment import Prover
 from node.errors import AssociationRejected, DestinationUnreachable
 from node.intake import utc_now
 from node.progress import Part, Progress
-from node.scu import Item, Response, Sender
+from node.scu import Carrier, Item, Response
 from node.status import Outcome, sending_outcome
 from node.telemetry import logger
 from storage.errors import StorageError
@@ -53,7 +53,7 @@ class Lane:
     outbox
         What is to be sent, and what came of it.
     sender
-        Opens the associations.
+        Takes them there: by associations or, to a web service, by requests.
     store
         Where the results are.
     poll
@@ -68,7 +68,7 @@ class Lane:
         self,
         destination: Destination,
         outbox: Outbox,
-        sender: Sender,
+        sender: Carrier,
         store: InstanceStore,
         poll: float = 1,
         clock: Callable[[], datetime] = utc_now,

@@ -131,3 +131,11 @@ class NotRenderable(NodeError):
 
 class CertificateUnusable(NodeError):
     """The certificate cannot be used: check certificate, key and client_ca in [http], and who may read these files."""
+
+
+class PerformedHere(NodeError):
+    """The node performs its workitems itself: others can ask for one, watch it, and ask for it to be cancelled."""
+
+
+class SourceUnknown(NodeError):
+    """The study cannot be retrieved from there: add the web service to worklist.sources in the settings."""

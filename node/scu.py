@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
@@ -100,6 +100,24 @@ class Peer:
     ae_title: str
     host: str
     port: int
+
+
+class Carrier(Protocol):
+    """What takes results to a destination and asks it about them; see `Sender` for what each of them does."""
+
+    def echo(self, destination: Destination) -> EchoResult:
+        """Ask a destination whether it is there."""
+
+    def send(self, destination: Destination, items: Sequence[Item]) -> Generator[Response]:
+        """Send files and yield what came of each, in their order."""
+
+    def ask_commitment(
+        self, destination: Destination, information: Dataset, on_report: OnReport, wait: float
+    ) -> Response:
+        """Ask for storage commitment."""
+
+    def find(self, destination: Destination, sought: Sequence[InstanceReference]) -> set[str]:
+        """Return the SOP Instance UIDs, of those sought, that a destination knows."""
 
 
 class Sender:

@@ -7,16 +7,19 @@ from datetime import timedelta
 from sqlalchemy import Engine
 
 from ai.models import Model
-from config.settings import Settings
+from config.settings import Destination, Settings
 from node.errors import NotProtected
-from node.intake import utc_now
-from node.scu import Sender
+from node.intake import Receiver, utc_now
+from node.scu import Carrier, Sender
+from node.user_agent import UserAgent
 from node.views import ImageKind
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
 from node.web.bearer import OpenIDConnect, Sessions, Tokens, Unknown
 from node.web.certificates import Certificates
+from node.web.retrieving import Retrieval
 from node.web.server import WebDoor
+from node.worklist import Worklist
 from storage.database import migrate, open_database, reading
 from storage.errors import StoreUnusable
 from storage.files import InstanceStore
@@ -71,6 +74,11 @@ def sender(settings: Settings) -> Sender:
     return Sender(settings.dicom)
 
 
+def carrier(settings: Settings, destination: Destination) -> Carrier:
+    """Return the part that takes results to a destination, and asks whether it is there."""
+    return UserAgent(settings.dicom) if destination.web else sender(settings)
+
+
 def accepted_kinds(model: Model) -> frozenset[ImageKind]:
     """Return the kinds of image that a model's card says it reads."""
     return frozenset(kind for kind in ImageKind if kind.value.upper() in model.card.use.accepts)
@@ -82,6 +90,14 @@ def content_digest(settings: Settings) -> str:
     The model's own digest covers its thresholds.
     """
     return hashlib.sha256(f"one_breast_suffices={settings.exam.one_breast_suffices}".encode()).hexdigest()
+
+
+def worklist_of(parts: Parts, receiver: Receiver) -> Worklist:
+    """Return the worklist, which retrieves from the sources of the settings."""
+    settings = parts.settings
+    agent = UserAgent(settings.dicom)
+    retrieval = Retrieval(agent, settings.worklist.sources, receiver, parts.store.incoming)
+    return Worklist(parts.engine, parts.queue, retrieval, settings.delivery.policy, utc_now)
 
 
 def web_door(parts: Parts, routes: Routes, counts: Counts) -> WebDoor | None:

@@ -30,7 +30,7 @@ from node.safekeeping import SafeKeeping, SafeKeepingService
 from node.scp import StorageSCP
 from node.scu import EchoResult
 from node.senders import Noted, Senders
-from node.service import DRAIN_SECONDS, Parts, accepted_kinds, open_parts, sender, web_door
+from node.service import DRAIN_SECONDS, Parts, accepted_kinds, carrier, open_parts, sender, web_door, worklist_of
 from node.supervision import ServiceManager
 from node.telemetry import configure
 from node.web.app import Counts, Routes
@@ -38,6 +38,8 @@ from node.web.decoding import Decoders
 from node.web.dicomweb import dicomweb_routes
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
+from node.web.ups import UnifiedProcedureSteps
+from node.worklist import WorklistService
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.database import reading
@@ -54,7 +56,16 @@ TEMP_FILES_TAKE = timedelta(hours=1)
 CATALOGUE_EVERY = 2.0
 SENDERS_EVERY = 2.0
 
-FIXED = ("dicom.ae_title", "dicom.bind", "dicom.port", "storage.folder", "storage.database", "reader", "http")
+FIXED = (
+    "dicom.ae_title",
+    "dicom.bind",
+    "dicom.port",
+    "storage.folder",
+    "storage.database",
+    "reader",
+    "http",
+    "worklist",
+)
 """What only a restart changes: addresses, places, the model."""
 
 
@@ -127,7 +138,11 @@ class Serving:
             settings.dicom, self._receiver, incoming, self._reports, self._keeping, senders=self._senders
         )
         self._decoders, counts = Decoders(), Counts()
-        dicom_web = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
+        worklist = worklist_of(self.parts, self._receiver)
+        self._steps = WorklistService(worklist)
+        steps = UnifiedProcedureSteps(self.parts.engine, worklist, settings.worklist.sources)
+        services = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
+        dicom_web = [*services, *steps.routes()]
         house = House(lambda: self.parts, self._receiver, self._echo, self._model, counts, utc_now)
         self._web = web_door(self.parts, Routes(dicom_web, page_routes(house)), counts)
         self._probe = DoorProbe(self.progress)
@@ -156,26 +171,21 @@ class Serving:
             log.warning("files may be removed unproven")
         if not reaches_others:
             log.warning("no destinations")
-        send = sender(settings)
         commitments = Commitments(engine, parts.outbox)
         self._reports = Reports(commitments, settings.destinations)
-        lanes = [
-            Lane(
-                destination,
-                parts.outbox,
-                send,
-                parts.store,
-                poll=settings.delivery.poll,
-                prover=Prover(
-                    *(destination, engine, parts.outbox, commitments, send, self._reports),
-                    wait=settings.delivery.commitment_wait,
-                ),
-            )
-            for destination in settings.destinations
-        ]
+        lanes = [self._lane(parts, destination, commitments) for destination in settings.destinations]
         self._deliveries = DeliveryService(lanes, self.progress)
         requests = CommitmentRequests(engine, settings.delivery.policy)
-        self._keeping = SafeKeeping(requests, engine, parts.store, send, settings.dicom.callers)
+        self._keeping = SafeKeeping(requests, engine, parts.store, sender(settings), settings.dicom.callers)
+
+    def _lane(self, parts: Parts, destination: Destination, commitments: Commitments) -> Lane:
+        delivery = parts.settings.delivery
+        carries = carrier(parts.settings, destination)
+        prover = Prover(
+            *(destination, parts.engine, parts.outbox, commitments, carries, self._reports),
+            wait=delivery.commitment_wait,
+        )
+        return Lane(destination, parts.outbox, carries, parts.store, poll=delivery.poll, prover=prover)
 
     def open(self) -> None:
         """Open the doors, and begin to deliver.
@@ -194,6 +204,7 @@ class Serving:
             raise CannotListen(f"dicom, {dicom.bind}:{dicom.port}: {error.strerror}") from error
         self._deliveries.start()
         self._answers.start()
+        self._steps.start()
         self._probe.start(self.parts.settings, self.dicom_port, self.web_port)
         log.info(
             "ready",
@@ -225,7 +236,7 @@ class Serving:
         ]
 
     def _echo(self, destination: Destination) -> EchoResult:
-        return sender(self.parts.settings).echo(destination)
+        return carrier(self.parts.settings, destination).echo(destination)
 
     def _close_exams(self) -> None:
         self._clock.tick()
@@ -271,4 +282,5 @@ class Serving:
         self._door.stop(DRAIN_SECONDS)
         self._deliveries.stop()
         self._answers.stop()
+        self._steps.stop()
         log.info("stopped")

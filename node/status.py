@@ -22,6 +22,8 @@ from node.errors import (
     NotRenderable,
     NotWellKnownInstance,
     Overloaded,
+    PerformedHere,
+    SourceUnknown,
     StudyMismatch,
     SyntaxNotTaken,
     TooManyParts,
@@ -44,6 +46,9 @@ from storage.errors import (
     NoSuchConflict,
     NoSuchExam,
     NoSuchJob,
+    NoSuchWorkitem,
+    WorkitemEnded,
+    WorkitemExists,
 )
 
 # PS3.4 B.2.3 and PS3.7 C.
@@ -148,6 +153,56 @@ def sending_outcome(status: int | None, tries: int) -> Outcome:
     return Outcome.AGAIN
 
 
+HTTP_OUTCOMES: Mapping[int, int | None] = MappingProxyType(
+    {
+        HTTPStatus.BAD_REQUEST: CANNOT_UNDERSTAND,
+        HTTPStatus.NOT_ACCEPTABLE: CANNOT_UNDERSTAND,
+        HTTPStatus.CONFLICT: CANNOT_UNDERSTAND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: CANNOT_UNDERSTAND,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE: CLASS_NOT_SUPPORTED,
+        HTTPStatus.UNPROCESSABLE_ENTITY: CANNOT_UNDERSTAND,
+        HTTPStatus.SERVICE_UNAVAILABLE: OUT_OF_RESOURCES,
+        HTTPStatus.INSUFFICIENT_STORAGE: OUT_OF_RESOURCES,
+    }
+)
+"""HTTP status of a STOW-RS response that names no reason → the C-STORE status that means the same; others mean none."""
+
+
+def stored_over_http(status: int, document: object, phrase: str) -> tuple[int | None, str]:
+    """Return what a STOW-RS response says of the one instance that was sent: as a C-STORE status, and in words.
+
+    Parameters
+    ----------
+    status
+        Of the HTTP response.
+    document
+        Its body as parsed JSON, or None when it is none.
+    phrase
+        Reason phrase of the status.
+    """
+    words = f"HTTP {status} {phrase}".strip()
+    reasons = {name: _reason(document, sequence, name) for name, sequence in _REASONS.items()}
+    if reasons["00081197"] is not None:
+        return reasons["00081197"], f"{words}, Failure Reason {reasons['00081197']:04X}H"
+    if status in {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}:
+        warning = reasons["00081196"]
+        return (SUCCESS, "") if not warning else (warning, f"{words}, Warning Reason {warning:04X}H")
+    return HTTP_OUTCOMES.get(status), words
+
+
+_REASONS = {"00081197": ("00081198", "0008119A"), "00081196": ("00081199",)}
+"""Failure Reason stands in the sequence of what failed, Warning Reason in that of what was stored (PS3.3 I.1)."""
+
+
+def _reason(document: object, sequences: tuple[str, ...], name: str) -> int | None:
+    for sequence in sequences:
+        try:
+            return int(document[sequence]["Value"][0][name]["Value"][0])  # type: ignore[index]
+        except (KeyError, IndexError, TypeError, ValueError):
+            continue
+    return None
+
+
 def is_warning(status: int) -> bool:
     """Tell whether a status is of the warning class: stored, with a remark (PS3.7 C.3; PS3.4 B.2.3 for Bxxx)."""
     return status in {0x0001, 0x0107, 0x0116} or status & 0xF000 == 0xB000
@@ -221,6 +276,11 @@ HTTP_STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (CannotDecide, HTTPStatus.CONFLICT),
     (CannotRetry, HTTPStatus.CONFLICT),
     (CannotCancel, HTTPStatus.CONFLICT),
+    (NoSuchWorkitem, HTTPStatus.NOT_FOUND),
+    (WorkitemExists, HTTPStatus.CONFLICT),
+    (WorkitemEnded, HTTPStatus.CONFLICT),
+    (PerformedHere, HTTPStatus.FORBIDDEN),
+    (SourceUnknown, HTTPStatus.BAD_REQUEST),
     (BadRequest, HTTPStatus.BAD_REQUEST),
     (MalformedUID, HTTPStatus.BAD_REQUEST),
     (ClassMismatch, HTTPStatus.BAD_REQUEST),

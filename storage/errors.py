@@ -87,3 +87,15 @@ class NoSuchToken(StorageError):
 
 class TokenExists(StorageError):
     """A token of this name is in force: revoke it first, or take another name."""
+
+
+class NoSuchWorkitem(StorageError):
+    """There is no workitem with this UID."""
+
+
+class WorkitemExists(StorageError):
+    """There is a workitem with this UID already."""
+
+
+class WorkitemEnded(StorageError):
+    """The workitem is completed or cancelled already."""

@@ -134,10 +134,10 @@ def search(
     dialect = connection.dialect.name
     of_study = {name: each for name, each in conditions.items() if name in OF_STUDY}
     of_rows = {name: each for name, each in conditions.items() if name not in STUDY_KEYS and name not in OF_STUDY}
-    where = [_matches(dialect, STUDY_KEYS[name], each) for name, each in conditions.items() if name in STUDY_KEYS]
-    where += [_in_study(_matches(dialect, SERIES_KEYS[name], each)) for name, each in of_study.items()]
+    where = [matching(dialect, STUDY_KEYS[name], each) for name, each in conditions.items() if name in STUDY_KEYS]
+    where += [_in_study(matching(dialect, SERIES_KEYS[name], each)) for name, each in of_study.items()]
     rows = [
-        _matches(dialect, SERIES_KEYS[name] if name in SERIES_KEYS else INSTANCE_KEYS[name], each)
+        matching(dialect, SERIES_KEYS[name] if name in SERIES_KEYS else INSTANCE_KEYS[name], each)
         for name, each in of_rows.items()
     ]
     newest = (_studies.date.desc(), _studies.time.desc(), _studies.key)
@@ -206,7 +206,8 @@ def _described(connection: Connection, level: Level, matches: list[RowMapping]) 
     return found
 
 
-def _matches(dialect: str, column: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
+def matching(dialect: str, column: ColumnElement[Any], condition: Condition) -> ColumnElement[bool]:
+    """Tell whether a column is as a condition says."""
     if isinstance(condition, OneOf):
         return column.in_(condition.values)
     if isinstance(condition, Wildcard):

@@ -55,6 +55,19 @@ class JobState(StrEnum):
     SUPERSEDED = "superseded"
 
 
+class StepState(StrEnum):
+    """Procedure Step State (0074,1000) of a workitem (PS3.4 CC.1.1)."""
+
+    #: The reading waits: for images, or for a worker.
+    SCHEDULED = "SCHEDULED"
+    #: A worker reads.
+    IN_PROGRESS = "IN PROGRESS"
+    #: The answer is there.
+    COMPLETED = "COMPLETED"
+    #: There will be no reading; the workitem says why.
+    CANCELED = "CANCELED"
+
+
 class DeliveryState(StrEnum):
     """Where the delivery of one result to one destination stands."""
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-from storage.states import ConflictState, DeliveryState, ExamState, JobState, Plan
+from storage.states import ConflictState, DeliveryState, ExamState, JobState, Plan, StepState
 
 UID = String(64)
 """A UID has at most 64 characters (PS3.5 9.1)."""
@@ -331,6 +331,65 @@ deliveries = Table(
     ForeignKeyConstraint(["result_uid"], ["results.uid"]),
     UniqueConstraint("result_uid", "destination"),
     Index(None, "destination", "state", "not_before"),
+)
+
+# Readings as others see them (UPS, PS3.4 CC): each exam revision's, and those that others have asked for.
+workitems = Table(
+    "workitems",
+    metadata,
+    Column("uid", UID, primary_key=True),
+    Column("state", _states(StepState), nullable=False, index=True),
+    Column("exam_id", ForeignKey("exams.id")),
+    Column("revision", Integer),
+    Column("study_uid", UID, nullable=False, index=True),
+    Column("patient_id", HeaderText, nullable=False),
+    Column("patient_name_key", HeaderText, nullable=False),
+    Column("priority", String(16), nullable=False),
+    Column("label", HeaderText, nullable=False),
+    Column("worklist", HeaderText, nullable=False),
+    Column("scheduled_for", String(14), nullable=False),
+    Column("ready", String(16), nullable=False),
+    Column("requested_by", HeaderText),
+    Column("request", JSON),
+    Column("retrieve_url", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Moment, nullable=False),
+    Column("cancel_requested_by", HeaderText),
+    Column("reason", HeaderText, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("modified_at", Moment, nullable=False),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Index(None, "exam_id", "revision"),
+)
+
+# What subscribers are told; one row for all of them, or for one.
+workitem_events = Table(
+    "workitem_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("workitem_uid", ForeignKey("workitems.uid"), nullable=False),
+    Column("type", Integer, nullable=False),
+    Column("content", JSON, nullable=False),
+    Column("happened_at", Moment, nullable=False, index=True),
+    Column("only_for", HeaderText),
+    sqlite_autoincrement=True,
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("ae_title", String(16), primary_key=True),
+    Column("workitem_uid", UID, primary_key=True),
+    Column("deletion_lock", Boolean, nullable=False),
+    Column("after", Integer, nullable=False),
+)
+
+subscribers = Table(
+    "subscribers",
+    metadata,
+    Column("ae_title", String(16), primary_key=True),
+    Column("told", Integer, nullable=False),
 )
 
 # Files whose time has come: these paths count as removed, whether they are unlinked yet or not.

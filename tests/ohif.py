@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -236,8 +236,19 @@ class SiteServer(ThreadingHTTPServer):
         _log.debug("a request was not answered", exc_info=True)
 
 
+class Holds(Protocol):
+    """What a viewer can be opened beside."""
+
+    @property
+    def port(self) -> int:
+        """Where its DICOMweb service is."""
+
+    def store(self, datasets: Iterable[Dataset]) -> None:
+        """Store instances."""
+
+
 @contextmanager
-def site(files: Path, opened: Archive) -> Iterator[str]:
+def site(files: Path, opened: Holds) -> Iterator[str]:
     """Serve OHIF's files and the archive's DICOMweb on a free port; yields the address."""
     with SiteServer(("127.0.0.1", 0), partial(SiteHandler, files, opened.port)) as server:
         Thread(target=server.serve_forever, daemon=True).start()

@@ -13,25 +13,33 @@ from typing import Any
 import uvicorn
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
+from sqlalchemy import Engine
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from config.settings import Http
+from config.settings import Dicom, Http, WebService
 from node.entries import entry_of
+from node.intake import utc_now
 from node.results.encode import to_bytes
+from node.user_agent import UserAgent
 from node.web.access import EVERYTHING, Identity
 from node.web.app import Counts, Routes, create_app
 from node.web.decoding import Decoders
 from node.web.dicomweb import dicomweb_routes
+from node.web.retrieving import Retrieval
+from node.web.ups import UnifiedProcedureSteps
+from node.worklist import Worklist
 from storage.database import writing
 from storage.exams import close, list_exams
-from storage.files import InstanceReference
+from storage.files import InstanceReference, InstanceStore
+from storage.jobs import JobQueue
+from storage.outbox import enqueue
 from storage.results import ResultRecord, add_results
 from storage.states import Plan
 from tests.builders import own_result_header
 from tests.doors import Room, phantom_images
 from tests.peers import eventually
-from tests.records import NOON
+from tests.records import LEASE, NOON, POLICY, STUDY, a_closed_exam
 
 BOUNDARY = "a-boundary"
 
@@ -50,6 +58,7 @@ class Service:
     room: Room
     client: TestClient
     app: Starlette
+    worklist: Worklist
 
     def store(self, *images: Dataset, study: str = "", **options: Any) -> Any:
         """Send images by STOW-RS and return the answer."""
@@ -71,15 +80,21 @@ class Service:
 
 
 @contextmanager
-def a_service(room: Room, decoders: Decoders | None = None, **limits: Any) -> Iterator[Service]:
+def a_service(
+    room: Room, decoders: Decoders | None = None, sources: tuple[WebService, ...] = (), **limits: Any
+) -> Iterator[Service]:
     """Serve a room in the test's process."""
     decoders = decoders or Decoders(1)
-    settings = Http(**limits)
-    routes = Routes(dicom_web=dicomweb_routes(settings, room.engine, room.store, room.intake, decoders))
+    settings = Http(**({"requests_per_second": 100_000} | limits))
+    retrieval = Retrieval(UserAgent(Dicom()), sources, room.intake, room.store.incoming)
+    worklist = Worklist(room.engine, JobQueue(room.engine, POLICY, LEASE), retrieval, POLICY, utc_now)
+    steps = UnifiedProcedureSteps(room.engine, worklist, sources)
+    services = dicomweb_routes(settings, room.engine, room.store, room.intake, decoders)
+    routes = Routes(dicom_web=[*services, *steps.routes()])
     app = create_app(settings, [Anybody()], routes, Counts())
     try:
         with TestClient(app, raise_server_exceptions=False) as client:
-            yield Service(room, client, app)
+            yield Service(room, client, app, worklist)
     finally:
         decoders.close()
 
@@ -87,16 +102,24 @@ def a_service(room: Room, decoders: Decoders | None = None, **limits: Any) -> It
 @contextmanager
 def an_address(app: Starlette) -> Iterator[str]:
     """Serve an application on a free port, and yield the address of its DICOMweb service."""
+    with served(app) as root:
+        app.state.address = root  # dicomweb-client leaves the port out of Host
+        yield f"{root}/dicom-web"
+
+
+@contextmanager
+def served(app: Starlette, **options: Any) -> Iterator[str]:
+    """Serve an application on a free port, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(
-            app, loop="asyncio", http="httptools", ws="websockets-sansio", lifespan="off", log_config=None
+            app, loop="asyncio", http="httptools", ws="websockets-sansio", lifespan="off", log_config=None, **options
         )
         server = uvicorn.Server(config)
         thread = Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         assert eventually(lambda: server.started)
         try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}/dicom-web"
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(20)
@@ -147,38 +170,48 @@ def folder_files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def a_kept_result(room: Room, study: str) -> Dataset:
-    """Let a room have issued a small report for the first exam, as a worker does, and return it."""
+def a_report(study: str, patient: Dataset) -> Dataset:
+    """Return a small report of ours about a study."""
     report = own_result_header()
     report.StudyInstanceUID, report.SeriesInstanceUID, report.SOPInstanceUID = study, "2.25.8", "2.25.9"
     report.ensure_file_meta()
     report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    patient = next(iter(phantom_images()))
     report.PatientID, report.PatientName = patient.PatientID, patient.PatientName
+    return report
+
+
+def _written(store: InstanceStore, report: Dataset) -> ResultRecord:
     data = to_bytes(report)
-    path = room.store.write_result(InstanceReference(study, "2.25.8", "2.25.9"), data)
-    record = ResultRecord(
+    reference = InstanceReference(str(report.StudyInstanceUID), "2.25.8", "2.25.9")
+    return ResultRecord(
         uid="2.25.9",
         kind="SR",
         sop_class_uid=str(report.SOPClassUID),
         series_uid="2.25.8",
-        study_uid=study,
+        study_uid=reference.study_uid,
         image_uid=None,
-        path=path,
+        path=store.write_result(reference, data),
         size=len(data),
         entry=entry_of(report),
     )
+
+
+def a_kept_result(room: Room, study: str) -> Dataset:
+    """Let a room have issued a small report for the first exam, as a worker does, and return it."""
+    report = a_report(study, phantom_images()[0])
     with writing(room.engine) as connection:
         exam = list_exams(connection, 1)[0]
-        job = close(
-            connection,
-            exam,
-            chosen={},
-            rejected={},
-            plan=Plan.READ,
-            reasons=(),
-            model_digest="ab" * 32,
-            now=NOON,
-        )
-        add_results(connection, job, [record], NOON)
+        how: dict[str, Any] = {"plan": Plan.READ, "reasons": (), "model_digest": "ab" * 32, "now": NOON}
+        job = close(connection, exam, chosen={}, rejected={}, **how)
+        add_results(connection, job, [_written(room.store, report)], NOON)
     return report
+
+
+def a_waiting_report(store: InstanceStore, engine: Engine, destination: str) -> InstanceReference:
+    """Let a small report wait for a destination, and return its UIDs."""
+    record = _written(store, a_report(STUDY, phantom_images()[0]))
+    _, job = a_closed_exam(engine)
+    with writing(engine) as connection:
+        add_results(connection, job, [record], NOON)
+        enqueue(connection, [(record.uid, destination)], NOON)
+    return InstanceReference(record.study_uid, record.series_uid, record.uid)

@@ -182,17 +182,17 @@ def _model(settings: Settings) -> str:
 
 
 def _echo(settings: Settings, destination: Destination) -> Finding:
-    from node.service import sender  # noqa: PLC0415 (as above)
+    from node.service import carrier  # noqa: PLC0415 (as above)
 
-    result = sender(settings).echo(destination)
-    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    result = carrier(settings, destination).echo(destination)
+    known_by = "our credentials" if destination.web else f"{settings.dicom.ae_title} as a sender"
     return Finding(
         f"destination {destination.name}",
         ok=result.answered,
-        detail=f"{where}, gets {', '.join(destination.mix.objects)}"
+        detail=f"{destination.where}, gets {', '.join(destination.mix.objects)}"
         + (result.message and f": {result.message}")
         + _report_hint(settings, destination),
-        remedy=f"is it running, and does it know {settings.dicom.ae_title} as a sender?",
+        remedy=f"is it running, and does it know {known_by}?",
     )
 
 

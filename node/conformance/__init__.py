@@ -9,6 +9,7 @@ from node.conformance.configuration import configuration
 from node.conformance.introduction import cover, introduction, overview
 from node.conformance.networking import entity, interfaces, model
 from node.conformance.support import character_sets, media, security
+from node.conformance.web import web_services
 
 
 def statement(settings: Settings) -> str:
@@ -21,6 +22,7 @@ def statement(settings: Settings) -> str:
             *entity(settings),
             *interfaces(settings),
             *configuration(settings),
+            *web_services(settings),
             *media(),
             *character_sets(),
             *security(settings),

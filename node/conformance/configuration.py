@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from config.mix import ObjectMix, ResultKind
-from config.settings import DEFAULT_FILE, Caller, Client, Delivery, Destination, Proof, Settings
+from config.settings import DEFAULT_FILE, Caller, Client, Delivery, Destination, Proof, Settings, WebService
 from node.conformance.markdown import table
 from node.results.edition import SERIES
 from node.results.forms import forms_of
@@ -17,6 +17,8 @@ LISTS: Final[Mapping[str, type[BaseModel]]] = {
     "dicom.callers": Caller,
     "http.clients": Client,
     "destinations": Destination,
+    "destinations.web": WebService,
+    "worklist.sources": WebService,
 }
 """Keys that hold tables of their own."""
 
@@ -72,7 +74,7 @@ def _addresses(settings: Settings) -> Iterator[str]:
         ),
         [
             (
-                *(destination.name, destination.ae_title, destination.host, destination.port, destination.profile),
+                *(destination.name, *_place(destination), destination.profile),
                 "; ".join(_objects(destination.mix)),
                 destination.mix.finding_codes if ResultKind.CAD_SR in destination.mix.objects else "",
                 destination.mix.threshold,
@@ -102,6 +104,12 @@ def _addresses(settings: Settings) -> Iterator[str]:
         "negatives are not sent, an answer `no findings` stays in the node, unless it supersedes another answer or hides "
         "findings. Series: the first words of Series Description; view, revision and `research use only` follow."
     )
+
+
+def _place(destination: Destination) -> tuple[str, str, int | str]:
+    if destination.web:
+        return "(STOW-RS)", destination.web.url, ""
+    return destination.ae_title, destination.host, destination.port
 
 
 def _reports_to(caller: Caller) -> str:
@@ -151,7 +159,16 @@ def _parameters(settings: Settings) -> Iterator[tuple[str, str, str, str]]:
 
 def _list_of(path: str, comments: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
     for key, field in LISTS[path].model_fields.items():
-        elsewhere = "that of [delivery]" if key in Delivery.model_fields else "that of the profile"
+        if f"{path}.{key}" in LISTS:
+            yield from _list_of(f"{path}.{key}", comments)
+            continue
+        elsewhere = (
+            "none"
+            if path != "destinations" or key == "web"
+            else "that of [delivery]"
+            if key in Delivery.model_fields
+            else "that of the profile"
+        )
         default = "required" if field.is_required() else elsewhere if field.default is None else field.default
         yield f"{path}.{key}", IN_TABLES, _word(default), comments.get(f"{path}.{key}", comments.get(path, ""))
 
@@ -182,12 +199,12 @@ def _comments() -> dict[str, str]:
     comments: dict[str, str] = {}
     section, words = "", list[str]()
     for line in DEFAULT_FILE.read_text(encoding="utf-8").splitlines():
-        if heading := re.fullmatch(r"(?:# )?\[\[?(\w+)\]\]?", line):
+        if heading := re.fullmatch(r"(?:# )?\[\[?([\w.]+)\]\]?", line):
             section, words = heading[1], []
             continue
         text = line.removeprefix("# ") if section in LISTS else line
         if key := re.match(r"(\w+) = ", text):
-            comments[f"{section}.{key[1]}"] = " ".join(words)
+            comments.setdefault(f"{section}.{key[1]}", " ".join(words))
             words = []
         elif text.startswith("# ") and not re.match(r"# (\w+ = |  \{|\])", text):
             words.append(text.removeprefix("# "))

@@ -8,7 +8,8 @@ from storage.files import InstanceReference
 def base(connection: HTTPConnection) -> str:
     """Return the address of the DICOMweb service, as the client knows it."""
     # Starlette's own base_url leaves out where the service is mounted.
-    return f"{str(connection.base_url).rstrip('/')}{connection.scope.get('root_path', '')}"
+    root = connection.app.state.address or str(connection.base_url).rstrip("/")
+    return f"{root}{connection.scope.get('root_path', '')}"
 
 
 def uids(connection: HTTPConnection) -> dict[str, str]:

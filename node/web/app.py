@@ -63,7 +63,7 @@ def create_app(settings: Http, ways: Collection[Authentication], routes: Routes,
     ]
     if missing := unguarded([*routes.dicom_web, *routes.pages]):
         raise ValueError(f"these routes do not say what they need: {missing}")
-    return Starlette(
+    app = Starlette(
         routes=answered,
         middleware=[
             Middleware(Requests, counts.answers),
@@ -75,6 +75,8 @@ def create_app(settings: Http, ways: Collection[Authentication], routes: Routes,
         ],
         exception_handlers={HTTPException: _starlettes_own},
     )
+    app.state.address = settings.address.rstrip("/")
+    return app
 
 
 def _livez(_request: Request) -> Response:

@@ -11,6 +11,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from node.entries import full_time
 from node.errors import BadRequest
 from storage.search import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Condition, Level, OneOf, Range, Wildcard
+from storage.workitems import KEYS as WORKITEM_KEYS
 
 LARGEST_PAGE: Final = 1000
 """Matches that one answer has at most; a warning says that there are more."""
@@ -102,6 +103,27 @@ def parse_query(parameters: Iterable[tuple[str, str]], level: Level, fixed: Mapp
     )
 
 
+def parse_workitem_query(parameters: Iterable[tuple[str, str]]) -> tuple[dict[str, Condition], int, int]:
+    """Return conditions on workitems, and which page of the matches is wanted (PS3.18 11.9).
+
+    Raises
+    ------
+    BadRequest
+        As `parse_query`.
+    """
+    given = list(parameters)
+    if len(given) > MOST_PARAMETERS or any(len(value) > LONGEST_VALUE or "\0" in value for _, value in given):
+        raise BadRequest("too many parameters, or a value that is too long, or none")
+    special = {name.lower(): value for name, value in given if name.lower() in SPECIAL}
+    matched = [(keyword_of(name), value) for name, value in given if name.lower() not in SPECIAL]
+    for keyword, _ in matched:
+        if keyword not in WORKITEM_KEYS:
+            raise BadRequest(f"{keyword} cannot be searched for")
+    conditions = {keyword: found for keyword, value in matched if (found := condition_of(keyword, value)) is not None}
+    limit = min(_number("limit", special.get("limit", str(LARGEST_PAGE))), LARGEST_PAGE)
+    return conditions, limit, _number("offset", special.get("offset", "0"))
+
+
 def _require_known(keyword: str, level: Level) -> None:
     if keyword not in KEYS:
         raise BadRequest(f"{keyword} cannot be searched for")
@@ -173,7 +195,22 @@ def _last_moment(text: str) -> str:
     return full_time(text, "235959.999999")
 
 
+def _first_instant(text: str) -> str:
+    return _instant(text, "00000101000000")
+
+
+def _last_instant(text: str) -> str:
+    return _instant(text, "99991231235959")
+
+
+def _instant(text: str, filled: str) -> str:
+    """Return a date and time of whole seconds, its missing parts filled up; '' when it is none."""
+    digits = text.partition(".")[0]
+    return digits + filled[len(digits) :] if re.fullmatch(r"[0-9]{4}([0-9]{2}){0,5}", digits) else ""
+
+
 SPANS: Final[Mapping[str, tuple[Callable[[str], str], Callable[[str], str]]]] = {
+    "DT": (_first_instant, _last_instant),
     "DA": (_day, _day),
     "TM": (full_time, _last_moment),
 }

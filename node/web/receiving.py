@@ -32,6 +32,9 @@ from node.web.stow_json import Documents
 
 log = logger("web")
 
+FILE_META: Final = b"\x02\x00"
+PREAMBLE: Final = b"\0" * 128 + b"DICM"
+"""What PS3.10 7.1 asks for, and senders whose instances were never files leave out (dicomweb-client)."""
 LARGEST_DOCUMENT: Final = 64 << 20
 """Bytes of a DICOM JSON document, which is parsed in memory."""
 
@@ -131,6 +134,8 @@ class TempFile:
         self._size += len(data)
         if self._largest is not None and self._size > self._largest:
             raise BodyTooLarge(f"a document has at most {self._largest} bytes")
+        if self._size == len(data) and bytes(data[:2]) == FILE_META:
+            self._file.write(PREAMBLE)
         self._file.write(data)
 
     def end(self) -> None:

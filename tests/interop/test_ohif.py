@@ -1,12 +1,13 @@
 """What a radiologist sees in OHIF, judged on the pixels of its window (docs/viewers.md)."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -26,8 +27,12 @@ from node.results.answer import Answer, AnswerStatus, ImageAnswer, Predecessor
 from node.results.drawing import COLOURS
 from node.results.edition import Edition
 from node.results.encode import ENCODERS, ResultObject, encode
+from storage.database import open_database
 from tests.answers import CREATED_AT, INSTALLATION, MODEL, a_map, a_mass
-from tests.ohif import Archive, Screen, Viewer, archive, require_ohif, site, viewer
+from tests.databases import SQLiteDatabases
+from tests.doors import a_room
+from tests.ohif import Holds, Screen, Viewer, archive, require_ohif, site, viewer
+from tests.web import Service, a_service, an_address
 
 pytestmark = [
     pytest.mark.interop,
@@ -48,7 +53,7 @@ LESIONS = (
 class Desk:
     """Where a radiologist sits: an archive and OHIF beside it."""
 
-    archive: Archive
+    archive: Holds
     viewer: Viewer
     release: str
 
@@ -74,6 +79,30 @@ def desk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("ohif")
     with archive(folder) as opened, site(files, opened) as address, viewer(address, request.param) as page:
         yield Desk(opened, page, request.param)
+
+
+@dataclass(frozen=True)
+class Node:
+    """The node itself as the archive."""
+
+    service: Service
+    port: int
+
+    def store(self, datasets: Iterable[Dataset]) -> None:
+        """Store instances by STOW-RS."""
+        assert self.service.store(*datasets).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def desk_at_the_node(tmp_path_factory: pytest.TempPathFactory, sqlite_databases: SQLiteDatabases) -> Iterator[Desk]:
+    """A radiologist whose viewer has no other archive than the node."""
+    files, engine = require_ohif("3.13"), open_database(sqlite_databases.fresh())
+    room = a_room(tmp_path_factory.mktemp("node"), engine)
+    with a_service(room) as service, an_address(service.app) as address:
+        node = Node(service, urlsplit(address).port or 0)
+        with site(files, node) as where, viewer(where, "node-3.13") as page:
+            yield Desk(node, page, "3.13")
+    engine.dispose()
 
 
 def shifted(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
@@ -216,6 +245,23 @@ def test_segmentations_lie_over_their_masses_in_all_four_views(desk: Desk) -> No
         for mass, colour in zip(masses_of(answer, view), COLOURS, strict=False):
             tint = np.subtract(colour, min(colour))
             assert after.colour(mass.full_mask(expected.shape)) @ tint / np.linalg.norm(tint) > 0.95
+    assert not desk.viewer.crashed()
+
+
+def test_the_node_itself_is_the_archive_from_which_an_exam_and_its_overlays_are_opened(desk_at_the_node: Desk) -> None:
+    desk = desk_at_the_node
+    exam = desk.exam("NODE")
+    answer = read(exam)
+    desk.opens(exam, *objects(exam, answer, ResultKind.SEG, ResultKind.SR))
+    for view in STANDARD_VIEWS[::3]:
+        _, after = image_then_overlay(desk, exam, answer, view, f"AI masses {view}")
+        desk.viewer.keep(f"seg-{view}")
+        assert view_shown(after, exam) == view
+        assert after.overlap(whole(answer, view, exam)) > 0.8
+    view = STANDARD_VIEWS[0]
+    screen = open_report(desk, "AI mammography report", partial(all_outlined, answer, exam, view))
+    desk.viewer.keep("sr")
+    assert outlined(masses_of(answer, view)[0], exam, view, screen) > 0.9
     assert not desk.viewer.crashed()
 
 

@@ -55,10 +55,10 @@ def test_the_documented_file_says_the_defaults() -> None:
 
 def uncommented() -> str:
     """Return the documented file with its examples as settings."""
-    example = re.compile(r"^# (\[\[|\w+ = |(?:callers|clients) = \[$|  \{|\]$|# )", re.MULTILINE)
+    example = re.compile(r"^# (\[[\[a-z]|\w+ = |(?:callers|clients|sources) = \[$|  \{|\]$|# )", re.MULTILINE)
     lines = [line[2:] if example.match(line) else line for line in DOCUMENTED.splitlines()]
     text = "\n".join(lines)
-    text = text.replace("\ncallers = []", "").replace("\nclients = []", "")
+    text = text.replace("\ncallers = []", "").replace("\nclients = []", "").replace("\nsources = []", "")
     # Clients are known by an authority's word.
     return text.replace('\nclient_ca = ""', '\nclient_ca = "ca.pem"').replace(
         '\ncertificate = ""', '\ncertificate = "node.pem"'
@@ -72,6 +72,7 @@ def test_every_key_is_in_the_documented_file_and_every_key_there_exists() -> Non
         for table in values if isinstance(values, list) else [values]:
             for key, value in table.items():
                 nested = value if isinstance(value, list) and value and isinstance(value[0], dict) else None
+                nested = [value] if key == "web" else nested
                 found |= (
                     {f"{section}.{key}.{leaf}" for item in nested for leaf in item} if nested else {f"{section}.{key}"}
                 )
@@ -81,7 +82,7 @@ def test_every_key_is_in_the_documented_file_and_every_key_there_exists() -> Non
 def test_the_examples_of_the_documented_file_are_valid(tmp_path: Path) -> None:
     settings = load_settings(a_file(tmp_path, uncommented()))
     assert [caller.ae_title for caller in settings.dicom.callers] == ["MODALITY1", "PACS"]
-    assert [destination.name for destination in settings.destinations] == ["pacs"]
+    assert [destination.name for destination in settings.destinations] == ["pacs", "archive"]
     assert [client.scopes for client in settings.http.clients] == [("store", "read")]
 
 

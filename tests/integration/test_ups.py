@@ -1,0 +1,327 @@
+"""UPS-RS: readings as workitems that others search, watch, cancel and ask for, over both databases."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from config.settings import WebService
+from node.intake import utc_now
+from storage.database import open_database, reading, writing
+from storage.exams import close, leave, list_exams
+from storage.jobs import CANCELLED, JobQueue
+from storage.states import ExamState, JobState, Plan
+from storage.workitems import GLOBAL
+from tests.databases import SQLiteDatabases
+from tests.doors import Room, a_room, an_image, phantom_images
+from tests.records import LEASE, MODEL, POLICY
+from tests.web import Service, a_service, an_address, values
+
+STATE, READY, UID, REASON = "00741000", "00404041", "00080018", "00741238"
+STUDY = str(phantom_images()[0].StudyInstanceUID)
+
+
+@pytest.fixture
+def room(tmp_path: Path, engine: Engine) -> Room:
+    return a_room(tmp_path, engine)
+
+
+@pytest.fixture
+def service(room: Room) -> Iterator[Service]:
+    with a_service(room) as opened:
+        yield opened
+
+
+def queue_of(service: Service) -> JobQueue:
+    return JobQueue(service.room.engine, POLICY, LEASE)
+
+
+def close_exam(service: Service) -> int:
+    """Close the newest exam into a job, as the exam clock does."""
+    with writing(service.room.engine) as connection:
+        exam = list_exams(connection, 1)[0]
+        how: dict[str, Any] = {"plan": Plan.READ, "reasons": (), "model_digest": MODEL, "now": utc_now()}
+        return close(connection, exam, chosen={}, rejected={}, **how)
+
+
+def read(service: Service, answer: str = "no_findings") -> None:
+    """Let a worker read what is due."""
+    queue, now = queue_of(service), utc_now() + timedelta(seconds=1)
+    job = queue.claim("worker", now)
+    assert job
+    queue.finish(job, "worker", answer=answer, results=[], destinations={}, timings={}, now=now)
+
+
+def workitems(service: Service, **query: Any) -> list[dict[str, Any]]:
+    service.worklist.tick()
+    answer = service.get("/workitems", **query)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()
+    return found
+
+
+def states(service: Service, **query: Any) -> list[tuple[str, str]]:
+    return [(values(each, STATE)[0], values(each, READY)[0]) for each in workitems(service, **query)]
+
+
+def test_every_reading_is_a_workitem_from_the_first_image_to_the_answer(service: Service) -> None:
+    assert workitems(service) == []
+    service.store(*phantom_images())
+    assert states(service) == [("SCHEDULED", "INCOMPLETE")]
+    close_exam(service)
+    assert states(service) == [("SCHEDULED", "READY")]
+    job = queue_of(service).claim("worker", utc_now() + timedelta(seconds=1))
+    assert job
+    assert states(service) == [("IN PROGRESS", "READY")]
+    queue_of(service).finish(
+        job, "worker", answer="no_findings", results=[], destinations={}, timings={}, now=utc_now()
+    )
+    assert states(service) == [("COMPLETED", "READY")]
+    [item] = workitems(service)
+    uid = values(item, UID)[0]
+    [whole] = service.get(f"/workitems/{uid}").json()
+    assert whole == item
+    images = {
+        values(each, "00081155")[0] for series in values(whole, "00404021") for each in values(series, "00081199")
+    }
+    assert images == {str(image.SOPInstanceUID) for image in phantom_images()}
+    assert values(whole, "00100020") == [phantom_images()[0].PatientID]
+    assert "00081195" not in whole
+    assert service.worklist.tick() == 0
+
+
+def test_a_later_image_ends_the_workitem_of_the_former_revision(service: Service) -> None:
+    service.store(*phantom_images()[:3])
+    workitems(service)
+    close_exam(service)
+    workitems(service)
+    service.store(phantom_images()[3])
+    found = workitems(service)
+    assert sorted(values(each, STATE)[0] for each in found) == ["CANCELED", "SCHEDULED"]
+    [old] = [each for each in found if values(each, STATE) == ["CANCELED"]]
+    assert "revision 2" in values(values(old, "00741002")[0], REASON)[0]
+
+
+def test_workitems_are_searched(service: Service) -> None:
+    service.store(*phantom_images())
+    image = phantom_images()[0]
+    for query, number in (
+        ({"ProcedureStepState": "SCHEDULED"}, 1),
+        ({"ProcedureStepState": "COMPLETED"}, 0),
+        ({"PatientID": str(image.PatientID)}, 1),
+        ({"PatientName": str(image.PatientName).lower()[:2] + "*"}, 1),
+        ({"00404021.0020000D": STUDY}, 1),
+        ({"ScheduledProcedureStepStartDateTime": "2020-"}, 1),
+        ({"ScheduledProcedureStepStartDateTime": "-2020"}, 0),
+        ({"WorklistLabel": "MAMMONODE", "InputReadinessState": "INCOMPLETE"}, 1),
+    ):
+        assert len(workitems(service, **query)) == number, query
+    for query in (
+        {"Rows": "5"},
+        {"nonsense": "5"},
+        {"ScheduledProcedureStepStartDateTime": "yesterday"},
+        {"limit": "x"},
+    ):
+        assert service.get("/workitems", **query).status_code == 400
+
+
+def test_a_reading_can_be_cancelled_and_its_exam_is_still_answered(service: Service) -> None:
+    service.store(*phantom_images())
+    job = close_exam(service)
+    [item] = workitems(service)
+    uid = values(item, UID)[0]
+    assert service.client.post(f"/dicom-web/workitems/{uid}/cancelrequest").status_code == 202
+    [waiting] = queue_of(service).list_jobs(5)
+    assert (waiting.id, waiting.plan, waiting.reasons) == (job, Plan.NOT_ANALYSED, (CANCELLED,))
+    read(service, "not_analysed")
+    [item] = workitems(service)
+    assert values(item, STATE) == ["CANCELED"]
+    assert CANCELLED in values(values(item, "00741002")[0], REASON)[0]
+    with reading(service.room.engine) as connection:
+        assert list_exams(connection, 1)[0].state is ExamState.ANSWERED
+    assert service.client.post(f"/dicom-web/workitems/{uid}/cancelrequest").status_code == 409
+    assert service.client.post("/dicom-web/workitems/1.2.3/cancelrequest").status_code == 404
+
+
+def test_what_is_cancelled_before_it_is_queued_is_not_read(service: Service) -> None:
+    service.store(*phantom_images())
+    [item] = workitems(service)
+    service.client.post(f"/dicom-web/workitems/{values(item, UID)[0]}/cancelrequest")
+    close_exam(service)
+    workitems(service)
+    [job] = queue_of(service).list_jobs(5)
+    assert (job.state, job.plan) == (JobState.QUEUED, Plan.NOT_ANALYSED)
+
+
+def test_nobody_else_performs_or_changes_our_workitems(service: Service) -> None:
+    service.store(*phantom_images())
+    [item] = workitems(service)
+    uid = values(item, UID)[0]
+    assert service.client.put(f"/dicom-web/workitems/{uid}/state", json={}).status_code == 403
+    assert service.client.post(f"/dicom-web/workitems/{uid}", json=[{}]).status_code == 403
+    assert service.client.put("/dicom-web/workitems/1.2.3/state", json={}).status_code == 404
+
+
+# --- asking for a reading ---
+
+
+def a_request(study: str = STUDY, retrieve: str = "", more: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Return a workitem as a requester writes it."""
+    source: dict[str, Any] = {"0020000D": {"vr": "UI", "Value": [study]}}
+    if retrieve:
+        source["0040E025"] = {"vr": "SQ", "Value": [{"00081190": {"vr": "UR", "Value": [retrieve]}}]}
+    item = {
+        STATE: {"vr": "CS", "Value": ["SCHEDULED"]},
+        "00741200": {"vr": "CS", "Value": ["HIGH"]},
+        "00741204": {"vr": "LO", "Value": ["Second opinion"]},
+        "00081195": {"vr": "UI"},
+        "00404021": {"vr": "SQ", "Value": [source]},
+    }
+    return [item | (more or {})]
+
+
+def ask(service: Service, document: Any, uid: str = "2.25.77") -> Any:
+    return service.client.post(
+        f"/dicom-web/workitems?workitem={uid}",
+        content=document if isinstance(document, bytes) else json.dumps(document),
+        headers={"Content-Type": "application/dicom+json"},
+    )
+
+
+def test_somebody_can_ask_for_a_reading_of_a_study_that_comes_later(service: Service) -> None:
+    answer = ask(service, a_request())
+    assert answer.status_code == 201
+    assert answer.headers["location"] == "http://testserver/dicom-web/workitems/2.25.77"
+    assert states(service) == [("SCHEDULED", "INCOMPLETE")]
+    service.store(*phantom_images())
+    [item] = workitems(service)
+    assert values(item, UID) == ["2.25.77"]
+    assert values(item, "00741204") == ["Second opinion"]
+    close_exam(service)
+    workitems(service)
+    read(service)
+    assert states(service) == [("COMPLETED", "READY")]
+    assert ask(service, a_request()).status_code == 409
+
+
+def test_a_reading_of_a_study_that_was_read_is_there_at_once(service: Service) -> None:
+    service.store(*phantom_images())
+    close_exam(service)
+    read(service)
+    workitems(service)
+    ask(service, a_request())
+    found = workitems(service, SOPInstanceUID="2.25.77")
+    assert [values(each, STATE)[0] for each in found] == ["COMPLETED"]
+
+
+def test_what_is_asked_for_can_be_cancelled_before_images_come(service: Service) -> None:
+    ask(service, a_request())
+    assert service.client.post("/dicom-web/workitems/2.25.77/cancelrequest").status_code == 202
+    assert [state for state, _ in states(service)] == ["CANCELED"]
+
+
+def test_requests_that_are_none_are_refused(service: Service) -> None:
+    for document in (
+        b"{",
+        b"[" * 100_000,
+        b"null",
+        b"[{}, {}]",
+        json.dumps({"x": 1}).encode(),
+        json.dumps(a_request(more={STATE: {"vr": "CS", "Value": ["COMPLETED"]}})).encode(),
+        json.dumps(a_request(more={"00081195": {"vr": "UI", "Value": ["1.2"]}})).encode(),
+        json.dumps(a_request("not a uid")).encode(),
+        json.dumps(a_request(more={"00404021": {"vr": "SQ"}})).encode(),
+        json.dumps(a_request(retrieve=f"http://elsewhere/studies/{STUDY}")).encode(),
+        json.dumps(a_request(retrieve="http://elsewhere/")).encode(),
+    ):
+        answer = ask(service, document)
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), document[:60]
+    assert ask(service, a_request(), "nonsense").status_code == 400
+    assert ask(service, b"[" + b" " * 2_000_000 + b"]").status_code == 413
+    assert workitems(service) == []
+
+
+def test_a_study_that_is_elsewhere_is_retrieved_and_read(
+    tmp_path: Path, engine: Engine, sqlite_databases: SQLiteDatabases
+) -> None:
+    other = open_database(sqlite_databases.fresh())
+    with a_service(a_room(tmp_path / "elsewhere", other)) as elsewhere, an_address(elsewhere.app) as url:
+        elsewhere.store(*phantom_images())
+        source = WebService(url=url)
+        with a_service(a_room(tmp_path / "here", engine), sources=(source,)) as service:
+            assert ask(service, a_request(retrieve=f"{url}/studies/{STUDY}")).status_code == 201
+            assert service.worklist.retrieve_due() == 1
+            assert service.room.rows() == (4, 1, 0)
+            [item] = workitems(service)
+            assert values(item, UID) == ["2.25.77"]
+            assert service.worklist.retrieve_due() == 0
+            assert not service.leftovers()
+            ask(service, a_request("1.2.3.4", retrieve=f"{url}/studies/1.2.3.4"), "2.25.78")
+            assert service.worklist.retrieve_due() == 1
+            assert values(workitems(service, SOPInstanceUID="2.25.78")[0], STATE) == ["SCHEDULED"]
+    other.dispose()
+
+
+# --- watching ---
+
+
+def events(service: Service, title: str, number: int) -> list[tuple[str, int, str]]:
+    """Return workitem, event type and state of what a subscriber is told."""
+    with service.client.websocket_connect(f"/dicom-web/subscribers/{title}") as socket:
+        told = [json.loads(socket.receive_text()) for _ in range(number)]
+    return [(values(each, "00001000")[0], values(each, "00001002")[0], values(each, STATE)[0]) for each in told]
+
+
+def test_a_subscriber_is_told_what_happens_once_and_across_connections(service: Service) -> None:
+    service.store(*phantom_images())
+    [item] = workitems(service)
+    uid = values(item, UID)[0]
+    answer = service.client.post(f"/dicom-web/workitems/{uid}/subscribers/VIEWER")
+    assert answer.status_code == 201
+    assert answer.headers["content-location"] == "ws://testserver/dicom-web/subscribers/VIEWER"
+    assert events(service, "VIEWER", 1) == [(uid, 1, "SCHEDULED")]
+    close_exam(service)
+    workitems(service)
+    read(service)
+    service.worklist.tick()
+    assert events(service, "VIEWER", 3) == [(uid, 1, "SCHEDULED"), (uid, 1, "IN PROGRESS"), (uid, 1, "COMPLETED")]
+    assert service.client.delete(f"/dicom-web/workitems/{uid}/subscribers/VIEWER").status_code == 200
+    assert service.client.delete(f"/dicom-web/workitems/{uid}/subscribers/VIEWER").status_code == 404
+
+
+def test_a_global_subscriber_is_told_of_all_and_of_cancellations(service: Service) -> None:
+    assert service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/PACS").status_code == 201
+    ask(service, a_request())
+    service.client.post("/dicom-web/workitems/2.25.77/cancelrequest")
+    assert events(service, "PACS", 3) == [
+        ("2.25.77", 1, "SCHEDULED"),
+        ("2.25.77", 2, "SCHEDULED"),
+        ("2.25.77", 1, "CANCELED"),
+    ]
+    ask(service, a_request(), "2.25.78")
+    assert service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/PACS/suspend").status_code == 200
+    ask(service, a_request(), "2.25.79")
+    service.client.post("/dicom-web/workitems/2.25.78/cancelrequest")
+    assert {uid for uid, _, _ in events(service, "PACS", 3)} == {"2.25.78"}
+    assert service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/PACS/suspend").status_code == 404
+
+
+def test_only_what_can_be_watched_is_watched(service: Service) -> None:
+    assert service.client.post("/dicom-web/workitems/1.2.3/subscribers/VIEWER").status_code == 404
+    assert service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/{'A' * 17}").status_code == 400
+    assert service.client.post("/dicom-web/workitems/1.2.3/subscribers/VIEWER/suspend").status_code == 404
+
+
+def test_a_prior_that_is_not_read_cancels_its_workitem(service: Service) -> None:
+    service.store(an_image())
+    workitems(service)
+
+    with writing(service.room.engine) as connection:
+        leave(connection, list_exams(connection, 1)[0], ExamState.PRIOR, ["prior exam of 2026"], utc_now())
+    [item] = workitems(service)
+    assert values(item, STATE) == ["CANCELED"]
+    assert "prior exam" in values(values(item, "00741002")[0], REASON)[0]

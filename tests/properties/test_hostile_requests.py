@@ -1,0 +1,45 @@
+"""Hostile requests: no fault of ours, no traceback, nothing left behind, and the door still answers."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from storage.database import open_database
+from tests.databases import SQLiteDatabases
+from tests.doors import a_room, phantom_images
+from tests.web import Service, a_service
+from tests.web_fuzz import attacked, memory
+
+CASES = 3000 if os.environ.get("MAMMONODE_TEST_PROFILE") == "long" else 300
+SEED = 7
+
+
+@pytest.fixture
+def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
+    opened = open_database(sqlite_databases.fresh())
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def service(tmp_path: Path, engine: Engine) -> Iterator[Service]:
+    with a_service(a_room(tmp_path, engine)) as opened:
+        opened.store(*phantom_images())
+        yield opened
+
+
+# uvicorn warns of requests that are none; what a client that went away leaves is closed by the loop's end.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_no_request_is_answered_with_a_fault_of_ours(service: Service) -> None:
+    before = memory()
+    verdict = attacked(service, SEED, CASES)
+    assert verdict.bad == [], f"see http_case({SEED}, number)"
+    assert verdict.statuses.total() == CASES
+    assert {200, 400, 404, 406, 415} <= set(verdict.statuses)
+    assert not service.leftovers()
+    assert service.room.rows() == (4, 1, 0)
+    assert len(service.get("/instances").json()) == 4
+    assert memory() - before < 300e6

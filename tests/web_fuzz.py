@@ -74,10 +74,11 @@ METHODS = ("GET", "GET", "GET", "POST", "POST", "PUT", "DELETE", "HEAD", "OPTION
 
 @dataclass(frozen=True)
 class HttpCase:
-    """A request, and whether its client goes away before the answer."""
+    """A request, whether its client goes away before the answer, and whether the server may wait for more of it."""
 
     data: bytes
     leaves: bool = False
+    cut: bool = False
 
 
 def http_case(seed: int, number: int) -> HttpCase:
@@ -85,7 +86,7 @@ def http_case(seed: int, number: int) -> HttpCase:
     chance = random.Random(f"{seed}-{number}")  # noqa: S311 - reproducible on purpose
     kind = chance.random()
     if kind < 0.05:
-        return HttpCase(_noise(chance))
+        return HttpCase(_noise(chance), cut=True)
     method, path = chance.choice(METHODS), _path(chance)
     headers: dict[str, str] = {}
     body = b""
@@ -109,7 +110,8 @@ def http_case(seed: int, number: int) -> HttpCase:
     data = head + body
     if chance.random() < 0.05:
         data = _damaged(chance, data)
-    return HttpCase(data, leaves=chance.random() < 0.05)
+    whole = data == head + body and headers["Content-Length"] == str(len(body)) and "Transfer-Encoding" not in headers
+    return HttpCase(data, leaves=chance.random() < 0.05, cut=not whole)
 
 
 def _noise(chance: random.Random) -> bytes:
@@ -229,13 +231,14 @@ def play(port: int, seed: int, numbers: Sequence[int], verdict: Verdict) -> None
 def _sent(port: int, case: HttpCase) -> bytes:
     answer = b""
     with (
-        suppress(ConnectionError, BrokenPipeError),
+        suppress(OSError),
         socket.create_connection(("127.0.0.1", port), timeout=30) as client,
     ):
         client.sendall(case.data)
         if case.leaves:
             return b""
-        client.shutdown(socket.SHUT_WR)
+        if case.cut:
+            client.shutdown(socket.SHUT_WR)
         while len(answer) < 1 << 20 and (data := client.recv(1 << 16)):
             answer += data
     return answer

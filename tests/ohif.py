@@ -94,6 +94,7 @@ SHOWN: Final = (
     "3.12-sc-0",
     "3.13-revised-sr",
     "3.12-all-seg",
+    "node-3.13-seg-r-cc",
 )
 """Pictures that docs/viewers.md shows."""
 

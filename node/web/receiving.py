@@ -119,14 +119,19 @@ class TempFile:
         Takes the file once all of it is there, and sees that it goes.
     largest
         Bytes that it may have.
+    is_dicom
+        Whether it is to be a DICOM file, and gets the preamble that it lacks.
     """
 
-    def __init__(self, folder: Path, on_end: Callable[[Path], object], largest: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, on_end: Callable[[Path], object], largest: int | None = None, *, is_dicom: bool = False
+    ) -> None:
         handle, name = tempfile.mkstemp(dir=folder, prefix="stow-", suffix=".dcm")
         self.path = Path(name)
         self._file: BinaryIO = os.fdopen(handle, "wb")
         self._on_end = on_end
         self._largest = largest
+        self._is_dicom = is_dicom
         self._size = 0
 
     def write(self, data: memoryview) -> None:
@@ -134,7 +139,7 @@ class TempFile:
         self._size += len(data)
         if self._largest is not None and self._size > self._largest:
             raise BodyTooLarge(f"a document has at most {self._largest} bytes")
-        if self._size == len(data) and bytes(data[:2]) == FILE_META:
+        if self._is_dicom and self._size == len(data) and bytes(data[:2]) == FILE_META:
             self._file.write(PREAMBLE)
         self._file.write(data)
 
@@ -183,7 +188,7 @@ class Receiving:
     def begin(self, kind: MediaType, location: str = "") -> Part:
         """Begin a file of a media type; one with an address belongs to a JSON document before it."""
         if kind.name == DICOM:
-            self._open = TempFile(self._incoming, self._instance)
+            self._open = TempFile(self._incoming, self._instance, is_dicom=True)
         elif kind.name in {DICOM_JSON, "application/json"}:
             self._open = TempFile(self._incoming, self._documents.document, LARGEST_DOCUMENT)
         elif location and self._documents.waiting:

@@ -39,6 +39,10 @@ CREDENTIALS_PREFIX = "mammonode_"
 """Before the name of each file of a folder that is loaded as the credential ``mammonode``."""
 DEFAULT_FILE = Path(__file__).parent / "mammonode.toml"
 
+TEST_AE_TITLE = "MAMMONODE-TEST"
+"""Under it the node calls itself, to see whether its own doors are tended and its self-test comes through."""
+TEST_DESTINATION = "selftest"
+
 AETitle = Annotated[
     str, StringConstraints(pattern=r"^[\x21-\x5B\x5D-\x7E]([\x20-\x5B\x5D-\x7E]{0,15})$", max_length=16)
 ]
@@ -273,6 +277,7 @@ class Destination(Section):
     give_up_days: float | None = Field(default=None, gt=0)
     proof: Proof = Proof.NONE
     proof_timeout: Seconds = 3600
+    test: bool = False
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:
@@ -399,10 +404,19 @@ class WorklistSection(Section):
     sources: tuple[WebService, ...] = ()
 
 
-class Log(Section):
-    """What is written to stdout."""
+class SelfTest(Section):
+    """The synthetic exam that goes the whole way."""
 
-    format: Literal["auto", "json", "text"] = "auto"
+    port: int = Field(default=11119, ge=1, le=65535)
+    time_limit: Seconds = 300
+    expect_finding: bool = True
+    keep_days: float = Field(default=1, gt=0)
+
+
+class Log(Section):
+    """How events are told."""
+
+    format: Literal["auto", "journal", "json", "text"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -427,6 +441,7 @@ class Settings(BaseSettings):
     retention: Retention = Retention()
     http: Http = Http()
     worklist: WorklistSection = WorklistSection()
+    selftest: SelfTest = SelfTest()
     log: Log = Log()
 
     @classmethod
@@ -443,6 +458,22 @@ class Settings(BaseSettings):
         credentials = InitSettingsSource(settings_cls, _credentials())
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings, credentials)
         return (*sources, TomlConfigSettingsSource(settings_cls)) if path else sources
+
+    @property
+    def places(self) -> tuple[Destination, ...]:
+        """All destinations, with the one that the self-test itself listens at."""
+        here = Destination(
+            name=TEST_DESTINATION,
+            ae_title=TEST_AE_TITLE,
+            host="127.0.0.1",
+            port=self.selftest.port,
+            quick_retries=600,
+            first_retry=1,
+            slowest_retry=1,
+            give_up_days=self.selftest.time_limit / 86400,
+            test=True,
+        )
+        return (*self.destinations, here)
 
     def masked(self) -> dict[str, Any]:
         """Return all values as JSON types, secrets masked."""
@@ -489,6 +520,8 @@ def load_settings(path: Path | None = None) -> Settings:
     names = [destination.name for destination in settings.destinations]
     if len(set(names)) != len(names):
         raise InvalidSettings(["destinations: two have one name"])
+    if TEST_DESTINATION in names:
+        raise InvalidSettings([f"destinations.name: {TEST_DESTINATION} is taken by the node itself"])
     return settings
 
 

@@ -179,16 +179,16 @@ class Lane:
         match sending_outcome(response.status, tries):
             case Outcome.SENT if response.status is not None:
                 prove_at = self._prover.prove_at(now, self._outbox.first_retry(delivery)) if self._prover else None
-                self._outbox.sent(delivery, response.status, now, response.message or None, prove_at=prove_at)
+                self._outbox.sent(delivery, response.status, now, response.words or None, prove_at=prove_at)
                 (log.warning if response.status else log.info)("result delivered", **told)
             case Outcome.REFUSED if delivery.fallback_uid is not None:
-                self._outbox.replaced(delivery, response.message, response.status, now)
+                self._outbox.replaced(delivery, response.words, response.status, now)
                 log.warning("result refused, another form of it is sent instead", **told, instead=delivery.fallback_uid)
             case Outcome.REFUSED:
-                self._outbox.refused(delivery, response.message, response.status, now)
+                self._outbox.refused(delivery, response.words, response.status, now)
                 log.error("result refused for good", **told)
             case _:
-                state = self._outbox.again(delivery, response.message, response.status, now)
+                state = self._outbox.again(delivery, response.words, response.status, now)
                 if state is DeliveryState.EXPIRED:
                     log.error("result given up; mammonode send sends it again", **told)
                 else:

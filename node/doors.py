@@ -5,8 +5,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
-from config.settings import Dicom, Settings
-from node.identity import TEST_AE_TITLE
+from config.settings import TEST_AE_TITLE, Dicom, Settings
 from node.progress import Part, Progress
 from node.scu import Peer, Sender
 

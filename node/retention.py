@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine
 
 from config.policy import RetentionPolicy
+from node.identity import TEST_ISSUER
 from node.telemetry import logger
 from storage.database import reading, writing
 from storage.files import InstanceStore
@@ -30,6 +31,8 @@ class Retention:
         Whether the node has any: without one no result is ever proven to be kept elsewhere.
     clock
         Returns the present time, aware.
+    tests
+        Age at which exams of self-tests are removed, sources and results; None: as all others.
     """
 
     def __init__(
@@ -40,12 +43,14 @@ class Retention:
         clock: Callable[[], datetime],
         *,
         destinations: bool,
+        tests: timedelta | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
         self._policy = policy
         self._clock = clock
         self._destinations = destinations
+        self._tests = tests
 
     def tick(self) -> int:
         """Remove what is due, finish what a crash has left, and return the number of files that are gone now."""
@@ -59,6 +64,7 @@ class Retention:
             due = self._due(policy.sources)
             for exam_id, exam in self._exams(due):
                 self._remove(exam_id, exam, due, _older(policy.sources))
+        self._remove_tests(now)
         if policy.results is not None:
             due = self._due(policy.results, results_too=True)
             for exam_id, exam in self._exams(due):
@@ -72,6 +78,14 @@ class Retention:
                 self._remove(exam_id, exam, due, "the disk is fuller than retention.watermark_percent")
                 gone += self._unlink()
         return gone
+
+    def _remove_tests(self, now: datetime) -> None:
+        if self._tests is None:
+            return
+        for results_too in (False, True):
+            due = Due(now - self._tests, results_too, destinations=True, unproven=True, issuer=TEST_ISSUER)
+            for exam_id, exam in self._exams(due):
+                self._remove(exam_id, exam, due, "a self-test")
 
     def _due(self, age: timedelta, *, results_too: bool = False) -> Due:
         return Due(self._clock() - age, results_too, self._destinations, self._policy.unproven)
@@ -93,7 +107,7 @@ class Retention:
             paths = remove_files(connection, exam_id, due, self._clock())
         what = "results" if due.results_too else "sources"
         if paths:
-            level = log.warning if due.unproven else log.info
+            level = log.warning if due.unproven and due.issuer is None else log.info
             level("files removed", exam=exam, what=what, files=len(paths), why=why, proven=not due.unproven)
 
     def _unlink(self) -> int:

@@ -21,9 +21,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import ThreadedAssociationServer
 
-from config.settings import Dicom
+from config.settings import TEST_AE_TITLE, Dicom
 from node.guard import Messages, watch
-from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, TEST_AE_TITLE
+from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
 from node.records import Origin
 from node.safekeeping import SafeKeeping

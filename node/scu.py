@@ -85,11 +85,19 @@ class Response:
     status
         Of the C-STORE response; None without one; 0122H also when the destination rejected the SOP class's contexts.
     message
-        In words, '' when there is nothing to say.
+        In our words, '' when there is nothing to say.
+    comment
+        In the peer's words: Error Comment (PS3.7 C). It may quote a patient's name, so it is kept and never logged.
     """
 
     status: int | None
     message: str = ""
+    comment: str = ""
+
+    @property
+    def words(self) -> str:
+        """What is kept of it."""
+        return self.message or self.comment
 
 
 @dataclass(frozen=True)
@@ -228,7 +236,7 @@ class Sender:
                     answered.wait(0.02)
                 if answered.is_set():
                     time.sleep(_LEAVES_IN)
-                return Response(int(status), str(answer.get("ErrorComment", "")))
+                return Response(int(status), comment=str(answer.get("ErrorComment", "")))
         except ContextsRejected:
             return Response(CLASS_NOT_SUPPORTED, "the destination does not take Storage Commitment")
         except (NodeError, RuntimeError, ValueError) as error:
@@ -314,7 +322,7 @@ def _send(association: Association, item: Item) -> Response:
     status = answer.get("Status")
     if status is None:
         return Response(None, "no answer")
-    return Response(int(status), str(answer.get("ErrorComment", "")))
+    return Response(int(status), comment=str(answer.get("ErrorComment", "")))
 
 
 def report_on(association: Association, event_type: int, information: Dataset) -> Response:

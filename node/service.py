@@ -65,7 +65,7 @@ def open_parts(settings: Settings) -> Parts:
 
 def _parts(settings: Settings, engine: Engine, store: InstanceStore) -> Parts:
     queue = JobQueue(engine, settings.jobs.policy, timedelta(seconds=settings.jobs.lease))
-    policies = {destination.name: destination.policy(settings.delivery) for destination in settings.destinations}
+    policies = {destination.name: destination.policy(settings.delivery) for destination in settings.places}
     return Parts(settings, engine, store, queue, Outbox(engine, settings.delivery.policy, policies))
 
 

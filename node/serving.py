@@ -11,10 +11,13 @@ from node.clock import ExamClock
 from node.commitment import Prover, Reports
 from node.delivery import DeliveryService, Lane
 from node.doors import DoorProbe
+from node.echoes import Echoes
 from node.errors import CannotListen
 from node.identity import VERSION
 from node.intake import Intake, Renewed, utc_now
+from node.metrics import Counted, CountedSenders, Metrics
 from node.progress import Progress
+from node.readiness import Readiness
 from node.retention import Retention
 from node.running import (
     SIGN_OF_LIFE_EVERY,
@@ -29,13 +32,14 @@ from node.running import (
 from node.safekeeping import SafeKeeping, SafeKeepingService
 from node.scp import StorageSCP
 from node.scu import EchoResult
-from node.senders import Noted, Senders
+from node.senders import Noted
 from node.service import DRAIN_SECONDS, Parts, accepted_kinds, carrier, open_parts, sender, web_door, worklist_of
 from node.supervision import ServiceManager
 from node.telemetry import configure
 from node.web.app import Counts, Routes
 from node.web.decoding import Decoders
 from node.web.dicomweb import dicomweb_routes
+from node.web.health import health_routes
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
 from node.web.ups import UnifiedProcedureSteps
@@ -124,13 +128,16 @@ class Serving:
 
     def __init__(self, settings: Settings) -> None:
         self.progress = Progress()
-        self._model = ready_model(settings.reader.model, settings.reader.models_folder)
+        self.model = ready_model(settings.reader.model, settings.reader.models_folder)
         self.parts = open_parts(settings)
         swept = self.parts.store.sweep(timedelta(0))
-        log.info("starting", version=VERSION, model=self._model.card.name, digest=self._model.digest[:12], swept=swept)
-        self._senders = Senders(self.parts.engine, utc_now)
+        log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
         self._renewed = Renewed()
-        self._receiver = Noted(self._renewed, self._senders)
+        self._echoes = Echoes(utc_now)
+        self.metrics = Metrics(lambda: self.parts, self._echoes, utc_now)
+        self._senders = CountedSenders(self.parts.engine, utc_now, self.metrics)
+        self._receiver = Noted(Counted(self._renewed, self.metrics), self._senders)
+        self.readiness = Readiness(lambda: self.parts, self.model.digest, self.progress, self._echoes, utc_now)
         self._wire(self.parts)
         self._answers = SafeKeepingService(self._keeping, settings.delivery.poll, self.progress)
         incoming = self.parts.store.incoming
@@ -143,8 +150,9 @@ class Serving:
         steps = UnifiedProcedureSteps(self.parts.engine, worklist, settings.worklist.sources)
         services = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
         dicom_web = [*services, *steps.routes()]
-        house = House(lambda: self.parts, self._receiver, self._echo, self._model, counts, utc_now)
-        self._web = web_door(self.parts, Routes(dicom_web, page_routes(house)), counts)
+        house = House(lambda: self.parts, self._receiver, self._echo, self.model, counts, utc_now)
+        health = health_routes(self.readiness.checks, self.metrics.text)
+        self._web = web_door(self.parts, Routes(dicom_web, [*page_routes(house), *health]), counts)
         self._probe = DoorProbe(self.progress)
 
     def _wire(self, parts: Parts) -> None:
@@ -153,27 +161,32 @@ class Serving:
             parts.store,
             engine,
             settings.storage.watermark,
-            accepted_kinds(self._model),
+            accepted_kinds(self.model),
             utc_now,
             accept_corrections=settings.exam.accept_corrections,
         )
         self._clock = ExamClock(
             engine,
             settings.exam.policy,
-            self._model.digest,
+            self.model.digest,
             utc_now,
             priors=settings.exam.priors,
             one_breast_suffices=settings.exam.one_breast_suffices,
         )
         policy, reaches_others = settings.retention.policy, bool(settings.destinations)
-        self._retention = Retention(engine, parts.store, policy, utc_now, destinations=reaches_others)
+        self._retention = Retention(
+            *(engine, parts.store, policy, utc_now),
+            destinations=reaches_others,
+            tests=timedelta(days=settings.selftest.keep_days),
+        )
         if policy.unproven:
             log.warning("files may be removed unproven")
         if not reaches_others:
             log.warning("no destinations")
+        self._echoes.use(self._echo, settings.destinations)
         commitments = Commitments(engine, parts.outbox)
         self._reports = Reports(commitments, settings.destinations)
-        lanes = [self._lane(parts, destination, commitments) for destination in settings.destinations]
+        lanes = [self._lane(parts, destination, commitments) for destination in settings.places]
         self._deliveries = DeliveryService(lanes, self.progress)
         requests = CommitmentRequests(engine, settings.delivery.policy)
         self._keeping = SafeKeeping(requests, engine, parts.store, sender(settings), settings.dicom.callers)
@@ -205,6 +218,7 @@ class Serving:
         self._deliveries.start()
         self._answers.start()
         self._steps.start()
+        self._echoes.start()
         self._probe.start(self.parts.settings, self.dicom_port, self.web_port)
         log.info(
             "ready",
@@ -276,6 +290,7 @@ class Serving:
         """Take nothing new, let end what has begun, and stop."""
         log.info("stopping")
         self._probe.stop()
+        self._echoes.stop()
         if self._web:
             self._web.stop()
         self._decoders.close()

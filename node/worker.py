@@ -20,6 +20,7 @@ from config.mix import ObjectMix
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble
+from node.identity import TEST_ISSUER
 from node.previews import draw_previews, write_previews
 from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
@@ -58,6 +59,11 @@ class Material:
     removed: Collection[str]
     former: Issue | None
     again: tuple[Issue, ...]
+
+    @property
+    def test(self) -> bool:
+        """Whether it is the exam of a self-test: its answer goes to no place where patients are."""
+        return any(record.patient.issuer == TEST_ISSUER for _, record in self.images)
 
 
 class Worker:
@@ -120,8 +126,6 @@ class Worker:
         self._queue = queue
         self._reader = reader
         self._destinations = tuple(destinations)
-        # Without a destination the results stay in the store, in the usual form.
-        self._mixes = tuple(dict.fromkeys(destination.mix for destination in destinations)) or (ObjectMix(),)
         self._settings_digest = settings_digest
         self._owner = owner
         self._heartbeat = heartbeat
@@ -159,13 +163,16 @@ class Worker:
             log.warning("job was meant for another model", check="do serve and work have the same settings?")
         begin = time.perf_counter()
         material = self._material(job)
+        destinations = tuple(each for each in self._destinations if each.test == material.test)
+        # Without a destination the results stay in the store, in the usual form.
+        mixes = tuple(dict.fromkeys(destination.mix for destination in destinations)) or (ObjectMix(),)
         reads = job.plan is Plan.READ and not job.exhausted
         analysis = analyse(self._reader, self._sources(material), pictures=True) if reads else None
         read = time.perf_counter()
         replies = Replies(self._store, installation_id(self._engine), self._settings_digest)
         reply = replies.reply(
             self._answer(job, material, analysis),
-            self._mixes,
+            mixes,
             former=material.former,
             again=material.again,
             pictures=analysis.pictures if analysis else {},
@@ -185,7 +192,7 @@ class Worker:
             self._owner,
             answer=reply.answer.status,
             results=records,
-            destinations=reply.addressed(self._destinations),
+            destinations=reply.addressed(destinations),
             timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
             now=self._clock(),
             suspicion=reply.answer.findings.score if reply.answer.findings else None,
@@ -321,8 +328,8 @@ class Worker:
                     )
                     self._on_hang()
                     return
-                self._at_work(f"reads exam {job.exam_uid}, for {now - begin:.0f} s")
                 try:
+                    self._at_work(f"reads exam {job.exam_uid}, for {now - begin:.0f} s")
                     if self._stop.is_set():
                         stopped = stopped or now
                         if now - stopped >= self._drain and self._queue.give_back(job, self._owner, self._clock()):

@@ -2,11 +2,14 @@
 
 import os
 import socket
+from contextlib import suppress
 
 import structlog
+from sqlalchemy import Engine
 
-from ai.models import open_model
+from ai.models import Model, open_model
 from ai.readers.base import Reader
+from node.gpus import gpu_now
 from node.intake import utc_now
 from node.running import (
     SIGN_OF_LIFE_EVERY,
@@ -20,6 +23,9 @@ from node.service import Parts, content_digest, open_parts
 from node.supervision import ServiceManager
 from node.telemetry import configure
 from node.worker import Worker
+from storage.database import writing
+from storage.errors import StorageError
+from storage.workers import WorkerRecord, forget_worker, note_worker
 
 log = structlog.get_logger()
 
@@ -54,7 +60,8 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     model = open_model(settings.reader.model, settings.reader.models_folder)
     reader = load_reader(model, settings.reader.device, settings.reader.threads)
     parts = open_parts(settings)
-    worker = _worker(parts, reader, signals, manager)
+    presence = Presence(parts.engine, model, reader.device)
+    worker = _worker(parts, reader, signals, manager, presence)
     log.info("worker ready", model=model.card.name, digest=model.digest[:12], device=reader.device)
     waits = f"{model.card.name} on {reader.device}: waits for an exam"
     manager.ready(waits)
@@ -70,29 +77,74 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
         if changed := read_again(load, parts.settings, FIXED):
             configure(changed.log.format, changed.log.level)
             parts = parts.with_settings(changed)
-            worker = _worker(parts, reader, signals, manager)
+            worker = _worker(parts, reader, signals, manager, presence)
         manager.ready(waits)
 
-    run_until_stopped(signals, [Chore(drain, 0.5), Chore(manager.alive, SIGN_OF_LIFE_EVERY)], reload)
+    chores = [
+        Chore(presence.tell, SIGN_OF_LIFE_EVERY),
+        Chore(drain, 0.5),
+        Chore(manager.alive, SIGN_OF_LIFE_EVERY),
+    ]
+    run_until_stopped(signals, chores, reload)
     manager.stopping("stops")
+    presence.end()
     log.info("worker stopped")
 
 
-def _worker(parts: Parts, reader: Reader, signals: Signals, manager: ServiceManager) -> Worker:
+class Presence:
+    """What the others know of this worker: that it is at work, with what, and how its GPU does.
+
+    Parameters
+    ----------
+    engine
+        Where it is told.
+    model, device
+        What it reads with, and where.
+    """
+
+    def __init__(self, engine: Engine, model: Model, device: str) -> None:
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._engine = engine
+        self._model = model
+        self._device = device
+        self._since = utc_now()
+
+    def tell(self) -> None:
+        """Give a sign of life."""
+        gpu = gpu_now(self._device, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        card, now = self._model.card, utc_now()
+        record = WorkerRecord(
+            *(self.owner, f"{card.name} {card.version}", self._model.digest, self._device, self._since, now), gpu
+        )
+        with writing(self._engine) as connection:
+            note_worker(connection, record)
+
+    def end(self) -> None:
+        """Take it back."""
+        with suppress(StorageError), writing(self._engine) as connection:
+            forget_worker(connection, self.owner)
+
+
+def _worker(parts: Parts, reader: Reader, signals: Signals, manager: ServiceManager, presence: Presence) -> Worker:
     settings = parts.settings
 
     def at_work(what: str) -> None:
         manager.alive()
         manager.status(what)
+        presence.tell()
+
+    def given_back() -> None:
+        presence.end()
+        os._exit(os.EX_OK)
 
     return Worker(
         parts.engine,
         parts.store,
         parts.queue,
         reader,
-        settings.destinations,
+        settings.places,
         settings_digest=content_digest(settings),
-        owner=f"{socket.gethostname()}:{os.getpid()}",
+        owner=presence.owner,
         heartbeat=min(settings.jobs.lease / 4, SIGN_OF_LIFE_EVERY),
         time_limit=settings.jobs.time_limit,
         on_hang=lambda: os._exit(os.EX_SOFTWARE),
@@ -100,6 +152,6 @@ def _worker(parts: Parts, reader: Reader, signals: Signals, manager: ServiceMana
         one_breast_suffices=settings.exam.one_breast_suffices,
         stop=signals.stop,
         drain=settings.jobs.drain,
-        on_drained=lambda: os._exit(os.EX_OK),
+        on_drained=given_back,
         at_work=at_work,
     )

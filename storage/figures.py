@@ -1,12 +1,13 @@
 """How much waits, and since when: what an operator and a monitoring system look at."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
 from storage.states import DeliveryState, ExamState
-from storage.tables import deliveries, exams
+from storage.tables import deliveries, exams, instances, jobs
 
 UNANSWERED = (ExamState.COLLECTING, ExamState.QUEUED)
 
@@ -42,3 +43,60 @@ def undelivered(connection: Connection) -> dict[str, Waiting]:
         .order_by(deliveries.c.destination)
     )
     return {name: Waiting(number, oldest) for name, number, oldest in connection.execute(query)}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A reading that has ended with an answer.
+
+    Attributes
+    ----------
+    job
+        Its number.
+    sender
+        AE title that sent the exam's first image.
+    answer
+        Status of the answer.
+    score
+        Suspicion score, 0 to 100; None when nothing was read.
+    attempts
+        How often it was claimed.
+    last_image_at, finished_at
+        When the last image came, and when the answer was in the outbox.
+    timings
+        Seconds by stage.
+    """
+
+    job: int
+    sender: str
+    answer: str
+    score: float | None
+    attempts: int
+    last_image_at: datetime
+    finished_at: datetime
+    timings: Mapping[str, float]
+
+
+def answers_since(connection: Connection, since: datetime) -> list[Answered]:
+    """Return the readings that ended with an answer since a time, that time included, oldest first."""
+    sender = (
+        select(instances.c.calling_ae)
+        .where(
+            instances.c.patient_id == exams.c.patient_id,
+            instances.c.study_uid == exams.c.study_uid,
+            instances.c.own.is_(False),
+        )
+        .order_by(instances.c.received_at)
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = (
+        select(
+            *(jobs.c.id, sender, jobs.c.answer, jobs.c.suspicion, jobs.c.attempts),
+            *(exams.c.last_image_at, jobs.c.finished_at, jobs.c.timings),
+        )
+        .join(exams, exams.c.id == jobs.c.exam_id)
+        .where(jobs.c.finished_at >= since, jobs.c.answer.is_not(None))
+        .order_by(jobs.c.finished_at)
+    )
+    return [Answered(*row[:7], timings=row[7] or {}) for row in connection.execute(query)]

@@ -41,7 +41,7 @@ class InstanceReference:
         """Refuse what must not become a path."""
         for uid in (self.study_uid, self.series_uid, self.instance_uid):
             if len(uid) > 64 or not _UID.fullmatch(uid):
-                raise MalformedUID(repr(uid[:80]))
+                raise MalformedUID(f"one of {len(uid)} characters")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Select, exists, insert, select, update
 
 from storage.states import ConflictState, DeliveryState, ExamState, JobState
-from storage.tables import conflicts, deliveries, exams, instances, jobs, previews, removals, results
+from storage.tables import conflicts, deliveries, exams, instances, jobs, patients, previews, removals, results
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,15 @@ class Due:
         Whether the node has any; without one nothing is ever proven.
     unproven
         Whether a delivery may have ended badly, too, and a node without destinations may remove.
+    issuer
+        Only exams of patients with this issuer; None: of all.
     """
 
     before: datetime
     results_too: bool
     destinations: bool
     unproven: bool
+    issuer: str | None = None
 
 
 def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int | None = None) -> list[tuple[int, str]]:
@@ -78,6 +81,8 @@ def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int |
     )
     if exam_id is not None:
         query = query.where(exams.c.id == exam_id)
+    if due.issuer is not None:
+        query = query.join(patients, patients.c.id == exams.c.patient_id).where(patients.c.issuer == due.issuer)
     return [(row.id, row.uid) for row in connection.execute(query)]
 
 

@@ -536,3 +536,31 @@ previews = Table(
     Column("sideways", Boolean, nullable=False),
     Column("upright", Boolean, nullable=False),
 )
+
+selftests = Table(
+    "selftests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("started_at", Moment, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("exam", String(16), nullable=False),
+)
+
+# A row for each worker that is at work: it says so every few seconds, and takes its row away when it ends.
+workers = Table(
+    "workers",
+    metadata,
+    Column("owner", String(300), primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("model_digest", String(64), nullable=False),
+    Column("device", Text, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False),
+    Column("gpu", Text, nullable=False),
+    Column("gpu_bytes_used", BigInteger),
+    Column("gpu_bytes", BigInteger),
+    Column("gpu_utilisation", Float),
+)

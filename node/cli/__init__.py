@@ -6,7 +6,21 @@ import typer
 
 from ai.errors import AIError
 from config.errors import ConfigError
-from node.cli import conflicts, conformance, data, evaluation, exams, lanes, models, reading, running, tokens, training
+from node.cli import (
+    conflicts,
+    conformance,
+    data,
+    evaluation,
+    events,
+    exams,
+    lanes,
+    models,
+    reading,
+    running,
+    selftest,
+    tokens,
+    training,
+)
 from node.errors import NodeError
 from storage.errors import StorageError
 
@@ -22,7 +36,21 @@ app = typer.Typer(
     "**Research use only.** Start with `mammonode demo`; then copy the settings, `mammonode check` them, and run "
     "`mammonode up`.",
 )
-for module in (running, exams, conflicts, lanes, tokens, reading, data, models, training, evaluation, conformance):
+for module in (
+    running,
+    selftest,
+    events,
+    exams,
+    conflicts,
+    lanes,
+    tokens,
+    reading,
+    data,
+    models,
+    training,
+    evaluation,
+    conformance,
+):
     module.register(app)
 
 

@@ -20,6 +20,7 @@ from node.results.drawing import Outline
 from node.scp import StorageSCP
 
 AE_TITLE = "DEMO-PACS"
+ANYBODY = Dicom(ae_title=AE_TITLE, port=0, allow_unknown_callers=True)
 
 
 class DemoPacs:
@@ -29,14 +30,16 @@ class DemoPacs:
     ----------
     folder
         Where received objects are kept.
+    settings
+        Where it listens; by default on a free loopback port, to everybody.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Dicom | None = None) -> None:
         self._folder = folder
         self._incoming = folder / "incoming"
         self._incoming.mkdir(parents=True)
         self._lock = Lock()
-        self._scp = StorageSCP(Dicom(ae_title=AE_TITLE, port=0, allow_unknown_callers=True), self, self._incoming)
+        self._scp = StorageSCP(settings or ANYBODY, self, self._incoming)
 
     def start(self) -> int:
         """Listen on a free loopback port and return it."""

@@ -104,7 +104,7 @@ def _log(scope: Scope, status: int, size: int, seconds: float, told: dict[str, o
     route = scope.get("route_path", "")
     event = {
         "method": scope.get("method", "WEBSOCKET"),
-        "path": connection.url.path[:200] if route else "(no such route)",
+        "path": _path(connection, route, status),
         "status": int(status),
         "seconds": round(seconds, 3),
         "bytes": size,
@@ -120,3 +120,10 @@ def _log(scope: Scope, status: int, size: int, seconds: float, told: dict[str, o
         log.debug("request", **event)
     else:
         log.info("request", **event)
+
+
+def _path(connection: HTTPConnection, route: str, status: int) -> str:
+    """Return a path that may be logged; in one that is no good address anything may stand where a UID should."""
+    if status == HTTPStatus.BAD_REQUEST:
+        return route
+    return connection.url.path[:200] if route else "(no such route)"

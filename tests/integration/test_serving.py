@@ -12,9 +12,8 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
-from config.settings import Caller, Delivery, Destination, Dicom, Http, Settings, Storage
+from config.settings import TEST_AE_TITLE, Caller, Delivery, Destination, Dicom, Http, Settings, Storage
 from node.doors import reachable, web_answers
-from node.identity import TEST_AE_TITLE
 from node.intake import utc_now
 from node.scu import Peer, Sender
 from node.serving import Serving

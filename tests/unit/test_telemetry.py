@@ -3,25 +3,15 @@
 import io
 import json
 import logging
-import warnings
-from collections.abc import Iterator
 
 import pytest
-import structlog
 from structlog.contextvars import bound_contextvars
 
 from node.telemetry import configure, logger
+from storage.errors import DatabaseUnavailable
+from tests.logs import logging_as_it_was
 
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    with warnings.catch_warnings():
-        yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+__all__ = ["logging_as_it_was"]
 
 
 def test_an_event_is_one_line_of_json_with_what_is_bound_to_it() -> None:
@@ -56,7 +46,39 @@ def test_a_traceback_stays_in_its_line() -> None:
     except ValueError:
         logger("delivery").exception("lane failed")
     [line] = map(json.loads, stream.getvalue().splitlines())
-    assert "ValueError: invalid literal" in line["exception"]
+    told = line["exception"].splitlines()
+    assert told[0].startswith("  test_telemetry.py:")
+    assert told[-1] == "builtins.ValueError"
+
+
+def test_an_exception_is_told_without_the_words_of_strangers() -> None:
+    stream = io.StringIO()
+    configure("json", "info", stream)
+    try:
+        try:
+            int("Doe^Anne")
+        except ValueError as error:
+            raise DatabaseUnavailable("locked") from error
+    except DatabaseUnavailable:
+        logger("delivery").exception("lane failed")
+    logging.getLogger("pynetdicom.events").error("a handler failed", exc_info=ValueError("Doe^Anne"))
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert "Doe" not in stream.getvalue()
+    assert first["exception"].splitlines()[1:3] == ["builtins.ValueError", "which led to"]
+    assert first["exception"].endswith("that the URL is right. (locked)")
+    assert second["exception"] == "builtins.ValueError"
+
+
+@pytest.mark.parametrize("level", ["info", "warning", "error", "critical"])
+def test_what_is_grave_says_its_phase_and_what_to_check(level: str) -> None:
+    stream = io.StringIO()
+    configure("json", "info", stream)
+    getattr(logger("delivery"), level)("lane waits")
+    logger("delivery").warning("lane waits", check="something else")
+    line, special = map(json.loads, stream.getvalue().splitlines())
+    assert line["phase"] == "deliver"
+    assert line.get("check") == (None if level == "info" else "the cause in the line")
+    assert special["check"] == "something else"
 
 
 def test_a_stream_that_is_no_terminal_gets_json_unless_text_is_asked_for() -> None:

@@ -1,0 +1,27 @@
+"""The command that proves the node's health by an exam."""
+
+from dataclasses import asdict
+
+import typer
+
+from config.settings import load_settings
+from node.cli.options import ConfigOption, JsonOption, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("selftest")(selftest)
+
+
+def selftest(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Send a synthetic exam through the running node, and see that its answer comes with the mass that is in it."""
+    from node.selftest import run_selftest  # noqa: PLC0415 (keeps --help quick)
+    from node.service import open_parts  # noqa: PLC0415 (as above)
+    from node.telemetry import configure  # noqa: PLC0415 (as above)
+
+    settings = load_settings(config)
+    configure(settings.log.format, settings.log.level)
+    test = run_selftest(open_parts(settings))
+    if as_json:
+        print_json(asdict(test))
+    raise typer.Exit(0 if test.passed else 1)

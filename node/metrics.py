@@ -1,0 +1,261 @@
+"""What a monitoring system is told, as Prometheus has it: counted in this process, or looked up when it is asked for.
+
+Nothing here names a patient, and an AE title that nobody knows is `unknown`: strangers must not make series without end.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Lock
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from sqlalchemy import Engine
+
+from node.echoes import Echoes
+from node.intake import Announced, Receipt, Receiver
+from node.records import Origin
+from node.senders import Senders
+from node.service import Parts
+from node.status import receiving_status
+from storage import selftests
+from storage.database import reading
+from storage.errors import StorageError
+from storage.figures import answers_since, exams_by_state, unanswered, undelivered
+from storage.senders import Context
+from storage.workers import workers_seen
+
+ANSWER_BUCKETS = (10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1800, 3600, 14400, 86400)
+STAGE_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SCORE_BUCKETS = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+RECENTLY = timedelta(minutes=2)
+"""A worker that gave no sign of life for longer is not at work."""
+UNKNOWN = "unknown"
+
+
+class Metrics:
+    """All metrics of one ``serve``.
+
+    Parameters
+    ----------
+    parts
+        Gives what is looked up, with the settings in force.
+    echoes
+        Whether destinations answer.
+    clock
+        Returns the present time, aware.
+    """
+
+    def __init__(self, parts: Callable[[], Parts], echoes: Echoes, clock: Callable[[], datetime]) -> None:
+        self._parts = parts
+        self._echoes = echoes
+        self._clock = clock
+        self._since = clock()
+        self._seen: set[int] = set()
+        self._following = Lock()
+        self.registry = CollectorRegistry()
+        self.associations = Counter(
+            "mammonode_associations",
+            "Associations asked for, accepted or refused",
+            ["calling_ae", "outcome"],
+            registry=self.registry,
+        )
+        self.instances = Counter(
+            "mammonode_instances", "Instances received, by status", ["calling_ae", "status"], registry=self.registry
+        )
+        self.bytes = Counter(
+            "mammonode_received_bytes", "Bytes of instances kept", ["calling_ae"], registry=self.registry
+        )
+        self.answer_seconds = Histogram(
+            "mammonode_answer_seconds",
+            "From the last image of an exam to its answer in the outbox",
+            buckets=ANSWER_BUCKETS,
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "mammonode_stage_seconds", "Stages of a reading", ["stage"], buckets=STAGE_BUCKETS, registry=self.registry
+        )
+        self.scores = Histogram(
+            "mammonode_exam_score",
+            "Suspicion score of exams read, 0 to 100, not a probability",
+            ["sender"],
+            buckets=SCORE_BUCKETS,
+            registry=self.registry,
+        )
+        self.answers = Counter(
+            "mammonode_answers", "Exams answered, by answer", ["sender", "answer"], registry=self.registry
+        )
+        self.retries = Counter("mammonode_job_retries", "Attempts beyond the first", registry=self.registry)
+        self.registry.register(self)
+
+    def text(self) -> bytes:
+        """Return everything, in Prometheus' text format."""
+        self._follow()
+        return generate_latest(self.registry)
+
+    def known(self, calling_ae: str) -> str:
+        """Return an AE title that the settings name, or ``unknown``."""
+        settings = self._parts().settings
+        named = {caller.ae_title.strip() for caller in settings.dicom.callers}
+        return calling_ae if calling_ae in named or settings.dicom.allow_unknown_callers else UNKNOWN
+
+    def _follow(self) -> None:
+        """Count what was answered since the last time."""
+        with self._following:
+            since = self._since
+            try:
+                with reading(self._parts().engine) as connection:
+                    found = answers_since(connection, since)
+            except StorageError:
+                return
+            for answered in found:
+                if answered.job in self._seen:
+                    continue
+                self._since = max(self._since, answered.finished_at)
+                sender = self.known(answered.sender)
+                self.answers.labels(sender, answered.answer).inc()
+                self.answer_seconds.observe((answered.finished_at - answered.last_image_at).total_seconds())
+                self.retries.inc(max(answered.attempts - 1, 0))
+                for stage, seconds in answered.timings.items():
+                    self.stage_seconds.labels(stage).observe(seconds)
+                if answered.score is not None:
+                    self.scores.labels(sender).observe(answered.score)
+            # Those that ended at the very moment are looked at again.
+            self._seen = {answered.job for answered in found if answered.finished_at == self._since} | (
+                self._seen if self._since == since else set()
+            )
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: what ``collect`` yields depends on a database that need not answer yet."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Look everything up; where the database does not answer, that is all that is told."""
+        up = GaugeMetricFamily("mammonode_database_up", "Whether the database answers")
+        try:
+            found = list(self._looked_up())
+            up.add_metric([], 1)
+        except StorageError:
+            found = []
+            up.add_metric([], 0)
+        yield up
+        yield from found
+        yield from self._disk()
+        answers = GaugeMetricFamily(
+            "mammonode_destination_up", "Whether a destination answered the last C-ECHO", labels=["destination"]
+        )
+        for name, echo in self._echoes.last().items():
+            answers.add_metric([name], float(echo.result.answered))
+        yield answers
+
+    def _looked_up(self) -> Iterator[Metric]:
+        parts, now = self._parts(), self._clock()
+        with reading(parts.engine) as connection:
+            states, waits, lanes = exams_by_state(connection), unanswered(connection), undelivered(connection)
+            workers = workers_seen(connection, now - RECENTLY)
+            test, passed = selftests.last(connection), selftests.last(connection, passed=True)
+        yield _gauge("mammonode_exams", "Exams by state", "state", {str(k): float(v) for k, v in states.items()})
+        oldest = (now - waits.oldest).total_seconds() if waits else 0.0
+        yield GaugeMetricFamily("mammonode_oldest_unanswered_seconds", "Age of the oldest exam without answer", oldest)
+        jobs = parts.queue.counts()
+        yield _gauge("mammonode_jobs", "Jobs by state", "state", {str(k): float(v) for k, v in jobs.items()})
+        deliveries = GaugeMetricFamily(
+            "mammonode_deliveries", "Results by destination and state", labels=["destination", "state"]
+        )
+        for name, counts in parts.outbox.counts().items():
+            for state, number in counts.items():
+                deliveries.add_metric([name, str(state)], number)
+        yield deliveries
+        names = [destination.name for destination in parts.settings.places]
+        ages = {name: (now - lanes[name].oldest).total_seconds() if name in lanes else 0.0 for name in names}
+        yield _gauge("mammonode_backlog_seconds", "Age of the oldest result that waits", "destination", ages)
+        yield GaugeMetricFamily("mammonode_workers", "Workers that gave a sign of life", len(workers))
+        shares = {each.owner: each.gpu.utilisation for each in workers}
+        yield _gauge("mammonode_gpu_utilisation", "Of each worker's GPU, 0 to 1", "worker", shares)
+        used = {each.owner: each.gpu.bytes_used for each in workers}
+        yield _gauge("mammonode_gpu_used_bytes", "Memory in use on each worker's GPU", "worker", used)
+        total = {each.owner: each.gpu.bytes for each in workers}
+        yield _gauge("mammonode_gpu_memory_bytes", "Memory of each worker's GPU", "worker", total)
+        if test:
+            yield GaugeMetricFamily(
+                "mammonode_selftest_passed", "Whether the last self-test passed", float(test.passed)
+            )
+            yield GaugeMetricFamily("mammonode_selftest_seconds", "How long the last self-test took", test.seconds)
+        if passed:
+            yield GaugeMetricFamily(
+                "mammonode_selftest_success_timestamp_seconds",
+                "When a self-test passed last",
+                passed.started_at.timestamp(),
+            )
+
+    def _disk(self) -> Iterator[Metric]:
+        usage = self._parts().store.usage()
+        yield GaugeMetricFamily("mammonode_disk_bytes", "Size of the store's disk", usage.total)
+        yield GaugeMetricFamily("mammonode_disk_free_bytes", "Free on the store's disk", usage.free)
+
+
+class Counted:
+    """A receiver whose outcomes are counted; the same for every door.
+
+    Parameters
+    ----------
+    inner
+        Receives.
+    metrics
+        Counts.
+    """
+
+    def __init__(self, inner: Receiver, metrics: Metrics) -> None:
+        self._inner = inner
+        self._metrics = metrics
+
+    def receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
+        """Take a received file, as the inner receiver does."""
+        title = self._metrics.known(origin.calling_ae)
+        size = temp.stat().st_size if temp.exists() else 0
+        try:
+            receipt = self._inner.receive(temp, announced, origin)
+        except Exception as error:
+            self._metrics.instances.labels(title, f"{receiving_status(error):04X}").inc()
+            raise
+        self._metrics.instances.labels(title, "0000").inc()
+        self._metrics.bytes.labels(title).inc(size)
+        return receipt
+
+    def require_space(self) -> None:
+        """Raise `storage.errors.DiskLow` when the disk is too full to receive anything."""
+        self._inner.require_space()
+
+
+class CountedSenders(Senders):
+    """Notes what senders do, and counts their associations.
+
+    Parameters
+    ----------
+    engine, clock
+        As of `Senders`.
+    metrics
+        Counts.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime], metrics: Metrics) -> None:
+        super().__init__(engine, clock)
+        self._metrics = metrics
+
+    def associated(self, origin: Origin, contexts: Sequence[Context]) -> None:
+        """Note an association that was accepted."""
+        self._metrics.associations.labels(self._metrics.known(origin.calling_ae), "accepted").inc()
+        super().associated(origin, contexts)
+
+    def rejected(self, origin: Origin, reason: str) -> None:
+        """Note an association that was rejected."""
+        self._metrics.associations.labels(self._metrics.known(origin.calling_ae), "refused").inc()
+        super().rejected(origin, reason)
+
+
+def _gauge(name: str, help_text: str, label: str, values: Mapping[str, float | None]) -> Metric:
+    family = GaugeMetricFamily(name, help_text, labels=[label])
+    for key, value in values.items():
+        if value is not None:
+            family.add_metric([key], value)
+    return family

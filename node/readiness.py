@@ -1,0 +1,109 @@
+"""Whether the node can do its work now: database, disk, a worker with the model, destinations, the last self-test."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from node.echoes import Echoes
+from node.metrics import RECENTLY
+from node.progress import Progress
+from node.service import Parts
+from storage import selftests
+from storage.database import reading, schema_is_current
+from storage.errors import StorageError
+from storage.workers import workers_seen
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    name
+        What.
+    ok
+        Whether it is as it should be.
+    needed
+        Whether the node is not ready without it. A destination that is down is told, and no reason to send no images.
+    detail
+        In words, without addresses: anybody may ask.
+    """
+
+    name: str
+    ok: bool
+    needed: bool
+    detail: str
+
+
+class Readiness:
+    """Looks whenever it is asked.
+
+    Parameters
+    ----------
+    parts
+        What to look at, with the settings in force.
+    model_digest
+        The model that a worker must have loaded.
+    progress
+        The parts that must get on.
+    echoes
+        What destinations answered last.
+    clock
+        Returns the present time, aware.
+    """
+
+    def __init__(
+        self,
+        parts: Callable[[], Parts],
+        model_digest: str,
+        progress: Progress,
+        echoes: Echoes,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._parts = parts
+        self._digest = model_digest
+        self._progress = progress
+        self._echoes = echoes
+        self._clock = clock
+
+    def checks(self) -> list[Check]:
+        """Return all checks."""
+        return list(self._checks())
+
+    def _checks(self) -> Iterator[Check]:
+        stuck = self._progress.stuck()
+        yield Check("parts", not stuck, needed=True, detail="; ".join(stuck) or "all get on")
+        yield from self._stored()
+        yield self._disk()
+        for name, echo in self._echoes.last().items():
+            when = f"{echo.at:%Y-%m-%dT%H:%M:%SZ}"
+            answered = echo.result.answered
+            yield Check(
+                f"destination {name}", answered, needed=False, detail=f"{'answered' if answered else 'silent'} {when}"
+            )
+
+    def _stored(self) -> Iterator[Check]:
+        now = self._clock()
+        try:
+            with reading(self._parts().engine) as connection:
+                workers, test = workers_seen(connection, now - RECENTLY), selftests.last(connection)
+            current = schema_is_current(self._parts().engine)
+        except StorageError:
+            yield Check("database", ok=False, needed=True, detail="does not answer")
+            return
+        yield Check("database", current, needed=True, detail="answers" if current else "has another schema")
+        having = [worker for worker in workers if worker.model_digest == self._digest]
+        told = f"{len(having)} with the model, of {len(workers)} at work"
+        yield Check("workers", bool(having), needed=True, detail=told)
+        if test:
+            detail = f"{test.started_at:%Y-%m-%dT%H:%M:%SZ} {test.phase or 'passed'}"
+            yield Check("selftest", test.passed, needed=False, detail=detail)
+
+    def _disk(self) -> Check:
+        parts = self._parts()
+        try:
+            parts.store.require_space(parts.settings.storage.watermark)
+        except (StorageError, OSError):
+            return Check("disk", ok=False, needed=True, detail="fuller than its watermark allows, or gone")
+        return Check("disk", ok=True, needed=True, detail="has room")

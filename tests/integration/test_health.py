@@ -1,0 +1,255 @@
+"""Metrics, readiness and the self-test of a node within the test process."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Thread
+
+import httpx2
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from ai.exam import ViewImage
+from ai.findings import ImageFindings
+from config.settings import Caller, Delivery, Destination, Dicom, ExamClock, Http, SelfTest, Settings, Storage
+from node.intake import utc_now
+from node.scu import Item, Sender
+from node.selftest import run_selftest, synthetic_exam
+from node.serving import Serving
+from node.worker import Worker
+from storage.database import reading, writing
+from storage.exams import list_exams
+from storage.selftests import last
+from storage.workers import Gpu, WorkerRecord, forget_worker, note_worker
+from tests.answers import a_mass
+from tests.chain import FakeReader
+from tests.doors import phantom_images
+from tests.pacs import a_free_port, a_pacs
+from tests.peers import eventually, require_program
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "monitoring"
+MODALITY = "MODALITY"
+
+# pynetdicom leaves the socket of a connection that failed to its destructor.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+class Finder(FakeReader):
+    """Finds a mass over the middle of the one that is in the self-test's exam, or beside it."""
+
+    beside = 0
+
+    def found(self, image: ViewImage) -> ImageFindings:
+        mask = np.zeros(image.shape, np.bool_)
+        for mass in synthetic_exam(utc_now()).masses(image.view):
+            left, top, width, height = mass.box
+            row, column = top + height // 2 + self.beside, left + width // 2
+            mask[row - 5 : row + 5, column - 5 : column + 5] = True
+        masses = (a_mass(mask),) if mask.any() else ()
+        return ImageFindings(image.uid, image.view, image.shape, masses, 83, 0.8)
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    with a_pacs() as (_, port):
+        opened = Serving(
+            Settings(
+                dicom=Dicom(port=a_free_port(), callers=(Caller(ae_title=MODALITY),)),
+                storage=Storage(folder=tmp_path / "store", max_used_percent=100, min_free_gb=0),
+                exam=ExamClock(complete_quiet=0.1, incomplete_quiet=0.1),
+                delivery=Delivery(first_retry=0.1, slowest_retry=0.1, poll=0.05),
+                http=Http(port=0),
+                selftest=SelfTest(port=a_free_port(), time_limit=60),
+                destinations=(Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port),),
+            )
+        )
+        opened.open()
+        with closing(opened):
+            yield opened
+        opened.parts.engine.dispose()
+
+
+def worker_of(serving: Serving, reader: FakeReader) -> Worker:
+    parts = serving.parts
+    return Worker(
+        *(parts.engine, parts.store, parts.queue, reader, parts.settings.places),
+        settings_digest="",
+        owner="worker",
+        heartbeat=60,
+        time_limit=600,
+        on_hang=lambda: pytest.fail("hangs"),
+        clock=utc_now,
+    )
+
+
+def at_work(serving: Serving, reader: FakeReader, stop: Event) -> Thread:
+    """Close exams and read them, until told to stop."""
+
+    def run() -> None:
+        worker = worker_of(serving, reader)
+        while not stop.wait(0.05):
+            serving.chores()[0].do()
+            worker.work_once()
+
+    thread = Thread(target=run)
+    thread.start()
+    return thread
+
+
+def a_worker(serving: Serving) -> WorkerRecord:
+    now = utc_now()
+    gpu = Gpu("NVIDIA", 1 << 30, 8 << 30, 0.25)
+    return WorkerRecord("host:1", "model 1", serving.model.digest, "cuda", now, now, gpu)
+
+
+def samples(serving: Serving) -> dict[tuple[str, ...], float]:
+    """Return every sample by its name and its labels' values, in the order of the labels' names."""
+    found = {}
+    for family in text_string_to_metric_families(serving.metrics.text().decode()):
+        for sample in family.samples:
+            found[(sample.name, *(value for _, value in sorted(sample.labels.items())))] = sample.value
+    return found
+
+
+def test_an_exam_is_counted_from_its_images_to_its_answer(serving: Serving, tmp_path: Path) -> None:
+    paths = []
+    for number, image in enumerate(phantom_images()):
+        paths.append(tmp_path / f"{number}.dcm")
+        image.save_as(paths[-1], enforce_file_format=True)
+    door = Destination(name="node", ae_title="MAMMONODE", host="127.0.0.1", port=serving.dicom_port)
+    with closing(Sender(Dicom(ae_title=MODALITY)).send(door, [Item.of(path) for path in paths])) as responses:
+        assert [response.status for response in responses] == [0, 0, 0, 0]
+    stop = Event()
+    thread = at_work(serving, FakeReader(), stop)
+    try:
+        assert eventually(lambda: ("mammonode_answers_total", "findings", MODALITY) in samples(serving))
+    finally:
+        stop.set()
+        thread.join()
+    told = samples(serving)
+    assert told["mammonode_associations_total", MODALITY, "accepted"] == 1
+    assert told["mammonode_instances_total", MODALITY, "0000"] == 4
+    assert told["mammonode_received_bytes_total", MODALITY] > 4 * 400 * 500
+    assert told["mammonode_answer_seconds_count",] == 1
+    assert told["mammonode_exam_score_bucket", "80.0", MODALITY] == 0
+    assert told["mammonode_exam_score_bucket", "90.0", MODALITY] == 1
+    assert told["mammonode_stage_seconds_count", "total"] == 1
+    again = samples(serving)
+    assert again["mammonode_answers_total", "findings", MODALITY] == 1
+    assert again["mammonode_exams", "answered"] == 1
+    assert again["mammonode_jobs", "done"] == 1
+
+
+def test_every_metric_is_documented_and_what_rules_and_dashboard_ask_for_is_there(serving: Serving) -> None:
+    with writing(serving.parts.engine) as connection:
+        note_worker(connection, a_worker(serving))
+    run_selftest(
+        serving.parts.with_settings(serving.parts.settings.model_copy(update={"selftest": SelfTest(time_limit=0.1)}))
+    )
+    text = serving.metrics.text().decode()
+    told = set(re.findall(r"^# TYPE (mammonode_\w+) ", text, re.MULTILINE))
+    told = {name for name in told if not name.endswith("_created")}
+    documented = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(mammonode_\w+)`", documented)) - {"mammonode_selftest_success_timestamp_seconds"}
+    assert named == told
+    assert "`mammonode_selftest_success_timestamp_seconds`" in documented
+    asked = (MONITORING / "alerts.yml").read_text() + (MONITORING / "dashboard.json").read_text()
+    families = {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in told}
+    for name in set(re.findall(r"\bmammonode_\w+", asked)) - {"mammonode_selftest_success_timestamp_seconds"}:
+        assert re.sub(r"_(bucket|sum|count|total)$", "", name) in families, name
+    for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"]:
+        assert panel["targets"]
+
+
+def test_promtool_finds_rules_and_metrics_valid(serving: Serving) -> None:
+    promtool = require_program("promtool")
+    for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]):
+        done = subprocess.run([promtool, *command], cwd=MONITORING, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    text = serving.metrics.text().decode()
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_sender_makes_no_series_of_its_own(serving: Serving) -> None:
+    assert serving.metrics.known(MODALITY) == MODALITY
+    assert serving.metrics.known("SCANNER-4711") == "unknown"
+
+
+def test_it_is_ready_when_everything_that_it_needs_is_there(serving: Serving) -> None:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{serving.web_port}", timeout=60) as client:
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert [check["name"] for check in answer.json()["checks"] if not check["ok"] and check["needed"]] == [
+            "workers"
+        ]
+        with writing(serving.parts.engine) as connection:
+            note_worker(connection, a_worker(serving))
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["ready"]) == (200, True)
+        assert client.get("/metrics").text.count("mammonode_workers 1.0") == 1
+        with writing(serving.parts.engine) as connection:
+            forget_worker(connection, "host:1")
+        assert client.get("/readyz").status_code == 503
+
+
+def test_a_self_test_goes_the_whole_way_and_to_no_clinical_destination(serving: Serving) -> None:
+    stop = Event()
+    thread = at_work(serving, Finder(), stop)
+    try:
+        with capture_logs() as logs:
+            test = run_selftest(serving.parts)
+    finally:
+        stop.set()
+        thread.join()
+    assert (test.passed, test.phase, test.cause) == (True, "", "")
+    assert "self-test passed" in [line["event"] for line in logs]
+    with reading(serving.parts.engine) as connection:
+        [exam] = list_exams(connection, 2)
+        assert last(connection) == test
+    assert exam.uid == test.exam
+    outbox = serving.parts.outbox
+    assert {delivery.destination for delivery in outbox.of_exam(exam.id)} == {"selftest"}
+
+
+@pytest.mark.parametrize(
+    ("reader", "phase", "words"),
+    [(None, "read", "no worker"), ("beside", "read", "the mass that is in the exam is not in the answer")],
+)
+def test_a_self_test_that_fails_says_where(serving: Serving, reader: str | None, phase: str, words: str) -> None:
+    limit = SelfTest(port=a_free_port(), time_limit=60 if reader else 2)
+    parts = serving.parts
+    if not reader:
+        parts = parts.with_settings(parts.settings.model_copy(update={"selftest": limit}))
+        serving.use(parts.settings)
+    finder = Finder()
+    finder.beside = 60
+    stop = Event()
+
+    def close_exams() -> None:
+        while not stop.wait(0.05):
+            serving.chores()[0].do()
+
+    thread = at_work(serving, finder, stop) if reader else Thread(target=close_exams)
+    if not reader:
+        thread.start()
+    try:
+        test = run_selftest(parts)
+    finally:
+        stop.set()
+        thread.join()
+    assert (test.passed, test.phase) == (False, phase)
+    assert words in test.cause
+
+
+def test_a_node_that_does_not_run_fails_at_its_door(serving: Serving) -> None:
+    dicom = Dicom(port=a_free_port())
+    parts = serving.parts.with_settings(serving.parts.settings.model_copy(update={"dicom": dicom}))
+    test = run_selftest(parts)
+    assert (test.passed, test.phase, test.exam) == (False, "receive", "")

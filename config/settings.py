@@ -277,6 +277,7 @@ class Destination(Section):
     give_up_days: float | None = Field(default=None, gt=0)
     proof: Proof = Proof.NONE
     proof_timeout: Seconds = 3600
+    query: WebService | None = None
     test: bool = False
 
     @model_validator(mode="after")
@@ -287,6 +288,8 @@ class Destination(Section):
             raise ValueError("an application entity and a web service are two destinations")
         if self.web is not None and self.proof not in {Proof.NONE, Proof.FIND}:
             raise ValueError("a web service proves by find, or not at all")
+        if self.query is not None and self.web is not None:
+            raise ValueError("a web service is asked itself; query is for an application entity")
         return self
 
     @property

@@ -11,7 +11,7 @@ from config.settings import Destination, Settings
 from node.errors import NotProtected
 from node.intake import Receiver, utc_now
 from node.scu import Carrier, Sender
-from node.user_agent import UserAgent
+from node.user_agent import AskedOverHTTP, UserAgent
 from node.views import ImageKind
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
@@ -76,7 +76,11 @@ def sender(settings: Settings) -> Sender:
 
 def carrier(settings: Settings, destination: Destination) -> Carrier:
     """Return the part that takes results to a destination, and asks whether it is there."""
-    return UserAgent(settings.dicom) if destination.web else sender(settings)
+    if destination.web:
+        return UserAgent(settings.dicom)
+    if destination.query:
+        return AskedOverHTTP(sender(settings), UserAgent(settings.dicom))
+    return sender(settings)
 
 
 def accepted_kinds(model: Model) -> frozenset[ImageKind]:

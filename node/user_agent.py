@@ -14,7 +14,7 @@ from pydicom import Dataset
 
 from config.settings import Destination, Dicom, WebService
 from node.errors import DestinationUnreachable, NodeError, QueryFailed
-from node.scu import EchoResult, Item, OnReport, Response
+from node.scu import Carrier, EchoResult, Item, OnReport, Response
 from node.status import CLASS_NOT_SUPPORTED, stored_over_http
 from storage.files import InstanceReference
 
@@ -216,6 +216,35 @@ class UserAgent:
         # Redirections are not followed: they would take credentials to somebody else.
         with httpx2.Client(auth=basic, verify=verified, timeout=self._timeout, trust_env=False) as client:
             yield client
+
+
+class AskedOverHTTP:
+    """Takes results to an application entity by associations, and finds them there by QIDO-RS: it has no C-FIND for us.
+
+    Parameters
+    ----------
+    sender
+        Opens the associations.
+    agent
+        Asks the destination's ``query``.
+    """
+
+    def __init__(self, sender: Carrier, agent: UserAgent) -> None:
+        self._sender = sender
+        self._agent = agent
+        self.echo = sender.echo
+        self.send = sender.send
+        self.ask_commitment = sender.ask_commitment
+
+    def find(self, destination: Destination, sought: Sequence[InstanceReference]) -> set[str]:
+        """Return the SOP Instance UIDs, of those sought, that the destination's web service finds.
+
+        Raises
+        ------
+        DestinationUnreachable, QueryFailed
+            When it cannot be asked, or does not answer.
+        """
+        return self._agent.find(Destination(name=destination.name, web=destination.query), sought)
 
 
 def _service(destination: Destination) -> WebService:

@@ -18,6 +18,7 @@ LISTS: Final[Mapping[str, type[BaseModel]]] = {
     "http.clients": Client,
     "destinations": Destination,
     "destinations.web": WebService,
+    "destinations.query": WebService,
     "worklist.sources": WebService,
 }
 """Keys that hold tables of their own."""
@@ -170,7 +171,14 @@ def _list_of(path: str, comments: Mapping[str, str]) -> Iterator[tuple[str, str,
             else "that of the profile"
         )
         default = "required" if field.is_required() else elsewhere if field.default is None else field.default
-        yield f"{path}.{key}", IN_TABLES, _word(default), comments.get(f"{path}.{key}", comments.get(path, ""))
+        yield f"{path}.{key}", IN_TABLES, _word(default), _meaning(path, key, comments)
+
+
+def _meaning(path: str, key: str, comments: Mapping[str, str]) -> str:
+    """Return what the documented settings file says of a key; of a second web service it says it once."""
+    if path == "destinations.query":
+        return f"As destinations.web.{key}, of the service that is asked by QIDO-RS where there is no C-FIND."
+    return comments.get(f"{path}.{key}", comments.get(path, ""))
 
 
 def _shown(path: str, value: Any, default: Any) -> str:

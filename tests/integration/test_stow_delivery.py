@@ -1,7 +1,7 @@
 """Delivery by STOW-RS: lanes, statuses and proof as by C-STORE, credentials, and certificates that are checked."""
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,12 +22,16 @@ from starlette.routing import Route
 from config.settings import Destination, Dicom, WebService
 from node.commitment import Prover
 from node.delivery import Lane
-from node.scu import Item
+from node.errors import NodeError
+from node.scu import Carrier, Item, Sender
 from node.status import CANNOT_UNDERSTAND, CLASS_NOT_SUPPORTED, OUT_OF_RESOURCES, stored_over_http
-from node.user_agent import UserAgent
+from node.user_agent import AskedOverHTTP, UserAgent
 from storage.commitments import Commitments
+from storage.database import open_database
 from storage.outbox import Delivery, Outbox
 from storage.states import DeliveryState
+from tests.archives import an_archive
+from tests.databases import Databases
 from tests.doors import Clock, a_room, no_reports, phantom_images
 from tests.pacs import a_free_port, a_store
 from tests.records import POLICY
@@ -44,6 +48,14 @@ def a_web_destination(url: str, **service: Any) -> Destination:
 @pytest.fixture
 def outbox(engine: Engine) -> Outbox:
     return Outbox(engine, POLICY)
+
+
+@pytest.fixture
+def elsewhere(databases: Databases) -> Iterator[Engine]:
+    """The database of another node: what is found there has come there."""
+    opened = open_database(databases.fresh())
+    yield opened
+    opened.dispose()
 
 
 class StandIn:
@@ -90,10 +102,12 @@ def deliver(destination: Destination, outbox: Outbox, store: Any, clock: Clock |
     return delivery
 
 
-def test_results_reach_a_service_and_are_verified_there(tmp_path: Path, engine: Engine, outbox: Outbox) -> None:
+def test_results_reach_a_service_and_are_verified_there(
+    tmp_path: Path, engine: Engine, outbox: Outbox, elsewhere: Engine
+) -> None:
     store, clock = a_store(tmp_path / "sender"), Clock()
     record = a_waiting_report(store, engine, "archive")
-    receiving = a_room(tmp_path / "receiver", engine)
+    receiving = a_room(tmp_path / "receiver", elsewhere)
     with a_service(receiving) as service, an_address(service.app) as url:
         destination = a_web_destination(url, proof="find")
         prover = Prover(
@@ -110,6 +124,44 @@ def test_results_reach_a_service_and_are_verified_there(tmp_path: Path, engine: 
         assert AGENT.echo(destination).answered
         assert AGENT.find(destination, [record]) == {record.instance_uid}
     assert not AGENT.echo(destination).answered
+
+
+def test_an_application_entity_without_c_find_is_asked_over_http(
+    tmp_path: Path, engine: Engine, outbox: Outbox, elsewhere: Engine
+) -> None:
+    store, clock = a_store(tmp_path / "sender"), Clock()
+    record = a_waiting_report(store, engine, "archive")
+    receiving = a_room(tmp_path / "receiver", elsewhere)
+    with a_service(receiving) as service, an_address(service.app) as url, an_archive(finds=False) as archive:
+        entity = Destination(name="archive", ae_title="ARCHIVE", host="127.0.0.1", port=archive.port, proof="find")
+        asked = entity.model_copy(update={"query": WebService(url=url)})
+        alone, both = Sender(Dicom()), AskedOverHTTP(Sender(Dicom()), AGENT)
+        with pytest.raises(NodeError):
+            alone.find(entity, [record])
+
+        def lane(destination: Destination, carries: Carrier) -> Lane:
+            commitments = Commitments(engine, outbox)
+            prover = Prover(destination, engine, outbox, commitments, carries, no_reports(engine), clock=clock)
+            return Lane(destination, outbox, carries, store, clock=clock, prover=prover)
+
+        assert lane(asked, both).deliver_due() == 1
+        clock.forward(timedelta(minutes=1))
+        lane(asked, both).prove_due()
+        [delivery] = outbox.of_exam(1)
+        assert delivery.state is DeliveryState.SENT  # the archive has it, and its web service does not know of it
+        assert archive.queries == []
+        [response] = AGENT.send(a_web_destination(url), [Item.of(store.resolve(delivery.path))])
+        assert response.status == 0
+        clock.forward(POLICY.slow)
+        assert lane(asked, both).prove_due() == 1
+        [delivery] = outbox.of_exam(1)
+        assert delivery.state is DeliveryState.VERIFIED
+
+
+def test_a_web_service_has_no_other_one_for_queries() -> None:
+    service = WebService(url="http://127.0.0.1/dicom-web")
+    with pytest.raises(ValidationError, match="a web service is asked itself"):
+        Destination(name="archive", web=service, query=service)
 
 
 @pytest.mark.parametrize("databases", ["sqlite"], indirect=True)

@@ -6,6 +6,7 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,22 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import JPEGLosslessSV1, RLELossless
 from sqlalchemy import Engine
 
+from config.settings import Destination, Dicom, WebService
+from node.commitment import Prover
+from node.delivery import Lane
 from node.results.encode import to_bytes
+from node.user_agent import UserAgent
+from storage.commitments import Commitments
 from storage.database import open_database
+from storage.outbox import Outbox
+from storage.states import DeliveryState
 from tests.databases import SQLiteDatabases
-from tests.doors import a_room, phantom_images
+from tests.doors import Clock, a_room, no_reports, phantom_images
 from tests.ohif import DICOMWEB_PLUGIN
-from tests.pacs import a_free_port
+from tests.pacs import a_free_port, a_store
 from tests.peers import eventually, require_dcmtk, require_path, require_program, running
-from tests.web import Service, a_service, an_address, content_type, related
+from tests.records import POLICY
+from tests.web import Service, a_service, a_waiting_report, an_address, content_type, related
 
 pytestmark = [
     pytest.mark.interop,
@@ -205,3 +214,26 @@ def test_orthanc_sends_to_the_node_finds_and_retrieves_from_it(node: Node, ortha
     assert orthanc.ask("/instances") == []
     orthanc.ask("/dicom-web/servers/node/retrieve", {"Resources": [{"Study": STUDY}], "Synchronous": True})
     assert eventually(lambda: len(orthanc.ask("/instances")) == 4)
+
+
+def test_results_are_sent_to_orthanc_by_stow_and_found_there_by_qido(
+    tmp_path: Path, engine: Engine, orthanc: Orthanc
+) -> None:
+    store, outbox, clock = a_store(tmp_path / "sender"), Outbox(engine, POLICY), Clock()
+    record = a_waiting_report(store, engine, "archive")
+    destination = Destination(name="archive", web=WebService(url=f"{orthanc.url}/dicom-web"), proof="find")
+    agent = UserAgent(Dicom(network_timeout=60, acse_timeout=10))
+    assert agent.echo(destination).answered
+    assert agent.find(destination, [record]) == set()
+    commitments = Commitments(engine, outbox)
+    prover = Prover(destination, engine, outbox, commitments, agent, no_reports(engine), clock=clock)
+    lane = Lane(destination, outbox, agent, store, clock=clock, prover=prover)
+    assert lane.deliver_due() == 1
+    [sent] = outbox.of_exam(1)
+    assert (sent.state, sent.status_code) == (DeliveryState.SENT, 0)
+    [instance] = orthanc.ask("/instances?expand")
+    assert instance["MainDicomTags"]["SOPInstanceUID"] == record.instance_uid
+    clock.forward(timedelta(minutes=1))
+    assert lane.prove_due() == 1
+    [proven] = outbox.of_exam(1)
+    assert proven.state is DeliveryState.VERIFIED

@@ -72,7 +72,7 @@ def test_every_key_is_in_the_documented_file_and_every_key_there_exists() -> Non
         for table in values if isinstance(values, list) else [values]:
             for key, value in table.items():
                 nested = value if isinstance(value, list) and value and isinstance(value[0], dict) else None
-                nested = [value] if key == "web" else nested
+                nested = [value] if key in {"web", "query"} else nested
                 found |= (
                     {f"{section}.{key}.{leaf}" for item in nested for leaf in item} if nested else {f"{section}.{key}"}
                 )

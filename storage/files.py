@@ -1,6 +1,7 @@
 """The instance store: files by study, series and instance; nothing that is indexed is ever overwritten."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -84,11 +85,15 @@ class InstanceStore:
             folder.mkdir(mode=0o700, exist_ok=True)
         _flush(self.root)
         _flush(self.root.parent)
-        # Folders that are there say nothing of a file system that went read-only, or of another owner.
-        with tempfile.TemporaryFile(dir=self.incoming) as probe:
-            probe.write(b"\0")
-            probe.flush()
-            os.fsync(probe.fileno())
+        # Folders that are there say nothing of a file system that went read-only, or of another owner. A full disk keeps
+        # nobody from starting: senders are told, jobs are tried again, and what frees it may be what is being started.
+        try:
+            with tempfile.TemporaryFile(dir=self.incoming) as probe:
+                os.write(probe.fileno(), b"\0")
+                os.fsync(probe.fileno())
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
 
     def path_of(self, reference: InstanceReference) -> str:
         """Return where an instance is kept."""

@@ -164,6 +164,7 @@ def test_a_disk_that_is_full_at_any_step_of_answering_costs_another_attempt_and_
     chain.queue = JobQueue(sqlite, POLICY.__class__(0, SECOND, SECOND, timedelta(days=1)), LEASE)
     chain.close([an_image()])
     worker = chain.worker(destinations=[REPORTS_ONLY])
+    monkeypatch.setattr("node.worker.draw_previews", lambda *_: ())  # no answer waits for pictures, see below
     writes = Writes(monkeypatch)
     for step in range(0, 200, STRIDE):
         writes.begin(full_at=step)
@@ -184,6 +185,21 @@ def test_a_disk_that_is_full_at_any_step_of_answering_costs_another_attempt_and_
     written = {str(path.relative_to(chain.room.store.root)) for path in results.rglob("*") if path.is_file()}
     assert written == {issued.record.path for issued in chain.issued()}
     assert list((tmp_path / "store" / "outgoing").iterdir()) == []
+
+
+def test_a_disk_that_has_no_room_for_pictures_keeps_no_answer_back(
+    tmp_path: Path, sqlite: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = a_chain(tmp_path, sqlite)
+    chain.close([an_image()])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("node.worker.write_previews", full)
+    chain.worker(destinations=[REPORTS_ONLY]).work_once()
+    assert chain.job.state is JobState.DONE
+    assert [delivery.kind for delivery in chain.outbox.of_exam(chain.exam.id)] == ["SR"]
 
 
 def test_a_locked_database_is_told_as_out_of_resources_and_the_next_attempt_succeeds(

@@ -73,14 +73,6 @@ class Desk:
         self.viewer.open(str(exam.images[0].StudyInstanceUID), len(series))
 
 
-@pytest.fixture(scope="module", params=["3.12", "3.13"])
-def desk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    files = require_ohif(request.param)
-    folder = tmp_path_factory.mktemp("ohif")
-    with archive(folder) as opened, site(files, opened) as address, viewer(address, request.param) as page:
-        yield Desk(opened, page, request.param)
-
-
 @dataclass(frozen=True)
 class Node:
     """The node itself as the archive."""
@@ -93,15 +85,26 @@ class Node:
         assert self.service.store(*datasets).status_code == 200
 
 
-@pytest.fixture(scope="module")
-def desk_at_the_node(tmp_path_factory: pytest.TempPathFactory, sqlite_databases: SQLiteDatabases) -> Iterator[Desk]:
-    """A radiologist whose viewer has no other archive than the node."""
-    files, engine = require_ohif("3.13"), open_database(sqlite_databases.fresh())
-    room = a_room(tmp_path_factory.mktemp("node"), engine)
-    with a_service(room) as service, an_address(service.app) as address:
+AT_THE_NODE = "node-3.13"
+"""The viewer beside the node itself, without another archive."""
+
+
+# One fixture for all, so that one browser is closed before the next is opened: there is one to a thread.
+@pytest.fixture(scope="module", params=["3.12", "3.13"])
+def desk(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sqlite_databases: SQLiteDatabases
+) -> Iterator[Desk]:
+    release = request.param.removeprefix("node-")
+    files, folder = require_ohif(release), tmp_path_factory.mktemp("ohif")
+    if request.param != AT_THE_NODE:
+        with archive(folder) as opened, site(files, opened) as address, viewer(address, release) as page:
+            yield Desk(opened, page, release)
+        return
+    engine = open_database(sqlite_databases.fresh())
+    with a_service(a_room(folder, engine)) as service, an_address(service.app) as address:
         node = Node(service, urlsplit(address).port or 0)
-        with site(files, node) as where, viewer(where, "node-3.13") as page:
-            yield Desk(node, page, "3.13")
+        with site(files, node) as where, viewer(where, request.param) as page:
+            yield Desk(node, page, release)
     engine.dispose()
 
 
@@ -248,8 +251,8 @@ def test_segmentations_lie_over_their_masses_in_all_four_views(desk: Desk) -> No
     assert not desk.viewer.crashed()
 
 
-def test_the_node_itself_is_the_archive_from_which_an_exam_and_its_overlays_are_opened(desk_at_the_node: Desk) -> None:
-    desk = desk_at_the_node
+@pytest.mark.parametrize("desk", [AT_THE_NODE], indirect=True)
+def test_the_node_itself_is_the_archive_from_which_an_exam_and_its_overlays_are_opened(desk: Desk) -> None:
     exam = desk.exam("NODE")
     answer = read(exam)
     desk.opens(exam, *objects(exam, answer, ResultKind.SEG, ResultKind.SR))

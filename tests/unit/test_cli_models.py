@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -246,7 +245,7 @@ IN_THE_READER = (unknown_key_of_the_reader, other_network)
 
 @pytest.fixture
 def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("node.service._stop_on_signals", threading.Event)
+    monkeypatch.setattr("node.running.Signals.listen", lambda _: None)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

@@ -1,6 +1,8 @@
 """The instance store on a disk."""
 
+import errno
 import os
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -151,3 +153,15 @@ def test_a_disk_with_room_passes_and_a_full_one_says_how_full(store: InstanceSto
         store.require_space(Watermark(max_used_fraction=1.0, min_free_bytes=store.usage().total + 1))
     with pytest.raises(DiskLow, match="% used"):
         store.require_space(Watermark(max_used_fraction=0.0, min_free_bytes=0))
+
+
+@pytest.mark.parametrize(("number", "starts"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EROFS, False)])
+def test_a_full_disk_keeps_nobody_from_starting_and_a_read_only_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, starts: bool
+) -> None:
+    def write(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "write", write)
+    with nullcontext() if starts else pytest.raises(OSError, match=os.strerror(number)):
+        InstanceStore(tmp_path).prepare()

@@ -1,0 +1,54 @@
+"""Settings: one TOML file, overridable by environment, refused when a key is unknown or a value is wrong."""
+
+from config.settings.destinations import TEST_DESTINATION, Delivery, Destination, Proof, WebService
+from config.settings.dicom import TEST_AE_TITLE, Caller, Dicom
+from config.settings.loading import (
+    CREDENTIALS_PREFIX,
+    CREDENTIALS_VARIABLE,
+    DEFAULT_FILE,
+    ENVIRONMENT_PREFIX,
+    FILE_VARIABLE,
+    Settings,
+    changed_keys,
+    known_keys,
+    load_settings,
+)
+from config.settings.node import ExamClock, Jobs, Log, ReaderSection, Retention, SelfTest, Storage, WorklistSection
+from config.settings.section import AETitle, Port, Seconds, Section, Url
+from config.settings.web import Client, Http, Scope
+
+__all__ = [
+    "CREDENTIALS_PREFIX",
+    "CREDENTIALS_VARIABLE",
+    "DEFAULT_FILE",
+    "ENVIRONMENT_PREFIX",
+    "FILE_VARIABLE",
+    "TEST_AE_TITLE",
+    "TEST_DESTINATION",
+    "AETitle",
+    "Caller",
+    "Client",
+    "Delivery",
+    "Destination",
+    "Dicom",
+    "ExamClock",
+    "Http",
+    "Jobs",
+    "Log",
+    "Port",
+    "Proof",
+    "ReaderSection",
+    "Retention",
+    "Scope",
+    "Seconds",
+    "Section",
+    "SelfTest",
+    "Settings",
+    "Storage",
+    "Url",
+    "WebService",
+    "WorklistSection",
+    "changed_keys",
+    "known_keys",
+    "load_settings",
+]

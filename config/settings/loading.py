@@ -1,0 +1,172 @@
+"""All settings, and how they are read: environment before systemd's credentials before file."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from config.errors import InvalidSettings
+from config.settings.destinations import TEST_DESTINATION, Delivery, Destination
+from config.settings.dicom import TEST_AE_TITLE, Dicom
+from config.settings.node import ExamClock, Jobs, Log, ReaderSection, Retention, SelfTest, Storage, WorklistSection
+from config.settings.section import Section
+from config.settings.web import Http
+
+ENVIRONMENT_PREFIX = "MAMMONODE_"
+FILE_VARIABLE = "MAMMONODE_CONFIG"
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
+"""Where systemd puts what LoadCredential= names (systemd.exec(5))."""
+CREDENTIALS_PREFIX = "mammonode_"
+"""Before the name of each file of a folder that is loaded as the credential ``mammonode``."""
+DEFAULT_FILE = Path(__file__).parents[1] / "mammonode.toml"
+
+
+class Settings(BaseSettings):
+    """All settings of the node."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    dicom: Dicom = Dicom()
+    storage: Storage = Storage()
+    exam: ExamClock = ExamClock()
+    jobs: Jobs = Jobs()
+    reader: ReaderSection = ReaderSection()
+    delivery: Delivery = Delivery()
+    destinations: tuple[Destination, ...] = ()
+    retention: Retention = Retention()
+    http: Http = Http()
+    worklist: WorklistSection = WorklistSection()
+    selftest: SelfTest = SelfTest()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings passes it)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (as above)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before credentials before file."""
+        path = settings_cls.model_config.get("toml_file")
+        credentials = InitSettingsSource(settings_cls, _credentials())
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings, credentials)
+        return (*sources, TomlConfigSettingsSource(settings_cls)) if path else sources
+
+    @property
+    def places(self) -> tuple[Destination, ...]:
+        """All destinations, with the one that the self-test itself listens at."""
+        here = Destination(
+            name=TEST_DESTINATION,
+            ae_title=TEST_AE_TITLE,
+            host="127.0.0.1",
+            port=self.selftest.port,
+            quick_retries=600,
+            first_retry=1,
+            slowest_retry=1,
+            give_up_days=self.selftest.time_limit / 86400,
+            test=True,
+        )
+        return (*self.destinations, here)
+
+    def masked(self) -> dict[str, Any]:
+        """Return all values as JSON types, secrets masked."""
+        return self.model_dump(mode="json")
+
+
+def _credentials() -> dict[str, Any]:
+    """Return the settings that systemd hands over as files, each named by its key: ``storage.database``."""
+    folder = os.environ.get(CREDENTIALS_VARIABLE)
+    found: dict[str, Any] = {}
+    for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else ():
+        section, _, key = path.name.removeprefix(CREDENTIALS_PREFIX).partition(".")
+        if section in Settings.model_fields and key:
+            found.setdefault(section, {})[key] = path.read_text(encoding="utf-8").rstrip("\n")
+    return found
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the settings file, then systemd's credentials, then the environment (``MAMMONODE_DICOM__PORT=104``).
+
+    Parameters
+    ----------
+    path
+        The file; without one, that of ``MAMMONODE_CONFIG``; without that, the defaults hold.
+
+    Raises
+    ------
+    InvalidSettings
+        When the file cannot be read, a key is unknown or a value is wrong: every fault with its path.
+    """
+    chosen = path or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
+    if chosen is not None and not chosen.is_file():
+        raise InvalidSettings([f"{chosen}: no such file"])
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=chosen)
+
+    try:
+        settings = FromFile()
+    except ValidationError as error:
+        raise InvalidSettings([_fault(fault) for fault in error.errors()]) from None
+    except ValueError as error:  # TOML syntax
+        raise InvalidSettings([f"{chosen}: {error}"]) from None
+    names = [destination.name for destination in settings.destinations]
+    if len(set(names)) != len(names):
+        raise InvalidSettings(["destinations: two have one name"])
+    if TEST_DESTINATION in names:
+        raise InvalidSettings([f"destinations.name: {TEST_DESTINATION} is taken by the node itself"])
+    return settings
+
+
+def changed_keys(former: Settings, latter: Settings) -> list[str]:
+    """Return the path of every key that differs, for example ``dicom.port``; a whole list where something in it does."""
+    changed = []
+    for name in Settings.model_fields:
+        one, other = getattr(former, name), getattr(latter, name)
+        if isinstance(one, Section):
+            keys = type(one).model_fields
+            changed += [f"{name}.{key}" for key in keys if getattr(one, key) != getattr(other, key)]
+        elif one != other:
+            changed.append(name)
+    return changed
+
+
+def known_keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Return the path of every key, for example ``dicom.port`` and ``destinations.host``."""
+    keys = []
+    for name, field in section.model_fields.items():
+        nested = _section_of(field.annotation)
+        keys += known_keys(nested, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+    return keys
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+    return None
+
+
+def _fault(fault: Any) -> str:
+    path = ".".join(str(part) for part in fault["loc"] if not isinstance(part, int))
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path, known_keys() + list(Settings.model_fields), n=1, cutoff=0.5)
+        return f"{path}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{path}: {fault['msg']}"

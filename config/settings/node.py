@@ -1,0 +1,128 @@
+"""What goes on within the node: storage, the exam clock, jobs, the reader, retention, worklist, self-test, log."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from config.policy import CompletionPolicy, PriorPolicy, RetentionPolicy, RetryPolicy, Watermark
+from config.settings.destinations import WebService
+from config.settings.section import Seconds, Section
+
+
+class Storage(Section):
+    """Files and database."""
+
+    folder: Path = Path("data")
+    database: SecretStr = SecretStr("")
+    max_used_percent: float = Field(default=85, gt=0, le=100)
+    min_free_gb: float = Field(default=10, ge=0)
+
+    @property
+    def database_url(self) -> str:
+        """The database's URL; SQLite beside the files when none is given."""
+        return self.database.get_secret_value() or f"sqlite:///{self.folder.absolute() / 'mammonode.sqlite'}"
+
+    @property
+    def watermark(self) -> Watermark:
+        """Below which nothing is accepted."""
+        return Watermark(self.max_used_percent / 100, int(self.min_free_gb * 1e9))
+
+
+class ExamClock(Section):
+    """When an exam's images are taken to be all there."""
+
+    complete_quiet: Seconds = 10
+    incomplete_quiet: Seconds = 300
+    hard_cap: Seconds = 7200
+    one_breast_suffices: bool = False
+    accept_corrections: bool = False
+    prior_days: int = Field(default=0, ge=0)
+    answer_priors: bool = True
+
+    @property
+    def policy(self) -> CompletionPolicy:
+        """The same as a policy value."""
+        return CompletionPolicy(
+            timedelta(seconds=self.complete_quiet),
+            timedelta(seconds=self.incomplete_quiet),
+            timedelta(seconds=self.hard_cap),
+        )
+
+    @property
+    def priors(self) -> PriorPolicy:
+        """Which exams are priors."""
+        return PriorPolicy(self.prior_days, self.answer_priors)
+
+
+class Jobs(Section):
+    """How often and how long a reading is tried."""
+
+    lease: Seconds = 60
+    time_limit: Seconds = 900
+    attempts: int = Field(default=3, ge=1)
+    first_retry: Seconds = 10
+    slowest_retry: Seconds = 600
+    drain: Seconds = 60
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The same as a policy value."""
+        return RetryPolicy(
+            quick=self.attempts,
+            first=timedelta(seconds=self.first_retry),
+            slow=timedelta(seconds=self.slowest_retry),
+            give_up_after=timedelta(days=7),
+            attempts=self.attempts,
+        )
+
+
+class ReaderSection(Section):
+    """Which model reads, and where."""
+
+    model: str = "mass-fpn-lite0"
+    models_folder: Path = Path("models")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: int = Field(default=0, ge=0)
+
+
+class Retention(Section):
+    """When files are removed."""
+
+    sources_days: float = Field(default=0, ge=0)
+    results_days: float = Field(default=0, ge=0)
+    watermark_percent: float = Field(default=0, ge=0, lt=100)
+    unproven: bool = False
+
+    @property
+    def policy(self) -> RetentionPolicy:
+        """The same as a policy value."""
+        return RetentionPolicy(
+            timedelta(days=self.sources_days) if self.sources_days else None,
+            timedelta(days=self.results_days) if self.results_days else None,
+            self.watermark_percent / 100 if self.watermark_percent else None,
+            unproven=self.unproven,
+        )
+
+
+class WorklistSection(Section):
+    """Readings as workitems (UPS-RS)."""
+
+    sources: tuple[WebService, ...] = ()
+
+
+class SelfTest(Section):
+    """The synthetic exam that goes the whole way."""
+
+    port: int = Field(default=11119, ge=1, le=65535)
+    time_limit: Seconds = 300
+    expect_finding: bool = True
+    keep_days: float = Field(default=1, gt=0)
+
+
+class Log(Section):
+    """How events are told."""
+
+    format: Literal["auto", "journal", "json", "text"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"

@@ -32,6 +32,7 @@ from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pynetdicom.dimse_primitives import DimsePrimitiveType, DimseServiceType
 
 log = logger("guard")
 
@@ -185,7 +186,13 @@ class Negotiation(ACSE):
 
 
 class Messages(DIMSEServiceProvider):
-    """Puts fragments together into messages, as far as they follow the rules; instances go to files that it answers for."""
+    """Puts fragments together into messages, as far as they follow the rules; instances go to files that it answers for.
+
+    Attributes
+    ----------
+    asking
+        Held by who asks the peer for something: one operation at a time is what was negotiated (PS3.7 D.3.3.3).
+    """
 
     def __init__(
         self,
@@ -205,6 +212,10 @@ class Messages(DIMSEServiceProvider):
         self._context = 0
         self._commanded = False
         self._size = 0
+        self.asking = Lock()
+        self._sending = Lock()
+        self._taken = False
+        self._answered = time.monotonic()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the fragments of one PDU; end the association when they break the rules."""
@@ -223,6 +234,43 @@ class Messages(DIMSEServiceProvider):
             reason = str(error) if isinstance(error, BrokenProtocol) else f"an odd command ({type(error).__name__})"
             log.warning("message refused", **self._told(), reason=reason)
             self.dul.event_queue.put("Evt19")
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last answer to the peer; 0 while it asks, or waits for an answer."""
+        is_busy = self.message is not None or self.msg_queue.unfinished_tasks
+        return 0.0 if is_busy else time.monotonic() - self._answered
+
+    def get_msg(self, block: bool = False) -> tuple[int, "DimseServiceType"] | tuple[None, None]:  # noqa: FBT001, FBT002 (pynetdicom's)
+        """Return the next message; when waiting, the answer to a request of ours.
+
+        What the peer asks at the same moment crosses it on the line. pynetdicom takes it for an answer, and aborts; here it
+        is served meanwhile, by the thread that waits, as a peer may not answer us before we have answered it.
+        """
+        if not block and self._taken:  # has been served when the next is asked for
+            self._taken = False
+            self._note_answer()
+        while True:
+            number, message = super().get_msg(block)
+            if number is None or message is None:
+                return None, None
+            if not block:
+                self._taken = True
+                return number, message
+            if message.is_valid_request:
+                self.assoc._serve_request(message, number)  # noqa: SLF001 (as pynetdicom's loop would, which rests now)
+            self._note_answer()
+            if not message.is_valid_request:
+                return number, message
+
+    def send_msg(self, primitive: "DimsePrimitiveType", context_id: int) -> None:
+        """Send a message, whose fragments no other message comes between (PS3.8 E.2)."""
+        with self._sending:
+            super().send_msg(primitive, context_id)
+
+    def _note_answer(self) -> None:
+        self._answered = time.monotonic()
+        self.msg_queue.task_done()
 
     def hand_over(self, path: Path) -> None:
         """Leave a file to whoever takes it from here."""

@@ -121,7 +121,6 @@ class StorageSCP:
         self._senders = senders
         self._reports = reports
         self._keeping = keeping
-        self._heard: WeakKeyDictionary[Association, float] = WeakKeyDictionary()
         self._settings = settings
         self._intake = intake
         self._incoming = incoming
@@ -292,8 +291,6 @@ class StorageSCP:
             self._senders.rejected(self._origin(event.assoc), f"association rejected: {rejection.reason}")
 
     def _store(self, event: evt.Event) -> Dataset:
-        if event.assoc in self._heard:
-            self._heard[event.assoc] = time.monotonic()
         request = cast("C_STORE", event.request)
         announced = Announced(str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
         answer = Dataset()
@@ -318,25 +315,24 @@ class StorageSCP:
         origin = self._origin(event.assoc)
         status, request = self._keeping.requested(*request_of(event), origin.calling_ae, origin.address)
         if request is not None:
-            self._heard[event.assoc] = time.monotonic()
             arguments = (self._keeping, event.assoc, request)
             Thread(target=self._report_here, args=arguments, name="commitment report", daemon=True).start()
         return status, None
 
     def _report_here(self, keeping: SafeKeeping, association: Association, request: CommitmentRequest) -> None:
         """Report on the association of the request when its peer waits there, else on a new one."""
-        deadline = time.monotonic() + _STAYS
-        # What a peer that goes on storing sends would be taken for the answer to our report: only in silence.
-        while association.is_established and time.monotonic() < deadline:
-            silent = time.monotonic() - self._heard[association] > _SILENCE
-            if silent and association.dimse.message is None and association.dimse.msg_queue.empty():
-                answer = keeping.answer(request)
-                response = report_on(association, answer.event_type, answer.information)
-                if response.status == SUCCESS:
-                    keeping.told(request, response)
-                    return
-                break
-            time.sleep(0.02)
+        messages, deadline = cast("Messages", association.dimse), time.monotonic() + _STAYS
+        with messages.asking:
+            # Many that go on storing cannot take a request before the answer that they wait for: only in silence.
+            while association.is_established and time.monotonic() < deadline:
+                if messages.silence > _SILENCE:
+                    answer = keeping.answer(request)
+                    response = report_on(association, answer.event_type, answer.information)
+                    if response.status == SUCCESS:
+                        keeping.told(request, response)
+                        return
+                    break
+                time.sleep(0.02)
         keeping.elsewhere(request)
 
     def _clear_away(self, event: evt.Event) -> None:

@@ -71,6 +71,20 @@ PROTECTIONS = (
         f"{RECEIVING} -k step_of_receiving",
     ),
     Protection(
+        "what a sender asks while it is told of its storage commitment is served",
+        "node/guard.py",
+        "            if message.is_valid_request:\n                self.assoc._serve_request(message, number)",
+        "            if False:\n                self.assoc._serve_request(message, number)",
+        "tests/integration/test_safekeeping.py -k crosses",
+    ),
+    Protection(
+        "a storage commitment is reported after the request was answered",
+        "node/guard.py",
+        " or self.msg_queue.unfinished_tasks\n",
+        "\n",
+        "tests/integration/test_safekeeping.py -k however_late",
+    ),
+    Protection(
         "what was received in vain is removed",
         "node/intake.py",
         "            finally:\n                temp.unlink(missing_ok=True)\n",

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 
 import pytest
 from pydicom import Dataset
@@ -15,12 +16,16 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
 )
+from sqlalchemy import select
 
+import node.scp
 from config.settings import Caller
 from node.intake import utc_now
-from node.safekeeping import UNTIL_TAKEN_OVER, SafeKeepingService
+from node.safekeeping import UNTIL_TAKEN_OVER, Answer, SafeKeepingService
 from node.scp import StorageSCP
-from storage.database import open_database
+from storage.commitment_requests import CommitmentRequest
+from storage.database import open_database, reading
+from storage.tables import commitment_requests as requests
 from tests.databases import SQLiteDatabases
 from tests.doors import Clock, Room, a_room, an_image, an_open_door, safekeeping
 from tests.pacs import a_free_port
@@ -38,6 +43,12 @@ def room(tmp_path: Path, sqlite_databases: SQLiteDatabases) -> Iterator[Room]:
     engine = open_database(sqlite_databases.fresh())
     yield a_room(tmp_path, engine)
     engine.dispose()
+
+
+@pytest.fixture
+def hasty_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take nobody for silent, so that every report goes on a new association, however slow this machine is."""
+    monkeypatch.setattr(node.scp, "_SILENCE", 60.0)
 
 
 def a_request(*pairs: tuple[str, str], transaction: str = TRANSACTION) -> Dataset:
@@ -62,15 +73,28 @@ class Modality:
         Event type and information of each that came.
     answer
         What it answers them with.
+    ready
+        Reports are answered while this is set.
+    messages
+        Names of the messages that came on its associations.
     """
 
     reports: list[tuple[int, Dataset]] = field(default_factory=list)
     answer: int = 0x0000
+    ready: Event = field(default_factory=Event)
+    messages: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ready.set()
 
     def report(self, event: evt.Event) -> tuple[int, None]:
         """Take a report."""
         self.reports.append((int(event.event_type or 0), event.event_information))
+        assert self.ready.wait(10)
         return self.answer, None
+
+    def _heard(self, event: evt.Event) -> None:
+        self.messages.append(type(event.message).__name__)
 
     @contextmanager
     def associated(self, door: StorageSCP, *, calling: str = "MODALITY") -> Iterator[Association]:
@@ -78,9 +102,11 @@ class Modality:
         entity = AE(calling)
         entity.add_requested_context(Mammogram)
         entity.add_requested_context(StorageCommitmentPushModel)
-        association = entity.associate(
-            "127.0.0.1", door.port, ae_title="MAMMONODE", evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.report)]
-        )
+        handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_N_EVENT_REPORT, self.report),
+            (evt.EVT_DIMSE_RECV, self._heard),
+        ]
+        association = entity.associate("127.0.0.1", door.port, ae_title="MAMMONODE", evt_handlers=handlers)
         assert association.is_established
         yield association
         association.release()
@@ -111,6 +137,12 @@ def ask(association: Association, request: Dataset, kind: int = 1, instance: str
         request, kind, StorageCommitmentPushModel, instance or StorageCommitmentPushModelInstance
     )
     return int(answer.Status)
+
+
+def nothing_is_owed(room: Room) -> bool:
+    """Tell whether every report has been taken."""
+    with reading(room.engine) as connection:
+        return not connection.execute(select(requests.c.id).where(requests.c.finished_at.is_(None))).all()
 
 
 def images(number: int) -> Sequence[Dataset]:
@@ -157,6 +189,7 @@ def test_only_what_is_held_in_its_class_and_size_is_committed(room: Room) -> Non
     assert failed == {"1.2.3.1": 0x0119, "1.2.3.2": 0x0112, "1.2.3.3": 0x0112, "1.2.3.4": 0x0112}
 
 
+@pytest.mark.usefixtures("hasty_peers")
 def test_a_modality_that_hangs_up_is_called_at_its_port_until_it_answers(room: Room) -> None:
     modality, clock, port = Modality(answer=0x0110), Clock(), a_free_port()
     keeping = safekeeping(room, (Caller(ae_title="MODALITY", port=port),), clock)
@@ -177,6 +210,7 @@ def test_a_modality_that_hangs_up_is_called_at_its_port_until_it_answers(room: R
     assert [report.FailedSOPSequence[0].FailureReason for _, report in modality.reports] == [0x0112, 0x0112]
 
 
+@pytest.mark.usefixtures("hasty_peers")
 def test_a_report_that_never_arrives_is_given_up_by_the_policy(room: Room) -> None:
     clock = Clock()
     keeping = safekeeping(room, (Caller(ae_title="MODALITY"),), clock)  # without a port
@@ -207,6 +241,7 @@ def test_a_report_that_a_killed_process_owed_is_sent_by_the_next_one(room: Room)
         service.stop()
 
 
+@pytest.mark.usefixtures("hasty_peers")
 def test_a_modality_that_goes_on_storing_is_not_disturbed(room: Room) -> None:
     modality, port = Modality(), a_free_port()
     keeping = safekeeping(room, (Caller(ae_title="MODALITY", port=port),))
@@ -217,6 +252,7 @@ def test_a_modality_that_goes_on_storing_is_not_disturbed(room: Room) -> None:
                 store(association, image)
         assert eventually(lambda: keeping.report_due() == 1)
     assert modality.told()[1:] == (["1.2.3.1"], {})  # it has come meanwhile
+    assert "N_EVENT_REPORT_RQ" not in modality.messages
 
 
 def test_the_same_request_is_reported_on_again_and_another_under_its_uid_fails(room: Room) -> None:
@@ -226,8 +262,52 @@ def test_the_same_request_is_reported_on_again_and_another_under_its_uid_fails(r
         for number, request in enumerate((one, one, other), 1):
             assert ask(association, request) == 0x0000
             assert eventually(lambda number=number: len(modality.reports) == number)  # type: ignore[misc]
+            assert eventually(lambda: nothing_is_owed(room))  # pynetdicom's client must not ask while it answers
     reasons = [report.FailedSOPSequence[0].FailureReason for _, report in modality.reports]
     assert reasons == [0x0112, 0x0112, 0x0131]
+
+
+def test_what_crosses_the_report_is_served_and_two_reports_follow_one_another(room: Room) -> None:
+    modality = Modality()
+    modality.ready.clear()
+    with an_open_door(room) as door, modality.associated(door) as association:
+        assert ask(association, a_request((str(Mammogram), "1.2.3.1"))) == 0x0000
+        assert eventually(lambda: len(modality.reports) == 1)
+        # The node waits for its answer, which comes after these.
+        for image in images(2):
+            store(association, image)
+        assert ask(association, a_request((str(Mammogram), "1.2.3.2"), transaction="1.2.3.4.6")) == 0x0000
+        modality.ready.set()
+        assert eventually(lambda: nothing_is_owed(room))
+        store(association, an_image(SOPInstanceUID="1.2.3.9"))
+    assert [(kind, str(report.TransactionUID)) for kind, report in modality.reports] == [
+        (2, "1.2.3.4.5"),
+        (1, "1.2.3.4.6"),
+    ]
+
+
+def test_the_report_follows_the_response_however_late_that_goes(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    modality, keeping = Modality(), safekeeping(room, ())
+    decide, decided = keeping.answer, Event()
+    early: list[bool] = []
+
+    def answer(request: CommitmentRequest) -> Answer:
+        decided.set()
+        return decide(request)
+
+    def sending(event: evt.Event) -> None:
+        if type(event.message).__name__ == "N_ACTION_RSP":
+            early.append(decided.wait(0.2))
+
+    monkeypatch.setattr(keeping, "answer", answer)
+    monkeypatch.setattr(node.scp, "_SILENCE", 0.0)
+    with an_open_door(room, keeping=keeping) as door:
+        door._running.bind(evt.EVT_DIMSE_SENT, sending)  # noqa: SLF001 (is called just before)
+        with modality.associated(door) as association:
+            assert ask(association, a_request((str(Mammogram), "1.2.3.1"))) == 0x0000
+            assert eventually(lambda: nothing_is_owed(room))
+    assert early == [False]
+    assert modality.messages == ["N_ACTION_RSP", "N_EVENT_REPORT_RQ"]
 
 
 def malformed() -> list[tuple[Dataset, int, str, int]]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from sqlalchemy import Engine
 
-from storage.database import open_database
+from storage.database import open_database, writing
+from storage.lanes import Pause, pause
 from storage.states import JobState
 from tests.chain import REPORTS_ONLY
 from tests.databases import SQLiteDatabases
@@ -219,6 +220,38 @@ def test_the_buttons_of_a_destination_work(desk: Desk) -> None:
         page.click("#echo-ris")
         expect(page.locator("#toasts")).to_contain_text("ris does not answer")
         expect(page.locator(".lane", has_text="pacs").first).to_contain_text("pause by this machine")
+
+
+def test_an_answer_that_comes_after_its_button_was_replaced_is_told(desk: Desk) -> None:
+    held: list[Route] = []
+    with a_page(desk.browser, desk.node) as page:
+        page.route("**/destinations/ris/echo", lambda route: held.append(route))  # noqa: PLW0108 (a method will not do)
+        page.goto("/destinations")
+        with page.expect_request("**/destinations/ris/echo"):
+            page.click("#echo-ris")
+        page.click("#pause-pacs")
+        page.click("#resume-pacs")
+        expect(page.locator("#pause-pacs")).to_be_visible()  # all buttons are new by now
+        expect(page.locator("#toasts")).not_to_contain_text("ris does not answer")
+        held[0].continue_()
+        expect(page.locator("#toasts")).to_contain_text("ris does not answer")
+        expect(page.locator(".lane", has_text="ris").last).to_contain_text("echo by this machine")
+
+
+def test_a_button_is_not_replaced_while_it_is_held_down(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node) as page:
+        page.goto("/destinations")
+        page.hover("#echo-ris")
+        page.mouse.down()
+        with writing(desk.node.chain.room.engine) as connection:
+            pause(connection, Pause("pacs", desk.node.chain.clock(), "another", ""))
+        with page.expect_response(lambda answer: "/destinations/body" in answer.url and answer.status == 200):
+            page.evaluate("document.body.dispatchEvent(new Event('changed'))")
+        expect(page.locator("#pause-pacs")).to_be_visible()
+        page.mouse.up()
+        expect(page.locator("#toasts")).to_contain_text("ris does not answer")
+        page.click("#resume-pacs")
+        expect(page.locator("#pause-pacs")).to_be_visible()
 
 
 def test_the_buttons_of_an_exam_work(desk: Desk) -> None:

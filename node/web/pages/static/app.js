@@ -33,6 +33,17 @@ document.body.addEventListener("htmx:responseError", (event) => {
   try { words = JSON.parse(xhr.responseText).detail; } catch { /* no problem document */ }
   if (requestConfig.verb !== "get") tell(words, true);
 });
+// What a button asked may be answered after the live part around it was loaded anew: its events would reach nobody.
+const forward = (event) => {
+  if (!event.currentTarget.isConnected) document.body.dispatchEvent(new CustomEvent(event.type, { detail: event.detail }));
+};
+document.body.addEventListener("htmx:beforeRequest", ({ detail: { elt } }) => {
+  for (const name of ["told", "changed", "htmx:responseError", "htmx:sendError"]) elt.addEventListener(name, forward);
+});
+// A button that is replaced while it is held down is not clicked: the live part waits for the next time.
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.target.matches(":active")) event.detail.shouldSwap = false;
+});
 let unreachable = false;
 document.body.addEventListener("htmx:sendError", (event) => {
   if (!unreachable || event.detail.requestConfig.verb !== "get") tell("The node does not answer. This page goes on trying.", true);

@@ -8,6 +8,7 @@ from threading import Event, Thread
 from config.settings import TEST_AE_TITLE, Dicom, Settings
 from node.progress import Part, Progress
 from node.scu import Peer, Sender
+from node.tls import ANYBODY, Transport
 
 Door = tuple[Part, Callable[[], bool]]
 
@@ -33,11 +34,12 @@ class DoorProbe:
         self._stopping = Event()
         self._thread: Thread | None = None
 
-    def start(self, settings: Settings, dicom: int, web: int | None) -> None:
-        """Begin to knock at the ports that the doors listen on."""
-        peer = Peer("itself", settings.dicom.ae_title, reachable(settings.dicom.bind), dicom)
-        knocks = Sender(Dicom(ae_title=TEST_AE_TITLE, acse_timeout=ANSWERS_IN, network_timeout=ANSWERS_IN))
-        doors: list[Door] = [(self._progress.expect("DICOM door", PATIENCE), lambda: knocks.knock(peer))]
+    def start(self, settings: Settings, dicom: int, web: int | None, transport: Callable[[], Transport]) -> None:
+        """Begin to knock at the ports that the doors listen on, with the certificates in force."""
+        peer = itself(settings, dicom)
+        knocking = Dicom(ae_title=TEST_AE_TITLE, acse_timeout=ANSWERS_IN, network_timeout=ANSWERS_IN)
+        part = self._progress.expect("DICOM door", PATIENCE)
+        doors: list[Door] = [(part, lambda: Sender(knocking, transport()).knock(peer))]
         if web is not None:
             host, secured = reachable(settings.http.bind), bool(getattr(settings.http, "certificate", ""))
             part = self._progress.expect("HTTP door", PATIENCE)
@@ -56,6 +58,12 @@ class DoorProbe:
                     part.beat()
         for part, _ in doors:
             part.end()
+
+
+def itself(settings: Settings, port: int) -> Peer:
+    """Return the node's own DICOM door, as one calls it from this machine; its certificate is for another address."""
+    dicom = settings.dicom
+    return Peer("itself", dicom.ae_title, reachable(dicom.bind), port, settings.tls.listen, ANYBODY)
 
 
 def reachable(bind: str) -> str:

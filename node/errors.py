@@ -129,6 +129,14 @@ class NotRenderable(NodeError):
     """It has no picture, or one that cannot be decoded or given in this form."""
 
 
+class TlsUnusable(NodeError):
+    """The files of [tls] cannot be used: check which they are, and who may read them."""
+
+
+class HandshakeFailed(NodeError):
+    """There is no TLS connection with the destination: check the certificates of both sides."""
+
+
 class CertificateUnusable(NodeError):
     """The certificate cannot be used: check certificate, key and client_ca in [http], and who may read these files."""
 

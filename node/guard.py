@@ -4,6 +4,7 @@ pynetdicom believes every length, waits for ever for the rest of a PDU, dies of 
 leaves the files of what was cut open. The classes here stand in for four of its own, one association each.
 """
 
+import errno
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from pynetdicom.dimse_primitives import DimsePrimitiveType, DimseServiceType
 
 log = logger("guard")
+
+TLS_RECORD = b"\x16\x03"
+"""How a TLS handshake begins (RFC 8446 5.1); no PDU does."""
 
 LONGEST_PDU = 4 << 20
 """Bytes of a PDU that are still read. Some senders ignore the maximum that they are told; none by 32 times."""
@@ -115,6 +119,9 @@ class Line(AssociationSocket):
         except TimeoutError:
             log.warning("association cut: a PDU that did not end in time", **self._told(), seconds=self._patience)
             raise
+        if not self.assoc.is_established and buffer[:2] == TLS_RECORD:
+            log.warning("association refused: TLS at a port without it", **self._told())
+            raise OSError(errno.EPROTO, "TLS")
         return buffer if here == nr_bytes else buffer[:here]
 
     def _fill(self, buffer: bytearray) -> int:

@@ -11,6 +11,7 @@ import structlog
 
 from config.errors import InvalidSettings
 from config.settings import Settings, changed_keys
+from node.errors import NodeError
 from node.progress import Progress
 from node.supervision import ServiceManager
 
@@ -99,7 +100,9 @@ def run_until_stopped(signals: Signals, chores: Sequence[Chore], reload: Callabl
         signals.wake.clear()
 
 
-def read_again(load: LoadSettings, present: Settings, fixed: Collection[str]) -> Settings | None:
+def read_again(
+    load: LoadSettings, present: Settings, fixed: Collection[str], prepare: Callable[[Settings], bool] = lambda _: False
+) -> Settings | None:
     """Return the settings as the file says them now, or None when they are refused whole, or say nothing new.
 
     Parameters
@@ -110,6 +113,8 @@ def read_again(load: LoadSettings, present: Settings, fixed: Collection[str]) ->
         Those in force.
     fixed
         Keys, and sections with all of theirs, that cannot change while the process runs.
+    prepare
+        Reads what files the settings name, and tells whether there is news in them; a NodeError refuses all.
     """
     try:
         settings = load()
@@ -120,5 +125,10 @@ def read_again(load: LoadSettings, present: Settings, fixed: Collection[str]) ->
     if immovable := [key for key in changed if key in fixed or key.partition(".")[0] in fixed]:
         log.error("reload refused", faults=[f"{key}: only a restart changes it" for key in immovable])
         return None
+    try:
+        news = prepare(settings)
+    except NodeError as error:
+        log.error("reload refused", faults=[str(error)])  # noqa: TRY400 (as above)
+        return None
     log.info("settings read again", changed=changed)
-    return settings if changed else None
+    return settings if changed or news else None

@@ -203,7 +203,8 @@ class SafeKeeping:
         for caller in self._callers:
             title = caller.ae_title.strip()
             if title == request.calling_ae and caller.address in {"", request.address} and caller.port:
-                return Peer(title, title, caller.host or caller.address or request.address, caller.port)
+                host = caller.host or caller.address or request.address
+                return Peer(title, title, host, caller.port, caller.tls, caller.subject)
         return None
 
 

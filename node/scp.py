@@ -6,6 +6,7 @@ data set of an event is never decoded here; that would change what the modality 
 
 import json
 import secrets
+import ssl
 import time
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -19,18 +20,19 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import ThreadedAssociationServer
 
 from config.settings import TEST_AE_TITLE, Dicom
 from node.guard import Messages, watch
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
+from node.listener import Handshakes, Listener
 from node.records import Origin
 from node.safekeeping import SafeKeeping
 from node.scu import report_of, report_on, request_of
 from node.sop_classes import ACCEPTED, STORAGE_COMMITMENT
 from node.status import PROCESSING_FAILURE, SUCCESS, error_comment, receiving_status
 from node.telemetry import logger
+from node.tls import Certificate, Transport, is_of, subject
 from storage.commitment_requests import CommitmentRequest
 from storage.senders import Context
 
@@ -107,6 +109,8 @@ class StorageSCP:
         Takes requests of others for storage commitment. Without both, Storage Commitment is not accepted.
     senders
         Is told who calls.
+    transport
+        TLS, where the door has it.
     """
 
     def __init__(
@@ -117,14 +121,16 @@ class StorageSCP:
         reports: TakesReports | None = None,
         keeping: SafeKeeping | None = None,
         senders: NotesSenders | None = None,
+        transport: Transport | None = None,
     ) -> None:
+        self._transport = transport
         self._senders = senders
         self._reports = reports
         self._keeping = keeping
         self._settings = settings
         self._intake = intake
         self._incoming = incoming
-        self._server: ThreadedAssociationServer | None = None
+        self._server: Listener | None = None
         self._ae: AE | None = None
         self._ids: WeakKeyDictionary[Association, str] = WeakKeyDictionary()
         self._lock = Lock()
@@ -160,15 +166,24 @@ class StorageSCP:
         ]
         address = (self._settings.bind, self._settings.port)
         self._ae = self._entity()
-        self._server = self._ae.start_server(address, block=False, evt_handlers=handlers)
-        log.info("listening", ae_title=self._settings.ae_title, address=self._settings.bind, port=self.port)
+        secured = self._transport is not None and self._transport.door is not None
+        handshakes = Handshakes(self._context) if secured else None
+        self._server = Listener.listen(self._ae, address, handlers, handshakes)
+        told = {"ae_title": self._settings.ae_title, "address": self._settings.bind, "port": self.port}
+        log.info("listening", **told, tls=secured)
 
-    def use(self, settings: Dicom, reports: TakesReports | None, keeping: SafeKeeping | None) -> None:
-        """Go on with other callers and limits; who is being served keeps the time-outs that there were.
+    def use(
+        self,
+        settings: Dicom,
+        reports: TakesReports | None,
+        keeping: SafeKeeping | None,
+        transport: Transport | None = None,
+    ) -> None:
+        """Go on with other callers, limits and certificates; who is being served keeps those that there were.
 
-        Address, port and AE title stay as they are.
+        Address, port, AE title, and whether there is TLS, stay as they are.
         """
-        self._settings, self._reports, self._keeping = settings, reports, keeping
+        self._settings, self._reports, self._keeping, self._transport = settings, reports, keeping, transport
         if self._ae:
             _bound(self._ae, settings)
 
@@ -185,10 +200,15 @@ class StorageSCP:
         log.info("stopped listening")
 
     @property
-    def _running(self) -> ThreadedAssociationServer:
+    def _running(self) -> Listener:
         if self._server is None:
             raise RuntimeError("not started")
         return self._server
+
+    def _context(self) -> ssl.SSLContext:
+        if self._transport is None or self._transport.door is None:
+            raise RuntimeError("a door with TLS was given none")
+        return self._transport.door
 
     def _entity(self) -> AE:
         entity = AE(self._settings.ae_title)
@@ -229,14 +249,14 @@ class StorageSCP:
         # pynetdicom goes on when a handler raises: whatever happens here, only None lets the caller in.
         rejection: Rejection | None = FAULT
         try:
-            rejection = self._refusal(self._origin(event.assoc))
+            rejection = self._refusal(self._origin(event.assoc), _certificate(event.assoc))
         finally:
             if rejection is not None:
                 event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
                 event.assoc.kill()
                 self._note_rejection(event, rejection)
 
-    def _refusal(self, origin: Origin) -> Rejection | None:
+    def _refusal(self, origin: Origin, certificate: Certificate) -> Rejection | None:
         told = _context(origin)
         if self._settings.require_called_ae and origin.called_ae != self._settings.ae_title.strip():
             log.warning(
@@ -246,7 +266,14 @@ class StorageSCP:
                 remedy=f"let the sender call {self._settings.ae_title}, or set dicom.require_called_ae = false",
             )
             return UNKNOWN_CALLED
-        if not self._may_call(origin):
+        if origin.calling_ae == TEST_AE_TITLE and self._is_this_machine(origin.address):
+            return None
+        named = [
+            caller
+            for caller in self._settings.callers
+            if caller.ae_title.strip() == origin.calling_ae and caller.address in {"", origin.address}
+        ]
+        if not named and not self._settings.allow_unknown_callers:
             log.warning(
                 "association refused: unknown caller",
                 **told,
@@ -254,18 +281,10 @@ class StorageSCP:
                 f"{{ ae_title = {json.dumps(origin.calling_ae)}, address = {json.dumps(origin.address)} }}",
             )
             return UNKNOWN_CALLING
+        if named and not any(is_of(certificate, caller.subject) for caller in named):
+            log.warning("association refused: another certificate", **told, subject=subject(certificate))
+            return UNKNOWN_CALLING
         return None
-
-    def _may_call(self, origin: Origin) -> bool:
-        itself = origin.calling_ae == TEST_AE_TITLE and self._is_this_machine(origin.address)
-        return (
-            itself
-            or self._settings.allow_unknown_callers
-            or any(
-                caller.ae_title.strip() == origin.calling_ae and caller.address in {"", origin.address}
-                for caller in self._settings.callers
-            )
-        )
 
     def _is_this_machine(self, address: str) -> bool:
         # Who calls an address of its own machine calls from it.
@@ -347,6 +366,13 @@ class StorageSCP:
                 association=self._id(association),
                 instance=unfinished,
             )
+
+
+def _certificate(association: Association) -> Certificate:
+    """Return what the peer of an association has shown; empty without TLS, and where it did not have to."""
+    line = association.dul.socket
+    secured = line.socket if line is not None else None
+    return (secured.getpeercert() or {}) if isinstance(secured, ssl.SSLSocket) else {}
 
 
 def _bound(entity: AE, settings: Dicom) -> None:

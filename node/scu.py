@@ -1,5 +1,6 @@
 """Associations out: C-ECHO, C-STORE, N-ACTION (Storage Commitment) and C-FIND to a destination."""
 
+import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,14 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context, build_role
 
 from config.settings import Destination, Dicom
-from node.errors import AssociationRejected, ContextsRejected, DestinationUnreachable, NodeError, QueryFailed
+from node.errors import (
+    AssociationRejected,
+    ContextsRejected,
+    DestinationUnreachable,
+    HandshakeFailed,
+    NodeError,
+    QueryFailed,
+)
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.sop_classes import (
     STORAGE_COMMITMENT,
@@ -30,6 +38,7 @@ from node.sop_classes import (
     VERIFICATION_SYNTAXES,
 )
 from node.status import CLASS_NOT_SUPPORTED, PENDING, SUCCESS
+from node.tls import Call, Fault, Transport
 from storage.files import InstanceReference
 
 if TYPE_CHECKING:
@@ -108,6 +117,8 @@ class Peer:
     ae_title: str
     host: str
     port: int
+    tls: bool = False
+    subject: str = ""
 
 
 class Carrier(Protocol):
@@ -135,9 +146,12 @@ class Sender:
     ----------
     settings
         Our AE title, and how long anything may take.
+    transport
+        TLS, for those who are called over it.
     """
 
-    def __init__(self, settings: Dicom) -> None:
+    def __init__(self, settings: Dicom, transport: Transport | None = None) -> None:
+        self._transport = transport
         self._entity = AE(settings.ae_title)
         self._entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
         self._entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -159,21 +173,27 @@ class Sender:
         return EchoResult(answered=status == SUCCESS, seconds=time.monotonic() - started, message=message)
 
     def knock(self, peer: Peer) -> bool:
-        """Tell whether a door is tended: it takes a connection and accepts, rejects or closes it within acse_timeout."""
+        """Tell whether a door is tended: it takes a connection and accepts, rejects or closes it within acse_timeout.
+
+        One that does not like our certificate is tended too.
+        """
         started = time.monotonic()
         connected = Event()
+        call = self._call(peer)
         association = self._entity.associate(
             peer.host,
             peer.port,
             contexts=[build_context(VERIFICATION, list(VERIFICATION_SYNTAXES))],
             ae_title=peer.ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.set())],
+            tls_args=_tls_args(call, peer),
         )
         if association.is_established:
             association.release()
-        return connected.is_set() and time.monotonic() - started < (self._entity.acse_timeout or 30)
+        refused = call is not None and call.fault is not None and call.fault is not Fault.TOO_LATE
+        return (connected.is_set() or refused) and time.monotonic() - started < (self._entity.acse_timeout or 30)
 
-    def send(self, destination: Destination, items: Sequence[Item]) -> Generator[Response]:
+    def send(self, destination: Destination | Peer, items: Sequence[Item]) -> Generator[Response]:
         """Send files through one association and yield what came of each, in their order.
 
         Only the SOP classes of the items are proposed, every transfer syntax in a context of its own; what is accepted
@@ -277,6 +297,21 @@ class Sender:
         except NodeError as error:
             return Response(None, str(error))
 
+    def _call(self, destination: Destination | Peer) -> Call | None:
+        """Return what a connection over TLS is made with; None where none is wanted.
+
+        Raises
+        ------
+        HandshakeFailed
+            When one is wanted, and nothing is known to make it with.
+        """
+        if not destination.tls:
+            return None
+        call = self._transport.call(destination.subject) if self._transport else None
+        if call is None:
+            raise HandshakeFailed(f"{destination.name}: there is no ca in [tls]")
+        return call
+
     @contextmanager
     def _association(
         self,
@@ -286,6 +321,7 @@ class Sender:
         roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     ) -> Iterator[Association]:
         connected = Event()
+        call = self._call(destination)
         association = self._entity.associate(
             destination.host,
             destination.port,
@@ -294,6 +330,7 @@ class Sender:
             max_pdu=MAXIMUM_PDU_SIZE,
             ext_neg=list(roles),
             evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.set()), *(handlers or ())],
+            tls_args=_tls_args(call, destination),
         )
         where = f"{destination.name}: {destination.ae_title} at {destination.host}:{destination.port}"
         if association.is_rejected:
@@ -302,12 +339,18 @@ class Sender:
         if not association.is_established:
             if association.rejected_contexts:
                 raise ContextsRejected(where)
+            if call and call.fault:
+                raise HandshakeFailed(f"{where}: {call.fault}")
             raise DestinationUnreachable(f"{where}: " + ("aborted" if connected.is_set() else "no connection"))
         try:
             yield association
         finally:
             if association.is_established:
                 association.release()
+
+
+def _tls_args(call: Call | None, destination: Destination | Peer) -> tuple[ssl.SSLContext, str] | None:
+    return (cast("ssl.SSLContext", call), destination.host) if call else None
 
 
 def _send(association: Association, item: Item) -> Response:

@@ -14,9 +14,9 @@ import structlog
 from pydicom import Dataset
 
 from ai.exam import Laterality
-from config.settings import TEST_AE_TITLE, Caller, Destination, Dicom
+from config.settings import TEST_AE_TITLE, Caller, Dicom
 from node.demo.pacs import DemoPacs, Received, received_for, status_of
-from node.doors import reachable
+from node.doors import itself
 from node.errors import NodeError
 from node.identity import TEST_ISSUER
 from node.intake import utc_now
@@ -25,6 +25,7 @@ from node.phantom_pixels import Lesion
 from node.scu import Item, Sender
 from node.service import Parts
 from node.status import SUCCESS
+from node.tls import Transport
 from storage.database import reading, writing
 from storage.errors import StorageError
 from storage.exams import ExamRecord, list_exams
@@ -145,9 +146,9 @@ def _send(run: SelfTestRun, folder: Path) -> None:
         path = folder / f"{number}.dcm"
         image.save_as(path, enforce_file_format=True)
         items.append(Item.of(path))
-    door = Destination(name="itself", ae_title=dicom.ae_title, host=reachable(dicom.bind), port=dicom.port)
-    sender = Sender(dicom.model_copy(update={"ae_title": TEST_AE_TITLE}))
     try:
+        sender = Sender(dicom.model_copy(update={"ae_title": TEST_AE_TITLE}), Transport.open(run.parts.settings.tls))
+        door = itself(run.parts.settings, dicom.port)
         statuses = [response.status for response in sender.send(door, items)]
     except NodeError as error:
         raise Failed("receive", f"the DICOM door lets nobody in: {error}") from error

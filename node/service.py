@@ -11,6 +11,7 @@ from config.settings import Destination, Settings
 from node.errors import NotProtected
 from node.intake import Receiver, utc_now
 from node.scu import Carrier, Sender
+from node.tls import Transport
 from node.user_agent import AskedOverHTTP, UserAgent
 from node.views import ImageKind
 from node.web.access import Authentication, ThisMachine
@@ -69,18 +70,18 @@ def _parts(settings: Settings, engine: Engine, store: InstanceStore) -> Parts:
     return Parts(settings, engine, store, queue, Outbox(engine, settings.delivery.policy, policies))
 
 
-def sender(settings: Settings) -> Sender:
+def sender(settings: Settings, transport: Transport) -> Sender:
     """Return the part that opens associations."""
-    return Sender(settings.dicom)
+    return Sender(settings.dicom, transport)
 
 
-def carrier(settings: Settings, destination: Destination) -> Carrier:
+def carrier(settings: Settings, destination: Destination, transport: Transport) -> Carrier:
     """Return the part that takes results to a destination, and asks whether it is there."""
     if destination.web:
         return UserAgent(settings.dicom)
     if destination.query:
-        return AskedOverHTTP(sender(settings), UserAgent(settings.dicom))
-    return sender(settings)
+        return AskedOverHTTP(sender(settings, transport), UserAgent(settings.dicom))
+    return sender(settings, transport)
 
 
 def accepted_kinds(model: Model) -> frozenset[ImageKind]:

@@ -36,6 +36,7 @@ from node.senders import Noted
 from node.service import DRAIN_SECONDS, Parts, accepted_kinds, carrier, open_parts, sender, web_door, worklist_of
 from node.supervision import ServiceManager
 from node.telemetry import configure
+from node.tls import Transport
 from node.web.app import Counts, Routes
 from node.web.decoding import Decoders
 from node.web.dicomweb import dicomweb_routes
@@ -64,6 +65,7 @@ FIXED = (
     "dicom.ae_title",
     "dicom.bind",
     "dicom.port",
+    "tls.listen",
     "storage.folder",
     "storage.database",
     "reader",
@@ -99,7 +101,7 @@ def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
 
     def reload() -> None:
         manager.reloading()
-        if changed := read_again(load, serving.parts.settings, FIXED):
+        if changed := read_again(load, serving.parts.settings, FIXED, serving.prepare):
             configure(changed.log.format, changed.log.level)
             serving.use(changed)
         manager.ready(serving.status())
@@ -129,6 +131,7 @@ class Serving:
     def __init__(self, settings: Settings) -> None:
         self.progress = Progress()
         self.model = ready_model(settings.reader.model, settings.reader.models_folder)
+        self._transport = self._fresh = Transport.open(settings.tls)
         self.parts = open_parts(settings)
         swept = self.parts.store.sweep(timedelta(0))
         log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
@@ -142,7 +145,9 @@ class Serving:
         self._answers = SafeKeepingService(self._keeping, settings.delivery.poll, self.progress)
         incoming = self.parts.store.incoming
         self._door = StorageSCP(
-            settings.dicom, self._receiver, incoming, self._reports, self._keeping, senders=self._senders
+            *(settings.dicom, self._receiver, incoming, self._reports, self._keeping),
+            senders=self._senders,
+            transport=self._transport,
         )
         self._decoders, counts = Decoders(), Counts()
         worklist = worklist_of(self.parts, self._receiver)
@@ -189,11 +194,13 @@ class Serving:
         lanes = [self._lane(parts, destination, commitments) for destination in settings.places]
         self._deliveries = DeliveryService(lanes, self.progress)
         requests = CommitmentRequests(engine, settings.delivery.policy)
-        self._keeping = SafeKeeping(requests, engine, parts.store, sender(settings), settings.dicom.callers)
+        self._keeping = SafeKeeping(
+            *(requests, engine, parts.store, sender(settings, self._transport), settings.dicom.callers)
+        )
 
     def _lane(self, parts: Parts, destination: Destination, commitments: Commitments) -> Lane:
         delivery = parts.settings.delivery
-        carries = carrier(parts.settings, destination)
+        carries = carrier(parts.settings, destination, self._transport)
         prover = Prover(
             *(destination, parts.engine, parts.outbox, commitments, carries, self._reports),
             wait=delivery.commitment_wait,
@@ -219,7 +226,7 @@ class Serving:
         self._answers.start()
         self._steps.start()
         self._echoes.start()
-        self._probe.start(self.parts.settings, self.dicom_port, self.web_port)
+        self._probe.start(self.parts.settings, self.dicom_port, self.web_port, lambda: self._transport)
         log.info(
             "ready",
             ae_title=dicom.ae_title,
@@ -250,7 +257,7 @@ class Serving:
         ]
 
     def _echo(self, destination: Destination) -> EchoResult:
-        return carrier(self.parts.settings, destination).echo(destination)
+        return carrier(self.parts.settings, destination, self._transport).echo(destination)
 
     def _close_exams(self) -> None:
         self._clock.tick()
@@ -258,12 +265,27 @@ class Serving:
     def _remove_files(self) -> None:
         self._retention.tick()
 
+    def prepare(self, settings: Settings) -> bool:
+        """Read the files that settings name, and tell whether certificates are to be renewed from them.
+
+        Raises
+        ------
+        NodeError
+            When one cannot be used, or this node's certificate has ended; then those in force stay.
+        """
+        self._fresh = Transport.open(settings.tls)
+        self._fresh.require_current(utc_now())
+        if self._web:
+            self._web.renew()
+        return bool(self._fresh.files)
+
     def use(self, settings: Settings) -> None:
         """Go on with other settings; what is being received, sent or reported ends as it began."""
         former = self._deliveries
+        self._transport = self._fresh
         self.parts = self.parts.with_settings(settings)
         self._wire(self.parts)
-        self._door.use(settings.dicom, self._reports, self._keeping)
+        self._door.use(settings.dicom, self._reports, self._keeping, self._transport)
         self._answers.use(self._keeping, settings.delivery.poll)
         self._deliveries.start(former)
 

@@ -22,6 +22,7 @@ from node.records import Origin
 from node.safekeeping import SafeKeeping
 from node.scp import StorageSCP
 from node.scu import Sender
+from node.tls import Transport
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.database import reading
@@ -120,7 +121,11 @@ def safekeeping(room: Room, callers: Sequence[Caller], clock: Callable[[], datet
 
 @contextmanager
 def an_open_door(
-    room: Room, reports: Reports | None = None, keeping: SafeKeeping | None = None, **settings: Any
+    room: Room,
+    reports: Reports | None = None,
+    keeping: SafeKeeping | None = None,
+    transport: Transport | None = None,
+    **settings: Any,
 ) -> Iterator[StorageSCP]:
     """Open the DICOM door of a room to the caller MODALITY, on a free port.
 
@@ -130,11 +135,14 @@ def an_open_door(
         Takes storage commitment reports; without it, none that was asked for.
     keeping
         Takes storage commitment requests; by default as the room holds.
+    transport
+        TLS, when it has some.
     """
     chosen = {"port": 0, "callers": (Caller(ae_title="MODALITY"),), "network_timeout": 20, "acse_timeout": 10}
     dicom = Dicom(**(chosen | settings))
     keeping = keeping or safekeeping(room, dicom.callers)
-    door = StorageSCP(dicom, room.intake, room.store.incoming, reports or no_reports(room.engine), keeping)
+    taken = reports or no_reports(room.engine)
+    door = StorageSCP(dicom, room.intake, room.store.incoming, taken, keeping, transport=transport)
     door.start()
     try:
         yield door

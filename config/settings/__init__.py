@@ -1,7 +1,7 @@
 """Settings: one TOML file, overridable by environment, refused when a key is unknown or a value is wrong."""
 
 from config.settings.destinations import TEST_DESTINATION, Delivery, Destination, Proof, WebService
-from config.settings.dicom import TEST_AE_TITLE, Caller, Dicom
+from config.settings.dicom import TEST_AE_TITLE, Caller, Dicom, Tls
 from config.settings.loading import (
     CREDENTIALS_PREFIX,
     CREDENTIALS_VARIABLE,
@@ -14,7 +14,7 @@ from config.settings.loading import (
     load_settings,
 )
 from config.settings.node import ExamClock, Jobs, Log, ReaderSection, Retention, SelfTest, Storage, WorklistSection
-from config.settings.section import AETitle, Port, Seconds, Section, Url
+from config.settings.section import AETitle, FileName, Port, Seconds, Section, Url
 from config.settings.web import Client, Http, Scope
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Destination",
     "Dicom",
     "ExamClock",
+    "FileName",
     "Http",
     "Jobs",
     "Log",
@@ -45,6 +46,7 @@ __all__ = [
     "SelfTest",
     "Settings",
     "Storage",
+    "Tls",
     "Url",
     "WebService",
     "WorklistSection",

@@ -115,6 +115,8 @@ class Destination(Section):
     ae_title: AETitle | Literal[""] = ""
     host: str = ""
     port: Port = 0
+    tls: bool = False
+    subject: str = ""
     web: WebService | None = None
     profile: Literal["ohif", "archive", "breast-workstation", "plain-pacs"] = "ohif"
     objects: Kinds | None = None
@@ -141,6 +143,10 @@ class Destination(Section):
             raise ValueError("name ae_title, host and port, or a web service")
         if self.web is not None and (self.ae_title or self.host or self.port):
             raise ValueError("an application entity and a web service are two destinations")
+        if self.web is not None and (self.tls or self.subject):
+            raise ValueError("tls and subject are for an application entity; a web service has https in its url")
+        if self.subject and not self.tls:
+            raise ValueError("subject needs tls")
         if self.web is not None and self.proof not in {Proof.NONE, Proof.FIND}:
             raise ValueError("a web service proves by find, or not at all")
         if self.query is not None and self.web is not None:

@@ -1,8 +1,10 @@
-"""The DICOM door."""
+"""The DICOM door, and TLS for it and for destinations."""
 
-from pydantic import Field
+from typing import Self
 
-from config.settings.section import AETitle, Port, Seconds, Section
+from pydantic import Field, model_validator
+
+from config.settings.section import AETitle, FileName, Port, Seconds, Section
 
 TEST_AE_TITLE = "MAMMONODE-TEST"
 """Under it the node calls itself, to see whether its own doors are tended and its self-test comes through."""
@@ -15,6 +17,8 @@ class Caller(Section):
     address: str = ""
     host: str = ""
     port: Port = 0
+    subject: str = ""
+    tls: bool = False
 
 
 class Dicom(Section):
@@ -30,3 +34,26 @@ class Dicom(Section):
     network_timeout: Seconds = 60
     acse_timeout: Seconds = 30
     dimse_timeout: Seconds = 60
+
+
+class Tls(Section):
+    """TLS for DICOM (PS3.15 B.12), at the door and to whoever is called over it."""
+
+    listen: bool = False
+    certificate: FileName = ""
+    key: FileName = ""
+    ca: FileName = ""
+    revoked: FileName = ""
+    mutual: bool = True
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.listen and not self.certificate:
+            raise ValueError("listen needs a certificate")
+        if self.listen and self.mutual and not self.ca:
+            raise ValueError("mutual needs ca, which tells whose certificates are good")
+        if self.key and not self.certificate:
+            raise ValueError("key needs a certificate")
+        if self.revoked and not self.ca:
+            raise ValueError("revoked needs ca, whose list it is")
+        return self

@@ -16,9 +16,9 @@ from pydantic_settings import (
 
 from config.errors import InvalidSettings
 from config.settings.destinations import TEST_DESTINATION, Delivery, Destination
-from config.settings.dicom import TEST_AE_TITLE, Dicom
+from config.settings.dicom import TEST_AE_TITLE, Dicom, Tls
 from config.settings.node import ExamClock, Jobs, Log, ReaderSection, Retention, SelfTest, Storage, WorklistSection
-from config.settings.section import Section
+from config.settings.section import A_FILE, Section
 from config.settings.web import Http
 
 ENVIRONMENT_PREFIX = "MAMMONODE_"
@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     )
 
     dicom: Dicom = Dicom()
+    tls: Tls = Tls()
     storage: Storage = Storage()
     exam: ExamClock = ExamClock()
     jobs: Jobs = Jobs()
@@ -91,14 +92,24 @@ class Settings(BaseSettings):
 
 
 def _credentials() -> dict[str, Any]:
-    """Return the settings that systemd hands over as files, each named by its key: ``storage.database``."""
+    """Return the settings that systemd hands over as files, each named by its key: ``storage.database``.
+
+    Where the setting is itself the name of a file, as ``tls.key`` is, it is that of the credential.
+    """
     folder = os.environ.get(CREDENTIALS_VARIABLE)
     found: dict[str, Any] = {}
     for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else ():
         section, _, key = path.name.removeprefix(CREDENTIALS_PREFIX).partition(".")
         if section in Settings.model_fields and key:
-            found.setdefault(section, {})[key] = path.read_text(encoding="utf-8").rstrip("\n")
+            text = str(path) if _names_a_file(section, key) else path.read_text(encoding="utf-8").rstrip("\n")
+            found.setdefault(section, {})[key] = text
     return found
+
+
+def _names_a_file(section: str, key: str) -> bool:
+    table = _section_of(Settings.model_fields[section].annotation)
+    field = table.model_fields.get(key) if table else None
+    return field is not None and A_FILE in field.metadata
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -132,6 +143,12 @@ def load_settings(path: Path | None = None) -> Settings:
         raise InvalidSettings(["destinations: two have one name"])
     if TEST_DESTINATION in names:
         raise InvalidSettings([f"destinations.name: {TEST_DESTINATION} is taken by the node itself"])
+    if not settings.tls.listen and any(caller.subject for caller in settings.dicom.callers):
+        raise InvalidSettings(["dicom.callers.subject: only with tls.listen does anybody show a certificate"])
+    secured = [destination.name for destination in settings.destinations if destination.tls]
+    secured += [caller.ae_title for caller in settings.dicom.callers if caller.tls]
+    if secured and not settings.tls.ca:
+        raise InvalidSettings([f"tls.ca: {', '.join(secured)} need it, which tells whose certificates are good"])
     return settings
 
 

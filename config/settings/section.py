@@ -10,6 +10,9 @@ AETitle = Annotated[
 """PS3.5 6.2: at most 16 characters of the default repertoire, no backslash, no control characters."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+A_FILE = "the name of a file"
+FileName = Annotated[str, A_FILE]
+"""A key whose systemd credential is the file itself."""
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
 """Of a web service; without credentials, which stand beside it."""
 

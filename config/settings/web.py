@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from config.settings.section import Port, Section, Url
+from config.settings.section import FileName, Port, Section, Url
 
 _ISSUER = r"^$|^https://\S+$|^http://(127\.0\.0\.1|localhost|\[::1\])[:/]\S*$"
 """Plain HTTP only on this machine: whoever can change the keys on their way can be anybody."""
@@ -39,9 +39,9 @@ class Http(Section):
     trust_local: bool = True
     session_hours: float = Field(default=12, gt=0)
     show_patients: bool = False
-    certificate: str = ""
-    key: str = ""
-    client_ca: str = ""
+    certificate: FileName = ""
+    key: FileName = ""
+    client_ca: FileName = ""
     clients: tuple[Client, ...] = ()
     oidc_issuer: str = Field(default="", pattern=_ISSUER)
     oidc_audience: str = ""

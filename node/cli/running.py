@@ -183,8 +183,12 @@ def _model(settings: Settings) -> str:
 
 def _echo(settings: Settings, destination: Destination) -> Finding:
     from node.service import carrier  # noqa: PLC0415 (as above)
+    from node.tls import Transport  # noqa: PLC0415 (as above)
 
-    result = carrier(settings, destination).echo(destination)
+    try:
+        result = carrier(settings, destination, Transport.open(settings.tls)).echo(destination)
+    except NodeError as error:
+        return Finding(f"destination {destination.name}", ok=False, detail=str(error), remedy="mend [tls] first")
     known_by = "our credentials" if destination.web else f"{settings.dicom.ae_title} as a sender"
     return Finding(
         f"destination {destination.name}",

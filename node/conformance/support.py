@@ -28,7 +28,13 @@ def security(settings: Settings) -> Iterator[str]:
     dicom = settings.dicom
     yield "## 7 Security"
     yield "### 7.1 Security Profiles"
-    yield "None: no Secure Transport Connection (TLS), no User Identity, no digital signatures, no audit trail messages."
+    yield (
+        "BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile (PS3.15 B.12), as acceptor and as requestor: TLS 1.2 "
+        "with ECDHE and AES-GCM or ChaCha20-Poly1305, or TLS 1.3; without fallback. Certificates are verified up to the "
+        "authorities that the settings name, and against their revocation lists where these are given. "
+        + _as_configured(settings)
+        + " No User Identity, no digital signatures."
+    )
     yield "### 7.2 Association Level Security"
     yield (
         f"The called AE title is {'checked' if dicom.require_called_ae else 'not checked'}. Callers are "
@@ -37,10 +43,25 @@ def security(settings: Settings) -> Iterator[str]:
             if dicom.allow_unknown_callers
             else "checked by AE title and, where it is stated, IP address."
         )
-        + " Neither is an authentication: keep the node in a protected network."
+        + (
+            " Neither is an authentication: keep the node in a protected network."
+            if not (settings.tls.listen and settings.tls.mutual)
+            else " Beyond that they show a certificate, to which an AE title may be bound."
+        )
     )
     yield "### 7.3 Application Level Security"
     yield (
         "None. Received images lie in the store as they were sent. Log lines name exams, instances and AE titles, and no "
         "patient. The shown configuration has no secret in it."
     )
+
+
+def _as_configured(settings: Settings) -> str:
+    if not settings.tls.listen:
+        door = "As configured here, the node listens without TLS"
+    elif settings.tls.mutual:
+        door = "As configured here, the node listens with TLS only, and callers must show a certificate"
+    else:
+        door = "As configured here, the node listens with TLS only, and callers may do without a certificate"
+    over = [destination.name for destination in settings.destinations if destination.tls]
+    return f"{door}; {', '.join(over) if over else 'no destination'} is called over TLS."

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Send
@@ -12,25 +12,13 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from config.settings import Client
 from node.telemetry import logger
+from node.tls import common_name, subject
 from node.web.access import Identity
 
 if TYPE_CHECKING:
     import ssl
 
 log = logger("web")
-
-SHORT: Final = {
-    "commonName": "CN",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "countryName": "C",
-    "stateOrProvinceName": "ST",
-    "localityName": "L",
-    "domainComponent": "DC",
-    "serialNumber": "serialNumber",
-    "emailAddress": "emailAddress",
-}
-"""Attribute types as RFC 2253 and OpenSSL write them."""
 
 
 class Certificates:
@@ -50,25 +38,6 @@ class Certificates:
                 return Identity(client.subject, frozenset(client.scopes))
         log.warning("certificate opens nothing", subject=names[0], remedy="add it to clients in [http]")
         return None
-
-
-def subject(certificate: dict[str, Any]) -> str:
-    """Return a certificate's subject as RFC 2253 writes it: the last part first."""
-    parts = [
-        "+".join(f"{SHORT.get(kind, kind)}={_escaped(value)}" for kind, value in part)
-        for part in certificate.get("subject", ())
-    ]
-    return ",".join(reversed(parts))
-
-
-def common_name(certificate: dict[str, Any]) -> str:
-    """Return a certificate's CN, '' without one."""
-    return next((value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"), "")
-
-
-def _escaped(value: str) -> str:
-    escaped = "".join(f"\\{letter}" if letter in ',+"\\<>;' else letter for letter in value)
-    return f"\\{escaped}" if escaped.startswith(("#", " ")) else escaped
 
 
 class CertifyingProtocol(HttpToolsProtocol):

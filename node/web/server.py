@@ -86,6 +86,24 @@ class WebDoor:
         self._thread.start()
         log.info("listening", address=bind, port=self.port)
 
+    def renew(self) -> None:
+        """Read certificate and key again, for the connections from now on.
+
+        Raises
+        ------
+        CertificateUnusable
+            When they cannot be used; those that there were stay.
+        """
+        certificate, key = self._settings.certificate, self._settings.key or None
+        context = self._server.config.ssl
+        if context is None:
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+            context.load_cert_chain(certificate, key, password="")
+        except (OSError, ssl.SSLError) as error:
+            raise CertificateUnusable(f"{type(error).__name__}: {error.strerror}") from error
+
     def stop(self) -> None:
         """Close the door: no new connection, then the requests that are there get some seconds to end."""
         if self._thread is None:

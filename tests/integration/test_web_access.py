@@ -16,10 +16,8 @@ from typing import Any
 import httpx2
 import jwt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import Engine, select
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,16 +27,18 @@ from typer.testing import CliRunner
 
 from config.settings import Client, Http
 from node.cli import app as cli
+from node.tls import subject
 from node.web.access import Authentication, Guarded, Scope, ThisMachine, caller
 from node.web.app import Counts, Routes, create_app
 from node.web.bearer import COOKIE, OpenIDConnect, Sessions, Tokens, Unknown
-from node.web.certificates import Certificates, subject
+from node.web.certificates import Certificates
 from node.web.limits import Buckets
 from node.web.server import WebDoor
 from storage.database import reading, writing
 from storage.errors import NoSuchToken, TokenExists
 from storage.tables import tokens
 from storage.tokens import add_token, count_sessions, find_token, list_tokens, open_session, revoke_token
+from tests.authority import Authority
 from tests.doors import Clock
 
 DAY = timedelta(days=1)
@@ -366,61 +366,6 @@ def test_a_provider_that_does_not_answer_is_not_asked_for_every_request() -> Non
 
 
 # --- certificates
-
-
-@dataclass
-class Authority:
-    """A certificate authority, and what it has signed as PEM files."""
-
-    folder: Path
-    name: str
-
-    def __post_init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
-        self.path = self._signed(self._subject, self._key, x509.BasicConstraints(ca=True, path_length=None))
-
-    def signed(self, common_name: str, organisation: str = "Example, Hospital") -> Path:
-        """Return a file with a certificate and its key."""
-        names = [(NameOID.ORGANIZATION_NAME, organisation), (NameOID.COMMON_NAME, common_name)]
-        subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in names])
-        key = ec.generate_private_key(ec.SECP256R1())
-        return self._signed(subject, key, x509.BasicConstraints(ca=False, path_length=None))
-
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, kind: x509.BasicConstraints) -> Path:
-        now = datetime.now(UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
-            .add_extension(kind, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        if kind.ca:
-            usage = x509.KeyUsage(
-                digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
-                key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
-            )  # fmt: skip
-            builder = builder.add_extension(usage, critical=True)
-        else:
-            usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-            builder = builder.add_extension(names, critical=False)
-        certificate = builder.sign(self._key, hashes.SHA256())
-        path = self.folder / f"{self.name}-{certificate.serial_number}.pem"
-        path.write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return path
 
 
 def trusting(authority: Authority, own: Path | None = None) -> ssl.SSLContext:

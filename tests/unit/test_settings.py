@@ -173,11 +173,15 @@ def test_what_systemd_hands_over_wins_over_the_file_and_the_environment_over_tha
     (credentials / "mammonode_storage.database").write_text("postgresql://me:s3cret@db/mammonode\n")
     (credentials / "dicom.port").write_text("105")
     (credentials / "something_else").write_text("x")
+    (credentials / "mammonode_tls.key").write_text("-----BEGIN PRIVATE KEY-----")
+    (credentials / "tls.certificate").write_text("-----BEGIN CERTIFICATE-----")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
     path = a_file(tmp_path, '[storage]\ndatabase = "sqlite:///x"\nmin_free_gb = 1\n[dicom]\nport = 104')
     settings = load_settings(path)
     assert settings.storage.database_url == "postgresql://me:s3cret@db/mammonode"
     assert (settings.dicom.port, settings.storage.min_free_gb) == (105, 1)
+    # What is a file's name is that of the credential itself.
+    assert settings.tls.key == str(credentials / "mammonode_tls.key")
     monkeypatch.setenv("MAMMONODE_DICOM__PORT", "106")
     assert load_settings(path).dicom.port == 106
 

@@ -18,6 +18,8 @@ from node.records import Origin
 from node.senders import Senders
 from node.service import Parts
 from node.status import receiving_status
+from node.timekeeping import Timekeeping
+from node.validity import Validity
 from storage import selftests
 from storage.database import reading
 from storage.errors import StorageError
@@ -44,9 +46,20 @@ class Metrics:
         Whether destinations answer.
     clock
         Returns the present time, aware.
+    validity, timekeeping
+        What ends when, and how the clock is kept.
     """
 
-    def __init__(self, parts: Callable[[], Parts], echoes: Echoes, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        parts: Callable[[], Parts],
+        echoes: Echoes,
+        clock: Callable[[], datetime],
+        validity: Validity,
+        timekeeping: Timekeeping,
+    ) -> None:
+        self._validity = validity
+        self._timekeeping = timekeeping
         self._parts = parts
         self._echoes = echoes
         self._clock = clock
@@ -147,6 +160,18 @@ class Metrics:
         for name, echo in self._echoes.last().items():
             answers.add_metric([name], float(echo.result.answered))
         yield answers
+        yield from self._time()
+
+    def _time(self) -> Iterator[Metric]:
+        state = self._timekeeping.last
+        kept = GaugeMetricFamily("mammonode_clock_synchronised", "Whether somebody keeps the clock")
+        if state.synchronised is not None:
+            kept.add_metric([], float(state.synchronised))
+        yield kept
+        offset = GaugeMetricFamily("mammonode_clock_offset_seconds", "By which the clock is still to be put right")
+        if state.offset is not None:
+            offset.add_metric([], state.offset)
+        yield offset
 
     def _looked_up(self) -> Iterator[Metric]:
         parts, now = self._parts(), self._clock()
@@ -169,6 +194,13 @@ class Metrics:
         names = [destination.name for destination in parts.settings.places]
         ages = {name: (now - lanes[name].oldest).total_seconds() if name in lanes else 0.0 for name in names}
         yield _gauge("mammonode_backlog_seconds", "Age of the oldest result that waits", "destination", ages)
+        ends: dict[str, float] = {}
+        for dated in self._validity.all():
+            what = f"token {dated.subject}" if dated.what == "token" else dated.what
+            ends.setdefault(what, dated.ends.timestamp())
+        yield _gauge(
+            "mammonode_valid_until_timestamp_seconds", "When what is dated ends, the first of each", "what", ends
+        )
         yield GaugeMetricFamily("mammonode_workers", "Workers that gave a sign of life", len(workers))
         shares = {each.owner: each.gpu.utilisation for each in workers}
         yield _gauge("mammonode_gpu_utilisation", "Of each worker's GPU, 0 to 1", "worker", shares)

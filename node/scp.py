@@ -294,6 +294,8 @@ class StorageSCP:
         if self._senders:
             self._senders.associated(self._origin(event.assoc), _proposed(event.assoc))
         told = _context(self._origin(event.assoc))
+        if self._transport:
+            self._transport.seen.note(f"caller {told['calling_ae']}", _certificate(event.assoc))
         log.debug("association accepted", **told, contexts=[_words(cx) for cx in event.assoc.accepted_contexts])
         taken = {context.abstract_syntax for context in event.assoc.accepted_contexts}
         # Senders propose one class in several encodings; only a class that cannot come at all is worth a line.

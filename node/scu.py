@@ -342,6 +342,8 @@ class Sender:
             if call and call.fault:
                 raise HandshakeFailed(f"{where}: {call.fault}")
             raise DestinationUnreachable(f"{where}: " + ("aborted" if connected.is_set() else "no connection"))
+        if self._transport and call:
+            self._transport.seen.note(f"destination {destination.name}", call.certificate)
         try:
             yield association
         finally:

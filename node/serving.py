@@ -36,7 +36,9 @@ from node.senders import Noted
 from node.service import DRAIN_SECONDS, Parts, accepted_kinds, carrier, open_parts, sender, web_door, worklist_of
 from node.supervision import ServiceManager
 from node.telemetry import configure
+from node.timekeeping import Timekeeping
 from node.tls import Transport
+from node.validity import Validity
 from node.web.app import Counts, Routes
 from node.web.decoding import Decoders
 from node.web.dicomweb import dicomweb_routes
@@ -60,6 +62,8 @@ TEMP_FILES_TAKE = timedelta(hours=1)
 """No association takes longer to send one instance."""
 CATALOGUE_EVERY = 2.0
 SENDERS_EVERY = 2.0
+VALIDITY_EVERY = 86400.0
+CLOCK_EVERY = 600.0
 
 FIXED = (
     "dicom.ae_title",
@@ -137,7 +141,9 @@ class Serving:
         log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
         self._renewed = Renewed()
         self._echoes = Echoes(utc_now)
-        self.metrics = Metrics(lambda: self.parts, self._echoes, utc_now)
+        self.validity = Validity(lambda: self.parts.settings, lambda: self._transport, self.parts.engine, utc_now)
+        self.timekeeping = Timekeeping()
+        self.metrics = Metrics(lambda: self.parts, self._echoes, utc_now, self.validity, self.timekeeping)
         self._senders = CountedSenders(self.parts.engine, utc_now, self.metrics)
         self._receiver = Noted(Counted(self._renewed, self.metrics), self._senders)
         self.readiness = Readiness(lambda: self.parts, self.model.digest, self.progress, self._echoes, utc_now)
@@ -155,7 +161,11 @@ class Serving:
         steps = UnifiedProcedureSteps(self.parts.engine, worklist, settings.worklist.sources)
         services = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
         dicom_web = [*services, *steps.routes()]
-        house = House(lambda: self.parts, self._receiver, self._echo, self.model, counts, utc_now)
+        house = House(
+            *(lambda: self.parts, self._receiver, self._echo, self.model, counts, utc_now),
+            validity=self.validity,
+            timekeeping=self.timekeeping,
+        )
         health = health_routes(self.readiness.checks, self.metrics.text)
         self._web = web_door(self.parts, Routes(dicom_web, [*page_routes(house), *health]), counts)
         self._probe = DoorProbe(self.progress)
@@ -254,6 +264,8 @@ class Serving:
             Chore(Cataloguer(self.parts.engine, self.parts.store).tick, CATALOGUE_EVERY),
             Chore(self._senders.write_down, SENDERS_EVERY),
             Chore(self._senders.tidy, SWEEP_EVERY.total_seconds()),
+            Chore(self.validity.tick, VALIDITY_EVERY),
+            Chore(self.timekeeping.tick, CLOCK_EVERY),
         ]
 
     def _echo(self, destination: Destination) -> EchoResult:
@@ -273,7 +285,7 @@ class Serving:
         NodeError
             When one cannot be used, or this node's certificate has ended; then those in force stay.
         """
-        self._fresh = Transport.open(settings.tls)
+        self._fresh = Transport.open(settings.tls, self._transport.seen)
         self._fresh.require_current(utc_now())
         if self._web:
             self._web.renew()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, Self, cast
 
 from cryptography import x509
@@ -155,6 +156,32 @@ class Dated:
     ends: datetime
 
 
+class Seen:
+    """Certificates that others have shown, so that somebody can be told before they end; the latest of each."""
+
+    MOST = 200
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._of: dict[str, Dated] = {}
+
+    def note(self, whose: str, certificate: Certificate) -> None:
+        """Keep when a certificate ends; beyond so many of others, the oldest is forgotten."""
+        if not certificate.get("notAfter"):
+            return
+        ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
+        with self._lock:
+            self._of.pop(whose, None)
+            self._of[whose] = Dated(whose, subject(certificate), ends)
+            if len(self._of) > self.MOST:
+                del self._of[next(iter(self._of))]
+
+    def all(self) -> list[Dated]:
+        """Return what is known."""
+        with self._lock:
+            return list(self._of.values())
+
+
 @dataclass(frozen=True)
 class Transport:
     """What [tls] comes to: a context for the door, one for calls, and how long the files are good.
@@ -169,16 +196,24 @@ class Transport:
         To whom must have a certificate of a certain subject.
     files
         Certificates and revocation lists that were read.
+    seen
+        What the other sides have shown.
     """
 
     door: ssl.SSLContext | None
     calls: ssl.SSLContext | None
     calls_to_subjects: ssl.SSLContext | None
     files: tuple[Dated, ...]
+    seen: Seen
 
     @classmethod
-    def open(cls, settings: Tls) -> Self:
+    def open(cls, settings: Tls, seen: Seen | None = None) -> Self:
         """Read the files.
+
+        Parameters
+        ----------
+        seen
+            Of whom this one follows.
 
         Raises
         ------
@@ -200,7 +235,7 @@ class Transport:
         to_subjects = _calling(settings) if settings.ca else None
         if to_subjects:
             to_subjects.check_hostname = False
-        return cls(door, calls, to_subjects, tuple(files))
+        return cls(door, calls, to_subjects, tuple(files), seen or Seen())
 
     def call(self, wanted: str) -> "Call | None":
         """Return what makes one connection over TLS; None where there is no authority to judge the other side by.
@@ -354,9 +389,3 @@ class Call:
         self.certificate = certificate
         if not is_of(certificate, self._wanted):
             raise AnotherSubject(subject(certificate))
-
-
-def expiry(certificate: Certificate) -> datetime | None:
-    """Return when a peer's certificate ends."""
-    ends = certificate.get("notAfter")
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), UTC) if ends else None

@@ -25,12 +25,13 @@ class Authority:
 
     folder: Path
     name: str
+    days: float = 1
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
-        self.path = self._signed(self._subject, self._key, x509.BasicConstraints(ca=True, path_length=None))
+        self.path = self._signed(self._subject, self._key, x509.BasicConstraints(ca=True, path_length=None), self.days)
 
     def signed(self, common_name: str, organisation: str = "Example, Hospital", days: float = 1) -> Path:
         """Return a file with a certificate and its key; it is for localhost, and ends after so many days."""

@@ -84,12 +84,13 @@ def up(
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check, and what to do when it failed."""
+    """The outcome of one check, and what to do when it failed; one that only warns fails nothing."""
 
     check: str
     ok: bool
     detail: str
     remedy: str = ""
+    warns: bool = False
 
 
 def check(
@@ -131,8 +132,9 @@ def _report(findings: list[Finding], settings: Settings | None, *, as_json: bool
                 typer.echo(f"  {section}{'.' if key else ''}{key} = {value!r}")
     for finding in findings:
         mark = typer.style("ok  ", fg=typer.colors.GREEN) if finding.ok else typer.style("FAIL", fg=typer.colors.RED)
+        mark = typer.style("warn", fg=typer.colors.YELLOW) if finding.warns else mark
         typer.echo(f"{mark} {finding.check}: {finding.detail}")
-        if not finding.ok:
+        if finding.warns or not finding.ok:
             typer.echo(f"     -> {finding.remedy}")
 
 
@@ -142,6 +144,7 @@ def _checks(settings: Settings) -> Iterator[Finding]:
     yield _try(
         "model", lambda: _model(settings), "set reader.model to one of mammonode models list; models verify tells more"
     )
+    yield from _dated(settings)
     if not settings.destinations:
         yield Finding("destinations", ok=True, detail="none: results stay in the store")
     for destination in settings.destinations:
@@ -179,6 +182,29 @@ def _model(settings: Settings) -> str:
     model = open_model(settings.reader.model, settings.reader.models_folder)
     reader = load_reader(model, settings.reader.device, settings.reader.threads)
     return f"{model.card.name} {model.card.version}, digest {model.digest[:12]}, on {reader.device}"
+
+
+def _dated(settings: Settings) -> Iterator[Finding]:
+    from node.intake import utc_now  # noqa: PLC0415 (as above)
+    from node.timekeeping import clock_state  # noqa: PLC0415 (as above)
+    from node.tls import Transport  # noqa: PLC0415 (as above)
+    from node.validity import files_of, is_ending  # noqa: PLC0415 (as above)
+
+    try:
+        files = [*Transport.open(settings.tls).files, *files_of(settings)]
+    except NodeError as error:
+        files = []
+        yield Finding("tls", ok=False, detail=str(error), remedy="docs/tls.md says which files there are")
+    for dated in files:
+        yield Finding(
+            dated.what,
+            ok=dated.ends > utc_now(),
+            detail=f"{dated.subject}, until {dated.ends:%Y-%m-%d}",
+            remedy="renew it, then systemctl reload mammonode",
+            warns=dated.ends > utc_now() and is_ending(dated, utc_now()),
+        )
+    clock = clock_state()
+    yield Finding("clock", ok=True, detail=clock.words, remedy="timedatectl; chronyc tracking", warns=clock.is_wrong)
 
 
 def _echo(settings: Settings, destination: Destination) -> Finding:

@@ -62,7 +62,7 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
             Settings(
                 dicom=Dicom(port=a_free_port(), callers=(Caller(ae_title=MODALITY),)),
                 storage=Storage(folder=tmp_path / "store", max_used_percent=100, min_free_gb=0),
-                exam=ExamClock(complete_quiet=0.1, incomplete_quiet=0.1),
+                exam=ExamClock(complete_quiet=0.1, incomplete_quiet=30),
                 delivery=Delivery(first_retry=0.1, slowest_retry=0.1, poll=0.05),
                 http=Http(port=0),
                 selftest=SelfTest(port=a_free_port(), time_limit=60),

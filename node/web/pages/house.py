@@ -13,6 +13,8 @@ from node.intake import Receiver
 from node.scu import EchoResult
 from node.service import Parts
 from node.telemetry import logger
+from node.timekeeping import Timekeeping
+from node.validity import Validity
 from node.web.access import caller
 from node.web.app import Counts
 from storage.actions import Action, record_action
@@ -43,6 +45,8 @@ class House:
         What the HTTP door has answered.
     clock
         Returns the present time, aware.
+    validity, timekeeping
+        What ends when, and how the clock is kept.
     """
 
     parts: Callable[[], Parts]
@@ -51,6 +55,8 @@ class House:
     model: Model
     counts: Counts
     clock: Callable[[], datetime]
+    validity: Validity | None = None
+    timekeeping: Timekeeping | None = None
 
     @property
     def settings(self) -> Settings:

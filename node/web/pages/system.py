@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from config.settings import Scope
+from node.timekeeping import ClockState
+from node.validity import is_ending
 from node.web import charts
 from node.web.access import Guarded
 from node.web.pages.house import House
@@ -91,6 +93,8 @@ def _told(house: House) -> dict[str, Any]:
         "current": schema_is_current(house.engine),
         "database": house.engine.dialect.name,
         "answers": _answers(house.counts.answers),
+        "dated": [(dated, is_ending(dated, now)) for dated in (house.validity.all() if house.validity else ())],
+        "clock": house.timekeeping.last if house.timekeeping else ClockState(None),
     }
 
 

@@ -1,0 +1,91 @@
+"""How long certificates, revocation lists and tokens are still good: told a month before they end."""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+
+from config.settings import Destination, Settings
+from node.errors import NodeError
+from node.telemetry import logger
+from node.tls import Dated, Transport, certificates
+from storage.database import reading
+from storage.tokens import list_tokens
+
+log = logger("validity")
+
+NOTICE = timedelta(days=30)
+"""Certificates of a hospital's authority take weeks to have."""
+LISTS_NOTICE = timedelta(days=1)
+"""Revocation lists live for days."""
+
+
+def is_ending(dated: Dated, now: datetime) -> bool:
+    """Tell whether somebody should see to it."""
+    return dated.ends - now < (LISTS_NOTICE if dated.what == "tls.revoked" else NOTICE)
+
+
+def files_of(settings: Settings) -> Iterator[Dated]:
+    """Yield the certificates that the settings name, those of [tls] excepted; a file that cannot be read is told elsewhere."""
+    named = [("http.certificate", settings.http.certificate), ("http.client_ca", settings.http.client_ca)]
+    named += [name for destination in settings.destinations for name in _of_web(destination)]
+    for key, path in named:
+        try:
+            yield from certificates(path, key)
+        except NodeError:
+            continue
+
+
+def _of_web(destination: Destination) -> Iterator[tuple[str, str]]:
+    for service in (destination.web, destination.query):
+        if service and service.certificate:
+            yield f"destinations.web.certificate of {destination.name}", str(service.certificate)
+
+
+class Validity:
+    """Looks at everything that ends, once a day and when asked.
+
+    Parameters
+    ----------
+    settings, transport
+        Return those in force.
+    engine
+        Of the database with the tokens.
+    clock
+        Returns the present time, aware.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        transport: Callable[[], Transport],
+        engine: Engine,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._engine = engine
+        self._clock = clock
+
+    def all(self) -> list[Dated]:
+        """Return what ends, the next first; of a chain in one file each certificate."""
+        with reading(self._engine) as connection:
+            tokens = [token for token in list_tokens(connection) if token.is_valid(self._clock())]
+        transport = self._transport()
+        found: Iterable[Dated] = (
+            *transport.files,
+            *files_of(self._settings()),
+            *transport.seen.all(),
+            *(Dated("token", token.name, token.expires_at) for token in tokens if token.expires_at),
+        )
+        return sorted(found, key=lambda dated: dated.ends)
+
+    def tick(self) -> None:
+        """Tell what ends soon, and what has ended."""
+        now = self._clock()
+        for dated in self.all():
+            told = {"what": dated.what, "subject": dated.subject, "ends": dated.ends.isoformat()}
+            if dated.ends <= now:
+                log.error("no longer valid", **told)
+            elif is_ending(dated, now):
+                log.warning("ends soon", **told, days=(dated.ends - now).days)

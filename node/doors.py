@@ -1,6 +1,7 @@
 """Whether the doors are tended: the node knocks at its own, as anybody would from outside."""
 
 import http.client
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
@@ -69,6 +70,15 @@ def itself(settings: Settings, port: int) -> Peer:
 def reachable(bind: str) -> str:
     """Return where a door can be reached from this machine itself."""
     return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 (compared, not bound)
+
+
+def is_open(dicom: Dicom) -> bool:
+    """Tell whether somebody listens where the DICOM door of these settings is."""
+    try:
+        with socket.create_connection((reachable(dicom.bind), dicom.port), timeout=ANSWERS_IN):
+            return True
+    except OSError:
+        return False
 
 
 def web_answers(host: str, port: int, *, secured: bool) -> bool:

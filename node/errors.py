@@ -147,3 +147,7 @@ class PerformedHere(NodeError):
 
 class SourceUnknown(NodeError):
     """The study cannot be retrieved from there: add the web service to worklist.sources in the settings."""
+
+
+class NodeRuns(NodeError):
+    """The node runs, and would not see what changes under it: stop it first (systemctl stop mammonode.target)."""

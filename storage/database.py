@@ -169,12 +169,23 @@ def migrate(engine: Engine, revision: str = "head") -> None:
         When the database was made by a newer version.
     """
     with writing(engine) as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-        try:
-            command.upgrade(_alembic(connection), revision)
-        except CommandError as error:
-            raise SchemaUnknown(error) from error
+        upgrade(connection, revision)
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Do as ``migrate`` within the caller's transaction.
+
+    Raises
+    ------
+    SchemaUnknown
+        When the database was made by a newer version.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+    try:
+        command.upgrade(_alembic(connection), revision)
+    except CommandError as error:
+        raise SchemaUnknown(error) from error
 
 
 def schema_is_current(engine: Engine) -> bool:

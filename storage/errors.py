@@ -99,3 +99,19 @@ class WorkitemExists(StorageError):
 
 class WorkitemEnded(StorageError):
     """The workitem is completed or cancelled already."""
+
+
+class BackupExists(StorageError):
+    """There is such a file already: name another, a backup overwrites nothing."""
+
+
+class BackupUnusable(StorageError):
+    """The file is damaged, or no backup of Mammonode's database: take another one."""
+
+
+class DatabaseHoldsExams(StorageError):
+    """The database holds exams, which a restore replaces: take a backup of them first, then say --replace."""
+
+
+class DatabaseEmpty(StorageError):
+    """The database has no tables: check storage.database and storage.folder, and whether the node has ever run."""

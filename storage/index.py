@@ -1,11 +1,12 @@
 """The index: patient, study, series, instance, and the copies that contradict one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, Table, insert, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.files import InstanceReference
@@ -179,6 +180,14 @@ def instances_of_exam(connection: Connection, exam_id: int) -> list[InstanceReco
     query = _instances().join(exams, key).where(exams.c.id == exam_id)
     query = query.order_by(instances.c.received_at, instances.c.uid)
     return [_instance(row) for row in connection.execute(query).mappings()]
+
+
+def known_paths(connection: Connection, paths: Sequence[str]) -> frozenset[str]:
+    """Return those of some paths, of one series, that an instance or a conflict has."""
+    uids = {uid for path in paths for uid in PurePosixPath(path).with_suffix("").parts[3:4]}
+    first = select(instances.c.path).where(instances.c.uid.in_(uids))
+    others = select(conflicts.c.path).where(conflicts.c.instance_uid.in_(uids))
+    return frozenset(connection.execute(union_all(first, others)).scalars())
 
 
 def add_conflict(connection: Connection, record: ConflictRecord) -> int:

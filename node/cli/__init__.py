@@ -7,6 +7,7 @@ import typer
 from ai.errors import AIError
 from config.errors import ConfigError
 from node.cli import (
+    backup,
     conflicts,
     conformance,
     data,
@@ -44,6 +45,7 @@ for module in (
     conflicts,
     lanes,
     tokens,
+    backup,
     reading,
     data,
     models,

@@ -488,3 +488,34 @@ def test_the_demo_empties_no_folder_but_its_own(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     assert run_demo(tmp_path) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_backup_restore_and_adopt_keep_every_image(tmp_path: Path) -> None:
+    config = a_config(tmp_path, more=f"[dicom]\nport = {a_free_port()}")
+    opened = open_parts(load_settings(config))
+    room = Room(opened.store, opened.engine, Intake(opened.store, opened.engine, ROOM_ENOUGH))
+    made = run("backup", "--config", config)
+    file = Path(made.output.strip())
+    assert file.parent == tmp_path / "store" / "backups"
+    assert run("backup", file, "--config", config).exit_code == 1
+    room.receive(phantom_images()[0])
+    refused = run("restore", file, "--config", config)
+    assert "--replace" in fault_of(refused)
+    same = run("restore", file, "--replace", "--if-schema-changed", "--config", config)
+    assert (same.exit_code, room.rows()) == (0, (1, 1, 0))
+    assert "stays as it is" in same.output
+    restored = run("restore", file, "--replace", "--config", config)
+    assert (restored.exit_code, room.rows()) == (0, (1, 1, 0))
+    assert str(file) in restored.output
+    told = run("adopt", "--json", "--config", config)
+    assert json.loads(told.stdout) == {"adopted": 0, "unreadable": 0}
+    opened.engine.dispose()
+
+
+def test_nothing_is_restored_under_a_running_node(tmp_path: Path) -> None:
+    with a_pacs() as (_, port):
+        config = a_config(tmp_path, more=f"[dicom]\nport = {port}")
+        open_parts(load_settings(config)).engine.dispose()
+        file = run("backup", "--config", config).output.strip()
+        assert "stop it first" in fault_of(run("restore", file, "--config", config))
+        assert "stop it first" in fault_of(run("adopt", "--config", config))

@@ -1,0 +1,119 @@
+"""Commands that keep the database elsewhere, bring it back, and find what it has lost."""
+
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+
+from ai.models import ready_model
+from config.settings import Settings, load_settings
+from node.adoption import Adopted
+from node.adoption import adopt as adopt_images
+from node.cli.options import ConfigOption, JsonOption, print_json
+from storage.backup import back_up, holds_exams, same_schema
+from storage.backup import restore as restore_database
+from storage.database import open_database
+from storage.errors import DatabaseHoldsExams
+from storage.files import InstanceStore
+
+Target = Annotated[
+    Path | None, typer.Argument(help="A new file, or a folder for one; by default backups/ in storage.folder.")
+]
+Backup = Annotated[Path, typer.Argument(help="A file that mammonode backup has written.", exists=True, dir_okay=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("backup")(backup)
+    app.command("restore")(restore)
+    app.command("adopt")(adopt)
+
+
+def backup(target: Target = None, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Write the database into one file, as it is at one moment; the node may run. Images are files: copy them after it.
+
+    The file fits SQLite and PostgreSQL alike.
+    """
+    settings = load_settings(config)
+    engine = open_database(settings.storage.database_url)
+    if target is None:
+        target = settings.storage.folder / "backups"
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if target.is_dir():
+        target /= f"mammonode-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.sqlite"
+    back_up(engine, target)
+    if as_json:
+        print_json({"file": str(target), "bytes": target.stat().st_size})
+    else:
+        typer.echo(target)
+
+
+def restore(
+    file: Backup,
+    *,
+    replace: Annotated[bool, typer.Option("--replace", help="Although the database holds exams, which are lost.")] = (
+        False
+    ),
+    if_schema_changed: Annotated[
+        bool, typer.Option("--if-schema-changed", help="Only when the database has another schema than the backup.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put a backup in the place of the database, then adopt the images that came since it was taken. The node must not run.
+
+    Each of them is read, and answered, once more.
+    """
+    settings = load_settings(config)
+    store = _idle_store(settings)
+    engine = open_database(settings.storage.database_url)
+    if if_schema_changed and same_schema(engine, file, store.incoming):
+        typer.echo("The schema is the same: the database stays as it is.")
+        return
+    if not replace and holds_exams(engine):
+        raise DatabaseHoldsExams
+    restore_database(engine, file, store.incoming)
+    typer.echo(f"The database is as {file} has it.")
+    _adopt(settings, engine, store)
+
+
+def adopt(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Let images in the store that the database does not know come in once more. The node must not run."""
+    from node.service import open_parts  # noqa: PLC0415 (keeps --help quick)
+
+    settings = load_settings(config)
+    store = _idle_store(settings)
+    found = _adopt(settings, open_parts(settings).engine, store)
+    if as_json:
+        print_json(asdict(found))
+    raise typer.Exit(1 if found.unreadable else 0)
+
+
+def _idle_store(settings: Settings) -> InstanceStore:
+    """Return the store of a node that does not run.
+
+    Raises
+    ------
+    NodeRuns
+        When something answers at its DICOM door.
+    """
+    from node.doors import is_open  # noqa: PLC0415 (as above)
+    from node.errors import NodeRuns  # noqa: PLC0415 (as above)
+
+    if is_open(settings.dicom):
+        raise NodeRuns(f"port {settings.dicom.port}")
+    store = InstanceStore(settings.storage.folder)
+    store.prepare()
+    return store
+
+
+def _adopt(settings: Settings, engine: Engine, store: InstanceStore) -> Adopted:
+    from node.service import accepted_kinds  # noqa: PLC0415 (as above)
+    from node.telemetry import configure  # noqa: PLC0415 (as above)
+
+    configure(settings.log.format, settings.log.level, sys.stderr)
+    kinds = accepted_kinds(ready_model(settings.reader.model, settings.reader.models_folder))
+    return adopt_images(engine, store, kinds)

@@ -1,0 +1,208 @@
+"""Backups: the whole database as one SQLite file, whichever database it is taken from, and back into either."""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from alembic.migration import MigrationContext
+from sqlalchemy import JSON, Connection, Engine, MetaData, Table, delete, func, insert, inspect, select
+
+from storage.database import migrate, open_database, reading, schema_is_current, upgrade, writing
+from storage.errors import BackupExists, BackupUnusable, DatabaseEmpty, DatabaseUnavailable, SchemaUnknown
+from storage.tables import exams, metadata
+
+_ROWS = 1000
+"""Held in memory at once."""
+
+
+def back_up(engine: Engine, file: Path) -> None:
+    """Write the database into a new file, as it is at one moment; whoever works with it may go on.
+
+    The file is there, on the disk for good and readable by its owner only, or not at all.
+
+    Raises
+    ------
+    BackupExists
+        When there is such a file.
+    DatabaseEmpty
+        When the database has no tables.
+    SchemaUnknown
+        When the database is PostgreSQL and its schema is another version's.
+    DatabaseUnavailable
+        When the database does not answer, or the file cannot be written.
+    """
+    if file.exists():
+        raise BackupExists(file)
+    if not _heads(engine):
+        raise DatabaseEmpty
+    try:
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+        os.close(handle)
+        part = Path(name)
+        try:
+            if engine.dialect.name == "sqlite":
+                _copy_pages(_place(engine), part)
+            else:
+                _write_rows(engine, part)
+            _settle(part)
+            os.link(part, file)
+            _flush(file.parent)
+        finally:
+            part.unlink()
+    except FileExistsError as error:
+        raise BackupExists(file) from error
+    except (OSError, sqlite3.Error) as error:
+        raise DatabaseUnavailable(error) from error
+
+
+def restore(engine: Engine, file: Path, scratch: Path) -> None:
+    """Put what a backup holds in the place of all that the database holds, in this version's schema, or change nothing.
+
+    On PostgreSQL every table of the database is dropped first: it has to be the node's own.
+
+    Parameters
+    ----------
+    scratch
+        Folder for a copy of the backup.
+
+    Raises
+    ------
+    BackupUnusable
+        When the file is damaged, or none of ours.
+    SchemaUnknown
+        When a newer version made it.
+    DatabaseUnavailable
+        When the database does not answer, or is in use.
+    """
+    with _opened(file, scratch) as source:
+        migrate(source)
+        if engine.dialect.name == "sqlite":
+            engine.dispose()
+            try:
+                _copy_pages(_place(source), _place(engine))
+            except sqlite3.Error as error:
+                raise DatabaseUnavailable(error) from error
+            return
+        with writing(engine) as target, reading(source) as rows:
+            present = MetaData()
+            present.reflect(target)
+            present.drop_all(target)
+            upgrade(target)
+            _copy_rows(rows, target)
+            _advance(target)
+
+
+def holds_exams(engine: Engine) -> bool:
+    """Tell whether there is anything in the database that a restore would take away; of any version's schema."""
+    with reading(engine) as connection:
+        return (
+            inspect(connection).has_table(exams.name)
+            and connection.execute(select(exams.c.id).limit(1)).first() is not None
+        )
+
+
+def same_schema(engine: Engine, file: Path, scratch: Path) -> bool:
+    """Tell whether database and backup have the schema of the same version."""
+    with _opened(file, scratch) as backup:
+        return _heads(engine) == _heads(backup)
+
+
+def _heads(engine: Engine) -> tuple[str, ...]:
+    with reading(engine) as connection:
+        return MigrationContext.configure(connection).get_current_heads()
+
+
+def _place(engine: Engine) -> Path:
+    return Path(str(engine.url.database))
+
+
+def _copy_pages(source: Path, target: Path) -> None:
+    # In one step: on a database with a write-ahead log that is one moment's state, and holds up no writer.
+    with (
+        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as rows,
+        closing(sqlite3.connect(target, timeout=30)) as copy,
+    ):
+        rows.backup(copy)
+
+
+def _settle(file: Path) -> None:
+    """Make one file of a database, check it, and write it through to the disk."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        raise BackupUnusable(file)
+    _flush(file)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _opened(file: Path, scratch: Path) -> Iterator[Engine]:
+    """Yield a copy of a backup, which may be migrated."""
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        copy = Path(folder) / "backup.sqlite"
+        try:
+            _copy_pages(file, copy)
+            _settle(copy)
+        except sqlite3.Error as error:
+            raise BackupUnusable(f"{file}: {error}") from error
+        engine = open_database(f"sqlite:///{copy}")
+        try:
+            if not _heads(engine):
+                raise BackupUnusable(file)
+            yield engine
+        finally:
+            engine.dispose()
+
+
+def _write_rows(engine: Engine, file: Path) -> None:
+    if not schema_is_current(engine):
+        raise SchemaUnknown
+    copy = open_database(f"sqlite:///{file}")
+    try:
+        migrate(copy)
+        with (
+            engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True) as rows,
+            rows.begin(),
+            writing(copy) as target,
+        ):
+            _copy_rows(rows, target)
+    finally:
+        copy.dispose()
+
+
+def _copy_rows(source: Connection, target: Connection) -> None:
+    """Copy all rows of our tables, in place of those that the migrations have made."""
+    source = source.execution_options(yield_per=_ROWS)
+    for table in metadata.sorted_tables:
+        target.execute(delete(table))
+        for rows in source.execute(select(table)).mappings().partitions():
+            target.execute(insert(_with_nulls(table)), [dict(row) for row in rows])
+
+
+def _with_nulls(table: Table) -> Table:
+    """Return a table into which None goes as NULL, in columns of JSON too."""
+    copy = table.to_metadata(MetaData())
+    for column in copy.columns:
+        if isinstance(column.type, JSON):
+            column.type = JSON(none_as_null=True)
+    return copy
+
+
+def _advance(connection: Connection) -> None:
+    """Let PostgreSQL number what comes next after what was restored."""
+    for table in metadata.sorted_tables:
+        if (column := table.autoincrement_column) is not None:
+            sequence = func.pg_get_serial_sequence(table.name, column.name)
+            following = select(func.coalesce(func.max(column), 0) + 1).scalar_subquery()
+            connection.execute(select(func.setval(sequence, following, False)))  # noqa: FBT003 (SQL's own)

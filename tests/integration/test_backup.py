@@ -1,0 +1,249 @@
+"""Backups on both databases: taken while images come in, restored into either; what came since is adopted."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from sqlalchemy import Engine, insert, select, text, update
+
+from config.mix import ResultKind
+from node.adoption import Adopted, adopt
+from node.intake import utc_now
+from node.views import ImageKind
+from storage.backup import back_up, holds_exams, restore, same_schema
+from storage.database import installation_id, migrate, open_database, reading, schema_is_current, writing
+from storage.errors import BackupExists, BackupUnusable, DatabaseEmpty, SchemaUnknown
+from storage.states import ConflictState, ExamState
+from storage.tables import conflicts, instances, jobs, metadata, patients
+from tests.builders import altered
+from tests.chain import QUIET, Chain, a_chain
+from tests.databases import Databases, PostgreSQLDatabases, SQLiteDatabases
+from tests.doors import phantom_images
+
+KINDS = frozenset({ImageKind.FOR_PRESENTATION})
+
+
+@pytest.fixture
+def chain(tmp_path: Path, engine: Engine) -> Chain:
+    return a_chain(tmp_path, engine)
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Path:
+    return tmp_path / "backup.sqlite"
+
+
+@pytest.fixture
+def another(databases: Databases) -> Iterator[Engine]:
+    """Another migrated database of the same kind."""
+    opened = open_database(databases.fresh())
+    yield opened
+    opened.dispose()
+
+
+def rows(engine: Engine) -> dict[str, list[Any]]:
+    with reading(engine) as connection:
+        return {
+            table.name: sorted(map(repr, connection.execute(select(table)).all())) for table in metadata.sorted_tables
+        }
+
+
+def answer(chain: Chain) -> None:
+    chain.clock.forward(QUIET.incomplete_quiet)
+    chain.exam_clock().tick()
+    while chain.worker().work_once():
+        pass
+
+
+def test_a_restored_database_is_the_one_that_was_backed_up(chain: Chain, backup: Path, another: Engine) -> None:
+    chain.receive(phantom_images())
+    answer(chain)
+    with writing(chain.room.engine) as connection:
+        connection.execute(update(jobs).values(timings=None))
+    before = rows(chain.room.engine)
+    back_up(chain.room.engine, backup)
+    assert backup.stat().st_mode & 0o777 == 0o600
+    assert [path for path in backup.parent.iterdir() if path.is_file()] == [backup]
+    restore(another, backup, backup.parent)
+    after = rows(another)
+    assert {table: found for table, found in after.items() if found != before[table]} == {}
+    assert installation_id(another) == installation_id(chain.room.engine)
+
+
+def test_what_came_after_the_backup_is_adopted_and_answered_once_more(chain: Chain, backup: Path) -> None:
+    engine = chain.room.engine
+    chain.clock.now = utc_now()  # adoption goes by the times of files
+    back_up(engine, backup)
+    chain.receive(phantom_images())
+    answer(chain)
+    files = chain.room.files()
+    restore(engine, backup, backup.parent)
+    assert chain.room.rows() == (0, 0, 0)
+    assert adopt(engine, chain.room.store, KINDS) == Adopted(4, 0)
+    answer(chain)
+    assert chain.exam.state is ExamState.ANSWERED
+    assert len(chain.of_kind(ResultKind.SR)) == 1
+    assert files <= chain.room.files()
+    assert adopt(engine, chain.room.store, KINDS) == Adopted(0, 0)
+
+
+def test_an_image_is_adopted_as_of_the_time_at_which_it_was_written(chain: Chain, backup: Path) -> None:
+    back_up(chain.room.engine, backup)
+    chain.receive(phantom_images()[:1])
+    restore(chain.room.engine, backup, backup.parent)
+    adopt(chain.room.engine, chain.room.store, KINDS)
+    [file] = (path for path in chain.room.files() if path.startswith("instances/"))
+    with reading(chain.room.engine) as connection:
+        [at] = connection.execute(select(instances.c.received_at)).scalars()
+    assert at.timestamp() == pytest.approx(chain.room.store.resolve(file).stat().st_mtime, abs=0.001)
+
+
+def test_a_copy_with_another_content_waits_for_a_decision_again(chain: Chain, backup: Path) -> None:
+    [image, *_] = phantom_images()
+    back_up(chain.room.engine, backup)
+    chain.receive([image, altered(image, PatientID="OTHER")])
+    restore(chain.room.engine, backup, backup.parent)
+    adopt(chain.room.engine, chain.room.store, KINDS)
+    assert chain.room.rows() == (1, 1, 1)
+    assert chain.exam.held
+    with reading(chain.room.engine) as connection:
+        [found] = connection.execute(select(conflicts)).all()
+    assert found.state == ConflictState.OPEN
+    assert dcmread(chain.room.store.resolve(found.path)).PatientID == "OTHER"
+    adopt(chain.room.engine, chain.room.store, KINDS)
+    assert chain.room.rows() == (1, 1, 1)
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_from_being_adopted(chain: Chain, backup: Path) -> None:
+    back_up(chain.room.engine, backup)
+    chain.receive(phantom_images())
+    restore(chain.room.engine, backup, backup.parent)
+    broken = chain.room.store.root / "instances" / "1.2" / "1.2.3"
+    broken.mkdir(parents=True)
+    (broken / "1.2.3.4.dcm").write_bytes(b"not DICOM")
+    assert adopt(chain.room.engine, chain.room.store, KINDS) == Adopted(4, 1)
+    assert (broken / "1.2.3.4.dcm").read_bytes() == b"not DICOM"
+    assert list(chain.room.store.incoming.iterdir()) == []
+
+
+def test_a_backup_is_one_moment_while_images_come_in(chain: Chain, tmp_path: Path) -> None:
+    images = [
+        altered(image, StudyInstanceUID=f"1.2.{study}", SOPInstanceUID=f"1.2.{study}.{number}", PatientID=str(study))
+        for study in range(4)
+        for number, image in enumerate(phantom_images())
+    ]
+    with ThreadPoolExecutor(1) as sender:
+        sending = sender.submit(chain.receive, images)
+        backups: list[Path] = []
+        while not sending.done() or not backups:
+            backups.append(tmp_path / f"{len(backups)}.sqlite")
+            back_up(chain.room.engine, backups[-1])
+        sending.result()
+    counts = []
+    for each in backups:
+        engine = open_database(f"sqlite:///{each}")
+        with reading(engine) as connection:
+            assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
+            counts.append(len(connection.execute(select(instances.c.uid)).all()))
+        engine.dispose()
+    assert counts == sorted(counts)
+    assert counts[-1] <= len(images)
+
+
+@pytest.mark.parametrize("into_postgresql", [True, False])
+def test_a_backup_of_one_kind_of_database_fits_the_other(
+    tmp_path: Path,
+    backup: Path,
+    sqlite_databases: SQLiteDatabases,
+    postgresql_databases: PostgreSQLDatabases,
+    *,
+    into_postgresql: bool,
+) -> None:
+    source, target = open_database(sqlite_databases.fresh()), open_database(postgresql_databases.fresh())
+    if not into_postgresql:
+        source, target = target, source
+    chain = a_chain(tmp_path, source)
+    chain.receive(phantom_images())
+    answer(chain)
+    back_up(source, backup)
+    restore(target, backup, tmp_path)
+    assert rows(target) == rows(source)
+    moved = a_chain(tmp_path, target)
+    moved.receive([altered(phantom_images()[0], StudyInstanceUID="1.2.99", SOPInstanceUID="1.2.99.1")])
+    assert moved.room.rows() == (5, 2, 0)
+    source.dispose()
+    target.dispose()
+
+
+def test_a_backup_of_an_older_version_is_brought_up_to_date(
+    sqlite_databases: SQLiteDatabases, engine: Engine, backup: Path
+) -> None:
+    old = open_database(sqlite_databases.empty())
+    migrate(old, "0001")
+    patient = {"issuer": "", "patient_id": "4711", "name": "Doe^Anne", "birth_date": "", "sex": "F"}
+    with writing(old) as connection:
+        connection.execute(insert(patients).values(patient))
+    back_up(old, backup)
+    assert not same_schema(engine, backup, backup.parent)
+    restore(engine, backup, backup.parent)
+    assert schema_is_current(engine)
+    with reading(engine) as connection:
+        assert connection.execute(select(patients.c.patient_id)).scalars().all() == ["4711"]
+    assert installation_id(engine) == installation_id(old)
+    old.dispose()
+
+
+def test_going_back_takes_a_newer_schema_away(chain: Chain, backup: Path) -> None:
+    engine = chain.room.engine
+    chain.receive(phantom_images())
+    back_up(engine, backup)
+    assert same_schema(engine, backup, backup.parent)
+    before = rows(engine)
+    with writing(engine) as connection:
+        connection.execute(text("CREATE TABLE of_tomorrow (exam_id INTEGER REFERENCES exams (id))"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert holds_exams(engine)
+    assert not same_schema(engine, backup, backup.parent)
+    restore(engine, backup, backup.parent)
+    assert schema_is_current(engine)
+    assert rows(engine) == before
+    with reading(engine) as connection, pytest.raises(Exception, match="of_tomorrow"):
+        connection.execute(text("SELECT * FROM of_tomorrow"))
+
+
+def test_a_backup_of_a_newer_version_or_a_broken_one_changes_nothing(chain: Chain, backup: Path) -> None:
+    engine = chain.room.engine
+    chain.receive(phantom_images())
+    before = rows(engine)
+    back_up(engine, backup)
+    newer = open_database(f"sqlite:///{backup}")
+    with writing(newer) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    newer.dispose()
+    with pytest.raises(SchemaUnknown):
+        restore(engine, backup, backup.parent)
+    whole = backup.read_bytes()
+    backup.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BackupUnusable):
+        restore(engine, backup, backup.parent)
+    backup.write_bytes(b"no database")
+    with pytest.raises(BackupUnusable):
+        restore(engine, backup, backup.parent)
+    assert rows(engine) == before
+
+
+def test_a_backup_overwrites_nothing_and_is_never_of_nothing(
+    databases: Databases, engine: Engine, backup: Path
+) -> None:
+    backup.write_bytes(b"other")
+    with pytest.raises(BackupExists):
+        back_up(engine, backup)
+    assert backup.read_bytes() == b"other"
+    empty = open_database(databases.empty())
+    with pytest.raises(DatabaseEmpty):
+        back_up(empty, backup.with_name("new"))
+    assert not holds_exams(empty)
+    empty.dispose()

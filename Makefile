@@ -16,7 +16,7 @@ AXE := 4.14.1
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench soak house peers viewers clean
+.PHONY: help demo test test-long check bench soak house install upgrade rollback uninstall purge peers viewers clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +46,20 @@ soak: $(READY) ## Let a node live through 2,000 exams and a few percent of every
 house: $(READY) ## Train and score every system on DATA for a while, and write docs/house.md: make house DATA=manifest.csv
 	@test -n "$(DATA)" || { echo "Say on what: make house DATA=manifest.csv" >&2; exit 1; }
 	@$(BIN)/python benchmarks/house_table.py "$(DATA)" --runs runs/house --output docs/house.md $(HOUSE)
+
+install: ## Install as a service, or upgrade it (as root): docs/operating.md
+	@PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) systemd/mammonode-setup install . $(TORCH)
+
+upgrade: install
+
+rollback: ## Go back to the version before the last upgrade (as root)
+	@systemd/mammonode-setup rollback
+
+uninstall: ## Remove the service; images, database and settings stay (as root)
+	@systemd/mammonode-setup uninstall
+
+purge: ## Remove the service with every image: make purge CONFIRM=remove-all-images (as root)
+	@systemd/mammonode-setup purge $(CONFIRM)
 
 peers: $(OHIF:%=$(PEERS)/ohif-%) $(PEERS)/axe-core/axe.min.js ## Install what the interop tests talk to: DCMTK, Orthanc, Chromium, OHIF, axe (as root)
 	@missing=$$(for package in $(PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \

@@ -118,7 +118,7 @@ def check(
         raise typer.Exit(1) from None
     findings = [Finding("settings", ok=True, detail=str(config or "defaults"))]
     findings += [] if settings_only else _checks(settings)
-    _report(findings, settings, as_json=as_json)
+    _report(findings, settings if as_json or not settings_only else None, as_json=as_json)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 

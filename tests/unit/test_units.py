@@ -74,3 +74,10 @@ def test_a_model_or_settings_that_cannot_be_used_are_not_tried_again(unit: str) 
 
 def test_each_worker_has_the_gpu_of_its_number() -> None:
     assert any("CUDA_VISIBLE_DEVICES=%i" in line for line in lines("mammonode-worker@.service", "Environment"))
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_their_programs_are_in_every_debian(unit: str) -> None:
+    commands = [line.lstrip("+").split() for key in ("ExecStart", "ExecReload") for line in lines(unit, key)]
+    programs = {word for command in commands for word in command[:1]}
+    assert programs <= {"/opt/mammonode/current/bin/python", "/usr/bin/env", "/bin/sh"}

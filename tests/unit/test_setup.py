@@ -1,0 +1,72 @@
+"""What installs the service, as far as it can be tried without a machine; tests/acceptance/test_installation.py has one."""
+
+import os
+import pwd
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from config.settings import DEFAULT_FILE, changed_keys, load_settings
+from tests.peers import require_program
+
+FOLDER = Path(__file__).parents[2] / "systemd"
+SETUP = FOLDER / "mammonode-setup"
+
+
+def test_the_settings_that_it_installs_are_the_documented_ones_but_for_the_folders(tmp_path: Path) -> None:
+    command = ["bash", "-c", 'source "$1"; settings "$2"', "bash", str(SETUP), str(DEFAULT_FILE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (tmp_path / "mammonode.toml").write_text(done.stdout, encoding="utf-8")
+    installed, documented = load_settings(tmp_path / "mammonode.toml"), load_settings(DEFAULT_FILE)
+    assert set(changed_keys(documented, installed)) == {"storage.folder", "reader.models_folder"}
+    assert installed.storage.folder == Path("/var/lib/mammonode")
+    assert len(done.stdout.splitlines()) == len(DEFAULT_FILE.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to another user")
+def test_the_account_is_made_and_images_and_secrets_are_closed_to_others(tmp_path: Path) -> None:
+    sysusers, tmpfiles = require_program("systemd-sysusers"), require_program("systemd-tmpfiles")
+    (tmp_path / "etc").mkdir()
+    for command in (
+        [sysusers, f"--root={tmp_path}", str(FOLDER / "mammonode.sysusers")],
+        [tmpfiles, f"--root={tmp_path}", "--create", str(FOLDER / "mammonode.tmpfiles")],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    accounts = [line.split(":") for line in (tmp_path / "etc/passwd").read_text(encoding="utf-8").splitlines()]
+    [uid] = [int(account[2]) for account in accounts if account[0] == "mammonode"]
+    folders = {
+        "etc/mammonode": (0, 0o750),
+        "etc/mammonode/credentials": (0, 0o700),
+        "var/lib/mammonode": (uid, 0o700),
+    }
+    found = {name: (tmp_path / name).stat() for name in folders}
+    assert {name: (status.st_uid, status.st_mode & 0o777) for name, status in found.items()} == folders
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_who_may_not_read_the_settings_is_told_to_use_sudo() -> None:
+    nobody = pwd.getpwnam("nobody")
+    done = subprocess.run(
+        ["sh", FOLDER / "mammonode", "exams"],
+        env={"PATH": os.defpath, "MAMMONODE_CONFIG": "/etc/shadow"},
+        user=nobody.pw_uid,
+        group=nobody.pw_gid,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "sudo mammonode" in done.stderr
+
+
+def test_it_removes_nothing_without_being_told_so(tmp_path: Path) -> None:
+    kept = tmp_path / "image"
+    kept.touch()
+    script = f'source "$1"; STATE={tmp_path} ETC={tmp_path} OPT={tmp_path}; uninstall() {{ rm {kept}; }}; purge'
+    done = subprocess.run(["bash", "-c", script, "bash", str(SETUP)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "remove-all-images" in done.stderr
+    assert kept.exists()

@@ -12,6 +12,7 @@ from functools import partial
 from threading import Event, Lock, Thread
 
 from config.settings import Destination, Proof
+from node.audit.notes import NOTHING, Notes
 from node.commitment import Prover
 from node.errors import AssociationRejected, DestinationUnreachable
 from node.intake import utc_now
@@ -62,6 +63,8 @@ class Lane:
         Returns the present time, aware.
     prover
         Asks for proof of what was sent; None when the destination's responses suffice.
+    notes
+        Is told what is sent, for the audit trail.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class Lane:
         poll: float = 1,
         clock: Callable[[], datetime] = utc_now,
         prover: Prover | None = None,
+        notes: Notes = NOTHING,
     ) -> None:
+        self._notes = notes
         self.destination = destination
         self._outbox = outbox
         self._sender = sender
@@ -151,6 +156,8 @@ class Lane:
         try:
             with closing(self._sender.send(self.destination, items)) as responses:
                 for delivery, response in zip(due, responses, strict=False):
+                    if not tried:
+                        self._audit(due, "")
                     self._note(delivery, response)
                     tried += 1
                     if part:
@@ -162,6 +169,13 @@ class Lane:
                 self._note(delivery, Response(None, str(error)))
             tried = len(due)
         return tried
+
+    def _audit(self, deliveries: Sequence[Delivery], outcome: str, why: str = "") -> None:
+        place = self.destination
+        where = {"ae_title": place.ae_title, "address": place.web.url if place.web else place.host}
+        for delivery in deliveries:
+            told = {"instance": delivery.result_uid, "destination": place.name, **where}
+            self._notes.note("sent", **told, outcome=outcome, why=why)
 
     def _may_go(self, delivery: Delivery) -> bool:
         """Tell whether what is in hand may still be sent; an exam can be held, or its answer recalled, at any time."""
@@ -180,12 +194,15 @@ class Lane:
             case Outcome.SENT if response.status is not None:
                 prove_at = self._prover.prove_at(now, self._outbox.first_retry(delivery)) if self._prover else None
                 self._outbox.sent(delivery, response.status, now, response.words or None, prove_at=prove_at)
+                self._audit([delivery], "0")
                 (log.warning if response.status else log.info)("result delivered", **told)
             case Outcome.REFUSED if delivery.fallback_uid is not None:
                 self._outbox.replaced(delivery, response.words, response.status, now)
+                self._audit([delivery], "4", f"refused with {told['status']}, another form is sent")
                 log.warning("result refused, another form of it is sent instead", **told, instead=delivery.fallback_uid)
             case Outcome.REFUSED:
                 self._outbox.refused(delivery, response.words, response.status, now)
+                self._audit([delivery], "8", f"refused with {told['status']}")
                 log.error("result refused for good", **told)
             case _:
                 state = self._outbox.again(delivery, response.words, response.status, now)

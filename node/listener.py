@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from pynetdicom import AE
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from node.audit.notes import NOTHING, Notes
 from node.telemetry import logger
 from node.tls import Fault, fault_of
 
@@ -42,9 +43,14 @@ class Handshakes:
         Returns the context in force, whenever a connection comes.
     patience
         Seconds that a caller has.
+    notes
+        Is told who was refused, for the audit trail.
     """
 
-    def __init__(self, context: Callable[[], ssl.SSLContext], patience: float = PATIENCE) -> None:
+    def __init__(
+        self, context: Callable[[], ssl.SSLContext], patience: float = PATIENCE, notes: Notes = NOTHING
+    ) -> None:
+        self._notes = notes
         self._context = context
         self._patience = patience
         self._lock = Lock()
@@ -77,13 +83,17 @@ class Handshakes:
                 return None
             if first[0] == A_ASSOCIATE_RQ:
                 log.warning("association refused: plain DICOM at a TLS port", address=address)
+                self._notes.note("caller refused", address=address, why="it does not speak TLS")
                 plain.close()
                 return None
             secured = self._context().wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
             secured.do_handshake()
             secured.settimeout(None)
         except OSError as error:
-            _tell(fault_of(error) if secured or not isinstance(error, ConnectionError) else None, address, error)
+            fault = fault_of(error) if secured or not isinstance(error, ConnectionError) else None
+            _tell(fault, address, error)
+            if fault:
+                self._notes.note("caller refused", address=address, why=str(fault))
             (secured or plain).close()
             return None
         return secured

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy import Engine
 
+from node.audit.receivers import Telling
 from node.echoes import Echoes
 from node.intake import Announced, Receipt, Receiver
 from node.records import Origin
@@ -46,8 +47,8 @@ class Metrics:
         Whether destinations answer.
     clock
         Returns the present time, aware.
-    validity, timekeeping
-        What ends when, and how the clock is kept.
+    validity, timekeeping, telling
+        What ends when, how the clock is kept, and who is told the audit trail.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Metrics:
         clock: Callable[[], datetime],
         validity: Validity,
         timekeeping: Timekeeping,
+        telling: Telling,
     ) -> None:
+        self._telling = telling
         self._validity = validity
         self._timekeeping = timekeeping
         self._parts = parts
@@ -201,6 +204,8 @@ class Metrics:
         yield _gauge(
             "mammonode_valid_until_timestamp_seconds", "When what is dated ends, the first of each", "what", ends
         )
+        waiting = {name: float(number) for name, number in self._telling.waiting().items()}
+        yield _gauge("mammonode_audit_waiting", "Audit messages that a receiver has not taken", "receiver", waiting)
         yield GaugeMetricFamily("mammonode_workers", "Workers that gave a sign of life", len(workers))
         shares = {each.owner: each.gpu.utilisation for each in workers}
         yield _gauge("mammonode_gpu_utilisation", "Of each worker's GPU, 0 to 1", "worker", shares)

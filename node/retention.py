@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine
 
 from config.policy import RetentionPolicy
+from node.audit.notes import NOTHING, Notes
 from node.identity import TEST_ISSUER
 from node.telemetry import logger
 from storage.database import reading, writing
@@ -33,6 +34,8 @@ class Retention:
         Returns the present time, aware.
     tests
         Age at which exams of self-tests are removed, sources and results; None: as all others.
+    notes
+        Is told what was removed.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class Retention:
         *,
         destinations: bool,
         tests: timedelta | None = None,
+        notes: Notes = NOTHING,
     ) -> None:
+        self._notes = notes
         self._engine = engine
         self._store = store
         self._policy = policy
@@ -108,6 +113,7 @@ class Retention:
         what = "results" if due.results_too else "sources"
         if paths:
             level = log.warning if due.unproven and due.issuer is None else log.info
+            self._notes.note("removed", exam=exam, what=what, why=why)
             level("files removed", exam=exam, what=what, files=len(paths), why=why, proven=not due.unproven)
 
     def _unlink(self) -> int:

@@ -22,6 +22,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from config.settings import TEST_AE_TITLE, Dicom
+from node.audit.notes import NOTHING, Notes
 from node.guard import Messages, watch
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
@@ -111,6 +112,8 @@ class StorageSCP:
         Is told who calls.
     transport
         TLS, where the door has it.
+    notes
+        Is told who was refused, for the audit trail.
     """
 
     def __init__(
@@ -122,7 +125,9 @@ class StorageSCP:
         keeping: SafeKeeping | None = None,
         senders: NotesSenders | None = None,
         transport: Transport | None = None,
+        notes: Notes = NOTHING,
     ) -> None:
+        self._notes = notes
         self._transport = transport
         self._senders = senders
         self._reports = reports
@@ -167,7 +172,7 @@ class StorageSCP:
         address = (self._settings.bind, self._settings.port)
         self._ae = self._entity()
         secured = self._transport is not None and self._transport.door is not None
-        handshakes = Handshakes(self._context) if secured else None
+        handshakes = Handshakes(self._context, notes=self._notes) if secured else None
         self._server = Listener.listen(self._ae, address, handlers, handshakes)
         told = {"ae_title": self._settings.ae_title, "address": self._settings.bind, "port": self.port}
         log.info("listening", **told, tls=secured)
@@ -308,8 +313,10 @@ class StorageSCP:
         self._note_rejection(event, TOO_MANY)
 
     def _note_rejection(self, event: evt.Event, rejection: Rejection) -> None:
+        origin, why = self._origin(event.assoc), f"association rejected: {rejection.reason}"
+        self._notes.note("caller refused", who=origin.calling_ae, address=origin.address, why=why)
         if self._senders:
-            self._senders.rejected(self._origin(event.assoc), f"association rejected: {rejection.reason}")
+            self._senders.rejected(origin, why)
 
     def _store(self, event: evt.Event) -> Dataset:
         request = cast("C_STORE", event.request)

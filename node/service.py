@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from ai.models import Model
 from config.settings import Destination, Settings
+from node.audit.notes import NOTHING, Notes
 from node.errors import NotProtected
 from node.intake import Receiver, utc_now
 from node.scu import Carrier, Sender
@@ -105,7 +106,7 @@ def worklist_of(parts: Parts, receiver: Receiver) -> Worklist:
     return Worklist(parts.engine, parts.queue, retrieval, settings.delivery.policy, utc_now)
 
 
-def web_door(parts: Parts, routes: Routes, counts: Counts) -> WebDoor | None:
+def web_door(parts: Parts, routes: Routes, counts: Counts, notes: Notes = NOTHING) -> WebDoor | None:
     """Return the HTTP door, not yet open, or None where the settings say that there is none.
 
     Parameters
@@ -114,6 +115,8 @@ def web_door(parts: Parts, routes: Routes, counts: Counts) -> WebDoor | None:
         What it answers.
     counts
         Where its answers are counted.
+    notes
+        Is told who did what, for the audit trail.
 
     Raises
     ------
@@ -127,7 +130,7 @@ def web_door(parts: Parts, routes: Routes, counts: Counts) -> WebDoor | None:
         protected = any_token(connection, utc_now()) or bool(http.oidc_issuer or http.client_ca)
     if not protected and not http.is_local:
         raise NotProtected(f"http.bind = {http.bind}")
-    return WebDoor(http, create_app(http, ways_in(parts), routes, counts), DRAIN_SECONDS)
+    return WebDoor(http, create_app(http, ways_in(parts), routes, counts, notes), DRAIN_SECONDS)
 
 
 def ways_in(parts: Parts) -> list[Authentication]:

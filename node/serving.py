@@ -5,7 +5,11 @@ from datetime import timedelta
 import structlog
 
 from ai.models import ready_model
-from config.settings import Destination, Settings
+from config.settings import Destination, Settings, changed_keys
+from node.audit.hooks import Audited
+from node.audit.receivers import Telling
+from node.audit.spool import Spool
+from node.audit.trail import Trail, operator
 from node.catalogue import Cataloguer
 from node.clock import ExamClock
 from node.commitment import Prover, Reports
@@ -139,13 +143,18 @@ class Serving:
         self.parts = open_parts(settings)
         swept = self.parts.store.sweep(timedelta(0))
         log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
+        self.trail = Trail(
+            Spool(self.parts.store.root / "audit"), self.parts.engine, lambda: self.parts.settings, utc_now
+        )
+        self._telling = Telling(self.parts.engine, lambda: self.parts.settings.audit)
         self._renewed = Renewed()
         self._echoes = Echoes(utc_now)
         self.validity = Validity(lambda: self.parts.settings, lambda: self._transport, self.parts.engine, utc_now)
         self.timekeeping = Timekeeping()
-        self.metrics = Metrics(lambda: self.parts, self._echoes, utc_now, self.validity, self.timekeeping)
+        ending = (self.validity, self.timekeeping, self._telling)
+        self.metrics = Metrics(lambda: self.parts, self._echoes, utc_now, *ending)
         self._senders = CountedSenders(self.parts.engine, utc_now, self.metrics)
-        self._receiver = Noted(Counted(self._renewed, self.metrics), self._senders)
+        self._receiver = Audited(Noted(Counted(self._renewed, self.metrics), self._senders), self.trail)
         self.readiness = Readiness(lambda: self.parts, self.model.digest, self.progress, self._echoes, utc_now)
         self._wire(self.parts)
         self._answers = SafeKeepingService(self._keeping, settings.delivery.poll, self.progress)
@@ -154,6 +163,7 @@ class Serving:
             *(settings.dicom, self._receiver, incoming, self._reports, self._keeping),
             senders=self._senders,
             transport=self._transport,
+            notes=self.trail,
         )
         self._decoders, counts = Decoders(), Counts()
         worklist = worklist_of(self.parts, self._receiver)
@@ -165,9 +175,10 @@ class Serving:
             *(lambda: self.parts, self._receiver, self._echo, self.model, counts, utc_now),
             validity=self.validity,
             timekeeping=self.timekeeping,
+            notes=self.trail,
         )
         health = health_routes(self.readiness.checks, self.metrics.text)
-        self._web = web_door(self.parts, Routes(dicom_web, [*page_routes(house), *health]), counts)
+        self._web = web_door(self.parts, Routes(dicom_web, [*page_routes(house), *health]), counts, self.trail)
         self._probe = DoorProbe(self.progress)
 
     def _wire(self, parts: Parts) -> None:
@@ -193,6 +204,7 @@ class Serving:
             *(engine, parts.store, policy, utc_now),
             destinations=reaches_others,
             tests=timedelta(days=settings.selftest.keep_days),
+            notes=self.trail,
         )
         if policy.unproven:
             log.warning("files may be removed unproven")
@@ -215,7 +227,8 @@ class Serving:
             *(destination, parts.engine, parts.outbox, commitments, carries, self._reports),
             wait=delivery.commitment_wait,
         )
-        return Lane(destination, parts.outbox, carries, parts.store, poll=delivery.poll, prover=prover)
+        sends = (destination, parts.outbox, carries, parts.store)
+        return Lane(*sends, poll=delivery.poll, prover=prover, notes=self.trail)
 
     def open(self) -> None:
         """Open the doors, and begin to deliver.
@@ -232,6 +245,9 @@ class Serving:
             self._door.start()
         except OSError as error:
             raise CannotListen(f"dicom, {dicom.bind}:{dicom.port}: {error.strerror}") from error
+        self.trail.note("start", who=operator())
+        self.trail.start()
+        self._telling.start()
         self._deliveries.start()
         self._answers.start()
         self._steps.start()
@@ -266,6 +282,7 @@ class Serving:
             Chore(self._senders.tidy, SWEEP_EVERY.total_seconds()),
             Chore(self.validity.tick, VALIDITY_EVERY),
             Chore(self.timekeeping.tick, CLOCK_EVERY),
+            Chore(self.trail.tell_where_it_stands, SWEEP_EVERY.total_seconds()),
         ]
 
     def _echo(self, destination: Destination) -> EchoResult:
@@ -293,6 +310,8 @@ class Serving:
 
     def use(self, settings: Settings) -> None:
         """Go on with other settings; what is being received, sent or reported ends as it began."""
+        if changed := changed_keys(self.parts.settings, settings):
+            self.trail.note("configured", who=operator(), changed=", ".join(changed))
         former = self._deliveries
         self._transport = self._fresh
         self.parts = self.parts.with_settings(settings)
@@ -332,4 +351,7 @@ class Serving:
         self._deliveries.stop()
         self._answers.stop()
         self._steps.stop()
+        self.trail.note("stop", who=operator())
+        self.trail.stop()
+        self._telling.stop()
         log.info("stopped")

@@ -13,7 +13,17 @@ from config.settings.loading import (
     known_keys,
     load_settings,
 )
-from config.settings.node import ExamClock, Jobs, Log, ReaderSection, Retention, SelfTest, Storage, WorklistSection
+from config.settings.node import (
+    Audit,
+    ExamClock,
+    Jobs,
+    Log,
+    ReaderSection,
+    Retention,
+    SelfTest,
+    Storage,
+    WorklistSection,
+)
 from config.settings.section import AETitle, FileName, Port, Seconds, Section, Url
 from config.settings.web import Client, Http, Scope
 
@@ -26,6 +36,7 @@ __all__ = [
     "TEST_AE_TITLE",
     "TEST_DESTINATION",
     "AETitle",
+    "Audit",
     "Caller",
     "Client",
     "Delivery",

@@ -17,7 +17,17 @@ from pydantic_settings import (
 from config.errors import InvalidSettings
 from config.settings.destinations import TEST_DESTINATION, Delivery, Destination
 from config.settings.dicom import TEST_AE_TITLE, Dicom, Tls
-from config.settings.node import ExamClock, Jobs, Log, ReaderSection, Retention, SelfTest, Storage, WorklistSection
+from config.settings.node import (
+    Audit,
+    ExamClock,
+    Jobs,
+    Log,
+    ReaderSection,
+    Retention,
+    SelfTest,
+    Storage,
+    WorklistSection,
+)
 from config.settings.section import A_FILE, Section
 from config.settings.web import Http
 
@@ -54,6 +64,7 @@ class Settings(BaseSettings):
     worklist: WorklistSection = WorklistSection()
     selftest: SelfTest = SelfTest()
     log: Log = Log()
+    audit: Audit = Audit()
 
     @classmethod
     def settings_customise_sources(

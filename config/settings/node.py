@@ -1,14 +1,14 @@
-"""What goes on within the node: storage, the exam clock, jobs, the reader, retention, worklist, self-test, log."""
+"""What goes on within the node: storage, the exam clock, jobs, the reader, retention, worklist, self-test, log, audit."""
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from config.policy import CompletionPolicy, PriorPolicy, RetentionPolicy, RetryPolicy, Watermark
 from config.settings.destinations import WebService
-from config.settings.section import Seconds, Section
+from config.settings.section import FileName, Seconds, Section
 
 
 class Storage(Section):
@@ -126,3 +126,24 @@ class Log(Section):
 
     format: Literal["auto", "journal", "json", "text"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Audit(Section):
+    """The audit trail (PS3.15 A.5), and who is told it."""
+
+    source_id: str = Field(default="mammonode", min_length=1)
+    site_id: str = ""
+    syslog_host: str = ""
+    syslog_port: int = Field(default=6514, ge=1, le=65535)
+    ca: FileName = ""
+    certificate: FileName = ""
+    key: FileName = ""
+    file: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.syslog_host and not self.ca:
+            raise ValueError("syslog_host needs ca, which tells whether it is the right one")
+        if self.key and not self.certificate:
+            raise ValueError("key needs a certificate")
+        return self

@@ -7,6 +7,7 @@ import typer
 from ai.errors import AIError
 from config.errors import ConfigError
 from node.cli import (
+    audit,
     backup,
     conflicts,
     conformance,
@@ -41,6 +42,7 @@ for module in (
     running,
     selftest,
     events,
+    audit,
     exams,
     conflicts,
     lanes,

@@ -10,12 +10,14 @@ from rich.table import Table
 
 from ai.models import ready_model
 from config.settings import load_settings
+from node.audit.trail import operator, record_done
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.corrections import Corrections
 from node.intake import utc_now
 from node.service import Parts, accepted_kinds, open_parts
+from storage.actions import Action
 from storage.conflicts import Conflict, list_conflicts
-from storage.database import reading
+from storage.database import reading, writing
 from storage.exams import find_exam
 from storage.states import ConflictState
 
@@ -96,6 +98,10 @@ def _decide(parts: Parts, decision: str, numbers: Sequence[str]) -> None:
     decide = corrections.accept if decision == "accept" else corrections.reject
     for number in numbers:
         changed = decide(int(number))
+        with writing(parts.engine) as connection:
+            for exam in changed:
+                action = Action(decision, operator(), utc_now(), exam.id, detail=f"conflict {number}")
+                record_done(connection, parts.settings, action, exam.uid)
         for exam in changed:
             held = ", held" if exam.held else ""
             typer.echo(

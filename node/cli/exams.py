@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from config.settings import load_settings
+from node.audit.trail import operator, record_done
 from node.cli.conflicts import plain
-from node.cli.lanes import lanes_of, user
+from node.cli.lanes import lanes_of
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.results.facts import FACTS
 from node.service import Parts, open_parts
-from storage.actions import Action, record_action
+from storage.actions import Action
 from storage.conflicts import list_conflicts, reject_identities
 from storage.database import reading, writing
 from storage.exams import ExamRecord, find_exam, images_of, list_exams
@@ -103,7 +104,8 @@ def retry(exam: ExamArgument, *, config: ConfigOption = None) -> None:
     now = datetime.now(UTC)
     parts.queue.retry(jobs[0].id, now)
     with writing(parts.engine) as connection:
-        record_action(connection, Action("retry", user(), now, found.id, detail=f"revision {found.revision}"))
+        action = Action("retry", operator(), now, found.id, detail=f"revision {found.revision}")
+        record_done(connection, parts.settings, action, found.uid)
     typer.echo(f"Exam {found.uid}: job {jobs[0].id} is queued again.")
 
 
@@ -132,7 +134,8 @@ def send(
     count = parts.outbox.resend(found.id, now, destination or None)
     with writing(parts.engine) as connection:
         told = f"{count} results" + (f" to {destination}" if destination else "")
-        record_action(connection, Action("resend", user(), now, found.id, destination or None, told))
+        action = Action("resend", operator(), now, found.id, destination or None, told)
+        record_done(connection, parts.settings, action, found.uid)
     typer.echo(f"Exam {found.uid}: {count} deliveries wait to be sent.")
     raise typer.Exit(0 if count else 1)
 

@@ -1,6 +1,5 @@
 """Commands for lanes: what waits for each destination, pause, resume."""
 
-import getpass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from config.settings import load_settings
+from node.audit.trail import operator, record_done
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.lanes import lane_statuses
 from node.service import Parts, open_parts
-from storage.actions import Action, record_action
+from storage.actions import Action
 from storage.database import writing
 from storage.lanes import Pause
 from storage.lanes import pause as pause_lane
@@ -65,9 +65,9 @@ def pause(
     _known(parts, name)
     now = datetime.now(UTC)
     with writing(parts.engine) as connection:
-        paused = pause_lane(connection, Pause(name, now, user(), why))
+        paused = pause_lane(connection, Pause(name, now, operator(), why))
         if paused:
-            record_action(connection, Action("pause", user(), now, destination=name, detail=why))
+            record_done(connection, parts.settings, Action("pause", operator(), now, destination=name, detail=why))
     typer.echo(f"{name} is paused{'' if paused else ' already'}; mammonode lanes resume {name} lets it send again.")
 
 
@@ -77,7 +77,8 @@ def resume(name: Name, *, config: ConfigOption = None) -> None:
     with writing(parts.engine) as connection:
         resumed = resume_lane(connection, name)
         if resumed:
-            record_action(connection, Action("resume", user(), datetime.now(UTC), destination=name))
+            action = Action("resume", operator(), datetime.now(UTC), destination=name)
+            record_done(connection, parts.settings, action)
     if not resumed:
         _known(parts, name)
     typer.echo(f"{name} is resumed." if resumed else f"{name} was not paused.")
@@ -105,11 +106,3 @@ def _known(parts: Parts, name: str) -> None:
     if name not in names:
         typer.secho(f"No such destination in the settings; there are: {', '.join(names) or 'none'}.", err=True)
         raise typer.Exit(1)
-
-
-def user() -> str:
-    """Return who works at the command line, for what is kept of what people did."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name
-        return "unknown"

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config.settings import Scope, load_settings
+from node.audit.trail import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.service import open_parts
 from storage.database import reading, writing
@@ -43,6 +44,8 @@ def add(
     ends = now + timedelta(days=days) if days else None
     with writing(parts.engine) as connection:
         secret = add_token(connection, name, list(dict.fromkeys(scope)), now, ends)
+        changed = f"token {name} added: {', '.join(dict.fromkeys(scope))}"
+        record(connection, parts.settings, now, "configured", who=operator(), changed=changed, token=True)
     typer.echo(secret)
     until = f"until {ends.astimezone():%Y-%m-%d}" if ends else "until it is revoked"
     typer.secho(f"{name}: {', '.join(dict.fromkeys(scope))}, {until}. It is not shown again.", err=True)
@@ -69,7 +72,9 @@ def revoke(name: Name, *, config: ConfigOption = None) -> None:
     """Take a token back, with the browser sessions that were opened with it; at once, in a running node too."""
     parts = open_parts(load_settings(config))
     with writing(parts.engine) as connection:
-        revoke_token(connection, name, datetime.now(UTC))
+        now, changed = datetime.now(UTC), f"token {name} revoked"
+        revoke_token(connection, name, now)
+        record(connection, parts.settings, now, "configured", who=operator(), changed=changed, token=True)
     typer.echo(f"{name} is revoked.")
 
 

@@ -33,7 +33,8 @@ def security(settings: Settings) -> Iterator[str]:
         "with ECDHE and AES-GCM or ChaCha20-Poly1305, or TLS 1.3; without fallback. Certificates are verified up to the "
         "authorities that the settings name, and against their revocation lists where these are given. "
         + _as_configured(settings)
-        + " No User Identity, no digital signatures."
+        + " Audit Trail Message Format Profile and Audit Trail Message Transmission Profile - SYSLOG-TLS (PS3.15 A.5, A.6): "
+        "patients by Patient ID, never by name. No User Identity, no digital signatures."
     )
     yield "### 7.2 Association Level Security"
     yield (

@@ -12,7 +12,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount
 
 from config.settings import Http
+from node.audit.notes import NOTHING, Notes
 from node.web.access import Authenticated, Authentication, Guarded, unguarded
+from node.web.audited import Auditing
 from node.web.limits import BURST, GUESSES, GUESSES_A_SECOND, Buckets, Guesses, Limits, Rate
 from node.web.origins import SameOrigin
 from node.web.problems import problem
@@ -42,7 +44,9 @@ class Counts:
     answers: Counter[int] = field(default_factory=Counter)
 
 
-def create_app(settings: Http, ways: Collection[Authentication], routes: Routes, counts: Counts) -> Starlette:
+def create_app(
+    settings: Http, ways: Collection[Authentication], routes: Routes, counts: Counts, notes: Notes = NOTHING
+) -> Starlette:
     """Return the ASGI application.
 
     Parameters
@@ -55,6 +59,8 @@ def create_app(settings: Http, ways: Collection[Authentication], routes: Routes,
         What is answered: each is `Guarded`.
     counts
         Where answers are counted.
+    notes
+        Is told who did what, for the audit trail.
     """
     answered: list[BaseRoute] = [
         Guarded("/livez", _livez, needs=None),
@@ -69,6 +75,7 @@ def create_app(settings: Http, ways: Collection[Authentication], routes: Routes,
             Middleware(Requests, counts.answers),
             Middleware(Limits, settings.maximum_requests, int(settings.maximum_body_mb * 1e6)),
             Middleware(SameOrigin),
+            Middleware(Auditing, notes),
             Middleware(Guesses, Buckets(GUESSES_A_SECOND, GUESSES)),
             Middleware(Authenticated, ways),
             Middleware(Rate, Buckets(settings.requests_per_second, BURST * settings.requests_per_second)),

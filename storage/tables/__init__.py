@@ -1,5 +1,6 @@
 """The tables, alike on SQLite and PostgreSQL; ``migrations`` makes them."""
 
+from storage.tables.audit import audit, audit_head, audit_receivers
 from storage.tables.columns import UID, HeaderText, Moment, metadata
 from storage.tables.deliveries import (
     commitment_items,
@@ -44,6 +45,9 @@ __all__ = [
     "HeaderText",
     "Moment",
     "actions",
+    "audit",
+    "audit_head",
+    "audit_receivers",
     "catalogue",
     "catalogue_studies",
     "commitment_items",

@@ -33,7 +33,7 @@ def test_all_commands_are_there() -> None:
     assert set(COMMANDS) == {
         *("up", "serve", "work", "check", "echo", "exams", "conflicts", "lanes", "show", "retry", "send"),
         *("read", "data", "models", "train", "recipes", "evaluate", "predict", "conformance"),
-        *("demo", "tokens", "events", "selftest", "backup", "restore", "adopt"),
+        *("demo", "tokens", "events", "selftest", "audit", "backup", "restore", "adopt"),
     }
 
 

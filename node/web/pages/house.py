@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from ai.models import Model
 from config.settings import Destination, Settings
+from node.audit.notes import NOTHING, Notes
 from node.intake import Receiver
 from node.scu import EchoResult
 from node.service import Parts
@@ -17,6 +18,7 @@ from node.timekeeping import Timekeeping
 from node.validity import Validity
 from node.web.access import caller
 from node.web.app import Counts
+from node.web.limits import address
 from storage.actions import Action, record_action
 from storage.database import writing
 from storage.exams import ExamRecord
@@ -47,6 +49,8 @@ class House:
         Returns the present time, aware.
     validity, timekeeping
         What ends when, and how the clock is kept.
+    notes
+        Is told who did what, for the audit trail.
     """
 
     parts: Callable[[], Parts]
@@ -57,6 +61,7 @@ class House:
     clock: Callable[[], datetime]
     validity: Validity | None = None
     timekeeping: Timekeeping | None = None
+    notes: Notes = NOTHING
 
     @property
     def settings(self) -> Settings:
@@ -97,5 +102,7 @@ class House:
         who = identity.name if identity else ""
         with writing(self.engine) as database:
             record_action(database, Action(what, who, self.clock(), exam.id if exam else None, destination, detail))
+        about_it = {"exam": exam.uid if exam else None, "destination": destination, "detail": detail}
+        self.notes.note("done", what=what, who=who, address=address(connection), **about_it)
         about = exam.log_context() if exam else {"destination": destination}
         log.info("done by hand", what=what, who=who, detail=detail, **about)

@@ -11,11 +11,11 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from config.settings import Scope
 from node.errors import NoSuchResource
 from node.web.access import Guarded
-from node.web.bearer import COOKIE
+from node.web.bearer import COOKIE, identity_of
 from node.web.pages.house import House
 from node.web.rendering import HEADERS, MEDIA_TYPES, STATIC, render
 from storage.database import reading, writing
-from storage.tokens import close_session, find_token, open_session
+from storage.tokens import Token, close_session, find_token, open_session
 
 LONGEST_FORM = 4096
 
@@ -29,9 +29,10 @@ def routes(house: House) -> Sequence[Guarded]:
     async def log_in(request: Request) -> Response:
         async with request.form(max_files=0, max_fields=4, max_part_size=LONGEST_FORM) as given:
             secret, target = str(given.get("token", "")).strip(), _safe(str(given.get("next", "")))
-        session = await run_in_threadpool(_session, house, secret)
-        if session is None:
+        token, session = await run_in_threadpool(_session, house, secret)
+        if token is None or session is None:
             return render(request, "login.html", HTTPStatus.UNAUTHORIZED, next=target, failed=True)
+        request.scope["identity"] = identity_of(token)  # for whoever notes who has logged in
         answer = RedirectResponse(target, HTTPStatus.SEE_OTHER, HEADERS)
         answer.set_cookie(
             COOKIE,
@@ -63,14 +64,14 @@ def routes(house: House) -> Sequence[Guarded]:
     )
 
 
-def _session(house: House, secret: str) -> str | None:
+def _session(house: House, secret: str) -> tuple[Token | None, str | None]:
     now = house.clock()
     with reading(house.engine) as connection:
         token = find_token(connection, secret, now)
     if token is None:
-        return None
+        return None, None
     with writing(house.engine) as connection:
-        return open_session(connection, token, now, timedelta(hours=house.settings.http.session_hours))
+        return token, open_session(connection, token, now, timedelta(hours=house.settings.http.session_hours))
 
 
 def _safe(target: str) -> str:

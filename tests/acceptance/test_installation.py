@@ -1,10 +1,12 @@
 """The service on a Debian machine, from the first `make install` to `make uninstall`, as docs/operating.md tells it.
 
-One machine and one story: each test goes on where the one before has left it. What was typed, what it printed and how long it took
-is kept in .artefacts/installation.log.
+One machine and one story: each test goes on where the one before has left it. What was typed, what it printed and how long
+it took is kept in .artefacts/installation.log. MAMMONODE_TEST_SUITE=trixie takes another Debian,
+MAMMONODE_TEST_PYTHON=python3.11 another interpreter of it.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,18 +18,19 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage
 
-from config.settings import DEFAULT_FILE, Destination, Dicom
+from config.settings import DEFAULT_FILE, Dicom
 from node.demo.pacs import DemoPacs, received_for
 from node.doors import is_open
 from node.phantom import phantom_exam
-from node.scu import Item, Sender
 from tests.acceptance.nodes import MODALITY, patiently
 from tests.machine import CHECKOUT, Machine, a_machine, require_machine
+from tests.peers import require_dcmtk
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MOST_EXPOSED = 2.0
 SOURCES = "/usr/src/mammonode"
+MAKE = f"cd {SOURCES} && make PYTHON={os.environ.get('MAMMONODE_TEST_PYTHON', 'python3')}"
 MIGRATION = '''"""Of another version."""
 
 from alembic import op
@@ -69,9 +72,10 @@ class Site:
         files = [self.folder / f"{image.SOPInstanceUID}.dcm" for image in images]
         for image, file in zip(images, files, strict=True):
             image.save_as(file, enforce_file_format=True)
-        door = Destination(name="node", ae_title="MAMMONODE", host="127.0.0.1", port=11112)
-        responses = list(Sender(Dicom(ae_title=MODALITY)).send(door, [Item.of(file) for file in files]))
-        assert [response.status for response in responses] == [0x0000] * 4
+        storescu = require_dcmtk("storescu")
+        call = ["-R", "-aet", MODALITY, "-aec", "MAMMONODE", "127.0.0.1", "11112"]
+        done = subprocess.run([storescu, *call, *map(str, files)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
         self.sent.add(study := str(images[0].StudyInstanceUID))
         return study
 
@@ -132,11 +136,11 @@ def with_migration(sources: Path, revision: str) -> None:
 
 def test_it_installs_and_a_synthetic_exam_goes_the_whole_way(site: Site) -> None:
     machine = site.machine
-    machine.type(f"cd {SOURCES} && make install")
+    machine.type(f"{MAKE} install")
     for unit in ("mammonode.target", "mammonode.service", "mammonode-worker@0.service", "mammonode-selftest.timer"):
         assert machine.type(f"systemctl is-active {unit}").strip() == "active"
     assert machine.type("systemctl is-enabled mammonode.target mammonode-worker@0").split() == ["enabled"] * 2
-    machine.type(f"cd {SOURCES} && make install")
+    machine.type(f"{MAKE} install")
     assert len(list((machine.root / "opt/mammonode").glob("0*"))) == 1
 
 
@@ -204,7 +208,7 @@ def test_everything_it_has_written_is_its_own(site: Site) -> None:
 def test_it_is_upgraded_with_its_database(site: Site, sources: Path) -> None:
     before = site.exams()
     with_migration(sources, "9001")
-    told = site.machine.type(f"cd {SOURCES} && make upgrade")
+    told = site.machine.type(f"{MAKE} upgrade")
     assert "/var/lib/mammonode/backups/" in told
     assert site.exams() == before
     study = site.send("THIRD")
@@ -217,7 +221,7 @@ def test_an_upgrade_that_does_not_become_ready_falls_back(site: Site, sources: P
     working = sources / "node" / "working.py"
     right = working.read_text(encoding="utf-8")
     working.write_text(f"{right}\nraise LookupError\n", encoding="utf-8")
-    told = site.machine.type(f"cd {SOURCES} && make upgrade", fails=True)
+    told = site.machine.type(f"{MAKE} upgrade", fails=True)
     working.write_text(right, encoding="utf-8")
     assert f"did not become ready: {version} runs again" in told
     assert (site.machine.root / "opt/mammonode/current").readlink() == version
@@ -230,7 +234,7 @@ def test_settings_that_a_new_version_does_not_take_leave_the_old_one_alone(site:
     right = settings.read_text(encoding="utf-8")
     settings.write_text(right.replace("    complete_quiet: Seconds = 10\n", ""), encoding="utf-8")
     pid = site.machine.type("systemctl show --value --property=MainPID mammonode.service")
-    told = site.machine.type(f"cd {SOURCES} && make upgrade", fails=True)
+    told = site.machine.type(f"{MAKE} upgrade", fails=True)
     settings.write_text(right, encoding="utf-8")
     assert "complete_quiet" in told
     assert "was not touched" in told
@@ -239,12 +243,12 @@ def test_settings_that_a_new_version_does_not_take_leave_the_old_one_alone(site:
 
 def test_going_back_loses_no_exam_that_came_since(site: Site) -> None:
     before, reported = site.exams(), {str(report.SOPInstanceUID) for report in site.reports()}
-    site.machine.type(f"cd {SOURCES} && make rollback")
+    site.machine.type(f"{MAKE} rollback")
     # The third and the fourth are in the store and were not in the backup: they are read, and answered, once more.
     assert patiently(lambda: site.exams() == before)
     assert patiently(lambda: len(site.reports()) == len(reported) + 2)
     assert reported < {str(report.SOPInstanceUID) for report in site.reports()}
-    assert "no former version" in site.machine.type(f"cd {SOURCES} && make rollback", fails=True)
+    assert "no former version" in site.machine.type(f"{MAKE} rollback", fails=True)
 
 
 def test_it_starts_with_the_machine(site: Site) -> None:
@@ -253,10 +257,10 @@ def test_it_starts_with_the_machine(site: Site) -> None:
 
 def test_it_leaves_and_keeps_images_database_and_settings(site: Site) -> None:
     files = site.machine.type("find /etc/mammonode /var/lib/mammonode/instances -type f")
-    told = site.machine.type(f"cd {SOURCES} && make uninstall")
+    told = site.machine.type(f"{MAKE} uninstall")
     assert "/var/lib/mammonode" in told
     assert site.machine.type("find /etc/mammonode /var/lib/mammonode/instances -type f") == files
     assert not (site.machine.root / "opt/mammonode").exists()
     assert "mammonode" not in site.machine.type("systemctl list-unit-files --no-legend 'mammonode*' || true")
     site.machine.type("command -v mammonode", fails=True)
-    assert "remove-all-images" in site.machine.type(f"cd {SOURCES} && make purge", fails=True)
+    assert "remove-all-images" in site.machine.type(f"{MAKE} purge", fails=True)

@@ -22,6 +22,7 @@ from tests.builders import altered
 from tests.chain import QUIET, Chain, a_chain
 from tests.databases import Databases, PostgreSQLDatabases, SQLiteDatabases
 from tests.doors import phantom_images
+from tests.pacs import waiting_results
 
 KINDS = frozenset({ImageKind.FOR_PRESENTATION})
 
@@ -60,7 +61,7 @@ def answer(chain: Chain) -> None:
 
 def test_a_restored_database_is_the_one_that_was_backed_up(chain: Chain, backup: Path, another: Engine) -> None:
     chain.receive(phantom_images())
-    answer(chain)
+    waiting_results(chain.room.store, chain.room.engine, ["pacs", "ris"])
     with writing(chain.room.engine) as connection:
         connection.execute(update(jobs).values(timings=None))
     before = rows(chain.room.engine)
@@ -73,12 +74,11 @@ def test_a_restored_database_is_the_one_that_was_backed_up(chain: Chain, backup:
     assert installation_id(another) == installation_id(chain.room.engine)
 
 
-def test_what_came_after_the_backup_is_adopted_and_answered_once_more(chain: Chain, backup: Path) -> None:
+def test_what_came_after_the_backup_is_adopted_and_answered(chain: Chain, backup: Path) -> None:
     engine = chain.room.engine
     chain.clock.now = utc_now()  # adoption goes by the times of files
     back_up(engine, backup)
     chain.receive(phantom_images())
-    answer(chain)
     files = chain.room.files()
     restore(engine, backup, backup.parent)
     assert chain.room.rows() == (0, 0, 0)
@@ -167,13 +167,13 @@ def test_a_backup_of_one_kind_of_database_fits_the_other(
         source, target = target, source
     chain = a_chain(tmp_path, source)
     chain.receive(phantom_images())
-    answer(chain)
+    waiting_results(chain.room.store, source, ["pacs"])
     back_up(source, backup)
     restore(target, backup, tmp_path)
     assert rows(target) == rows(source)
     moved = a_chain(tmp_path, target)
     moved.receive([altered(phantom_images()[0], StudyInstanceUID="1.2.99", SOPInstanceUID="1.2.99.1")])
-    assert moved.room.rows() == (5, 2, 0)
+    assert moved.room.rows() == (6, 3, 0)
     source.dispose()
     target.dispose()
 

@@ -79,11 +79,12 @@ def candidates(maps: CentreMaps, rule: CentreRule) -> list[Candidate]:
     how much a centre it is.
     """
     heat, stride = maps.centres, maps.stride
+    height, width = heat.shape
     rows, columns = np.nonzero((heat > rule.candidate) & (heat >= cv2.dilate(heat, np.ones((3, 3), np.uint8))))
     order = np.argsort(-heat[rows, columns], kind="stable")
     kept: list[Candidate] = []
     for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        around = np.s_[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        around = np.s_[max(row - 1, 0) : min(row + 2, height), max(column - 1, 0) : min(column + 2, width)]
         ys, xs = np.mgrid[around]
         x, y = (xs + 0.5) * stride, (ys + 0.5) * stride
         left, top, right, bottom = maps.distances[:, around[0], around[1]]

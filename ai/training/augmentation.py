@@ -73,7 +73,8 @@ class Augmentation:
         grey = (np.arange(256) / 255) ** rng.uniform(*self.gamma) * (1 + rng.uniform(-self.contrast, self.contrast))
         grey = (2 * (grey + rng.uniform(-self.brightness, self.brightness)) - 1).astype(np.float32)
         noise = rng.standard_normal(image.shape, np.float32) * np.float32(2 * rng.uniform(0, self.noise))
-        return grey[image] + noise, np.ascontiguousarray(truth), np.concatenate([middle - half, middle + half], 1)
+        shown = cv2.LUT(np.ascontiguousarray(image), grey)  # as grey[image], which would keep other threads waiting
+        return shown + noise, np.ascontiguousarray(truth), np.concatenate([middle - half, middle + half], 1)
 
 
 STRONG: Final = Augmentation(

@@ -116,3 +116,10 @@ def test_a_box_over_the_edge_or_next_to_nothing_breaks_nothing(box: Box) -> None
         assert mass.mask.any()
         assert 0 <= x < x + width <= 96
         assert 0 <= y < y + height <= 128
+
+
+@pytest.mark.parametrize("cell", [(0, 0), (0, 23), (31, 0), (31, 23)])
+def test_a_centre_in_a_corner_cell_tells_its_box(cell: tuple[int, int]) -> None:
+    y, x = ((side + 0.5) * STRIDE for side in cell)
+    (found,) = candidates(maps(((x - 6, y - 6, x + 6, y + 6), 0.8)), CentreRule())
+    np.testing.assert_allclose(found.box, (x - 6, y - 6, x + 6, y + 6), atol=1e-3)

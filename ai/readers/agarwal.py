@@ -23,10 +23,11 @@ from ai.exam import ViewImage
 from ai.models import CARD, CardPart, Model
 from ai.networks.patch import MASS, PATCH
 from ai.networks.registry import ARCHITECTURES
+from ai.readers.exams import picture
 from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule
 from ai.readers.memory import Memory
-from ai.readers.segmentation import SegmentationReader
+from ai.readers.segmentation import MassMap, SegmentationReader
 from ai.readers.sliding import cells, interpolate, normalise, used, windows
 
 BATCH: Final = 32
@@ -70,8 +71,8 @@ class AgarwalThresholds(CardPart):
     candidate: float = Field(ge=0, lt=1)
 
 
-class MassMap:
-    """Mass probability maps.
+class SlidingWindow:
+    """Makes mass probability maps.
 
     Parameters
     ----------
@@ -88,8 +89,8 @@ class MassMap:
         self._networks = networks
         self._memory = memory
 
-    def __call__(self, image: ViewImage) -> tuple[NDArray[np.float32], Geometry]:
-        """Return the map at the image's own pixels, 0 to 1, with the geometry that says so.
+    def __call__(self, image: ViewImage) -> MassMap:
+        """Return the map at the image's own pixels.
 
         Raises
         ------
@@ -101,7 +102,8 @@ class MassMap:
         rows, columns = image.shape
         resampled = straight.canvas
         stride = self._card.stride
-        patches = windows(straight.to_canvas(image.pixels), stride)
+        canvas = straight.to_canvas(image.pixels)
+        patches = windows(canvas, stride)
         down, across = cells(rows, resampled[0], stride), cells(columns, resampled[1], stride)
         if straight.mirrored:
             across = across[::-1]
@@ -109,7 +111,8 @@ class MassMap:
         if self._card.windows == "fast":
             wanted = used(_searched(breast, image.shape), down, across, (patches.shape[0], patches.shape[1]))
         values = interpolate(self._grid(patches, wanted), down, across)
-        return values, Geometry(image.shape, (0, 0, columns, rows), mirrored=False, scale=(1, 1), canvas=image.shape)
+        itself = Geometry(image.shape, (0, 0, columns, rows), mirrored=False, scale=(1, 1), canvas=image.shape)
+        return MassMap(values, itself, picture(canvas))
 
     @torch.inference_mode()
     def _grid(self, patches: NDArray[np.float32], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -137,7 +140,7 @@ def agarwal_reader(model: Model, device: torch.device, threshold: float | None =
     if known and known.multiple != PATCH:
         raise InvalidCard(f"{model.folder / CARD}: architecture.network: {card.network} is no patch classifier")
     memory = Memory(device)
-    mass_map = MassMap(card, folds(card, model.weights(), memory), memory)
+    mass_map = SlidingWindow(card, folds(card, model.weights(), memory), memory)
     rule = LesionRule(thresholds.candidate, None, smallest=1)
     smallest = thresholds.mass if threshold is None else threshold
     return SegmentationReader(model.identity, memory, mass_map, rule, smallest)

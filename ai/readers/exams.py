@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 from functools import partial
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ai.exam import Exam, Laterality, ViewImage
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
 from ai.readers.matching import MatchingPolicy, match_masses
@@ -11,6 +14,11 @@ from ai.readers.memory import Economy, Memory
 
 MAP_SIDE: Final = 512
 """Cells along the longer side of the map that goes out with the findings."""
+
+
+def picture(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return pixels of 0 to 1 as people see them, 0 to 255."""
+    return np.asarray(np.round(255 * pixels.clip(0, 1)), np.uint8)
 
 
 class ViewReader(ABC):

@@ -21,7 +21,7 @@ from ai.findings import ImageFindings, Mass
 from ai.models import CARD, CardPart, Model
 from ai.networks.registry import ARCHITECTURES
 from ai.readers.boxes import Boxes, fuse
-from ai.readers.exams import ViewReader
+from ai.readers.exams import ViewReader, picture
 from ai.readers.folds import RoleCard, folds, weights_by_role
 from ai.readers.lesions import delineate, ranked
 from ai.readers.madsen_preprocessing import enhance
@@ -143,7 +143,8 @@ class MadsenReader(ViewReader):
     def _read_image(self, image: ViewImage) -> ImageFindings:
         enhanced = enhance(image, self._card.clip_limit)
         whole = enhanced.geometry(self._card.detector.canvas, image.pixel_aspect)
-        found = self._detect(whole.to_canvas(enhanced.pixels))
+        canvas = whole.to_canvas(enhanced.pixels)
+        found = self._detect(canvas)
         regions, scores = [], []
         for box, score in zip(found.corners, found.scores, strict=True):
             region = enhanced.region(whole.points_to_image(box.reshape(2, 2)), self._card.segmenter.side)
@@ -167,6 +168,7 @@ class MadsenReader(ViewReader):
             max((mass.suspicion for mass in told), default=0),
             max((mass.malignancy or 0.0 for mass in told), default=0.0),
             image.warnings,
+            prepared=picture(canvas),
         )
 
     @torch.inference_mode()

@@ -21,9 +21,10 @@ from pydantic import Field, PositiveInt, model_validator
 from ai.breast import Geometry, breast_of
 from ai.exam import ViewImage
 from ai.models import Model
+from ai.readers.exams import picture
 from ai.readers.folds import NetworkCard
 from ai.readers.memory import Memory
-from ai.readers.segmentation import MaskFolds, MaskThresholds, SegmentationReader
+from ai.readers.segmentation import MaskFolds, MaskThresholds, MassMap, SegmentationReader
 from ai.tiles import Tiling
 
 STRIP: Final = 0.1
@@ -102,8 +103,8 @@ class Tiled:
         canvas = self.tiling.canvas(max(round(rows * scales[1]), 1), max(round(columns * scales[0]), 1))
         return Geometry((rows, columns), (0, 0, columns, rows), wall_at_right(image.pixels), scales, canvas)
 
-    def read(self, image: ViewImage, probabilities: Probabilities) -> tuple[NDArray[np.float32], Geometry]:
-        """Return the map on the canvas, and the way back; what was not read is 0.
+    def read(self, image: ViewImage, probabilities: Probabilities) -> MassMap:
+        """Return the map on the canvas; what was not read is 0.
 
         Raises
         ------
@@ -120,7 +121,7 @@ class Tiled:
         found: list[NDArray[np.float32]] = []
         for first in range(0, len(tiles), BATCH):
             found += list(probabilities([tile / tile.max() for tile in tiles[first : first + BATCH]]))
-        return self.tiling.join(geometry.canvas, seen, found), geometry
+        return MassMap(self.tiling.join(geometry.canvas, seen, found), geometry, picture(canvas))
 
     def shows(self, tile: NDArray[np.float32]) -> bool:
         """Tell whether a tile is worth reading: not dark, and not all the same."""

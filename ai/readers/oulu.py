@@ -15,9 +15,10 @@ from pydantic import Field, PositiveInt
 from ai.breast import Geometry, breast_geometry, breast_of
 from ai.exam import ViewImage
 from ai.models import Model
+from ai.readers.exams import picture
 from ai.readers.folds import NetworkCard
 from ai.readers.memory import Memory
-from ai.readers.segmentation import MaskFolds, MaskThresholds, SegmentationReader
+from ai.readers.segmentation import MaskFolds, MaskThresholds, MassMap, SegmentationReader
 
 
 class OuluCard(NetworkCard):
@@ -78,9 +79,9 @@ def oulu_reader(model: Model, device: torch.device, threshold: float | None = No
     folds = MaskFolds(model, card, ("canvas", card.canvas), memory)
     view = WholeBreast(card.canvas, card.mean, card.std)
 
-    def view_map(image: ViewImage) -> tuple[NDArray[np.float32], Geometry]:
+    def view_map(image: ViewImage) -> MassMap:
         pixels, geometry = view.prepare(image)
-        return folds.probabilities([pixels])[0], geometry
+        return MassMap(folds.probabilities([pixels])[0], geometry, picture(pixels * card.std + card.mean))
 
     smallest = thresholds.mass if threshold is None else threshold
     return SegmentationReader(model.identity, memory, view_map, thresholds.rule, smallest)

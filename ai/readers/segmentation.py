@@ -6,6 +6,7 @@ suspicious candidate, be it a finding or not; without one, as its map's peak, wh
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,8 +24,28 @@ from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule, find_masses
 from ai.readers.memory import Memory
 
-ViewMap = Callable[[ViewImage], tuple[NDArray[np.float32], Geometry]]
-"""An image to the probability of a mass on a canvas, 0 to 1, and the way back to the image."""
+
+@dataclass(frozen=True, eq=False)
+class MassMap:
+    """What was made of an image.
+
+    Attributes
+    ----------
+    mass
+        Probability of a mass on a canvas, 0 to 1.
+    geometry
+        The way between the image and that canvas.
+    prepared
+        What the networks saw of the whole image, for people; see :func:`ai.readers.exams.picture`.
+    """
+
+    mass: NDArray[np.float32]
+    geometry: Geometry
+    prepared: NDArray[np.uint8]
+
+
+ViewMap = Callable[[ViewImage], MassMap]
+"""What a paper does with an image."""
 
 
 class MaskThresholds(CardPart):
@@ -132,7 +153,8 @@ class SegmentationReader(ViewReader):
         self._threshold = threshold
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
-        mass, geometry = self._view_map(image)
+        told = self._view_map(image)
+        mass, geometry = told.mass, told.geometry
         candidates = find_masses(mass, None, geometry, image.spacing, self._rule, 0)
         # They are ranked by their detection: what is left out has the last numbers.
         masses = tuple(candidate for candidate in candidates if candidate.detection >= self._threshold)
@@ -140,4 +162,6 @@ class SegmentationReader(ViewReader):
         peak = min(float(mass[:rows, :columns].max()), self._rule.candidate)
         score = candidates[0].suspicion if candidates else round(100 * peak)
         shown = geometry.to_grid(mass, MAP_SIDE)
-        return ImageFindings(image.uid, image.view, image.shape, masses, score, None, image.warnings, shown)
+        return ImageFindings(
+            *(image.uid, image.view, image.shape, masses, score, None, image.warnings, shown), prepared=told.prepared
+        )

@@ -24,7 +24,7 @@ from tests.seed_networks import centre_patch, registered
 if TYPE_CHECKING:
     from torch import nn
 
-    from ai.readers.agarwal import MassMap
+    from ai.readers.agarwal import SlidingWindow
     from ai.readers.base import Reader
 
 Floats = NDArray[np.float32]
@@ -46,13 +46,13 @@ def reader(folder: Path, *folds: "nn.Module", thresholds: dict[str, float] | Non
     return load_reader(a_model(folder, "agarwal", CARD | changes, thresholds or THRESHOLDS, given), "cpu")
 
 
-def mass_map(network: "nn.Module", **changes: Any) -> "MassMap":
+def mass_map(network: "nn.Module", **changes: Any) -> "SlidingWindow":
     import torch
 
-    from ai.readers.agarwal import AgarwalCard, MassMap
+    from ai.readers.agarwal import AgarwalCard, SlidingWindow
     from ai.readers.memory import Memory
 
-    return MassMap(AgarwalCard.model_validate(CARD | changes), [network.eval()], Memory(torch.device("cpu")))
+    return SlidingWindow(AgarwalCard.model_validate(CARD | changes), [network.eval()], Memory(torch.device("cpu")))
 
 
 def drawn(pixels: Floats, view: View = L_CC, **changes: Any) -> ViewImage:
@@ -172,7 +172,7 @@ def test_skipping_the_background_changes_nothing_within_the_breast_and_adds_noth
     exam, _ = painted()
     for image in exam.images:
         literal, fast = (mass_map(centre_patch(1, -0.3), windows=form) for form in ("literal", "fast"))
-        everywhere, skipped = literal(image)[0], fast(image)[0]
+        everywhere, skipped = literal(image).mass, fast(image).mass
         inside = breast_at_full_size(image)
         assert np.abs(everywhere - skipped)[inside].max() < 1e-6
         assert (skipped <= everywhere + 1e-6).all()
@@ -193,7 +193,7 @@ def test_the_fast_form_looks_at_fewer_patches() -> None:
 def test_an_untrained_resnet_says_the_same_in_both_forms() -> None:
     network = untrained("resnet50_patch")
     image = drawn(a_breast((150, 150), mass=(40, 70, 15)))
-    literal, fast = (mass_map(network, windows=form, stride=64)(image)[0] for form in ("literal", "fast"))
+    literal, fast = (mass_map(network, windows=form, stride=64)(image).mass for form in ("literal", "fast"))
     inside = breast_at_full_size(image)
     assert np.abs(literal - fast)[inside].max() < 1e-4
     assert (fast <= literal + 1e-4).all()
@@ -230,7 +230,8 @@ def test_patches_are_cut_at_the_cards_spacing_and_masses_told_at_the_images() ->
     exam, truth = painted()
     image = replace(exam.images[0], spacing=Spacing(0.07, 0.14, SpacingRule.CALIBRATED))
     network = centre_patch(8, 3)
-    values, geometry = mass_map(network, spacing=0.14)(image)
+    told = mass_map(network, spacing=0.14)(image)
+    values, geometry = told.mass, told.geometry
     assert network.seen == 17 * 27  # 256 rows of 0.14 mm
     assert values.shape == image.shape
     assert geometry.crop == (0, 0, 416, 512)
@@ -240,10 +241,16 @@ def test_patches_are_cut_at_the_cards_spacing_and_masses_told_at_the_images() ->
     assert columns.mean() == pytest.approx(x + width / 2, abs=8)
 
 
+def test_people_see_what_the_patches_were_cut_from() -> None:
+    pixels = 0.8 * a_breast((200, 160), right=True)
+    seen = mass_map(centre_patch(1, 0))(drawn(pixels)).prepared
+    np.testing.assert_array_equal(seen, np.round(255 * pixels[:, ::-1]).astype(np.uint8))
+
+
 def test_without_a_spacing_the_pixels_are_taken_as_they_are_but_for_their_aspect() -> None:
     image = drawn(a_breast((200, 160), mass=(40, 100, 20)), pixel_aspect=2.0)
     network = centre_patch(8, 1.5)
-    values, _ = mass_map(network, spacing=0.07)(image)
+    values = mass_map(network, spacing=0.07)(image).mass
     assert network.seen == 26 * 11
     assert values.shape == (200, 160)
     rows, columns = np.nonzero(values > 0.5)
@@ -319,7 +326,7 @@ def test_any_image_has_its_own_map_or_is_refused(
     image = drawn(pixels, spacing=Spacing(0.1, 0.12, SpacingRule.CALIBRATED))
     forms = (mass_map(centre_patch(1, 0), windows=form, stride=stride, spacing=spacing) for form in ("literal", "fast"))
     try:
-        literal, fast = (form(image)[0] for form in forms)
+        literal, fast = (form(image).mass for form in forms)
     except NoBreast as refused:
         assert refused.image_uid == "1.2.3"  # noqa: PT017 (most sizes are not refused)
         return

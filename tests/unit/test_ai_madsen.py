@@ -382,6 +382,14 @@ def test_images_of_any_size_are_read(tmp_path: Path, shape: tuple[int, int]) -> 
     assert width <= shape[1]
 
 
+def test_people_see_what_the_detector_saw(tmp_path: Path) -> None:
+    exam, _ = painted()
+    for image in reader(tmp_path).read(exam).images:
+        assert image.prepared is not None
+        assert image.prepared.max() > 200  # enhanced
+        assert image.prepared[:, 0].mean() > image.prepared[:, -1].mean()  # chest wall at the left
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (160, 120)])
 def test_an_image_without_a_breast_is_refused_by_name(tmp_path: Path, shape: tuple[int, int]) -> None:
     with pytest.raises(NoBreast) as refused:

@@ -197,6 +197,17 @@ def test_images_of_any_size_are_read(tmp_path: Path, make: Make, shape: tuple[in
 
 
 @MAKERS
+@pytest.mark.parametrize("right", [False, True])
+def test_people_see_what_the_networks_saw(tmp_path: Path, make: Make, *, right: bool) -> None:
+    pixels = 0.8 * a_breast((300, 200), right=right)
+    seen = make(tmp_path).read(Exam((drawn(pixels, R_CC if right else L_CC),))).images[0].prepared
+    assert seen is not None
+    assert seen.dtype == np.uint8
+    assert seen.max() == pytest.approx(255 * pixels.max(), abs=1)
+    assert seen[:, : seen.shape[1] // 2].mean() > 2 * seen[:, seen.shape[1] // 2 :].mean()  # chest wall at the left
+
+
+@MAKERS
 def test_an_image_without_a_breast_is_refused_by_name(tmp_path: Path, make: Make) -> None:
     exam, _ = painted()
     black = replace(exam.images[1], uid="1.2.840.99", pixels=np.zeros((512, 416), np.float32))
@@ -348,7 +359,8 @@ def test_marita_does_what_the_paper_does(tile: int, reduction: int, dark: float)
     noise = np.random.default_rng(0).random((512, 256), np.float32)
     pixels = a_breast((512, 256)) * (0.7 + 0.3 * noise)
     networks = Recorder()
-    found, geometry = Tiled(Tiling(tile // reduction), reduction, dark).read(drawn(pixels), networks)
+    told = Tiled(Tiling(tile // reduction), reduction, dark).read(drawn(pixels), networks)
+    found, geometry = told.mass, told.geometry
     tiles, expected = by_the_paper(pixels, tile, reduction, dark)
     assert 0 < len(tiles) == len(networks.tiles)
     np.testing.assert_allclose(np.stack(networks.tiles), np.stack(tiles), atol=1e-5)
@@ -369,7 +381,8 @@ def test_marita_reads_every_pixel_of_an_image_of_any_size(
     noise = np.random.default_rng(1).random(shape, np.float32)
     image = drawn(a_breast(shape, right=right) + 0.1 * noise, R_CC if right else L_CC)
     tiled = Tiled(Tiling(32, overlapped), 2, 0)
-    found, geometry = tiled.read(image, lambda tiles: np.ones((len(tiles), 32, 32), np.float32))
+    told = tiled.read(image, lambda tiles: np.ones((len(tiles), 32, 32), np.float32))
+    found, geometry = told.mass, told.geometry
     columns, rows = geometry.covered
     assert (rows, columns) == (round(shape[0] / 2), round(shape[1] / 2))
     np.testing.assert_allclose(found[:rows, :columns], 1, rtol=1e-6)

@@ -92,7 +92,7 @@ def as_read(image: ViewImage, **card: Any) -> NDArray[np.float32]:
     """Return what the reader shows its network of an image, window by window."""
     import torch
 
-    from ai.readers.agarwal import AgarwalCard, MassMap
+    from ai.readers.agarwal import AgarwalCard, SlidingWindow
     from ai.readers.memory import Memory
 
     class Watching(torch.nn.Module):
@@ -102,7 +102,7 @@ def as_read(image: ViewImage, **card: Any) -> NDArray[np.float32]:
 
     seen: list[NDArray[np.float32]] = []
     given = {"network": "centre_patch", "stride": STRIDE, "windows": "literal"} | card
-    MassMap(AgarwalCard.model_validate(given), [Watching()], Memory(torch.device("cpu")))(image)
+    SlidingWindow(AgarwalCard.model_validate(given), [Watching()], Memory(torch.device("cpu")))(image)
     return np.concatenate(seen)
 
 

@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from tests.mammograms import a_breast
+from tests.drawn import a_breast
 
 Square = tuple[int, int, int]
 """x, y of the first pixel, and the side."""

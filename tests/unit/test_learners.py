@@ -18,7 +18,7 @@ from ai.pixels import file_image
 from ai.training.recipe import Recipe, open_recipe
 from ai.training.seed_augmentation import MODERATE, SPIE, THESIS
 from tests.builders import L_CC, R_MLO
-from tests.mammograms import SHAPE, a_breast, a_data_set
+from tests.drawn import SHAPE, a_breast, a_data_set
 
 if TYPE_CHECKING:
     from ai.training.learners.base import Learner

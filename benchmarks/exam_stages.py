@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
-    reader = load_reader(open_model("mass-fpn-lite0"), options.device, options.threads)
+    reader = load_reader(open_model("mass-fpn-boxes"), options.device, options.threads)
     with tempfile.TemporaryDirectory() as folder:
         sources = []
         for view, image in zip(STANDARD_VIEWS, phantom_exam(7).images, strict=True):

@@ -51,7 +51,7 @@ from node.phantom import phantom_exam
 
 SPLIT: Final = Split(seed=SEED, parts=5, part=0, folds=5)
 SUBSET: Final = "house"
-SHIPPED: Final = "mass-fpn-lite0"
+SHIPPED: Final = "mass-fpn-boxes"
 PASSES: Final = 10
 """Examples of each training image below which no loss curve can tell that a network has learned what it can."""
 WALL_FOR_VIEWS: Final = 20.0
@@ -237,8 +237,10 @@ def made(row: Row, dataset: Dataset, folder: Path, options: argparse.Namespace) 
     if not options.no_timing:
         told |= timed(row, folder, options)
     if not row.recipe:
-        told["parameters"] = sum(p.numel() for p in build("mass_fpn").parameters())
-        told["examples"] = model.card.training.plan["epochs"] * model.card.training.images
+        [part] = model.card.training.plan["parts"]
+        told["parameters"] = sum(p.numel() for p in build(part["network"], part["options"]).parameters())
+        epochs = sum(phase["epochs"] for phase in part["phases"])
+        told["examples"] = epochs * (model.card.training.images // part["batch"]) * part["batch"]
     told["published"] = published(row)
     return told
 

@@ -135,7 +135,7 @@ def a_node(
     senders = Senders(engine, chain.clock)
     receiver, counts = Noted(chain.room.intake, senders), Counts()
     parts = Parts(settings, engine, chain.room.store, chain.queue, chain.outbox)
-    echo, model = Sender(Dicom(acse_timeout=2)).echo, open_model("mass-fpn-lite0")
+    echo, model = Sender(Dicom(acse_timeout=2)).echo, open_model("mass-fpn-boxes")
     house = House(lambda: parts, receiver, echo, model, counts, chain.clock)
     ways: list[Authentication] = [Tokens(engine, chain.clock), Unknown(), Sessions(engine, chain.clock)]
     if trust_local:

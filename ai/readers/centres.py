@@ -16,7 +16,7 @@ LEVELS: Final = tuple(level / 20 for level in range(3, 17))
 """Fractions of the map's peak in a box at which an outline is tried."""
 MARGIN: Final = 0.25
 """Of a box's sides: how far an outline may lie beyond it; a map without any shape there fits worse than ``FITS``."""
-FITS: Final = 0.5
+FITS: Final = 0.7
 """Intersection over union of an outline's box and the box below which the inscribed ellipse stands for the mass."""
 
 Map = NDArray[np.float32]

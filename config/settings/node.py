@@ -81,7 +81,7 @@ class Jobs(Section):
 class ReaderSection(Section):
     """Which model reads, and where."""
 
-    model: str = "mass-fpn-lite0"
+    model: str = "mass-fpn-boxes"
     models_folder: Path = Path("models")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)

@@ -28,7 +28,7 @@ ModelOption = Annotated[str, typer.Option("--model", help="Shipped or installed 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto (CUDA when present), cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 takes all.")]
 
-DEFAULT_MODEL = "mass-fpn-lite0"
+DEFAULT_MODEL = "mass-fpn-boxes"
 
 
 def named_model(name: str) -> Model:

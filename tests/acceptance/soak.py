@@ -179,7 +179,7 @@ class Soak:
         self._clock = self.folder / "clock"
         if not self._clock.exists():
             self._clock.write_text("0", encoding="ascii")
-            (self.folder / "model").symlink_to(open_model("mass-fpn-lite0").folder)
+            (self.folder / "model").symlink_to(open_model("mass-fpn-boxes").folder)
         if (self.folder / "aside").exists():
             (self.folder / "aside").rename(self.folder / "model")
         if (self.folder / "counts.json").exists():

@@ -262,7 +262,7 @@ def test_a_model_that_vanishes_stops_no_door_and_its_exams_wait_until_it_is_back
     nursery: Nursery, tmp_path: Path
 ) -> None:
     model, aside = tmp_path / "model", tmp_path / "aside"
-    shutil.copytree(open_model("mass-fpn-lite0").folder, model)
+    shutil.copytree(open_model("mass-fpn-boxes").folder, model)
     first, second = an_exam("BEFORE"), an_exam("AFTER")
     with a_life(nursery, tmp_path, jobs=SHORT, reader=f'model = "{model}"') as life:
         serve, work = life.serve(), life.start("work")

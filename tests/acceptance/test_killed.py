@@ -122,7 +122,7 @@ def test_an_exam_on_which_the_reader_always_breaks_is_answered_with_failed(site:
 
 def a_broken_model(folder: Path) -> Path:
     """Return a copy of the shipped model whose answers are not finite."""
-    model = open_model("mass-fpn-lite0")
+    model = open_model("mass-fpn-boxes")
     broken = folder / "broken"
     shutil.copytree(model.folder, broken)
     [part] = model.card.weights

@@ -296,7 +296,7 @@ def test_a_model_whose_folder_vanishes_goes_on_reading(tmp_path: Path) -> None:
     from node.analysis import Source, analyse
 
     folder = tmp_path / "model"
-    shutil.copytree(open_model("mass-fpn-lite0").folder, folder)
+    shutil.copytree(open_model("mass-fpn-boxes").folder, folder)
     reader = load_reader(open_model(str(folder)), "cpu", 1)
     shutil.rmtree(folder)
     files = []

@@ -94,7 +94,7 @@ def test_the_shipped_reader_finds_the_same_on_a_gpu(gpu: "torch.device") -> None
     from ai.readers.registry import load_reader
 
     exam = Exam(tuple(view_image(i, v) for v, i in zip(STANDARD_VIEWS, phantom_exam(7).images, strict=True)))
-    there, here = (load_reader(open_model("mass-fpn-lite0"), device).read(exam) for device in (str(gpu), "cpu"))
+    there, here = (load_reader(open_model("mass-fpn-boxes"), device).read(exam) for device in (str(gpu), "cpu"))
 
     def told(findings: "ExamFindings") -> list[list[tuple[int, int, int, int]]]:
         return [[m.box for m in image.masses] for image in findings.images]

@@ -22,6 +22,7 @@ from storage.actions import actions_of_destination, actions_of_exam
 from storage.database import open_database, reading, writing
 from storage.exams import hold
 from storage.previews import PreviewKind, previews_of
+from storage.selftests import SelfTest, note
 from storage.states import ExamState, JobState
 from tests.chain import PACS, REPORTS_ONLY
 from tests.databases import SQLiteDatabases
@@ -435,7 +436,7 @@ def test_the_system_page_tells_disk_queue_speed_model_and_versions(standing: Sta
         "free of",
         "Nothing waits.",
         "exams read 1",
-        "mass-fpn-lite0",
+        "mass-fpn-boxes",
         "CBIS-DDSM",
         "pydicom",
         "schema current",
@@ -443,6 +444,18 @@ def test_the_system_page_tells_disk_queue_speed_model_and_versions(standing: Sta
         assert words in told
     visitor.get("/exams", headers={"Authorization": "Bearer mmn_wrong"})
     assert re.search(r"401 not authenticated 1\b", text(visitor.get("/system")))
+
+
+def test_the_system_page_tells_of_the_last_self_test(node: Node, visitor: Visitor) -> None:
+    now = node.chain.clock()
+    assert "None was made: mammonode selftest" in text(visitor.get("/system"))
+    for test, words in (
+        (SelfTest(now, 60, passed=False, phase="deliver", cause="nothing came"), "phase deliver: nothing came"),
+        (SelfTest(now, 12.3, passed=True), "Passed"),
+    ):
+        with writing(node.chain.room.engine) as connection:
+            note(connection, test)
+        assert words in text(visitor.get("/system"))
 
 
 # --- who may

@@ -227,6 +227,6 @@ def test_the_reader_that_ships_tells_its_matches() -> None:
     phantom = phantom_exam(7, small=True)
     exam = Exam(tuple(view_image(phantom.image(view), view) for view in STANDARD_VIEWS))
     # Below the card's threshold the phantom has findings in every view.
-    told = load_reader(open_model("mass-fpn-lite0"), "cpu", threads=1, threshold=0.2).read(exam)
+    told = load_reader(open_model("mass-fpn-boxes"), "cpu", threads=1, threshold=0.2).read(exam)
     assert told.matches
     assert told.matches == match_masses(exam, told.images, MatchingPolicy())

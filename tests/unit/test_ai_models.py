@@ -249,20 +249,20 @@ def test_a_name_is_a_shipped_model_then_an_installed_one_then_a_path(
 ) -> None:
     installed = tmp_path / "models"
     named(installed, "mine", version="installed")
-    named(installed, "mass-fpn-lite0")
+    named(installed, "mass-fpn-boxes")
     monkeypatch.chdir(tmp_path)
     named(Path(), "mine", version="here")
     assert open_model("mine", installed).card.version == "installed"
     assert open_model("./mine", installed).card.version == "here"
     assert open_model("mine").card.version == "here"
-    assert open_model("mass-fpn-lite0", installed).digest == shipped_models()[0].digest
+    assert open_model("mass-fpn-boxes", installed).digest == shipped_models()[0].digest
 
 
 def test_a_name_that_is_not_there_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
     named(tmp_path, "mine")
     named(tmp_path, ".installing-0")
-    assert [folder.name for folder in model_folders(tmp_path)] == ["mass-fpn-lite0", "mine"]
-    with pytest.raises(MissingModel, match=r"yours; the names are mass-fpn-lite0, mine$"):
+    assert [folder.name for folder in model_folders(tmp_path)] == ["mass-fpn-boxes", "mine"]
+    with pytest.raises(MissingModel, match=r"yours; the names are mass-fpn-boxes, mine$"):
         open_model("yours", tmp_path)
 
 
@@ -398,8 +398,8 @@ def test_a_damaged_model_is_not_taken_for_the_same_one(tmp_path: Path) -> None:
 
 
 def test_a_shipped_models_name_is_taken(tmp_path: Path) -> None:
-    with pytest.raises(ModelExists, match="mass-fpn-lite0"):
-        install(a_real_model(tmp_path / "source", "mass-fpn-lite0").folder, tmp_path / "models")
+    with pytest.raises(ModelExists, match="mass-fpn-boxes"):
+        install(a_real_model(tmp_path / "source", "mass-fpn-boxes").folder, tmp_path / "models")
 
 
 @pytest.mark.parametrize("name", ["../mine", "a/b", ".hidden", "", "two words"])

@@ -44,7 +44,7 @@ def config(tmp_path: Path) -> Path:
     return a_config(tmp_path)
 
 
-def a_config(folder: Path, model: str = "mass-fpn-lite0") -> Path:
+def a_config(folder: Path, model: str = "mass-fpn-boxes") -> Path:
     path = folder / "mammonode.toml"
     path.write_text(
         f'[storage]\nfolder = "{folder / "store"}"\nmax_used_percent = 100\nmin_free_gb = 0\n[log]\nformat = "json"\n'
@@ -98,10 +98,10 @@ def test_show_prints_every_key_of_the_card(config: Path) -> None:
     told = " ".join(shown.output.replace("│", " ").split())
     for words in (
         f"digest {SHIPPED.digest}",
-        "thresholds.mass 0.772",
-        "architecture.canvas 512, 320",
+        "thresholds.mass 0.29",
+        "architecture.canvas 768, 480",
         "training.plan.split.fold 0",
-        "weights.0.file model.safetensors",
+        "weights.0.file fold-0.safetensors",
         "use.notes The model was trained on digitised film",
     ):
         assert words in told

@@ -1,4 +1,4 @@
-"""System: disk, queue, how much was read and how fast, the model, versions, what the HTTP door refused."""
+"""System: disk, queue, how much was read and how fast, the self-test, the model, versions, what the door refused."""
 
 import platform
 from collections import Counter
@@ -18,6 +18,7 @@ from node.web import charts
 from node.web.access import Guarded
 from node.web.pages.house import House
 from node.web.rendering import render, render_live
+from storage import selftests
 from storage.database import reading, schema_is_current
 from storage.overview import Reading, bytes_kept, oldest_waiting_job, readings_since, received_since
 
@@ -65,6 +66,7 @@ def _told(house: House) -> dict[str, Any]:
         oldest = oldest_waiting_job(connection)
         received = received_since(connection, since)
         images, results = bytes_kept(connection)
+        selftest = selftests.last(connection)
     hours = _hours(readings, since)
     labels = [hour.label for hour in hours]
     usage, watermark = house.store.usage(), house.settings.storage.watermark
@@ -93,6 +95,7 @@ def _told(house: House) -> dict[str, Any]:
         "current": schema_is_current(house.engine),
         "database": house.engine.dialect.name,
         "answers": _answers(house.counts.answers),
+        "selftest": selftest,
         "dated": [(dated, is_ending(dated, now)) for dated in (house.validity.all() if house.validity else ())],
         "clock": house.timekeeping.last if house.timekeeping else ClockState(None),
     }

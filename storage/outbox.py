@@ -291,6 +291,25 @@ class Outbox:
         """Return all deliveries of an exam, oldest first."""
         return self._list(_deliveries().where(exams.c.id == exam_id))
 
+    def latest(
+        self,
+        limit: int,
+        *,
+        exam_id: int | None = None,
+        state: DeliveryState | None = None,
+        destination: str | None = None,
+    ) -> list[Delivery]:
+        """Return deliveries, newest first."""
+        query = _deliveries().order_by(deliveries.c.id.desc()).limit(limit)
+        if exam_id is not None:
+            query = query.where(exams.c.id == exam_id)
+        if state is not None:
+            query = query.where(deliveries.c.state == state)
+        if destination is not None:
+            query = query.where(deliveries.c.destination == destination)
+        with reading(self._engine) as connection:
+            return [_delivery(row) for row in connection.execute(query).mappings()]
+
     def counts(self) -> dict[str, dict[DeliveryState, int]]:
         """Return the number of deliveries by destination and state."""
         query = select(deliveries.c.destination, deliveries.c.state, func.count()).group_by(

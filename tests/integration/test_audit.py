@@ -36,8 +36,11 @@ from storage.database import open_database, reading, writing
 from storage.tables import audit, audit_head
 from tests.authority import Authority
 from tests.doors import ORIGIN, Room, a_room, an_image
+from tests.logs import logging_as_it_was
 from tests.peers import eventually
 from tests.records import NOON
+
+__all__ = ["logging_as_it_was"]
 
 SCHEMA = etree.RelaxNG(etree.parse(Path(__file__).parents[1] / "audit_message.rng"))
 SOURCE = Source("mammonode", "hospital", "MAMMONODE", "7")

@@ -1,0 +1,181 @@
+"""The commands that list what the node holds, purge, and the doctor, whose file has no patients' data."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert, select, update
+from typer.testing import CliRunner, Result
+
+from config.settings import Caller, Destination, Dicom, Settings, Storage
+from node.cli import app
+from node.doctor import examine
+from node.intake import utc_now
+from storage.database import open_database, reading, writing
+from storage.senders import Context, News, add_news
+from storage.states import DeliveryState
+from storage.tables import HeaderText, actions, deliveries, exams, jobs, lanes, metadata, tokens
+from tests.doors import Room, a_room, an_image
+from tests.logs import logging_as_it_was
+from tests.pacs import waiting_results
+
+__all__ = ["logging_as_it_was"]
+
+MARK = "QZXMARKED"
+PATIENT_ID = "PID-QZX-0815"
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """The database of the settings below."""
+    from storage.database import migrate
+
+    opened = open_database(f"sqlite:///{tmp_path / 'store' / 'mammonode.sqlite'}")
+    migrate(opened)
+    return opened
+
+
+@pytest.fixture
+def room(tmp_path: Path, engine: Engine) -> Room:
+    """A store with an image, four results that wait for a destination, and a sender that is not known."""
+    found = a_room(tmp_path, engine)
+    image = an_image(PatientName=f"{MARK}^ANNA", PatientID=PATIENT_ID, StudyDescription=MARK)
+    found.receive(image)
+    waiting_results(found.store, engine, ["pacs"])
+    refused = News(utc_now(), contexts=(Context("CT Image Storage", ("Implicit VR Little Endian",), None),))
+    refused.tally.associations_refused = 1
+    refused.tally.refuse("association rejected: calling AE title not recognised")
+    with writing(engine) as connection:
+        add_news(connection, {("STRANGER", "192.0.2.9"): refused})
+    return found
+
+
+@pytest.fixture
+def run(tmp_path: Path, room: Room) -> Run:
+    config = tmp_path / "mammonode.toml"
+    config.write_text(
+        f'[storage]\nfolder = "{tmp_path / "store"}"\n[dicom]\ncallers = [{{ ae_title = "MG1" }}]\n'
+        '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n'
+    )
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--config", str(config)])
+
+    return invoke
+
+
+def listed(run: Run, *arguments: str) -> Any:
+    assert run(*arguments).exit_code == 0
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+def test_what_the_node_holds_is_listed(run: Run, room: Room) -> None:
+    [job] = listed(run, "jobs")
+    assert job["state"] in {"queued", "running", "done"}
+    assert listed(run, "jobs", job["exam"]) == [job]
+    assert listed(run, "jobs", "--state", "dead") == []
+    waiting = listed(run, "deliveries", "--state", "waiting", "--destination", "pacs")
+    assert len(waiting) == len(room_results(room))
+    assert [row["delivery"] for row in waiting] == sorted((row["delivery"] for row in waiting), reverse=True)
+    assert listed(run, "deliveries", "--limit", "1") == waiting[:1]
+    assert listed(run, "deliveries", job["exam"]) == waiting
+    assert listed(run, "deliveries", "--destination", "other") == []
+    [place] = listed(run, "destinations")
+    assert (place["destination"], place["where"], place["waiting"]) == ("pacs", "PACS at 127.0.0.1:1", len(waiting))
+    [sender] = listed(run, "senders")
+    assert (sender["sender"], sender["in callers"], sender["refused associations"]) == ("STRANGER", False, 1)
+    [sender] = listed(run, "senders", "--contexts")
+    assert sender["contexts"][0]["abstract_syntax"] == "CT Image Storage"
+    assert run("jobs", "nothing").exit_code == 1
+
+
+def room_results(room: Room) -> list[int]:
+    with reading(room.engine) as connection:
+        return list(connection.execute(select(deliveries.c.id)).scalars())
+
+
+def test_purge_tells_first_and_keeps_to_the_rules_of_retention(run: Run, room: Room) -> None:
+    long_ago = utc_now() - timedelta(days=40)
+    with writing(room.engine) as connection:
+        answered = exams.c.id.in_(select(jobs.c.exam_id))
+        connection.execute(update(exams).values(last_image_at=long_ago))
+        connection.execute(update(exams).where(answered).values(state="answered"))
+        connection.execute(update(jobs).values(state="done"))
+    # The destination does not have it yet; the other exam still collects.
+    assert "Nothing may be removed" in run("purge", "--days", "30", "--results", "--yes").output
+    assert "Nothing may be removed" in run("purge", "--days", "30", "--yes").output
+    with writing(room.engine) as connection:
+        sent = {"state": DeliveryState.SENT, "sent_at": long_ago, "finished_at": long_ago}
+        connection.execute(update(deliveries).values(sent))
+    before = room.files()
+    assert len(listed(run, "purge", "--days", "30", "--results")["exams"]) == 1
+    assert listed(run, "purge", "--days", "50", "--results") == {"exams": [], "files_removed": 0}
+    assert room.files() == before
+    done = json.loads(run("purge", "--days", "30", "--results", "--yes", "--json").stdout)
+    assert len(before) - len(room.files()) == done["files_removed"] >= len(room_results(room))
+    assert json.loads(run("audit", "list", "--json").stdout)[0]["outcome"].startswith("purge: results of 1 exams")
+
+
+def test_the_doctors_file_has_no_mark_that_was_planted_everywhere(tmp_path: Path, room: Room) -> None:
+    said = f"{MARK} {PATIENT_ID}"
+    with writing(room.engine) as connection:
+        connection.execute(insert(lanes).values(destination="pacs", paused_at=utc_now(), paused_by=said, reason=said))
+        row = {"name": said, "digest": "0" * 64, "scopes": ["read"], "created_at": utc_now()}
+        connection.execute(insert(tokens).values(row))
+        connection.execute(insert(actions).values(what="retry", who=said, detail=said, done_at=utc_now()))
+        connection.execute(update(deliveries).values(attempts=3, state="refused", status_code=0xC001))
+        connection.execute(update(jobs).values(attempts=3, error=f"ValueError: {said}"))
+        strange = News(utc_now(), contexts=(Context(said, (said,), None),))
+        strange.tally.refuse("association rejected: calling AE title not recognised")
+        add_news(connection, {(said, "192.0.2.10"): strange})
+        # Whatever came from a header, wherever it is kept: keys and addresses are what the file is about.
+        for table in metadata.sorted_tables:
+            columns = [
+                column.name
+                for column in table.columns
+                if isinstance(column.type, HeaderText)
+                and not column.primary_key
+                and column.name not in {"error", "issuer"}
+            ]
+            if columns:
+                connection.execute(update(table).values(dict.fromkeys(columns, said)))
+    entry = {"MAMMONODE_EVENT": "job failed", "MAMMONODE_EXAM": "ab12", "MAMMONODE_MESSAGE": said, "MESSAGE": said}
+    lines = [json.dumps(entry | {"PRIORITY": "3"}), json.dumps({"MESSAGE": said, "MAMMONODE_EVENT": said}), said]
+    settings = Settings(
+        dicom=Dicom(callers=(Caller(ae_title="MG1"),)),
+        storage=Storage(folder=tmp_path / "store", database=f"sqlite:///{tmp_path / 'store' / 'mammonode.sqlite'}"),
+        destinations=(Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=1),),
+    )
+    told = examine(settings, utc_now(), lambda: "\n".join(lines))
+    text = json.dumps(told, default=str)
+    assert MARK not in text
+    assert PATIENT_ID not in text
+    assert told["journal"] == [{"at": "", "unit": "", "priority": "3", "event": "job failed", "exam": "ab12"}]
+    assert told["jobs"]["last_failures"][0]["error"] == "ValueError"
+    assert {each["status"] for each in told["deliveries"]["last_failures"]} == {"C001H"}
+    assert "CT Image Storage" in [context for each in told["senders"] for context in each["contexts_not_taken"]]
+    assert "no UID" in [context for each in told["senders"] for context in each["contexts_not_taken"]]
+    assert told["settings"]["storage"]["database"] == "**********"
+    assert told["database"] == {"kind": "sqlite", "schema_is_current": True}
+    assert told["versions"]["pynetdicom"]
+    assert not [name for name, part in told.items() if isinstance(part, str) and "Error" in part]
+
+
+def test_the_doctor_writes_one_file_for_its_owner_and_none_over_another(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "ticket.json"
+    assert run("doctor", str(target)).exit_code == 0
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert json.loads(target.read_text())["exams"]["by_state"]
+    assert run("doctor", str(target)).exit_code == 1
+
+
+def test_the_doctor_tells_what_it_can_when_the_database_is_gone(tmp_path: Path) -> None:
+    settings = Settings(storage=Storage(folder=tmp_path, database="postgresql://me:s3cret@127.0.0.1:1/x"))
+    told = examine(settings, utc_now(), lambda: "")
+    assert "s3cret" not in json.dumps(told, default=str)
+    assert "database" in told["database"].lower()
+    assert told["model"]["name"] == settings.reader.model

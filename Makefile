@@ -25,7 +25,7 @@ demo: $(READY) ## Run the main job on real exams: modality -> node -> PACS (pict
 	@$(BIN)/mammonode demo
 
 test: check ## Check the code and run all tests in small counts
-	@$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-long: check ## The same with full counts and fixed seeds
 	@MAMMONODE_TEST_PROFILE=long $(BIN)/pytest

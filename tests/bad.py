@@ -1,6 +1,6 @@
-"""Builders: answers that stand on odd findings and on odd headers, which get valid objects all the same."""
+"""Builders: answers that stand on odd findings and on odd headers, which get valid objects all the same; what these say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +16,8 @@ from ai.findings import BreastScore, ExamFindings, ImageFindings, Match
 from config.mix import ObjectMix, ReportClass, ResultKind, SegmentationType
 from node.results.answer import Answer, AnswerStatus, Predecessor
 from node.results.edition import Edition
-from node.results.encode import ENCODERS
+from node.results.encode import ENCODERS, ResultObject, encode
+from node.results.seg import stored_masks
 from tests.answers import (
     CREATED_AT,
     INSTALLATION,
@@ -233,3 +234,44 @@ BAD: dict[str, Callable[[], Answer]] = {
     **UNREAD,
 }
 """Everything above."""
+
+
+PER_IMAGE = {ResultKind.SEG, ResultKind.GSPS, ResultKind.SC_VIEW, ResultKind.PMAP}
+
+
+def all_objects(made_for: Edition) -> Iterator[ResultObject]:
+    """Yield each object, those sent in another's place too."""
+    for made in encode(made_for):
+        yield made
+        if made.fallback:
+            yield made.fallback
+
+
+def assert_all_said(given_edition: Edition, objects: Iterable[tuple[ResultObject, Dataset]]) -> None:
+    """Every kind that has something to say is there, once for each image where it belongs to one, with its masks.
+
+    Parameters
+    ----------
+    objects
+        What was made, each with what was read from its file.
+    """
+    answer = given_edition.answer
+    kinds, uids = [], set()
+    for made, stored in objects:
+        assert stored.SOPInstanceUID == made.instance_uid
+        kinds.append(made.kind)
+        uids.add(made.instance_uid)
+        found = answer.findings and next((f for f in answer.findings.images if f.uid == made.image_uid), None)
+        if made.kind is ResultKind.SEG:
+            assert found
+            masks = np.stack([mass.full_mask(found.shape) for mass in found.masses])
+            if stored.SegmentationType == SegmentationType.LABELMAP:
+                masks &= np.cumsum(masks, axis=0) == 1
+            np.testing.assert_array_equal(stored_masks(stored), masks)
+        if made.kind in PER_IMAGE:
+            assert found
+            assert str(found.uid) in str(stored)
+    assert len(uids) == len(kinds)
+    unread = answer.findings is None
+    expected = set(given_edition.mix.objects) - ((PER_IMAGE | {ResultKind.REJECTION}) if unread else set())
+    assert set(kinds) - {ResultKind.SC_VIEW} == expected - {ResultKind.SC_VIEW}

@@ -27,6 +27,11 @@ settings.register_profile(
 settings.load_profile(os.environ.get("MAMMONODE_TEST_PROFILE", "short"))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, four at most: many tests wait for a process, a browser or a clock."""
+    return min((os.cpu_count() or 1) + 1, 4)
+
+
 @pytest.fixture(scope="session")
 def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SQLiteDatabases:
     return SQLiteDatabases(tmp_path_factory.mktemp("sqlite"))

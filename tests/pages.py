@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
@@ -154,6 +154,7 @@ def a_node(
 def a_browser() -> Iterator[Browser]:
     """Start Chromium; skips the test where it is not installed."""
     chromium = require_program("chromium", folder=Path("/usr/bin"))
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
         try:

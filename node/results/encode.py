@@ -19,7 +19,7 @@ from node.results.pmap import parametric_map
 from node.results.rejection import rejection_note
 from node.results.sc import overview, view_capture
 from node.results.seg import segmentation
-from node.results.sr import report
+from node.results.sr import recast, report
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +80,11 @@ def segmentations(edition: Edition) -> Iterator[ResultObject]:
 
 def reports(edition: Edition) -> Iterator[ResultObject]:
     """Yield the TID 1500 report; a Comprehensive 3D one has a Comprehensive one to fall back on."""
-    made = {
-        form: ResultObject(ResultKind.SR, report(edition, form))
-        for form in dict.fromkeys((FALLBACK_REPORT, edition.mix.report))
-    }
-    chosen = made.pop(edition.mix.report)
-    yield replace(chosen, fallback=made.get(FALLBACK_REPORT))
+    made = report(edition, edition.mix.report)
+    fallback = None
+    if edition.mix.report is not FALLBACK_REPORT:
+        fallback = ResultObject(ResultKind.SR, recast(made, edition, FALLBACK_REPORT))
+    yield ResultObject(ResultKind.SR, made, fallback=fallback)
 
 
 def maps(edition: Edition) -> Iterator[ResultObject]:

@@ -1,5 +1,6 @@
 """The answer of an exam as a TID 1500 Measurement Report in a Comprehensive (3D) SR (PS3.3 A.35.3, A.35.13)."""
 
+from copy import deepcopy
 from typing import Final
 
 import highdicom as hd
@@ -7,6 +8,9 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
 from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
     MammographyCADSRStorage,
@@ -31,6 +35,11 @@ MAMMOGRAMS: Final = (DigitalMammographyXRayImageStorageForPresentation, DigitalM
 CLASSES: Final = {
     ReportClass.COMPREHENSIVE_3D: hd.sr.Comprehensive3DSR,
     ReportClass.COMPREHENSIVE: hd.sr.ComprehensiveSR,
+}
+
+SOP_CLASSES: Final = {
+    ReportClass.COMPREHENSIVE_3D: Comprehensive3DSRStorage,
+    ReportClass.COMPREHENSIVE: ComprehensiveSRStorage,
 }
 
 
@@ -70,6 +79,23 @@ def report(edition: Edition, form: ReportClass) -> Dataset:
     if evidence := _evidence(edition):
         target.PertinentOtherEvidenceSequence = [evidence]
     finish(target, answer, uids, answer.images[0].header)
+    return target
+
+
+def recast(made: Dataset, edition: Edition, form: ReportClass) -> Dataset:
+    """Return a report as an instance of another SOP class, which says the same in the same words.
+
+    Parameters
+    ----------
+    made
+        What `report` returned for the same edition in any form.
+    """
+    target = Dataset()
+    target.update(made)
+    target.file_meta = deepcopy(made.file_meta)
+    del target.SOPClassUID, target.SOPInstanceUID  # the elements are shared, and stay as they are there
+    target.SOPClassUID = target.file_meta.MediaStorageSOPClassUID = SOP_CLASSES[form]
+    target.SOPInstanceUID = target.file_meta.MediaStorageSOPInstanceUID = UID(edition.uids.instance(f"SR {form}"))
     return target
 
 

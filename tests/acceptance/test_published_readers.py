@@ -134,12 +134,18 @@ def installed(source: Path, models: Path) -> str:
     return f'model = "a-model-of-oulu"\nmodels_folder = "{models}"'
 
 
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name == "marita, overlapped" else []) for name in MODELS]
+
+
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Case]]:
-    """Nodes that start, read and answer side by side."""
+def cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Case]]:
+    """Nodes that start, read and answer side by side, those that a test asks for."""
+    asked = {item.callspec.params["name"] for item in request.session.items if request.path == item.path}  # type: ignore[attr-defined]
     with ExitStack() as stack:
         cases = {}
         for name, make in MODELS.items():
+            if name not in asked:
+                continue
             folder, port = tmp_path_factory.mktemp("site"), a_free_port()
             line = f'model = "{make(folder / "model").folder}"'
             if name == "oulu":
@@ -155,7 +161,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Cas
         yield cases
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_exam_of_four_views_is_answered(cases: Mapping[str, Case], name: str) -> None:
     case = cases[name]
     exam = case.site.answered(case.study, destination="storescp")
@@ -175,7 +181,7 @@ def test_an_exam_of_four_views_is_answered(cases: Mapping[str, Case], name: str)
     assert f"Exam {exam.uid}, revision 1: answered, findings" in " ".join(shown.output.split())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_answer_is_valid(cases: Mapping[str, Case], name: str) -> None:
     require_program("dciodvfy")
     case = cases[name]

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from functools import partial
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +21,7 @@ from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass
 from ai.pixels import pixel_spacing, view_image
 from ai.readers.lesions import measure
 from config.mix import ObjectMix, ReportClass, ResultKind
-from node.phantom import PhantomExam, phantom_exam
+from node.phantom import FULL, PhantomExam, StudyHeader, mammogram, phantom_exam
 from node.phantom_pixels import Lesion
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, Predecessor
 from node.results.drawing import COLOURS
@@ -49,6 +49,12 @@ LESIONS = (
 """Masses in all four views, none over another."""
 
 
+@cache
+def drawn() -> PhantomExam:
+    """Return the phantom; to draw one in full size takes seconds."""
+    return phantom_exam(11, masses=LESIONS)
+
+
 @dataclass(frozen=True)
 class Desk:
     """Where a radiologist sits: an archive and OHIF beside it."""
@@ -59,7 +65,12 @@ class Desk:
 
     def exam(self, name: str) -> PhantomExam:
         """Return a phantom exam as this release shows it, one series per view."""
-        exam = phantom_exam(11, patient_id=f"OHIF-{name}", masses=LESIONS)
+        study = StudyHeader(f"OHIF {name}", f"OHIF-{name}", datetime(2026, 1, 10, 10, 15, tzinfo=UTC))
+        images = [
+            mammogram(drawn().image(view).pixel_array, view, number, FULL, study)
+            for number, view in enumerate(STANDARD_VIEWS, start=1)
+        ]
+        exam = PhantomExam(tuple(images), drawn().truth)
         if self.release == "3.12":
             # 3.13 shows an image that has the attribute as black (cornerstone3D issue 2844).
             for image in exam.images:

@@ -177,16 +177,30 @@ def _sender(each: Sender, *, known: bool) -> dict[str, Any]:
     }
 
 
+LESS_WANTED = ("queued", "next", "sent", "proven", "refused at", "test", "worker", "answer", "associations")
+"""Columns that only a wide terminal shows; JSON has them all."""
+WIDE = 150
+SHORT_EXAM = 8
+
+
 def _show(rows: Sequence[dict[str, Any]], nothing: str, *, as_json: bool, title: str | None = None) -> None:
     if as_json:
         print_json(rows)
     elif not rows:
         typer.echo(nothing)
     else:
-        table = Table(*rows[0], title=title)
+        console = Console()
+        names = [name for name in rows[0] if console.width >= WIDE or name not in LESS_WANTED]
+        table = Table(*names, title=title)
         for row in rows:
-            table.add_row(*("yes" if value is True else "" if value is False else str(value) for value in row.values()))
-        Console().print(table)
+            table.add_row(*(_cell(name, row[name]) for name in names))
+        console.print(table)
+
+
+def _cell(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return str(value)[:SHORT_EXAM] if name == "exam" else str(value)
 
 
 def _local(moment: datetime | None) -> str:

@@ -6,6 +6,7 @@ from typing import Final
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from node.audit.facts import without_names
 from node.audit.notes import Notes
 from node.errors import NotAllowed, NotAuthenticated
 from node.web.access import caller
@@ -79,7 +80,7 @@ class Auditing:
         elif method != "GET":
             return
         elif route in SEARCHES:
-            query = scope["query_string"].decode("latin-1")
+            query = without_names(scope["query_string"].decode("latin-1"))
             self._notes.note("searched", **told, path=scope["path"].removeprefix("/dicom-web"), query=query)
         elif scope["path"].startswith(RETRIEVES) and "study" in uids:
             self._notes.note("retrieved", **told, study=uids["study"])

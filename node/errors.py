@@ -150,4 +150,4 @@ class SourceUnknown(NodeError):
 
 
 class NodeRuns(NodeError):
-    """The node runs, and would not see what changes under it: stop it first (systemctl stop mammonode.target)."""
+    """The node runs, and would not see what changes under it: stop it first (systemctl stop 'mammonode*')."""

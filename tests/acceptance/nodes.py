@@ -34,6 +34,7 @@ from storage.database import reading
 from storage.exams import ExamRecord, list_exams
 from storage.jobs import Job
 from storage.states import DeliveryState, ExamState
+from tests.models import a_quick_model
 from tests.pacs import a_free_port, a_pacs
 from tests.peers import require_dcmtk, running
 
@@ -243,7 +244,7 @@ def a_site(
     dicom
         More of the door's settings, for an inline table.
     exam, jobs, reader
-        Lines of these sections.
+        Lines of these sections; without a model the reader is :func:`tests.models.a_quick_model`.
     ports
         Destinations that are not there yet, and their ports; the destination ``pacs`` always is.
     mixes
@@ -252,6 +253,8 @@ def a_site(
     archives = {name: Archive(folder / name) for name in ("pacs", *(ports or {}))}
     for archive in archives.values():
         archive.folder.mkdir()
+    if "model =" not in reader:
+        reader += f'\nmodel = "{a_quick_model(folder / "model").folder}"'
     config = folder / "mammonode.toml"
     with ExitStack() as stack:
         _, pacs = stack.enter_context(a_pacs(archives["pacs"].keep))

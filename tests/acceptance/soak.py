@@ -24,7 +24,6 @@ from pydicom import Dataset
 from pynetdicom import evt
 from sqlalchemy import func, select
 
-from ai.models import open_model
 from config.settings import Destination, Dicom, load_settings
 from node.errors import NodeError
 from node.phantom import phantom_exam
@@ -39,6 +38,7 @@ from tests.acceptance.kills import dataset_digest
 from tests.acceptance.nodes import MODALITY, half_sent, tiny
 from tests.faults import POINTS, Nursery, Offspring, a_nursery
 from tests.fuzz import pdu_case, play
+from tests.models import a_quick_model
 from tests.pacs import a_free_port, a_pacs
 
 EXAMS = 2000
@@ -179,7 +179,7 @@ class Soak:
         self._clock = self.folder / "clock"
         if not self._clock.exists():
             self._clock.write_text("0", encoding="ascii")
-            (self.folder / "model").symlink_to(open_model("mass-fpn-boxes").folder)
+            (self.folder / "model").symlink_to(a_quick_model(self.folder / "quick").folder)
         if (self.folder / "aside").exists():
             (self.folder / "aside").rename(self.folder / "model")
         if (self.folder / "counts.json").exists():

@@ -1,6 +1,5 @@
 """What is accepted is answered, once, whatever dies in between: workers and doors are killed, stopped and broken."""
 
-import shutil
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from pydicom import Dataset
 from safetensors.numpy import load_file, save_file
 
-from ai.models import CARD, open_model
+from ai.models import CARD
 from node.demo.pacs import received_for
 from storage.database import reading
 from storage.index import instances_of_exam
@@ -26,6 +25,7 @@ from tests.acceptance.nodes import (
     unreadable_for_now,
 )
 from tests.chain import summary_of, text_of
+from tests.models import a_quick_model
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -121,10 +121,9 @@ def test_an_exam_on_which_the_reader_always_breaks_is_answered_with_failed(site:
 
 
 def a_broken_model(folder: Path) -> Path:
-    """Return a copy of the shipped model whose answers are not finite."""
-    model = open_model("mass-fpn-boxes")
+    """Return a model whose answers are not finite."""
     broken = folder / "broken"
-    shutil.copytree(model.folder, broken)
+    model = a_quick_model(broken)
     [part] = model.card.weights
     tensors = load_file(broken / part.file)
     tensors["image.2.bias"][:] = np.nan

@@ -15,6 +15,7 @@ from tests.acceptance.nodes import Archive, Site, a_site, an_exam, patiently, st
 from tests.builders import altered, for_processing
 from tests.chain import summary_of, text_of
 from tests.databases import PostgreSQLDatabases
+from tests.models import SHIPPED
 from tests.pacs import a_free_port, a_pacs
 from tests.peers import require_program
 
@@ -34,7 +35,9 @@ COMPLETE, THREE_VIEWS, FOR_PROCESSING, LOSSY = (
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A node that was sent four exams at once, and whose second destination is not there."""
     quiet = "incomplete_quiet = 5"
-    with a_site(tmp_path_factory.mktemp("site"), exam=quiet, ports={"archive": a_free_port()}) as site:
+    with a_site(
+        tmp_path_factory.mktemp("site"), exam=quiet, reader=f'model = "{SHIPPED}"', ports={"archive": a_free_port()}
+    ) as site:
         site.serve_and_work()
         site.send(COMPLETE)
         site.send(THREE_VIEWS[:3])

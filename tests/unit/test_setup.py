@@ -65,7 +65,7 @@ def test_who_may_not_read_the_settings_is_told_to_use_sudo() -> None:
 def test_it_removes_nothing_without_being_told_so(tmp_path: Path) -> None:
     kept = tmp_path / "image"
     kept.touch()
-    script = f'source "$1"; STATE={tmp_path} ETC={tmp_path} OPT={tmp_path}; uninstall() {{ rm {kept}; }}; purge'
+    script = f'source "$1"; STATE={tmp_path} ETC={tmp_path} OPT={tmp_path}; remove() {{ rm {kept}; }}; purge'
     done = subprocess.run(["bash", "-c", script, "bash", str(SETUP)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "remove-all-images" in done.stderr

@@ -68,6 +68,15 @@ class Spacing:
     rule: SpacingRule
 
 
+class Side(StrEnum):
+    """A side of an image as it is displayed."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    TOP = "top"
+    BOTTOM = "bottom"
+
+
 @dataclass(frozen=True, eq=False)
 class ViewImage:
     """One mammogram as presentation values.
@@ -86,6 +95,8 @@ class ViewImage:
         Height of a pixel divided by its width; 1 except for images that were resized without keeping their aspect.
     warnings
         What the gate noticed (rule R13), in words.
+    chest_wall
+        The side on which the chest wall lies by the header; None when the header does not say.
     """
 
     uid: str
@@ -94,6 +105,7 @@ class ViewImage:
     spacing: Spacing | None = None
     pixel_aspect: float = 1.0
     warnings: tuple[str, ...] = ()
+    chest_wall: Side | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

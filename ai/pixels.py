@@ -9,10 +9,12 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
+from ai.checks import Check
 from ai.errors import UndecodablePixels, UnreadableFile
-from ai.exam import Spacing, SpacingRule, View, ViewImage
+from ai.exam import Side, Spacing, SpacingRule, View, ViewImage
 
 SQUARE_FILM_ASPECT = 1.65
 """Height over width of a film whose image was resized to a square: 1.5 to 1.8 in the eight CBIS-DDSM originals measured."""
@@ -30,10 +32,12 @@ def view_image(dataset: Dataset, view: View) -> ViewImage:
     spacing = pixel_spacing(dataset)
     warnings = []
     if spacing is None:
-        warnings.append("no pixel spacing: sizes are in pixels")
+        warnings.append(Check.NO_SPACING.words)
     if int(dataset.get("BitsStored", 16)) <= 8:
-        warnings.append("only 8 bits stored")
-    return ViewImage(str(dataset.SOPInstanceUID), view, pixels, spacing, 1.0, tuple(warnings))
+        warnings.append(Check.EIGHT_BITS.words)
+    if dataset.get("BreastImplantPresent") == "YES":
+        warnings.append(Check.IMPLANT.words)
+    return ViewImage(str(dataset.SOPInstanceUID), view, pixels, spacing, 1.0, tuple(warnings), chest_wall(dataset))
 
 
 def file_image(path: Path, view: View) -> ViewImage:
@@ -61,9 +65,7 @@ def file_image(path: Path, view: View) -> ViewImage:
         stored = cv2.cvtColor(stored[..., :3], cv2.COLOR_BGR2GRAY)
     rows, columns = stored.shape
     aspect = SQUARE_FILM_ASPECT if rows == columns else 1.0
-    return ViewImage(
-        path.name, view, _to_unit(stored.astype(np.float32)), None, aspect, ("no pixel spacing: sizes are in pixels",)
-    )
+    return ViewImage(path.name, view, _to_unit(stored.astype(np.float32)), None, aspect, (Check.NO_SPACING.words,))
 
 
 def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
@@ -112,6 +114,21 @@ def pixel_spacing(dataset: Dataset) -> Spacing | None:
     if factor:
         return Spacing(imager[0] / factor, imager[1] / factor, SpacingRule.MAGNIFICATION)
     return Spacing(*imager, SpacingRule.DETECTOR)
+
+
+def chest_wall(dataset: Dataset) -> Side | None:
+    """Return the side of the chest wall by Patient Orientation (PS3.3 C.7.6.1.1.1), None when it names none.
+
+    It describes the image as it is stored, whatever Field of View Horizontal Flip (0018,7034) says was done before.
+    """
+    value = dataset.get("PatientOrientation")
+    if not isinstance(value, MultiValue) or len(value) != 2:
+        return None
+    along_rows, along_columns = (str(direction)[:1] for direction in value)
+    ends = {"A": (Side.LEFT, Side.TOP), "P": (Side.RIGHT, Side.BOTTOM)}
+    if along_rows in ends:
+        return ends[along_rows][0]
+    return ends[along_columns][1] if along_columns in ends else None
 
 
 def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:

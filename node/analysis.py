@@ -16,9 +16,11 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import STR_VR
 
+from ai.checks import Verdict
 from ai.errors import NoBreast, UndecodablePixels
 from ai.exam import Exam, View, ViewImage
 from ai.findings import ExamFindings
+from ai.gate import GatePolicy, inspect, shipped_reference, with_warnings
 from ai.pixels import view_image
 from ai.readers.base import Reader
 
@@ -43,7 +45,7 @@ class Analysis:
     not_read
         SOP Instance UID → why this image could not be read.
     seconds
-        Duration by stage: decode, read.
+        Duration by stage: decode, gate, read.
     pictures
         SOP Instance UID → the image as people look at it, uint8, where pictures were asked for.
     """
@@ -55,7 +57,7 @@ class Analysis:
 
 
 def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False) -> Analysis:
-    """Decode and read the images of one exam; an image that cannot be read costs none of the others theirs.
+    """Decode, judge and read the images of one exam; an image that cannot be read costs none of the others theirs.
 
     Parameters
     ----------
@@ -67,13 +69,18 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
     not_read: dict[str, str] = {}
     for source in sources:
         try:
-            images.append(view_image(pydicom.dcmread(source.path), source.view))
+            image = view_image(pydicom.dcmread(source.path), source.view)
         except UndecodablePixels as error:
             not_read[source.uid] = str(error)
+            continue
+        images.append(image)
     shown = {image.uid: picture(image.pixels) for image in images} if pictures else {}
     decoded = time.perf_counter()
-    findings = _read(reader, images, not_read)
-    return Analysis(findings, not_read, {"decode": decoded - begin, "read": time.perf_counter() - decoded}, shown)
+    passed = _through_the_gate(images, not_read)
+    gated = time.perf_counter()
+    findings = _read(reader, passed, not_read)
+    seconds = {"decode": decoded - begin, "gate": gated - decoded, "read": time.perf_counter() - gated}
+    return Analysis(findings, not_read, seconds, shown)
 
 
 def picture(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -107,6 +114,22 @@ def _is_sound(header: Dataset, tag: BaseTag) -> bool:
         return False
     expected = dictionary_VR(tag) if dictionary_has_tag(tag) else stated
     return stated in expected or {stated, expected} <= STR_VR
+
+
+def _through_the_gate(images: list[ViewImage], not_read: dict[str, str]) -> list[ViewImage]:
+    """Return the images that may be read, with the gate's warnings; why the others may not is noted (rule R13)."""
+    passed = []
+    for image in images:
+        try:
+            checks = inspect(image, GatePolicy(), shipped_reference())
+        except NoBreast as error:
+            not_read[image.uid] = str(error)
+            continue
+        if refused := [check.words for check in checks if check.verdict is Verdict.NOT_ANALYSED]:
+            not_read[image.uid] = " ".join(refused)
+        else:
+            passed.append(with_warnings(image, checks))
+    return passed
 
 
 def _read(reader: Reader, images: list[ViewImage], not_read: dict[str, str]) -> ExamFindings | None:

@@ -197,6 +197,13 @@ PROTECTIONS = (
         "tests/integration/test_worker.py -k cannot_be_decoded_costs",
     ),
     Protection(
+        "what the gate refuses no reader sees",
+        "node/analysis.py",
+        '            not_read[image.uid] = " ".join(refused)\n',
+        "            passed.append(image)\n",
+        "tests/integration/test_worker.py -k gate_refuses",
+    ),
+    Protection(
         "one UID is never issued with two contents",
         "storage/results.py",
         "            if issued != record.path:\n",

@@ -16,6 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, MammographyCADSRStorage, SegmentationStorage
 
+from ai.checks import Check
 from ai.exam import STANDARD_VIEWS, Laterality, Spacing, SpacingRule, View, ViewPosition
 from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass, Match, ModelIdentity
 from ai.readers.lesions import measure, outline
@@ -172,7 +173,8 @@ def _read(
         shape = (int(header.Rows), int(header.Columns))
         probability = np.zeros((shape[0] // 4, shape[1] // 4), np.float32)
         images.append(ImageAnswer(header, view))
-        read.append(ImageFindings(str(header.SOPInstanceUID), view, shape, masses, 90, None, ("WARNING",), probability))
+        warnings = ("WARNING", *((Check.UNLIKE.words,) if view.position is ViewPosition.CC else ()))
+        read.append(ImageFindings(str(header.SOPInstanceUID), view, shape, masses, 90, None, warnings, probability))
     sides = tuple(side for side in Laterality if any(view.laterality is side for view in views))
     matches = tuple(Match(side, 1, 1) for side in sides if spacings is not None)
     found = ExamFindings(MODEL, tuple(read), tuple(BreastScore(side, 90) for side in sides), 90, matches)

@@ -70,6 +70,11 @@ USAGE: Final = (
         "Modality LUT, first VOI LUT or else first window, polarity; padding is no tissue",
     ),
     (
+        "Warnings",
+        ("BreastImplantPresent", "PatientOrientation", "BitsStored"),
+        "an implant, 8 bits, and a breast on another side than the orientation says are read with a warning",
+    ),
+    (
         "Sizes",
         (
             *("PixelSpacing", "PixelSpacingCalibrationType", "ImagerPixelSpacing"),

@@ -5,6 +5,7 @@ from typing import Final
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from ai.checks import Check, Verdict
 from ai.exam import Laterality, SpacingRule
 from ai.findings import LengthUnit
 from node.results.answer import AnswerStatus
@@ -36,6 +37,9 @@ SUMMARY_OF: Final = {
 QUALITATIVE_EVALUATIONS: Final = Code("C0034375", "UMLS", "Qualitative Evaluations")
 REASON: Final = Code("reason", SCHEME, "Reason for not reading, or for reading otherwise than expected")
 """Concept of the codes of ``node.results.reasons``."""
+WARNING: Final = Code("warning", SCHEME, "Warning about an image that was read")
+WARNING_OF: Final = {check: Code(check.code, SCHEME, check.meaning) for check in Check if check.verdict is Verdict.WARN}
+"""What the gate noticed about an image that was read (rule R13)."""
 COMMENT: Final = Code("121106", "DCM", "Comment")
 
 AREA: Final = Code("42798000", "SCT", "Area")

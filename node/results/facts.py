@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from ai.checks import Check
 from ai.findings import ExamFindings, ImageFindings, Mass
 from node.identity import RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer
@@ -75,6 +76,7 @@ def image_facts(image: ImageFindings, uids: ObjectUIDs | None = None) -> dict[st
         "columns": image.shape[1],
         "score": image.score,
         "warnings": list(image.warnings),
+        "warning_codes": [check.code for check in Check.named_in(image.warnings)],
         "masses": masses,
     }
 

@@ -6,6 +6,7 @@ from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations as Group
 from numpy.typing import NDArray
 from pydicom.sr.coding import Code
 
+from ai.checks import Check
 from ai.exam import View
 from ai.findings import ImageFindings, Mass, ModelIdentity
 from node.identity import MANUFACTURER
@@ -54,6 +55,10 @@ def _image_group(answer: Answer, image: ImageAnswer, found: ImageFindings | None
         qualitative_evaluations=[
             hd.sr.QualitativeEvaluation(codes.SUMMARY, codes.SUMMARY_OF[answer.status]),
             *(hd.sr.QualitativeEvaluation(codes.REASON, why.coded) for why in Reason.named_in(not_read)),
+            *(
+                hd.sr.QualitativeEvaluation(codes.WARNING, codes.WARNING_OF[check])
+                for check in Check.named_in(found.warnings if found else ())
+            ),
         ],
     )
 

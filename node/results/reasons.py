@@ -6,6 +6,8 @@ from enum import Enum
 
 from pydicom.sr.coding import Code
 
+from ai.checks import Check
+
 SCHEME = "99MAMMONODE"
 """Coding Scheme Designator of the private codes; 99 marks a private scheme (PS3.16 8.2)."""
 
@@ -16,6 +18,9 @@ class Reason(Enum):
     FAILED = "failed", "The reading failed", r"reading failed"
     UNDECODABLE = "no-pixels", "Pixel data missing or undecodable", r"cannot be decoded|\bno pixels"
     NO_BREAST = "no-breast", "No breast to be seen", r"No breast can"
+    INVERTED = Check.INVERTED.code, Check.INVERTED.meaning, re.escape(Check.INVERTED.words)
+    NOISE = Check.NOISE.code, Check.NOISE.meaning, re.escape(Check.NOISE.words)
+    NO_CHEST_WALL = Check.NO_CHEST_WALL.code, Check.NO_CHEST_WALL.meaning, re.escape(Check.NO_CHEST_WALL.words)
     LOSSY = "lossy", "Lossy compression", r"\blossy\b"
     PROCESSING = "for-processing", "For Processing image", r"For Processing, which"
     TOMOSYNTHESIS = "tomosynthesis", "Tomosynthesis, or made from one", r"tomosynthesis|breast projection, which"

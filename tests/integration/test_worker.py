@@ -8,11 +8,12 @@ import pytest
 from pydicom import Dataset
 from sqlalchemy import Engine
 
+from ai.checks import Check
 from ai.exam import STANDARD_VIEWS, Exam, Laterality, View
 from config.mix import ResultKind
 from node.demo.pacs import named_segmentations
 from storage.states import DeliveryState, ExamState, JobState, Plan
-from tests.builders import L_CC, R_CC, altered, for_processing
+from tests.builders import L_CC, R_CC, altered, for_processing, inverted
 from tests.chain import Chain, a_chain, summary_of, text_of
 from tests.doors import phantom_images
 from tests.peers import eventually
@@ -94,6 +95,21 @@ def test_an_image_that_cannot_be_decoded_costs_the_others_nothing(chain: Chain) 
     assert chain.exam.status == "partial, findings"
     told = text_of(chain.report)
     assert f"NOT READ: R CC {of_view(R_CC).SOPInstanceUID}: The pixel data cannot be decoded" in told
+
+
+def test_an_image_that_the_gate_refuses_is_not_shown_to_the_reader_and_costs_the_others_nothing(chain: Chain) -> None:
+    chain.close(altered(image, PixelData=inverted(image)) if image is of_view(R_CC) else image for image in four())
+    chain.worker().work_once()
+    assert {image.view for image in chain.reader.exams[-1].images} == set(STANDARD_VIEWS) - {R_CC}
+    assert chain.exam.status == "partial, findings"
+    assert f"NOT READ: R CC {of_view(R_CC).SOPInstanceUID}: {Check.INVERTED.words}" in text_of(chain.report)
+
+
+def test_what_the_gate_warns_of_is_read_with_the_warning(chain: Chain) -> None:
+    chain.close(altered(image, PatientOrientation=["P", "L"]) if image is of_view(L_CC) else image for image in four())
+    chain.worker().work_once()
+    warned = {image.view: image.warnings for image in chain.reader.exams[-1].images if image.warnings}
+    assert warned == {L_CC: (Check.SIDE.words,)}
 
 
 def test_an_exam_of_which_nothing_can_be_decoded_is_not_analysed(chain: Chain) -> None:

@@ -13,6 +13,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from ai.checks import Check
 from ai.errors import NoBreast, UndecodablePixels
 from ai.exam import STANDARD_VIEWS
 from node.exams import assemble, why_missing, why_not
@@ -62,6 +63,9 @@ def test_an_image_that_is_not_usable_has_this_code(attributes: dict[str, Any], r
     [
         (str(UndecodablePixels("ValueError")), Reason.UNDECODABLE),
         (str(NoBreast("1.2.3")), Reason.NO_BREAST),
+        (Check.INVERTED.words, Reason.INVERTED),
+        (Check.NOISE.words, Reason.NOISE),
+        (Check.NO_CHEST_WALL.words, Reason.NO_CHEST_WALL),
         ("The reading failed 3 times.", Reason.FAILED),
         (why_not(a_candidate("1.1"), a_candidate("1.2")), Reason.REPEATED),
         (f"R CC not read: {why_missing(RIGHT[0], ())}", Reason.MISSING),
@@ -82,6 +86,9 @@ def test_every_reason_but_the_last_resort_is_tried_here() -> None:
     tried = {reason for _, reason in HEADERS}
     others = {
         Reason.NO_BREAST,
+        Reason.INVERTED,
+        Reason.NOISE,
+        Reason.NO_CHEST_WALL,
         Reason.FAILED,
         Reason.REPEATED,
         Reason.MISSING,

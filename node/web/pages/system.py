@@ -23,7 +23,7 @@ from storage.database import reading, schema_is_current
 from storage.overview import Reading, bytes_kept, oldest_waiting_job, readings_since, received_since
 
 HOURS: Final = 24
-STAGES: Final = ("decode", "read", "encode", "write", "total")
+STAGES: Final = ("decode", "gate", "read", "encode", "write", "total")
 PARTS: Final = (
     *("mammonode", "pydicom", "pynetdicom", "highdicom", "torch", "sqlalchemy", "starlette", "uvicorn"),
     *("opencv-python-headless", "numpy"),

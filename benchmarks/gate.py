@@ -1,0 +1,146 @@
+"""How often the gate refuses and warns, check by check, on every source of images at hand; it should refuse under 1 %.
+
+Run: python benchmarks/gate.py MANIFEST [--cesm MANIFEST] [--msynth FOLDER] [--dicom FOLDER] [--phantoms 8]
+                               [--write-reference]
+MANIFEST is that of ``mammonode train`` on CBIS-DDSM. Thresholds and reference were made on the patients of parts 1 to 4
+of its split; part 0 was kept. CDD-CESM's manifest is narrowed to low-energy images (``type`` DM). M-SYNTH has no view in
+its names; all are CC, of no known side. DICOM files that their headers refuse are left out. ``--write-reference`` makes
+``ai/gate_reference.json`` anew, from parts 1 to 4, before anything is judged.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+
+from ai.appearance import Appearance, appearance
+from ai.checks import Check, Verdict
+from ai.datasets.manifest import read_manifest
+from ai.datasets.records import Record, split_by_patient
+from ai.errors import NoBreast
+from ai.exam import STANDARD_VIEWS, View, ViewImage, ViewPosition
+from ai.gate import GatePolicy, Reference, noticed, shipped_reference
+from ai.pixels import file_image, view_image
+from node.phantom import phantom_exam
+from node.views import classify
+
+REFERENCE = Path(__file__).parents[1] / "ai" / "gate_reference.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One image without its pixels, and its statistics; None where no breast was found."""
+
+    image: ViewImage
+    seen: Appearance | None
+
+
+def main() -> None:
+    """Measure and print a table for docs/gate.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--cesm", type=Path)
+    parser.add_argument("--msynth", type=Path)
+    parser.add_argument("--dicom", type=Path)
+    parser.add_argument("--phantoms", type=int, default=8)
+    parser.add_argument("--write-reference", action="store_true")
+    options = parser.parse_args()
+    records = read_manifest(options.manifest)
+    parts = split_by_patient(records, 5, 1)
+    folder = options.manifest.parent
+    chosen = [record for record in records if parts[record.patient_id] != 0]
+    kept = [record for record in records if parts[record.patient_id] == 0]
+    sources = {"CBIS 1-4": films(folder, chosen), "CBIS 0": films(folder, kept)}
+    if options.cesm:
+        low = read_manifest(options.cesm, {"type": "DM"})
+        sources["CESM low energy"] = films(options.cesm.parent, low)
+    if options.msynth:
+        sources["M-SYNTH"] = (
+            (lambda path=path: file_image(path, STANDARD_VIEWS[1])) for path in sorted(options.msynth.glob("*.jp*g"))
+        )
+    if options.dicom:
+        sources["DICOM"] = dicom(options.dicom)
+    sources["phantoms"] = phantoms(options.phantoms)
+    judged = {name: list(map(judge, images)) for name, images in sources.items()}
+    if options.write_reference:
+        reference = Reference.of(each.seen for each in judged["CBIS 1-4"] if each.seen)
+        REFERENCE.write_text(reference.as_json() + "\n", encoding="utf-8")
+    show(judged)
+
+
+Source = Iterator[Callable[[], ViewImage]]
+
+
+def films(folder: Path, records: list[Record]) -> Source:
+    """Yield the images of a data set."""
+    yield from ((lambda record=record: file_image(folder / record.path, record.view)) for record in records)
+
+
+def dicom(folder: Path) -> Source:
+    """Yield the DICOM files of a folder that their headers let through."""
+    for path in sorted(folder.glob("*.dcm")):
+        dataset = pydicom.dcmread(path)
+        found = classify(dataset)
+        if found.usable and found.view:
+            yield lambda dataset=dataset, view=found.view: view_image(dataset, view)
+
+
+def phantoms(count: int) -> Source:
+    """Yield the images of small phantom exams."""
+    for seed in range(count):
+        exam = phantom_exam(seed, small=True)
+        for view, dataset in zip(STANDARD_VIEWS, exam.images, strict=True):
+            yield lambda dataset=dataset, view=view: view_image(dataset, view)
+
+
+def judge(load: Callable[[], ViewImage]) -> Judged:
+    """Return the statistics of an image."""
+    image = load()
+    try:
+        seen = appearance(image)
+    except NoBreast:
+        seen = None
+    return Judged(replace(image, pixels=np.zeros((1, 1), np.float32)), seen)
+
+
+def show(judged: dict[str, list[Judged]]) -> None:
+    """Print the rates as a table: a row for each check, a column for each source."""
+    policy, reference = GatePolicy(), shipped_reference()
+    found = {
+        name: [noticed(each.image, each.seen, policy, reference) if each.seen else None for each in images]
+        for name, images in judged.items()
+    }
+
+    def row(title: str, told: Callable[[tuple[Check, ...] | None], bool]) -> str:
+        rates = (f"{100 * sum(map(told, checks)) / max(len(checks), 1):.1f}" for checks in found.values())
+        return f"| {title} | {' | '.join(rates)} |"
+
+    def refused(checks: tuple[Check, ...] | None) -> bool:
+        return checks is None or any(check.verdict is Verdict.NOT_ANALYSED for check in checks)
+
+    print(f"| % of images | {' | '.join(f'{name} ({len(images)})' for name, images in judged.items())} |")
+    print("|---|" + "---|" * len(judged))
+    print(row("**refused**", refused))
+    print(row("`no-breast`", lambda checks: checks is None))
+    for check in Check:
+        if check not in (Check.NO_SPACING, Check.EIGHT_BITS, Check.IMPLANT):
+            print(row(f"`{check.code}`", lambda checks, check=check: checks is not None and check in checks))
+    print(row("passed without a word", lambda checks: checks == ()))
+    found = {
+        name: [noticed(exchanged(each.image), each.seen, policy, reference) for each in images if each.seen]
+        for name, images in judged.items()
+    }
+    print(row("`view-in-doubt` had the other view been stated", lambda checks: Check.VIEW in (checks or ())))
+
+
+def exchanged(image: ViewImage) -> ViewImage:
+    """Return the image as one of the other view."""
+    other = ViewPosition.MLO if image.view.position is ViewPosition.CC else ViewPosition.CC
+    return replace(image, view=View(image.view.laterality, other))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The gate lets sound mammograms through without a word, and lets nothing of the challenge set through like that."""
+
+import re
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+
+from ai.appearance import appearance
+from ai.checks import Check, Verdict, verdict
+from ai.errors import NoBreast
+from ai.exam import STANDARD_VIEWS, Side, View, ViewImage
+from ai.gate import STATISTICS, GatePolicy, Reference, inspect, shipped_reference, with_warnings
+from ai.pixels import chest_wall, view_image
+from node.phantom import phantom_exam
+from node.results.codes import WARNING_OF
+from node.results.reasons import Reason
+from node.views import classify
+from tests.answers import LEFT_CC, an_answer, report_of
+from tests.builders import L_CC, R_CC, for_processing
+from tests.challenge import a_phantom, challenges
+
+ROOT = Path(__file__).parents[2]
+
+CAUGHT: dict[str, Check | None] = {
+    "inverted": Check.INVERTED,
+    "turned by 90 degrees": Check.TURNED,
+    "turned by 180 degrees": Check.SIDE,
+    "turned by 270 degrees": Check.TURNED,
+    "mirrored": Check.SIDE,
+    "upper quarter": Check.CUT,
+    "implant": Check.PLATEAU,
+    "few grey levels": Check.FEW_LEVELS,
+    "overexposed": Check.CLIPPED,
+    "CT slice": Check.NO_CHEST_WALL,
+    "chest": Check.FILLED,
+    "hand": Check.NO_CHEST_WALL,
+    "noise": Check.NOISE,
+    "page of text": Check.NOISE,
+    "black page of text": None,
+    "MLO called CC": Check.VIEW,
+    "CC called MLO": Check.VIEW,
+}
+"""What must be noticed; None where no breast may be found."""
+
+
+@cache
+def the_challenges() -> dict[str, ViewImage]:
+    return challenges()
+
+
+def told(image: ViewImage) -> tuple[Check, ...]:
+    return inspect(image, GatePolicy(), shipped_reference())
+
+
+def a_header(**changes: object) -> Dataset:
+    header = a_phantom()
+    for keyword, value in changes.items():
+        setattr(header, keyword, value)
+    return header
+
+
+@pytest.mark.parametrize("view", STANDARD_VIEWS, ids=str)
+def test_sound_phantoms_pass_without_a_word(view: View) -> None:
+    for seed in (1, 2):
+        assert told(view_image(phantom_exam(seed, small=True).image(view), view)) == ()
+
+
+def test_every_picture_of_the_challenge_set_is_expected_to_be_caught() -> None:
+    assert set(CAUGHT) == set(the_challenges())
+
+
+@pytest.mark.parametrize(("name", "check"), CAUGHT.items(), ids=str)
+def test_every_picture_of_the_challenge_set_is_caught(name: str, check: Check | None) -> None:
+    image = the_challenges()[name]
+    if check is None:
+        with pytest.raises(NoBreast):
+            told(image)
+    else:
+        assert check in told(image)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "check"),
+    [
+        ("BreastImplantPresent", "YES", Check.IMPLANT),
+        ("ImagerPixelSpacing", None, Check.NO_SPACING),
+        ("BitsStored", 8, Check.EIGHT_BITS),
+    ],
+)
+def test_what_the_header_tells_is_a_warning(keyword: str, value: object, check: Check) -> None:
+    assert Check.named_in(view_image(a_header(**{keyword: value}), L_CC).warnings) == [check]
+    assert check.verdict is Verdict.WARN
+
+
+def test_a_for_processing_twin_is_refused_by_its_header() -> None:
+    assert not classify(for_processing(a_phantom())).usable
+    assert classify(a_phantom()).usable
+
+
+def test_a_small_breast_is_told() -> None:
+    image = view_image(a_phantom(), L_CC)
+    rows, columns = image.shape
+    wide = np.zeros((3 * rows, 3 * columns), np.float32)
+    wide[rows : 2 * rows, :columns] = image.pixels
+    assert Check.SMALL in told(replace(image, pixels=wide))
+
+
+def test_missing_spacing_eight_bits_and_what_is_unlike_never_refuse_by_themselves() -> None:
+    for check in (Check.NO_SPACING, Check.EIGHT_BITS, Check.UNLIKE):
+        assert verdict([check]) is Verdict.WARN
+
+
+def test_the_gravest_check_decides() -> None:
+    assert verdict([]) is Verdict.PASSED
+    assert verdict([Check.NOISE, Check.UNLIKE]) is Verdict.NOT_ANALYSED
+
+
+@pytest.mark.parametrize(
+    ("orientation", "side"),
+    [
+        (["A", "R"], Side.LEFT),
+        (["AR", "FP"], Side.LEFT),
+        (["P", "FL"], Side.RIGHT),
+        (["R", "P"], Side.BOTTOM),
+        (["L", "A"], Side.TOP),
+        (["L", "F"], None),
+        (["", ""], None),
+        ([], None),
+        ("MLO", None),
+        (None, None),
+    ],
+)
+def test_the_chest_wall_lies_where_patient_orientation_says(orientation: list[str] | None, side: Side | None) -> None:
+    assert chest_wall(a_header(PatientOrientation=orientation)) is side
+
+
+def test_without_patient_orientation_nothing_is_said_of_the_side() -> None:
+    mirrored = the_challenges()["mirrored"]
+    assert Check.SIDE not in told(replace(mirrored, chest_wall=None))
+    assert Check.SIDE not in told(replace(mirrored, view=R_CC, chest_wall=Side.RIGHT))
+
+
+def test_an_image_that_lies_on_its_side_by_its_header_is_told() -> None:
+    assert Check.TURNED in told(view_image(a_header(PatientOrientation=["R", "P"]), L_CC))
+
+
+def test_the_reference_knows_its_own_from_others() -> None:
+    seen = [
+        appearance(view_image(image, view))
+        for seed in range(4)
+        for view, image in zip(STANDARD_VIEWS, phantom_exam(seed, small=True).images, strict=True)
+    ]
+    reference = Reference.of(seen)
+    assert max(map(reference.distance, seen)) < reference.distance(appearance(the_challenges()["implant"]))
+    assert shipped_reference().mean.shape == (len(STATISTICS),)
+
+
+def test_warnings_are_told_once() -> None:
+    image = with_warnings(view_image(a_phantom(), L_CC), [Check.UNLIKE, Check.UNLIKE])
+    assert with_warnings(image, [Check.UNLIKE]).warnings == (Check.UNLIKE.words,)
+
+
+def test_every_refusal_is_a_reason_and_every_warning_has_a_code() -> None:
+    for check in Check:
+        if check.verdict is Verdict.NOT_ANALYSED:
+            [reason] = Reason.named_in([check.words])
+            assert (reason.coded.value, reason.coded.meaning) == (check.code, check.meaning)
+        else:
+            assert WARNING_OF[check].value == check.code
+        assert len(check.code) <= 16  # SH, PS3.5 6.2
+        assert len(check.meaning) <= 64  # LO
+        assert Check.named_in([check.words]) == [check]
+    assert len({check.code for check in Check}) == len(Check)
+
+
+def test_the_report_codes_the_warnings_of_an_image_that_was_read() -> None:
+    answer = an_answer()
+    assert answer.findings
+    images = tuple(
+        replace(image, warnings=(Check.CUT.words, Check.UNLIKE.words)) if image.view == LEFT_CC else image
+        for image in answer.findings.images
+    )
+    report = report_of(replace(answer, findings=replace(answer.findings, images=images)))
+    text = report.to_json()
+    assert text.count(f'"{Check.CUT.code}"') == text.count(f'"{Check.UNLIKE.code}"') == 1
+    assert f"{LEFT_CC}: {Check.CUT.words}" in text
+
+
+def test_the_checks_are_documented_with_their_rates() -> None:
+    chapter = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+    checks, rates = chapter.split("\n## Checks\n")[1].split("\n## How often\n")
+    rows = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \| ([^|]+) \|$", checks, re.MULTILINE)
+    assert rows == [(check.code, check.verdict.value, check.words) for check in Check]
+    measured = re.findall(r"^\| `([a-z-]+)` (?:\| [0-9.]+ )+\|$", rates, re.MULTILINE)
+    by_header = {Check.IMPLANT, Check.EIGHT_BITS, Check.NO_SPACING}
+    assert measured == ["no-breast", *(check.code for check in Check if check not in by_header)]

@@ -51,7 +51,7 @@ def test_an_exam_with_masses_gets_a_segmentation_for_each_image_and_a_report_tha
     segmentations = {str(seg.SOPInstanceUID) for seg in chain.of_kind(ResultKind.SEG)}
     assert len(segmentations) == 4
     assert set(named_segmentations(chain.report)) == segmentations
-    assert set(chain.job.timings or {}) == {"decode", "read", "encode", "write", "total"}
+    assert set(chain.job.timings or {}) == {"decode", "gate", "read", "encode", "write", "total"}
 
 
 def test_each_destination_waits_for_the_objects_it_wants_and_no_others(chain: Chain) -> None:

@@ -50,13 +50,13 @@ class GatePolicy:
         View: a CC that is cut off above by more than the first, with a corner brighter than the second (0.2 % of CC
         and MLO together).
     cc_cut, cc_corner
-        View: an MLO with less of both (0.3 %).
+        View: an MLO with less of both (0.1 %).
     small
         Small: a smaller area (at least 0.063).
     cut, cut_far, cut_corner
         Cut: the lower border cuts off more of the breast's width than the first, or the far side more of its height
         than the second; so does the upper border in CC, and in MLO where the corner is darker than the third, and no
-        muscle tells why. Of an image that is turned this is not asked.
+        muscle tells why. Of an image that is turned this is not asked (1.1 %).
     plateau
         Bright area: larger (0.1 %).
     clipped

@@ -5,10 +5,8 @@ from enum import Enum, StrEnum
 
 
 class Verdict(StrEnum):
-    """What follows for an image."""
+    """What follows for an image of which something was noticed."""
 
-    #: It is read.
-    PASSED = "pass"
     #: It is read, and the answer says what was noticed.
     WARN = "warn"
     #: No reader sees it, and the answer says why.
@@ -125,9 +123,3 @@ class Check(Enum):
         """Return the checks whose words stand in the sentences, each once, in the order of this list."""
         told = " ".join(sentences)
         return [check for check in cls if check.words in told]
-
-
-def verdict(checks: Iterable[Check]) -> Verdict:
-    """Return what follows from all that was noticed: the gravest."""
-    grave = list(Verdict)
-    return max((check.verdict for check in checks), key=grave.index, default=Verdict.PASSED)

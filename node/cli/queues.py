@@ -11,7 +11,7 @@ from rich.table import Table
 from config.settings import load_settings
 from node.cli.lanes import lanes_of
 from node.cli.options import ConfigOption, JsonOption, print_json
-from node.service import open_parts
+from node.service import Parts, open_parts
 from storage.database import reading
 from storage.exams import find_exam
 from storage.senders import Sender, list_senders
@@ -39,11 +39,7 @@ def jobs(
 ) -> None:
     """List jobs, newest first: what is read, by whom, how often it was tried, and why it failed."""
     parts = open_parts(load_settings(config))
-    exam_id = None
-    if exam:
-        with reading(parts.engine) as connection:
-            exam_id = find_exam(connection, exam).id
-    found = parts.queue.list_jobs(limit, exam_id=exam_id, state=state)
+    found = parts.queue.list_jobs(limit, exam_id=_exam_id(parts, exam), state=state)
     _show(
         [
             {
@@ -76,11 +72,7 @@ def deliveries(
 ) -> None:
     """List deliveries, newest first: what goes where, what the destination said, when it is tried again."""
     parts = open_parts(load_settings(config))
-    exam_id = None
-    if exam:
-        with reading(parts.engine) as connection:
-            exam_id = find_exam(connection, exam).id
-    found = parts.outbox.latest(limit, exam_id=exam_id, state=state, destination=destination or None)
+    found = parts.outbox.latest(limit, exam_id=_exam_id(parts, exam), state=state, destination=destination or None)
     _show(
         [
             {
@@ -159,6 +151,13 @@ def senders(
                 for context in each.contexts
             ]
             _show(proposed, "", as_json=False, title=f"{each.calling_ae} at {each.address}")
+
+
+def _exam_id(parts: Parts, exam: str) -> int | None:
+    if not exam:
+        return None
+    with reading(parts.engine) as connection:
+        return find_exam(connection, exam).id
 
 
 def _sender(each: Sender, *, known: bool) -> dict[str, Any]:

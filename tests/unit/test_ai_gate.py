@@ -10,7 +10,7 @@ import pytest
 from pydicom import Dataset
 
 from ai.appearance import appearance
-from ai.checks import Check, Verdict, verdict
+from ai.checks import Check, Verdict
 from ai.errors import NoBreast
 from ai.exam import STANDARD_VIEWS, Side, View, ViewImage
 from ai.gate import STATISTICS, GatePolicy, Reference, inspect, shipped_reference, with_warnings
@@ -111,12 +111,7 @@ def test_a_small_breast_is_told() -> None:
 
 def test_missing_spacing_eight_bits_and_what_is_unlike_never_refuse_by_themselves() -> None:
     for check in (Check.NO_SPACING, Check.EIGHT_BITS, Check.UNLIKE):
-        assert verdict([check]) is Verdict.WARN
-
-
-def test_the_gravest_check_decides() -> None:
-    assert verdict([]) is Verdict.PASSED
-    assert verdict([Check.NOISE, Check.UNLIKE]) is Verdict.NOT_ANALYSED
+        assert check.verdict is Verdict.WARN
 
 
 @pytest.mark.parametrize(

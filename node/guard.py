@@ -4,10 +4,9 @@ pynetdicom believes every length, waits for ever for the rest of a PDU, dies of 
 leaves the files of what was cut open. The classes here stand in for four of its own, one association each.
 """
 
-import errno
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from tempfile import NamedTemporaryFile
@@ -26,8 +25,8 @@ from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
-from pynetdicom.transport import AssociationSocket
 
+from node.line import Line, has_short_cut
 from node.telemetry import logger
 from storage.errors import StorageError
 
@@ -36,12 +35,6 @@ if TYPE_CHECKING:
     from pynetdicom.dimse_primitives import DimsePrimitiveType, DimseServiceType
 
 log = logger("guard")
-
-TLS_RECORD = b"\x16\x03"
-"""How a TLS handshake begins (RFC 8446 5.1); no PDU does."""
-
-LONGEST_PDU = 4 << 20
-"""Bytes of a PDU that are still read. Some senders ignore the maximum that they are told; none by 32 times."""
 
 LONGEST_COMMAND = 1 << 16
 """Bytes of a command set; the elements of PS3.7 E fill a few hundred."""
@@ -80,70 +73,13 @@ def watch(
     require_space
         Raises when the disk is too full to go on with an instance.
     """
+    messages = Messages(association, told, incoming, require_space)
     former = association.dul.socket
     if former is not None:
-        association.dul.socket = Line(former, told)
+        association.dul.socket = Line(former, told, messages if has_short_cut() else None)
     association.dul.state_machine = Machine(association, told)
     association.acse = Negotiation(association, told)
-    association.dimse = Messages(association, told, incoming, require_space)
-
-
-class Line(AssociationSocket):
-    """A connection whose PDUs have a bounded length, and a time within which they must be there."""
-
-    def __init__(self, former: AssociationSocket, told: Callable[[], dict[str, str]]) -> None:
-        vars(self).update(vars(former))  # the constructor would announce the connection a second time
-        self._told = told
-
-    @property
-    def _patience(self) -> float:
-        association = self.assoc
-        return (association.network_timeout if association.is_established else association.acse_timeout) or 60
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read so many bytes, or what there is until the other side closes.
-
-        Raises
-        ------
-        OSError
-            When they are too many, or do not come in time: pynetdicom closes the connection then.
-        """
-        if nr_bytes > LONGEST_PDU:
-            log.warning("association cut: a PDU longer than any that is read", **self._told(), claimed=nr_bytes)
-            raise OSError(nr_bytes)
-        if self.socket is None:
-            raise OSError("closed")
-        buffer = bytearray(nr_bytes)
-        try:
-            here = self._fill(buffer)
-        except TimeoutError:
-            log.warning("association cut: a PDU that did not end in time", **self._told(), seconds=self._patience)
-            raise
-        if not self.assoc.is_established and buffer[:2] == TLS_RECORD:
-            log.warning("association refused: TLS at a port without it", **self._told())
-            raise OSError(errno.EPROTO, "TLS")
-        return buffer if here == nr_bytes else buffer[:here]
-
-    def _fill(self, buffer: bytearray) -> int:
-        """Read into a buffer until it is full or the other side closes; return how much came."""
-        here, deadline = 0, time.monotonic() + self._patience
-        with memoryview(buffer) as view:
-            while self.socket is not None and here < len(buffer):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError
-                self.socket.settimeout(left)
-                count = self.socket.recv_into(view[here:])
-                if not count:
-                    break
-                here += count
-        return here
-
-    def send(self, bytestream: bytes) -> None:
-        """Send, and give up on a peer that does not read."""
-        if self.socket is not None:
-            self.socket.settimeout(self._patience)
-        super().send(bytestream)
+    association.dimse = messages
 
 
 class Machine(StateMachine):
@@ -226,7 +162,7 @@ class Messages(DIMSEServiceProvider):
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the fragments of one PDU; end the association when they break the rules."""
-        try:
+        with self._refusing():
             for number, value in primitive.presentation_data_value_list:
                 self._check(number, value)
                 # One at a time: pynetdicom drops what follows the end of a message within a PDU.
@@ -234,6 +170,27 @@ class Messages(DIMSEServiceProvider):
                 single.presentation_data_value_list = [[number, value]]  # type: ignore[list-item]  # tuples it refuses
                 super().receive_primitive(single)
                 self._after(value)
+
+    @property
+    def awaiting(self) -> int:
+        """Number of the context on which fragments of an instance's data set are to come; 0 while none are."""
+        return self._context if self._file is not None else 0
+
+    def take(self, part: memoryview) -> bool:
+        """Take a part of such a fragment; end the association, and return False, when that fails."""
+        with self._refusing():
+            if self._file is None:  # cleared away
+                raise BrokenProtocol("data after the end")
+            self._grow(len(part))
+            self._file.write(part)
+            return True
+        return False
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """End the association when what has come cannot be taken."""
+        try:
+            yield
         except (OSError, StorageError) as error:
             log.error("instance not received", **self._told(), error=str(error), check="the disk of the store")  # noqa: TRY400
             self.dul.event_queue.put("Evt19")
@@ -313,14 +270,19 @@ class Messages(DIMSEServiceProvider):
             raise BrokenProtocol("fragments of two messages mixed, or of a context that was not accepted")
         if is_command is self._commanded:
             raise BrokenProtocol("data before its command, or a command within the data")
+        if isinstance(self.message, C_STORE_RQ) and not is_command:
+            self._grow(len(value) - 1)
+            return
         self._size += len(value) - 1
         if is_command:
             if self._size > LONGEST_COMMAND:
                 raise BrokenProtocol("a command that does not end")
-        elif not isinstance(self.message, C_STORE_RQ):
-            if self._size > LARGEST_IN_MEMORY:
-                raise BrokenProtocol("a data set too large for such a request")
-        elif self._size % ROOM_EVERY < len(value) - 1:
+        elif self._size > LARGEST_IN_MEMORY:
+            raise BrokenProtocol("a data set too large for such a request")
+
+    def _grow(self, number: int) -> None:
+        self._size += number
+        if self._size % ROOM_EVERY < number:
             self._require_space()
 
     def _begin(self, number: int) -> None:

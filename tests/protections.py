@@ -121,16 +121,16 @@ PROTECTIONS = (
     ),
     Protection(
         "no PDU is longer than any that is read",
-        "node/guard.py",
+        "node/line.py",
         "        if nr_bytes > LONGEST_PDU:",
         "        if nr_bytes > 1 << 40:",
         f"{HOSTILE} -k claimed_length",
     ),
     Protection(
         "half a PDU is not waited for",
-        "node/guard.py",
-        "                self.socket.settimeout(left)\n                count",
-        "                self.socket.settimeout(None)\n                count",
+        "node/line.py",
+        "        self.socket.settimeout(left)\n        return",
+        "        self.socket.settimeout(None)\n        return",
         f"{HOSTILE} -k 'does_not_end_is_not_waited_for and byte'",
     ),
     Protection(

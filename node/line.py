@@ -1,0 +1,188 @@
+"""A connection of the DICOM door: PDUs of bounded length, in bounded time; images go to their files in long reads.
+
+pynetdicom 3.0 reads a PDU in pieces of 4 KiB, copies it five times and wakes two threads for it. Here the fragments of a data
+set that goes to a file take a short cut, while each of them is what it should be; all else is pynetdicom's.
+"""
+
+import errno
+import struct
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import pynetdicom
+from pynetdicom.transport import AssociationSocket
+
+from node.telemetry import logger
+
+log = logger("guard")
+
+TLS_RECORD = b"\x16\x03"
+"""How a TLS handshake begins (RFC 8446 5.1); no PDU does."""
+
+LONGEST_PDU = 4 << 20
+"""Bytes of a PDU that are still read. Some senders ignore the maximum that they are told; none by 32 times."""
+
+FRAGMENT: Final = struct.Struct(">BxLLBB")
+"""A P-DATA-TF PDU with one fragment, up to its data: type, length, length, context, control (PS3.8 9.3.5, E.2)."""
+P_DATA_TF: Final = 0x04
+DATA_NOT_LAST: Final = 0x00
+
+LONG_READ = 1 << 18
+"""Bytes: measured, more gains nothing."""
+PAUSE = 0.05
+"""Seconds that a sender may take between two fragments before the association looks after other things."""
+HANDED_EVERY = 1.0
+"""Seconds after which pynetdicom gets a fragment too: it measures how long nothing came."""
+
+KNOWN: Final = "3.0."
+"""Versions of pynetdicom whose reading of PDUs the short cut was made for."""
+
+
+def has_short_cut() -> bool:
+    """Tell whether the short cut is made for the pynetdicom that is installed."""
+    return pynetdicom.__version__.startswith(KNOWN)
+
+
+class Sink(Protocol):
+    """What takes the data set of an instance in its parts."""
+
+    @property
+    def awaiting(self) -> int:
+        """Number of the context on which fragments of an instance's data set are to come; 0 while none are."""
+
+    def take(self, part: memoryview) -> bool:
+        """Take a part of such a fragment; False when that failed, and the association ends."""
+
+
+class Line(AssociationSocket):
+    """A connection whose PDUs have a bounded length, and a time within which they must be there.
+
+    Parameters
+    ----------
+    former
+        The connection, as pynetdicom has it.
+    told
+        Returns what log lines say of its sender.
+    sink
+        Where the data sets of instances go; None without the short cut.
+    """
+
+    def __init__(self, former: AssociationSocket, told: Callable[[], dict[str, str]], sink: Sink | None) -> None:
+        vars(self).update(vars(former))  # the constructor would announce the connection a second time
+        self._told = told
+        self._sink = sink
+        self._room = memoryview(b"")
+        self._ahead = memoryview(b"")
+        self._handed = 0.0
+
+    @property
+    def _patience(self) -> float:
+        association = self.assoc
+        return (association.network_timeout if association.is_established else association.acse_timeout) or 60
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something for pynetdicom to read; what takes the short cut has taken it first."""
+        dul = self.assoc.dul
+        try:
+            while self._sink and dul.state_machine.current_state == "Sta6" and dul.to_provider_queue.empty():
+                length = self._next_fragment(self._sink)
+                if length is None:
+                    break
+                if not self._pass_on(self._sink, length):
+                    return False
+        except OSError as error:
+            self._tell(error)
+            self.event_queue.put("Evt17")
+            return False
+        return bool(self._ahead) or super().ready
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read so many bytes, or what there is until the other side closes.
+
+        Raises
+        ------
+        OSError
+            When they are too many, or do not come in time: pynetdicom closes the connection then.
+        """
+        if nr_bytes > LONGEST_PDU:
+            log.warning("association cut: a PDU longer than any that is read", **self._told(), claimed=nr_bytes)
+            raise OSError(nr_bytes)
+        if self.socket is None:
+            raise OSError("closed")
+        buffer = bytearray(nr_bytes)
+        here = min(nr_bytes, len(self._ahead))
+        buffer[:here], self._ahead = self._ahead[:here], self._ahead[here:]
+        until = time.monotonic() + self._patience
+        try:
+            with memoryview(buffer) as view:
+                while here < nr_bytes and (count := self._receive(view[here:], until)):
+                    here += count
+        except TimeoutError as error:
+            self._tell(error)
+            raise
+        if not self.assoc.is_established and buffer[:2] == TLS_RECORD:
+            log.warning("association refused: TLS at a port without it", **self._told())
+            raise OSError(errno.EPROTO, "TLS")
+        return buffer if here == nr_bytes else buffer[:here]
+
+    def send(self, bytestream: bytes) -> None:
+        """Send, and give up on a peer that does not read."""
+        if self.socket is not None:
+            self.socket.settimeout(self._patience)
+        super().send(bytestream)
+
+    def _next_fragment(self, sink: Sink) -> int | None:
+        """Return how many bytes of data follow that take the short cut, their header gone; None when none do."""
+        if not sink.awaiting:
+            return None
+        if len(self._ahead) < FRAGMENT.size:
+            try:
+                self._read_ahead(time.monotonic() + PAUSE)
+            except TimeoutError:
+                return None
+        if len(self._ahead) < FRAGMENT.size:
+            return None
+        kind, length, item, context, control = FRAGMENT.unpack_from(self._ahead)
+        is_usual = (kind, item, control) == (P_DATA_TF, length - 4, DATA_NOT_LAST) and 6 <= length <= LONGEST_PDU
+        now = time.monotonic()
+        if not is_usual or context != sink.awaiting or now - self._handed > HANDED_EVERY:
+            self._handed = now
+            return None
+        self._ahead = self._ahead[FRAGMENT.size :]
+        return int(length) - 6
+
+    def _pass_on(self, sink: Sink, left: int) -> bool:
+        """Let so many bytes go to the sink; return False when it did not take them, which come to their end nevertheless."""
+        until, is_taken = time.monotonic() + self._patience, True
+        while left:
+            if not self._ahead and not self._read_ahead(until):
+                raise ConnectionResetError
+            part = self._ahead[:left]
+            is_taken = is_taken and sink.take(part)
+            self._ahead, left = self._ahead[len(part) :], left - len(part)
+        return is_taken
+
+    def _read_ahead(self, until: float) -> int:
+        self._room = self._room or memoryview(bytearray(LONG_READ))
+        rest = len(self._ahead)
+        self._room[:rest] = self._ahead
+        self._ahead = self._room[:rest]
+        count = self._receive(self._room[rest:], until)
+        self._ahead = self._room[: rest + count]
+        return count
+
+    def _receive(self, view: memoryview, until: float) -> int:
+        """Read what there is, and wait for it until then; return how much came, 0 when the other side has closed."""
+        if self.socket is None:
+            return 0
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.socket.settimeout(left)
+        return self.socket.recv_into(view)
+
+    def _tell(self, error: OSError) -> None:
+        if isinstance(error, TimeoutError):
+            log.warning("association cut: a PDU that did not end in time", **self._told(), seconds=self._patience)

@@ -3,6 +3,7 @@
 All receivers are started; one after the other gets the same images under new UIDs, round after round.
 """
 
+import argparse
 import json
 import shutil
 import statistics
@@ -74,9 +75,7 @@ def measure(
                 each.server.stop()
 
 
-def _send(
-    name: str, receiver: Running, way: str, connections: int, images: int, folder: Path, size: float
-) -> Measured:
+def _send(name: str, receiver: Running, way: str, connections: int, images: int, folder: Path, size: float) -> Measured:
     before = receiver.server.cpu()
     command = [sys.executable, "-m", "benchmarks.sender", way, folder, receiver.ports[way], connections, images]
     sent = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True)
@@ -92,8 +91,6 @@ def _send(
 
 def main() -> None:
     """Measure and print."""
-    import argparse
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--images", type=int, default=16)

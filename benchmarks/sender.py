@@ -69,9 +69,13 @@ class Stow:
     def send(self, names: Names) -> None:
         """Store images."""
         for each in names:
-            group = _explicit(0x02, b"UI", self._image.sop_class) + _explicit(0x03, b"UI", each["instance"]) + self._meta
+            group = (
+                _explicit(0x02, b"UI", self._image.sop_class) + _explicit(0x03, b"UI", each["instance"]) + self._meta
+            )
             group = b"\2\0\1\0OB\0\0\2\0\0\0\0\1" + group
-            head = self._before + _explicit(0x00, b"UL", struct.pack("<I", len(group))) + group + self._image.under(each)
+            head = (
+                self._before + _explicit(0x00, b"UL", struct.pack("<I", len(group))) + group + self._image.under(each)
+            )
             length = len(head) + len(self._image.pixels) + len(self._after)
             self._connection.putrequest("POST", "/dicom-web/studies")
             self._connection.putheader(

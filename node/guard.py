@@ -4,13 +4,14 @@ pynetdicom believes every length, waits for ever for the rest of a PDU, dies of 
 leaves the files of what was cut open. The classes here stand in for four of its own, one association each.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from tempfile import NamedTemporaryFile
-from threading import Lock
+from threading import Event, Lock
 from typing import IO, TYPE_CHECKING, Final
 
 from pydicom.filewriter import write_file_meta_info
@@ -26,7 +27,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
-from node.line import Line, has_short_cut
+from node.line import IDLE, Line, Waking, has_short_cut
 from node.telemetry import logger
 from storage.errors import StorageError
 
@@ -44,6 +45,9 @@ LARGEST_IN_MEMORY = 16 << 20
 
 MOST_WAITING = 64
 """Requests of one association that wait to be served. Without a negotiated window, one is all there may be (PS3.7 D.3.3.3)."""
+
+WRITTEN_EVERY = 4 << 20
+"""Bytes of an instance after which the disk begins to write them, while the rest comes."""
 
 ROOM_EVERY = 32 << 20
 """Bytes of an instance after which the disk is looked at again."""
@@ -155,10 +159,14 @@ class Messages(DIMSEServiceProvider):
         self._context = 0
         self._commanded = False
         self._size = 0
+        self._begun = 0
         self.asking = Lock()
         self._sending = Lock()
         self._taken = False
         self._answered = time.monotonic()
+        self._news = Event()
+        self.msg_queue = Waking(self._news.set)
+        self.dul.to_user_queue = Waking(self._news.set)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the fragments of one PDU; end the association when they break the rules."""
@@ -178,13 +186,18 @@ class Messages(DIMSEServiceProvider):
 
     def take(self, part: memoryview) -> bool:
         """Take a part of such a fragment; end the association, and return False, when that fails."""
+        is_taken = False
         with self._refusing():
             if self._file is None:  # cleared away
                 raise BrokenProtocol("data after the end")
             self._grow(len(part))
             self._file.write(part)
-            return True
-        return False
+            is_taken = True
+            if self._size - self._begun >= WRITTEN_EVERY:
+                # Not needed, it says, of what is still to be written: Linux begins to write it, and keeps it.
+                os.posix_fadvise(self._file.fileno(), self._begun, self._size - self._begun, os.POSIX_FADV_DONTNEED)
+                self._begun = self._size
+        return is_taken
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -214,6 +227,9 @@ class Messages(DIMSEServiceProvider):
         if not block and self._taken:  # has been served when the next is asked for
             self._taken = False
             self._note_answer()
+        if not block and self.msg_queue.empty():  # pynetdicom would ask again a millisecond later
+            self._news.wait(IDLE)
+            self._news.clear()
         while True:
             number, message = super().get_msg(block)
             if number is None or message is None:
@@ -299,7 +315,7 @@ class Messages(DIMSEServiceProvider):
             self._close()
         if self.message is None or not (is_last and is_command):
             return
-        self._commanded, self._size = True, 0
+        self._commanded, self._size, self._begun = True, 0, 0
         if isinstance(self.message, C_STORE_RQ):
             self._open(self.message)
 

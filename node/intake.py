@@ -4,8 +4,8 @@ Success is answered only after the file is in its place, flushed with its folder
 touched its exam.
 """
 
-import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,6 +19,7 @@ from structlog.contextvars import bound_contextvars
 from config.policy import Watermark
 from node.comparison import IDENTITY, differences
 from node.corrections import Corrections, is_correction
+from node.digests import digest, is_among
 from node.entries import entry_of
 from node.errors import ClassMismatch, InstanceUIDInvalid
 from node.records import Origin, dataset_offset, instance_record, read_header, reference
@@ -174,8 +175,11 @@ class Intake:
                 temp.unlink(missing_ok=True)
 
     def _receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
-        header, record = self._describe(temp, announced, origin)
-        self._store.flush(temp)
+        with ThreadPoolExecutor(1) as beside:  # the disk writes while the processor reads
+            flushing = beside.submit(self._store.flush, temp)
+            header, record = self._describe(temp, announced, origin)
+        flushing.result()
+        self._store.make_way(record.reference)
         with writing(self._engine) as connection:
             if new := keep(connection, self._store, temp, record):
                 catalogued(connection, entry_of(header))
@@ -226,7 +230,7 @@ class Intake:
             classify(header, self._accepts),
             path=self._store.path_of(uids),
             size=temp.stat().st_size,
-            digest=_digest(temp, dataset_offset(header)),
+            digest=digest(temp, dataset_offset(header)),
             origin=origin,
             received_at=self._clock(),
         )
@@ -243,7 +247,7 @@ class Intake:
             exam = exam_of_study(connection, first.patient, first.study.uid)
             removed = is_removed(connection, first.path)
         kept = {first.digest, *(conflict.digest for conflict in conflicts)}
-        if record.digest in kept:
+        if is_among(kept, temp, record.digest):
             found: tuple[str, ...] = ()
         elif removed:
             found = _told_apart(first, record)
@@ -287,12 +291,6 @@ class Intake:
         else:
             log.warning("instance differs from the one that is kept", **_context(receipt, exam), differences=found)
         return receipt
-
-
-def _digest(path: Path, offset: int) -> str:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _told_apart(first: InstanceRecord, record: InstanceRecord) -> tuple[str, ...]:

@@ -5,10 +5,16 @@ set that goes to a file take a short cut, while each of them is what it should b
 """
 
 import errno
+import os
+import select
+import ssl
 import struct
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from contextlib import suppress
+from queue import Queue
+from typing import Any, Final, Protocol, TypeVar
+from weakref import finalize
 
 import pynetdicom
 from pynetdicom.transport import AssociationSocket
@@ -30,6 +36,8 @@ DATA_NOT_LAST: Final = 0x00
 
 LONG_READ = 1 << 18
 """Bytes: measured, more gains nothing."""
+IDLE = 0.1
+"""Seconds after which an association looks around although nothing came and nothing is to be sent."""
 PAUSE = 0.05
 """Seconds that a sender may take between two fragments before the association looks after other things."""
 HANDED_EVERY = 1.0
@@ -42,6 +50,43 @@ KNOWN: Final = "3.0."
 def has_short_cut() -> bool:
     """Tell whether the short cut is made for the pynetdicom that is installed."""
     return pynetdicom.__version__.startswith(KNOWN)
+
+
+class Wake:
+    """Wakes up whoever waits in ``select``, from any thread."""
+
+    def __init__(self) -> None:
+        self._handle = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        finalize(self, os.close, self._handle)  # whoever may still set it keeps it open
+
+    def fileno(self) -> int:
+        """Return what to wait for."""
+        return self._handle
+
+    def set(self) -> None:
+        """Wake."""
+        os.eventfd_write(self._handle, 1)
+
+    def clear(self) -> None:
+        """Let the next wait."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._handle)
+
+
+T = TypeVar("T")
+
+
+class Waking(Queue[T]):
+    """A queue that wakes somebody who looks at it now and then."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        super().__init__()
+        self._wake = wake
+
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 (queue's)
+        """Put, and wake."""
+        super().put(item, block, timeout)
+        self._wake()
 
 
 class Sink(Protocol):
@@ -75,6 +120,8 @@ class Line(AssociationSocket):
         self._room = memoryview(b"")
         self._ahead = memoryview(b"")
         self._handed = 0.0
+        self._wake = Wake()
+        self.assoc.dul.to_provider_queue = Waking(self._wake.set)
 
     @property
     def _patience(self) -> float:
@@ -96,7 +143,7 @@ class Line(AssociationSocket):
             self._tell(error)
             self.event_queue.put("Evt17")
             return False
-        return bool(self._ahead) or super().ready
+        return bool(self._ahead) or self._comes(IDLE if dul.state_machine.current_state == "Sta6" else 0)
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read so many bytes, or what there is until the other side closes.
@@ -132,6 +179,22 @@ class Line(AssociationSocket):
         if self.socket is not None:
             self.socket.settimeout(self._patience)
         super().send(bytestream)
+
+    def _comes(self, patience: float) -> bool:
+        """Wait until there is something to read, or to send; return whether there is something to read."""
+        if self.socket is None or not self._is_connected:
+            return False
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True
+        try:
+            awaited: list[Any] = [self.socket, self._wake]
+            here, _, _ = select.select(awaited, [], [], patience)
+        except (OSError, ValueError):  # closed meanwhile
+            self.event_queue.put("Evt17")
+            return False
+        if self._wake in here:
+            self._wake.clear()
+        return len(here) > (self._wake in here)
 
     def _next_fragment(self, sink: Sink) -> int | None:
         """Return how many bytes of data follow that take the short cut, their header gone; None when none do."""

@@ -15,6 +15,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
+import pynetdicom
 from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
@@ -26,6 +27,7 @@ from node.audit.notes import NOTHING, Notes
 from node.guard import Messages, watch
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
+from node.line import KNOWN, has_short_cut
 from node.listener import Handshakes, Listener
 from node.records import Origin
 from node.safekeeping import SafeKeeping
@@ -176,6 +178,12 @@ class StorageSCP:
         self._server = Listener.listen(self._ae, address, handlers, handshakes)
         told = {"ae_title": self._settings.ae_title, "address": self._settings.bind, "port": self.port}
         log.info("listening", **told, tls=secured)
+        if not has_short_cut():
+            log.warning(
+                "images are received more slowly",
+                pynetdicom=pynetdicom.__version__,
+                remedy=f"install pynetdicom {KNOWN}*",
+            )
 
     def use(
         self,

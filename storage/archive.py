@@ -12,7 +12,8 @@ from storage.index import InstanceRecord, add_instance
 def keep(connection: Connection, store: InstanceStore, temp: Path, record: InstanceRecord) -> bool:
     """Index a received instance and put its file in its place; the caller's commit makes both count.
 
-    Call ``store.flush(temp)`` before the transaction begins: on SQLite all other writers wait for it.
+    Call ``store.flush(temp)``, and ``store.make_way(record.reference)``, before the transaction begins: on SQLite all other
+    writers wait for it.
 
     Returns
     -------

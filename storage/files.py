@@ -18,6 +18,8 @@ from config.policy import Watermark
 from storage.errors import AlreadyStored, DiskLow, MalformedUID
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+MOST_REMEMBERED = 4096
+"""Folders that are known to be on the disk for good; to flush one again costs as much as to flush a file."""
 _WRITING_TAKES = timedelta(hours=1)
 """No worker takes longer to write one result; what is older was left by a crash."""
 
@@ -73,6 +75,7 @@ class InstanceStore:
         self.root = root.absolute()
         self.incoming = self.root / "incoming"
         self._outgoing = self.root / "outgoing"
+        self._lasting: set[PurePosixPath] = set()
 
     def prepare(self) -> None:
         """Make the folders, open to their owner only, and see that they can be written; those that exist are left so."""
@@ -104,11 +107,15 @@ class InstanceStore:
         return self.root / path
 
     def flush(self, temp: Path) -> None:
-        """Write a file's bytes through to the disk, so that ``accept`` need not wait for them in its transaction."""
+        """Write a file's bytes through to the disk: before ``accept``, which would hold up other writers for so long."""
         _flush(temp)
 
+    def make_way(self, reference: InstanceReference) -> None:
+        """Make the folders of an instance, durably: before ``accept``, for the same reason."""
+        self._make_folders(_path("instances", reference, ".dcm"))
+
     def accept(self, temp: Path, reference: InstanceReference) -> str:
-        """Move a received file to its place, durably, and return the path.
+        """Move a received file that was flushed to its place, durably, and return the path.
 
         Raises
         ------
@@ -120,13 +127,15 @@ class InstanceStore:
     def adopt(self, temp: Path, reference: InstanceReference) -> str:
         """Do as ``accept``, in the place of a file that no row names."""
         path = _path("instances", reference, ".dcm")
-        _flush(temp)
         temp.replace(self.root / path)
-        self._flush_folders(path)
+        _flush(self.root / path.parent)
         return str(path)
 
     def set_aside(self, temp: Path, reference: InstanceReference) -> str:
-        """Keep a different instance with a UID that is known (rule R6) in the conflicts area, and return its path."""
+        """Keep a different instance with a UID that is known (rule R6) in the conflicts area, and return its path.
+
+        It was flushed, as for ``accept``.
+        """
         for number in itertools.count(1):
             with contextlib.suppress(AlreadyStored):
                 return self._publish(temp, _path("conflicts", reference, f"/{number}.dcm"))
@@ -144,11 +153,12 @@ class InstanceStore:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
+            _flush(temp)
             with contextlib.suppress(AlreadyStored):
                 return self._publish(temp, path)
         finally:
             temp.unlink(missing_ok=True)
-        self._flush_folders(path)
+        _flush((self.root / path).parent)
         return str(path)
 
     def write_preview(self, path: str, data: bytes) -> None:
@@ -204,21 +214,28 @@ class InstanceStore:
 
     def _publish(self, temp: Path, path: PurePosixPath) -> str:
         target = self.root / path
-        _flush(temp)
-        for folder in reversed(path.parents):
-            (self.root / folder).mkdir(mode=0o700, exist_ok=True)
+        self._make_folders(path)
         try:
             os.link(temp, target)  # unlike a rename, it never overwrites
         except FileExistsError:
             raise AlreadyStored(path.name) from None
-        self._flush_folders(path)
+        _flush(target.parent)
         temp.unlink()
         return str(path)
 
-    def _flush_folders(self, path: PurePosixPath) -> None:
-        # All of them, made by this call or not: another thread may have made one a moment ago and not flushed it yet.
-        for folder in list(path.parents)[:-1]:
-            _flush(self.root / folder)
+    def _make_folders(self, path: PurePosixPath) -> None:
+        folders = list(reversed(path.parents))[2:]  # those that ``prepare`` has not made
+        for folder in folders:
+            with contextlib.suppress(FileExistsError):
+                (self.root / folder).mkdir(mode=0o700)
+                self._lasting.discard(folder)
+        # Made by this call or not: another thread may have made one a moment ago and not flushed it yet.
+        for folder in folders:
+            if folder not in self._lasting:
+                _flush(self.root / folder.parent)
+                self._lasting.add(folder)
+        if len(self._lasting) > MOST_REMEMBERED:
+            self._lasting.clear()
 
 
 def _path(area: str, reference: InstanceReference, ending: str) -> PurePosixPath:

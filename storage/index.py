@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, Table, insert, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from storage.files import InstanceReference
 from storage.tables import conflicts, exams, instances, patients, series, studies
@@ -60,7 +62,7 @@ class InstanceRecord:
     size
         Bytes of the file.
     digest
-        SHA-256, hexadecimal, of the dataset as it was received.
+        Of the dataset as it was received (``node.digests``).
     received_at
         When, aware.
     calling_ae, origin
@@ -218,9 +220,15 @@ def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> 
 
     Waits for a transaction that is inserting the same key.
     """
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(row).on_conflict_do_nothing().returning(*table.primary_key)
-    return connection.execute(statement).one_or_none() is not None
+    statement = _insert_new(table, connection.dialect.name)
+    return connection.execute(statement, row).one_or_none() is not None
+
+
+@cache
+def _insert_new(table: Table, dialect_name: str) -> ReturningInsert[Any]:
+    dialect = postgresql if dialect_name == "postgresql" else sqlite
+    statement: ReturningInsert[Any] = dialect.insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+    return statement
 
 
 _INSTANCE_COLUMNS = tuple(

@@ -44,16 +44,23 @@ HOSTILE = "tests/properties/test_hostile_pdus.py"
 PROTECTIONS = (
     Protection(
         "the bytes of an instance go to the disk before it is in its place",
-        "storage/files.py",
-        "        target = self.root / path\n        _flush(temp)\n",
-        "        target = self.root / path\n",
+        "node/intake.py",
+        "beside.submit(self._store.flush, temp)\n",
+        "beside.submit(str, temp)\n",
         f"{RECEIVING} tests/acceptance/test_faults.py -k 'written_in_this_order or system_calls or kernel'",
     ),
     Protection(
-        "the folders of an instance go to the disk before success is answered",
+        "the folder of an instance goes to the disk before success is answered",
         "storage/files.py",
-        "        self._flush_folders(path)\n        temp.unlink()\n",
+        "        _flush(target.parent)\n        temp.unlink()\n",
         "        temp.unlink()\n",
+        f"{RECEIVING} -k written_in_this_order",
+    ),
+    Protection(
+        "the folders that lead to it do so, too",
+        "node/intake.py",
+        "        self._store.make_way(record.reference)\n",
+        "",
         f"{RECEIVING} -k written_in_this_order",
     ),
     Protection(

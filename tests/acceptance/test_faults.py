@@ -298,10 +298,10 @@ def test_the_kernel_is_asked_in_an_order_that_survives_a_power_cut(tmp_path: Pat
         assert life.offer([image]) == [0x0000]
     assert steps(trace, str(image.SOPInstanceUID)) == [
         "file to disk",
+        "folder of all to disk",
+        "folder of the study to disk",
         "file in its place",
         "folder of the series to disk",
-        "folder of the study to disk",
-        "folder of all to disk",
         "database to disk",
         "response",
     ]

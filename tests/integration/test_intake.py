@@ -1,5 +1,6 @@
 """The intake on both databases: durable before success, nothing kept of a failure, and rule R6."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
@@ -14,7 +15,9 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from node import errors
+from node.digests import digest, is_among
 from node.intake import Announced, Outcome, Receipt
+from node.records import dataset_offset, read_header
 from storage.database import reading
 from storage.errors import DatabaseUnavailable, DiskLow
 from storage.exams import ExamRecord, exam_of_study
@@ -171,6 +174,16 @@ def test_the_same_instance_again_changes_nothing_however_it_is_encoded(room: Roo
     for again in (image, implicit, compressed(image, RLELossless)):
         assert room.receive(again).outcome is Outcome.KNOWN
     assert (room.files(), room.rows(), exam_of(room, image.SOPInstanceUID)) == (files, rows, exam)
+
+
+def test_digests_of_older_versions_are_known(tmp_path: Path) -> None:
+    file = tmp_path / "image.dcm"
+    an_image().save_as(file, enforce_file_format=True)
+    offset = dataset_offset(read_header(file))
+    own, old = digest(file, offset), hashlib.sha256(file.read_bytes()[offset:]).hexdigest()
+    assert is_among({own}, file, own)
+    assert is_among({old}, file, own)
+    assert not is_among({"ef" * 32, digest(file, 0)}, file, own)
 
 
 def test_a_different_instance_with_the_same_uid_is_set_aside_and_the_first_stays_in_force(room: Room) -> None:

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -89,10 +91,24 @@ def test_file_and_all_its_folders_are_flushed_before_accept_returns(
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", note)
-    store.accept(a_file(store.incoming), a_reference())
+    temp = a_file(store.incoming)
+    store.flush(temp)
+    store.accept(temp, a_reference())
     # The bytes first: a name must not outlive a power cut that its bytes do not.
-    assert flushed[0] == "incoming/received"
-    assert set(flushed[1:]) == {"instances/1.2.3/1.2.3.1", "instances/1.2.3", "instances"}
+    assert flushed == ["incoming/received", "instances", "instances/1.2.3", "instances/1.2.3/1.2.3.1"]
+
+
+def test_a_folder_that_is_on_the_disk_is_flushed_again_only_for_what_is_new_in_it(
+    store: InstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.accept(a_file(store.incoming), a_reference())
+    flushed: list[Path] = []
+    monkeypatch.setattr("storage.files._flush", flushed.append)
+    store.accept(a_file(store.incoming), replace(a_reference(), instance_uid="1.2.3.1.2"))
+    assert flushed == [store.root / "instances/1.2.3/1.2.3.1"]
+    shutil.rmtree(store.root / "instances/1.2.3")  # as an operator may
+    store.accept(a_file(store.incoming), a_reference())
+    assert flushed[1:] == [store.root / each for each in ("instances", "instances/1.2.3", "instances/1.2.3/1.2.3.1")]
 
 
 def test_a_result_written_twice_is_one_file(store: InstanceStore) -> None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.calibration import Calibration
 from ai.exam import Laterality, SpacingRule, View
 
 
@@ -118,6 +119,9 @@ class ImageFindings:
         part of the image, on a coarse grid that covers the whole image evenly; None when the reader makes no map.
     prepared
         Shape (h, w), uint8: the image as the network saw it, for people who ask why; None when the reader doesn't tell.
+    span
+        Lowest and highest score of the image when each network, each way up, speaks for itself; None when the reader
+        doesn't tell.
     """
 
     uid: str
@@ -129,6 +133,7 @@ class ImageFindings:
     warnings: tuple[str, ...] = ()
     probability: NDArray[np.float32] | None = None
     prepared: NDArray[np.uint8] | None = None
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,12 +155,23 @@ class Match:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Name, version and digest (SHA-256 of the weights and the card) of the model that read, with its notes for reports."""
+    """Name, version and digest (SHA-256 of the weights and the card) of the model that read, with what reports need.
+
+    Attributes
+    ----------
+    name, version, digest
+        Who it is.
+    notes
+        Sentences for every report.
+    calibration
+        What its scores meant on other patients; None when the card does not say.
+    """
 
     name: str
     version: str
     digest: str
     notes: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,3 +202,11 @@ class ExamFindings:
     def count(self) -> int:
         """Number of masses in all images."""
         return sum(len(image.masses) for image in self.images)
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """Lowest and highest score of the exam by its images' spans; None when an image has none."""
+        spans = [image.span for image in self.images if image.span is not None]
+        if not spans or len(spans) < len(self.images):
+            return None
+        return max(low for low, _ in spans), max(high for _, high in spans)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ai.calibration import Calibration
 from ai.errors import InvalidCard, MissingModel, MissingWeights, ModelError, UnknownReader, WrongDigest
 from ai.findings import ModelIdentity
 
@@ -77,6 +78,7 @@ class ModelCard(CardPart):
     use: Use
     training: Training
     weights: tuple[WeightsFile, ...] = Field(min_length=1)
+    calibration: Calibration | None = None
     evaluation: Mapping[str, Any] = Field(default_factory=dict)
 
 
@@ -90,13 +92,15 @@ class Model:
     @property
     def digest(self) -> str:
         """SHA-256 over everything in the card but the evaluation figures; it covers the digests of the weights."""
-        content = self.card.model_dump(mode="json", exclude={"evaluation"})
+        nothing = set() if self.card.calibration else {"calibration"}
+        content = self.card.model_dump(mode="json", exclude={"evaluation"} | nothing)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def identity(self) -> ModelIdentity:
-        """Name, version, digest and notes for reports."""
-        return ModelIdentity(self.card.name, self.card.version, self.digest, self.card.use.notes)
+        """Name, version, digest, and what reports need."""
+        card = self.card
+        return ModelIdentity(card.name, card.version, self.digest, card.use.notes, card.calibration)
 
     def part(self, name: str, kind: type[AnyPart]) -> AnyPart:
         """Return a free table of the card, such as its architecture, as what the reader needs.

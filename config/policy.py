@@ -49,6 +49,45 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
+class RecallLimit:
+    """From which exam score on a site looks twice.
+
+    Attributes
+    ----------
+    score
+        1 to 100.
+    band
+        Points on both sides of it within which an exam is borderline.
+    senders
+        AE titles whose exams it is for; none: all.
+    """
+
+    score: int
+    band: int = 0
+    senders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScorePolicy:
+    """What a site makes of scores.
+
+    Attributes
+    ----------
+    prevalence
+        Share of its exams with cancer, 0 to 1, exclusive; None: no probabilities are told.
+    limits
+        The first that is for an exam's sender counts.
+    """
+
+    prevalence: float | None = None
+    limits: tuple[RecallLimit, ...] = ()
+
+    def limit(self, sender: str) -> RecallLimit | None:
+        """Return the limit for exams of a sender."""
+        return next((limit for limit in self.limits if not limit.senders or sender in limit.senders), None)
+
+
+@dataclass(frozen=True)
 class CompletionPolicy:
     """When an exam's images are taken to be all there (rule R5)."""
 

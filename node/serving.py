@@ -76,7 +76,8 @@ FIXED = (
     "tls.listen",
     "storage.folder",
     "storage.database",
-    "reader",
+    "reader.model",
+    "reader.models_folder",
     "http",
     "worklist",
 )

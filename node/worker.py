@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import structlog
 from sqlalchemy import Engine
@@ -17,6 +18,7 @@ from ai.errors import AIError
 from ai.exam import STANDARD_VIEWS, View
 from ai.readers.base import Reader
 from config.mix import ObjectMix
+from config.policy import ScorePolicy
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble
@@ -37,6 +39,8 @@ from storage.results import IssuedResult, ResultRecord, results_of
 from storage.states import Plan
 
 log = structlog.get_logger()
+
+NO_SCORE_POLICY: Final = ScorePolicy()
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ class Material:
         """Whether it is the exam of a self-test: its answer goes to no place where patients are."""
         return any(record.patient.issuer == TEST_ISSUER for _, record in self.images)
 
+    @property
+    def sender(self) -> str:
+        """AE title that sent the first of the images."""
+        first = min((record for _, record in self.images), key=lambda record: record.received_at, default=None)
+        return first.calling_ae if first else ""
+
 
 class Worker:
     """Reads one exam after the other.
@@ -89,6 +99,8 @@ class Worker:
         Called then, from another thread: must end the process, for nothing else stops a decoder or a GPU that hangs.
     clock
         Gives the aware time.
+    scoring
+        What the site makes of scores.
     one_breast_suffices
         The site's setting, see ``node.exams.assemble``.
     stop
@@ -115,6 +127,7 @@ class Worker:
         time_limit: float,
         on_hang: Callable[[], object],
         clock: Callable[[], datetime],
+        scoring: ScorePolicy = NO_SCORE_POLICY,
         one_breast_suffices: bool = False,
         stop: threading.Event | None = None,
         drain: float = 60,
@@ -132,6 +145,7 @@ class Worker:
         self._time_limit = time_limit
         self._on_hang = on_hang
         self._clock = clock
+        self._scoring = scoring
         self._one_breast_suffices = one_breast_suffices
         self._stop = stop or threading.Event()
         self._drain = drain
@@ -299,6 +313,8 @@ class Worker:
             findings=findings,
             missing=missing,
             reasons=tuple(reasons),
+            prevalence=self._scoring.prevalence,
+            recall=self._scoring.limit(material.sender),
         )
 
     def _path(self, record: InstanceRecord) -> Path:

@@ -29,7 +29,14 @@ from storage.workers import WorkerRecord, forget_worker, note_worker
 
 log = structlog.get_logger()
 
-FIXED = ("storage.folder", "storage.database", "reader")
+FIXED = (
+    "storage.folder",
+    "storage.database",
+    "reader.model",
+    "reader.models_folder",
+    "reader.device",
+    "reader.threads",
+)
 """What only a restart changes."""
 
 
@@ -147,6 +154,7 @@ def _worker(parts: Parts, reader: Reader, signals: Signals, manager: ServiceMana
         owner=presence.owner,
         heartbeat=min(settings.jobs.lease / 4, SIGN_OF_LIFE_EVERY),
         time_limit=settings.jobs.time_limit,
+        scoring=settings.reader.scoring,
         on_hang=lambda: os._exit(os.EX_SOFTWARE),
         clock=utc_now,
         one_breast_suffices=settings.exam.one_breast_suffices,

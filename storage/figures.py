@@ -51,8 +51,8 @@ class Answered:
 
     Attributes
     ----------
-    job
-        Its number.
+    job, exam
+        Its number, and its exam's.
     sender
         AE title that sent the exam's first image.
     answer
@@ -68,6 +68,7 @@ class Answered:
     """
 
     job: int
+    exam: int
     sender: str
     answer: str
     score: float | None
@@ -92,11 +93,11 @@ def answers_since(connection: Connection, since: datetime) -> list[Answered]:
     )
     query = (
         select(
-            *(jobs.c.id, sender, jobs.c.answer, jobs.c.suspicion, jobs.c.attempts),
+            *(jobs.c.id, jobs.c.exam_id, sender, jobs.c.answer, jobs.c.suspicion, jobs.c.attempts),
             *(exams.c.last_image_at, jobs.c.finished_at, jobs.c.timings),
         )
         .join(exams, exams.c.id == jobs.c.exam_id)
         .where(jobs.c.finished_at >= since, jobs.c.answer.is_not(None))
         .order_by(jobs.c.finished_at)
     )
-    return [Answered(*row[:7], timings=row[7] or {}) for row in connection.execute(query)]
+    return [Answered(*row[:8], timings=row[8] or {}) for row in connection.execute(query)]

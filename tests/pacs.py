@@ -167,6 +167,7 @@ def waiting_results(
         destinations={record.uid: list(destinations) for record in waiting},
         timings={},
         now=NOON,
+        suspicion=61,
     )
     return waiting
 

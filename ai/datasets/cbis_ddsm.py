@@ -12,7 +12,7 @@ from typing import Final
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from ai.datasets.records import Box, Dataset, Record
+from ai.datasets.records import Box, Dataset, Record, margin
 from ai.datasets.selection import some
 from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_around, boxes_of_mask, read_mask
@@ -123,6 +123,7 @@ def _record(case: str, image: _Image, cases: dict[str, list[Path]], folder: Path
     boxes: list[Box] = []
     pathologies: list[str] = []
     subtlety: list[int] = []
+    margins: list[str] = []
     malignant = False
     for here, row in image.rows:
         with Naming(here):
@@ -130,6 +131,7 @@ def _record(case: str, image: _Image, cases: dict[str, list[Path]], folder: Path
             pathologies.append(column(row, "pathology"))
             malignant |= known(PATHOLOGIES, pathologies[-1], "pathology")
             subtlety.append(int(column(row, "subtlety")))
+            margins.append(margin(row.get("mass margins") or ""))
             regions = boxes_of_mask(read_mask(mask))
             if not regions:
                 raise ValueError(f"{mask} shows no mass")
@@ -145,6 +147,7 @@ def _record(case: str, image: _Image, cases: dict[str, list[Path]], folder: Path
         tuple(masks),
         density=dense,
         subtlety=tuple(subtlety),
+        margins=tuple(margins) if all(margins) else (),
         subset=image.subset,
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ai.datasets.records import Box, Record
+from ai.datasets.records import Box, Record, margin
 from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.exam import Laterality, View, ViewPosition
 
@@ -19,7 +19,7 @@ def read_manifest(path: Path, where: Mapping[str, str] | None = None) -> list[Re
     Images are looked for beside the manifest, then in a folder ``images`` there.
     ``boxes_xywh`` or ``boxes_xywh_800`` hold a JSON list of [x, y, width, height] in pixels of the image file. A file
     of the same name, or of the same name with the ending .png, in a folder ``masks`` beside the manifest is the image's
-    mass mask. Further columns: ``density`` (1 to 4 or A to D), ``study``, ``subset``, ``pathologies`` and ``subtlety``
+    mass mask. Further columns: ``density`` (1 to 4 or A to D), ``study``, ``subset``, ``pathologies``, ``margins`` and ``subtlety``
     (one value per mass, joined by ``|``). ``patient``, ``side``, ``study_id``, ``split`` and ``pathology`` may stand
     for ``patient_id``, ``laterality``, ``study``, ``subset`` and, of the whole image, ``malignant``. Other columns are
     for ``where``.
@@ -63,6 +63,7 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
             density=density(row.get("density") or ""),
             study=row.get("study") or row.get("study_id") or None,
             subtlety=tuple(int(s.removesuffix(".0")) for s in (row.get("subtlety") or "").split("|") if s),
+            margins=tuple(margin(words) for words in (row.get("margins") or "").split("|") if words),
             subset=row.get("subset") or row.get("split") or None,
             labelled=bool(boxes or masks),
         )

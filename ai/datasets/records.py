@@ -43,6 +43,8 @@ class Record:
         The exam that the image belongs to; None when the set does not say.
     subtlety
         One per mass, 1 (subtle) to 5 (obvious), in the order of the pathologies; empty when the set does not say.
+    margins
+        One per mass, the most suspicious word of several, in that order too; empty when the set does not say.
     subset
         The part that the publishers put it in, such as ``train`` or ``test``; None when they did not.
     labelled
@@ -62,6 +64,7 @@ class Record:
     density: int | None = None
     study: str | None = None
     subtlety: tuple[int, ...] = ()
+    margins: tuple[str, ...] = ()
     subset: str | None = None
     labelled: bool = True
 
@@ -75,6 +78,11 @@ class Record:
         """Malignancy of every mass when they all agree, else None."""
         kinds = {p.startswith("MALIGNANT") for p in self.pathologies}
         return kinds.pop() if len(kinds) == 1 else None
+
+
+def margin(words: str) -> str:
+    """Return the last of the words that CBIS-DDSM joins by hyphens: they come by rising suspicion."""
+    return words.upper().rpartition("-")[2]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""FROC curves as a figure."""
+"""FROC and ROC curves and reliability as figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ai.calibration import Level
+from ai.evaluation.calibration import Reliability, Scored
 from ai.evaluation.detection import Curve, Events
+from ai.evaluation.statistics import auc
 
 LIMITS: Final = (0.02, 10.0)
 """False positives per image that are shown."""
@@ -86,3 +90,50 @@ def plot_froc(curves: Sequence[Froc], path: Path, title: str) -> Path:
     axes.legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
+
+
+def plot_roc(levels: Mapping[Level, Sequence[Scored]], path: Path, title: str) -> Path:
+    """Draw sensitivity against the share of others that are called cancer, a curve for each level."""
+    figure = Figure(figsize=(5.6, 5.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for level, scored in levels.items():
+        score, cancer = np.array([s.score for s in scored]), np.array([s.cancer for s in scored], bool)
+        above = score[None] >= np.arange(101, -1, -1)[:, None]
+        label = f"{level}: {auc(score.tolist(), cancer.tolist()):.2f} of {len(scored)}"
+        axes.plot(above[:, ~cancer].mean(1), above[:, cancer].mean(1), label=label, linewidth=1.5)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    _square(axes, "share of the others at or above the score", "share of the cancers at or above the score", title)
+    axes.legend(fontsize=8, loc="lower right", title="area under the curve", title_fontsize=8)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def plot_reliability(levels: Mapping[Level, Reliability], path: Path, title: str) -> Path:
+    """Draw, for each level, the share of cancers against the probability that was told, by bins of equal count."""
+    figure = Figure(figsize=(10.4, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (level, told) in zip(figure.subplots(1, len(levels)), levels.items(), strict=True):
+        said, true, count = told.points.T
+        spread = 1.96 * np.sqrt(true * (1 - true) / count)
+        axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+        axes.errorbar(
+            said,
+            true,
+            yerr=np.stack([np.minimum(spread, true), np.minimum(spread, 1 - true)]),
+            fmt="o-",
+            markersize=4,
+            linewidth=1,
+        )
+        _square(axes, "probability told", "share of cancers", f"{level}: {told.count}, error {told.error.value:.2f}")
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _square(axes: Axes, x: str, y: str, title: str) -> None:
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.grid(alpha=0.3)
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.set_title(title, fontsize=10)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.datasets.records import Record
 from ai.datasets.truth import Truth, kind_of
 from ai.evaluation import labels, overlap
 from ai.evaluation.coco import Coco
@@ -268,7 +269,7 @@ class _Scored:
         return Group("end_to_end", "detector and classifier as one (Madsen), IoU >= 0.5", tuple(rows))
 
     def strata(self) -> Group:
-        """Sensitivity by size and subtlety of the mass, by density, view and side."""
+        """Sensitivity by size, pathology, margin and subtlety of the mass, by density, view and side."""
         events = self.events[STRATUM_RULE]
         rows: list[Row] = []
         for name, members in self._image_strata():
@@ -307,13 +308,13 @@ class _Scored:
         sizes = [(i, k, extent) for i, p in enumerate(self._all) for k, extent in enumerate(p.sizes)]
         for name, masses in strata(sizes).items():
             yield f"size {name}", masses
-        subtle: dict[int, dict[int, list[int]]] = {}
+        said: dict[str, dict[int, list[int]]] = {}
         for i, p in enumerate(self._all):
             # Their order against the boxes is not known: only where all masses of an image agree.
-            if len(set(p.record.subtlety)) == 1:
-                subtle.setdefault(p.record.subtlety[0], {})[i] = list(range(len(p.record.boxes)))
-        for level in sorted(subtle):
-            yield f"subtlety {level}", subtle[level]
+            for name, values in _said_of_masses(p.record):
+                if len(set(values)) == 1:
+                    said.setdefault(f"{name} {values[0]}", {})[i] = list(range(len(p.record.boxes)))
+        yield from sorted(said.items())
 
     def _rows(self, names: Mapping[str, str], statistic: Statistic) -> tuple[Row, ...]:
         """Name to why it may be undefined, and what computes all of them."""
@@ -358,6 +359,13 @@ def _pixel_figures(pixels: Sequence[Overlap]) -> list[float]:
         label.sensitivity,
         label.f1 * blind,
     ]
+
+
+def _said_of_masses(record: Record) -> Iterator[tuple[str, Sequence[str]]]:
+    kinds = ["malignant" if word.startswith("MALIGNANT") else "benign" for word in record.pathologies]
+    yield "pathology", kinds
+    yield "margin", [word.lower().replace("_", " ") for word in record.margins]
+    yield "subtlety", [str(level) for level in record.subtlety]
 
 
 def _sensitivity(curve: Curve, counts: NDArray[np.int64]) -> list[float]:

@@ -6,9 +6,17 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from config.policy import CompletionPolicy, PriorPolicy, RetentionPolicy, RetryPolicy, Watermark
+from config.policy import (
+    CompletionPolicy,
+    PriorPolicy,
+    RecallLimit,
+    RetentionPolicy,
+    RetryPolicy,
+    ScorePolicy,
+    Watermark,
+)
 from config.settings.destinations import WebService
-from config.settings.section import FileName, Seconds, Section
+from config.settings.section import AETitle, FileName, Seconds, Section
 
 
 class Storage(Section):
@@ -78,13 +86,30 @@ class Jobs(Section):
         )
 
 
+class Recall(Section):
+    """From which exam score on a site looks twice, for all senders or some."""
+
+    senders: tuple[AETitle, ...] = ()
+    score: int = Field(ge=1, le=100)
+    band: int = Field(default=0, ge=0, le=50)
+
+
 class ReaderSection(Section):
-    """Which model reads, and where."""
+    """Which model reads, where, and what the site makes of its scores."""
 
     model: str = "mass-fpn-boxes"
     models_folder: Path = Path("models")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
+    prevalence: float = Field(default=0, ge=0, lt=1)
+    recall: tuple[Recall, ...] = ()
+
+    @property
+    def scoring(self) -> ScorePolicy:
+        """What the site makes of scores, as a policy value."""
+        return ScorePolicy(
+            self.prevalence or None, tuple(RecallLimit(each.score, each.band, each.senders) for each in self.recall)
+        )
 
 
 class Retention(Section):

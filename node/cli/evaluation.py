@@ -48,6 +48,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("evaluate")(evaluate)
     app.command("predict")(predict)
+    app.command("calibrate")(calibrate)
 
 
 def evaluate(
@@ -71,6 +72,9 @@ def evaluate(
         Path | None, typer.Option(help="Folder for a PNG per image: hits green, misses red, false marks white.")
     ] = None,
     froc: Annotated[Path | None, typer.Option(help="File for the FROC curves, .png or .svg.")] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Folder for a model card: card.md with FROC, ROC and reliability as PNG.")
+    ] = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
@@ -78,8 +82,8 @@ def evaluate(
     """Score a model on a labelled data set, each figure with a patient-bootstrap 95 % interval (docs/evaluation.md).
 
     FROC by four hit rules, AUC, the findings and image labels at the model's threshold, Dice and IoU in the papers'
-    ways, COCO's average precision, Madsen's end-to-end test, and sensitivity by size, density, view and subtlety. Every
-    image is in every denominator; one that the reader refuses keeps its misses. Figures that the data set cannot give
+    ways, COCO's average precision, Madsen's end-to-end test, and sensitivity by size, margin, density, view and the
+    like. Every image is in every denominator; one that the reader refuses keeps its misses. Figures that the data set cannot give
     say why.
     """
     from ai.datasets.selection import select  # noqa: PLC0415
@@ -90,8 +94,11 @@ def evaluate(
             raise typer.BadParameter(f"{froc}: give a file that ends in .png or .svg", param_hint="--froc")
         require_extra("matplotlib")
         writable_file(froc)
-    if pictures is not None:
-        writable_folder(pictures)
+    for folder in (pictures, card):
+        if folder is not None:
+            writable_folder(folder)
+    if card is not None:
+        require_extra("matplotlib")
     images = _images(data, kind, where, model if validation else None, leave_out_mismatched=leave_out_mismatched)
     chosen = select(images.records, skip_unlabelled=skip_unlabelled, subset=subset)
     own = named_model(model).card.thresholds.get("mass", 0.5)
@@ -105,8 +112,60 @@ def evaluate(
         _print_report(result)
     if froc is not None:
         _plot(froc, predictions, model)
+    if card is not None:
+        _write_card(card, model, data, predictions, result, repeats)
     if pictures is not None:
         _draw(pictures, predictions, images.folder, level)
+
+
+def calibrate(
+    folder: Annotated[Path, typer.Argument(help="Model directory, whose card gets the calibration.", exists=True)],
+    data: DataArgument,
+    *,
+    population: Annotated[str, typer.Option(help="Whose exams these are, for reports; else words of our own.")] = "",
+    repeats: Annotated[int, typer.Option(min=1, help="Bootstrap draws over patients.")] = 1000,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
+) -> None:
+    """Fit what a model's scores mean as probabilities, on the patients that its card kept, and write it into the card.
+
+    A logistic curve for findings, images, breasts and exams (docs/calibration.md). What is told of how well they hold
+    comes from curves that were fitted without the patients they are judged on. The model gets another digest.
+    """
+    from ai.evaluation.calibration import calibrate as fitted  # noqa: PLC0415
+    from ai.evaluation.calibration import reliability, scores  # noqa: PLC0415
+    from ai.evaluation.model_card import write_calibration  # noqa: PLC0415
+
+    model = str(folder.resolve())
+    images = _images(data, "auto", None, model)
+    predictions = _predict(model, images.folder, images.records, device, threads, 0.0)
+    levels = scores(predictions, named_model(model).card.thresholds.get("mass", 0.5))
+    exams = len({p.record.patient_id for p in predictions})
+    words = population or f"{exams} exams of {data.resolve().parent.name} that the model was not trained on"
+    calibration = fitted(levels, words)
+    judged = {level: reliability(scored, repeats) for level, scored in levels.items()}
+    write_calibration(folder, calibration)
+    told = [
+        {
+            "level": level.value,
+            "scores": one.count,
+            "cancers": one.cancers,
+            **calibration.curve(level).model_dump(),
+            "error": str(one.error),
+            "brier": str(one.brier),
+            "brier of the prevalence alone": round(one.brier_of_prevalence, 3),
+        }
+        for level, one in judged.items()
+    ]
+    if as_json:
+        print_json(told)
+        return
+    table = Table(*told[0])
+    for row in told:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+    typer.echo(f"wrote {folder / 'card.toml'}; digest {named_model(model).digest[:12]}", err=True)
 
 
 def predict(
@@ -203,6 +262,15 @@ def _plot(path: Path, predictions: "Sequence[Prediction]", model: str) -> None:
     curves = [froc(rule.value, [match(rule, detections(p)) for p in predictions]) for rule in rules_of(predictions)]
     images, masses = len(predictions), sum(len(p.record.boxes) for p in predictions)
     plot_froc(curves, path, f"{model}: {images} images, {masses} masses")
+    typer.echo(f"wrote {path}", err=True)
+
+
+def _write_card(
+    folder: Path, model: str, data: Path, predictions: "Sequence[Prediction]", result: "Report", repeats: int
+) -> None:
+    from ai.evaluation.model_card import write_model_card  # noqa: PLC0415
+
+    path = write_model_card(folder, named_model(model), data.name, predictions, result, repeats)
     typer.echo(f"wrote {path}", err=True)
 
 

@@ -6,8 +6,10 @@ from enum import StrEnum
 
 from pydicom.dataset import Dataset
 
+from ai.calibration import Likelihood
 from ai.exam import View, ViewPosition
 from ai.findings import ExamFindings, ImageFindings, ModelIdentity
+from config.policy import RecallLimit
 
 
 class AnswerStatus(StrEnum):
@@ -112,6 +114,10 @@ class Answer:
         The other objects of the former revision, which stand in series of their own.
     changes
         Sentences: what is different from the former revision's answer.
+    prevalence
+        Share of the site's exams with cancer, 0 to 1; None: not stated.
+    recall
+        From which exam score on the site looks twice; None: not stated.
     hidden
         Findings that are not shown because their score is below the destination's threshold.
     """
@@ -128,6 +134,8 @@ class Answer:
     predecessors: tuple[Predecessor, ...] = ()
     superseded: tuple[Predecessor, ...] = ()
     changes: tuple[str, ...] = ()
+    prevalence: float | None = None
+    recall: RecallLimit | None = None
     hidden: int = 0
     _by_uid: dict[str, ImageFindings] = field(init=False, repr=False)
 
@@ -179,6 +187,12 @@ class Answer:
             reasons=(*self.reasons, reason),
             hidden=hidden,
         )
+
+    @property
+    def likelihood(self) -> Likelihood | None:
+        """What scores are as probabilities; None unless the card has a calibration and the site states a prevalence."""
+        calibration = self.model.calibration
+        return Likelihood(calibration, self.prevalence) if calibration and self.prevalence else None
 
     def findings_of(self, image: ImageAnswer) -> ImageFindings | None:
         """Return what was found in an image, or None when it was not read."""

@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from ai.calibration import Level
 from ai.exam import ViewPosition
 from ai.findings import ImageFindings, LengthUnit, Mass, Match, ModelIdentity
 from config.mix import FindingCodes
 from node.results import cad_codes as cad
 from node.results import codes
 from node.results.answer import Answer
+from node.results.appraisal import appraisal, percent
 from node.results.cad_items import (
     CONTAINS,
     HAS_CONCEPT_MOD,
@@ -121,6 +123,7 @@ class FindingsWriter:
                 text(HAS_OBS_CONTEXT, cad.TRACKING_IDENTIFIER, tracking_identifier(image.view, mass)),
                 uid(HAS_OBS_CONTEXT, cad.TRACKING_UID, self.uids.tracking(image.uid, mass.number)),
                 *algorithm(HAS_PROPERTIES, self.answer.model),
+                *self._probability(mass),
                 coordinates(HAS_PROPERTIES, cad.CENTER, "POINT", centre(mass), [by_reference(SELECTED_FROM, place)]),
                 coordinates(
                     HAS_PROPERTIES, cad.OUTLINE, "POLYLINE", thinned(mass.contour), [by_reference(SELECTED_FROM, place)]
@@ -128,6 +131,12 @@ class FindingsWriter:
                 *self._sizes(mass),
             ],
         )
+
+    def _probability(self, mass: Mass) -> Iterator[Dataset]:
+        """Yield the probability of cancer (TID 4006), where one may be told (rule R4)."""
+        value = percent(self.answer, Level.FINDING, mass.suspicion)
+        if value is not None:
+            yield number(HAS_PROPERTIES, codes.PROBABILITY, value, codes.PERCENT)
 
     def _sizes(self, mass: Mass) -> Iterator[Dataset]:
         """Yield axes and area (TID 4011 rows 4 and 5), whose units are lengths and surfaces only: pixels have no row."""
@@ -154,6 +163,7 @@ def scores(answer: Answer) -> list[str]:
         f"Exam: suspicion score {found.score}.",
         *(f"{breast.laterality} breast: suspicion score {breast.score}." for breast in found.breasts),
         *(f"{image.view}: suspicion score {image.score}." for image in found.images),
+        *appraisal(answer),
     ]
 
 

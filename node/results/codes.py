@@ -51,6 +51,9 @@ IMAGE_SCORE: Final = Code("image-score", SCHEME, "Suspicion score of image, 0-10
 BREAST_SCORE: Final = Code("breast-score", SCHEME, "Suspicion score of breast, 0-100, not a probability")
 EXAM_SCORE: Final = Code("exam-score", SCHEME, "Suspicion score of exam, 0-100, not a probability")
 
+PROBABILITY: Final = Code("111047", "DCM", "Probability of cancer")
+"""Only where the model's card has a calibration and the site states a prevalence (rule R4)."""
+
 MASS_MAP: Final = Code("mass-map", SCHEME, "Output of mass network, 0-1, not a calibrated probability")
 """Quantity of the mass map: CID 7180 has class activation and saliency, which say something else."""
 
@@ -61,6 +64,7 @@ SPACING: Final = {
 }
 """Measurement method of a size: where its millimetres come from (rule R11)."""
 
+PERCENT: Final = Code("%", "UCUM", "percent")
 NO_UNIT: Final = Code("1", "UCUM", "no units")
 LENGTH: Final = {
     LengthUnit.MILLIMETRE: Code("mm", "UCUM", "millimeter"),

@@ -2,10 +2,12 @@
 
 from typing import Any, Final
 
+from ai.calibration import Level
 from ai.checks import Check
 from ai.findings import ExamFindings, ImageFindings, Mass
 from node.identity import RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer
+from node.results.appraisal import appraisal, percent
 from node.results.reasons import Reason
 from node.results.uids import ObjectUIDs
 
@@ -17,7 +19,7 @@ def facts(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
     """Return the answer as JSON types, without patient data.
 
     Lengths are in the unit that stands beside them, coordinates in pixels from the top left corner of the image, scores
-    from 0 to 100 and not probabilities (rule R4).
+    from 0 to 100 and not probabilities (rule R4); a probability of cancer is told where it may be, in percent.
     """
     found = answer.findings
     images = []
@@ -46,6 +48,9 @@ def facts(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
         "supersedes": [former.instance_uid for former in answer.predecessors],
         "missing": [str(view) for view in answer.missing],
         **exam_facts(found),
+        "appraisal": appraisal(answer),
+        "prevalence": answer.prevalence if answer.likelihood else None,
+        "probability": percent(answer, Level.EXAM, found.score) if found else None,
         "images": images,
         "model": {"name": answer.model.name, "version": answer.model.version, "digest": answer.model.digest},
         "notes": list(answer.model.notes),

@@ -6,12 +6,14 @@ from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations as Group
 from numpy.typing import NDArray
 from pydicom.sr.coding import Code
 
+from ai.calibration import Level
 from ai.checks import Check
 from ai.exam import View
-from ai.findings import ImageFindings, Mass, ModelIdentity
+from ai.findings import ImageFindings, Mass
 from node.identity import MANUFACTURER
 from node.results import codes
 from node.results.answer import Answer, ImageAnswer
+from node.results.appraisal import percent
 from node.results.geometry import thinned
 from node.results.reasons import Reason
 from node.results.seg import tracking_identifier
@@ -49,7 +51,7 @@ def _image_group(answer: Answer, image: ImageAnswer, found: ImageFindings | None
     return Group(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=uids.tracking(image.uid, 0), identifier=name),
         referenced_region=_region(image, outline),
-        algorithm_id=_algorithm(answer.model) if found else None,
+        algorithm_id=_algorithm(answer) if found else None,
         finding_sites=_sites(image.view),
         measurements=_scores(answer, found) if found else None,
         qualitative_evaluations=[
@@ -72,8 +74,12 @@ def _mass_group(answer: Answer, image: ImageAnswer, view: View, mass: Mass, uids
         finding_type=codes.MASS,
         finding_category=codes.MORPHOLOGY,
         finding_sites=_sites(view),
-        algorithm_id=_algorithm(answer.model),
-        measurements=[*_sizes(mass), _score(codes.FINDING_SCORE, mass.suspicion)],
+        algorithm_id=_algorithm(answer),
+        measurements=[
+            *_sizes(mass),
+            _score(codes.FINDING_SCORE, mass.suspicion),
+            *_probability(answer, Level.FINDING, mass.suspicion),
+        ],
     )
 
 
@@ -86,19 +92,22 @@ def _sites(view: View | None) -> list[hd.sr.FindingSite] | None:
     return [hd.sr.FindingSite(codes.BREAST, laterality=codes.SIDE[view.laterality])] if view else None
 
 
-def _algorithm(model: ModelIdentity) -> hd.sr.AlgorithmIdentification:
+def _algorithm(answer: Answer) -> hd.sr.AlgorithmIdentification:
+    """Return who read, with what its probabilities assume (TID 4019)."""
+    model = answer.model
+    assumed = [f"prevalence={answer.prevalence:g}"] if answer.likelihood else []
     return hd.sr.AlgorithmIdentification(
         plain(model.name),
         plain(model.version),
-        parameters=[f"digest={model.digest}"],
+        parameters=[f"digest={model.digest}", *assumed],
         family=codes.ALGORITHM_FAMILY,
         manufacturer=MANUFACTURER,
     )
 
 
 def _scores(answer: Answer, found: ImageFindings) -> list[hd.sr.Measurement]:
-    """Return the scores of the image, of its breast and of the exam."""
-    scores = [_score(codes.IMAGE_SCORE, found.score)]
+    """Return the scores of the image, of its breast and of the exam; a probability is the image's."""
+    scores = [_score(codes.IMAGE_SCORE, found.score), *_probability(answer, Level.IMAGE, found.score)]
     if answer.findings:
         scores += [
             _score(codes.BREAST_SCORE, breast.score)
@@ -111,6 +120,12 @@ def _scores(answer: Answer, found: ImageFindings) -> list[hd.sr.Measurement]:
 
 def _score(name: Code, value: int) -> hd.sr.Measurement:
     return hd.sr.Measurement(name=name, value=value, unit=codes.NO_UNIT)
+
+
+def _probability(answer: Answer, level: Level, score: int) -> list[hd.sr.Measurement]:
+    """Return a score as a probability, where one may be told (rule R4)."""
+    value = percent(answer, level, score)
+    return [] if value is None else [hd.sr.Measurement(name=codes.PROBABILITY, value=value, unit=codes.PERCENT)]
 
 
 def _sizes(mass: Mass) -> list[hd.sr.Measurement]:

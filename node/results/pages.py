@@ -8,6 +8,7 @@ from ai.findings import ExamFindings
 from ai.pixels import pixel_spacing
 from node.identity import MODEL_NAME, RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer, AnswerStatus, ImageAnswer
+from node.results.appraisal import appraisal
 from node.results.drawing import Page, Panel, masses_in_words, panel
 from node.results.edition import Edition
 from node.results.source import orientation, plain
@@ -113,7 +114,7 @@ def exam_scores(findings: ExamFindings) -> str:
 
 def remarks(answer: Answer) -> list[str]:
     """Return the reasons, the changes, and what was not read or read with a warning, each sentence once, in ASCII."""
-    lines = [*matches(answer), *answer.reasons, *answer.changes]
+    lines = [*appraisal(answer), *matches(answer), *answer.reasons, *answer.changes]
     if answer.missing:
         lines.append(f"Views not read: {', '.join(map(str, answer.missing))}.")
     lines += [f"Not read: {image.view or 'an image'}: {image.not_read}" for image in answer.images if image.not_read]

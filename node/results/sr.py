@@ -23,6 +23,7 @@ from config.mix import ReportClass, ResultKind, SegmentationType
 from node.identity import MANUFACTURER, RESEARCH_USE_ONLY
 from node.results import codes
 from node.results.answer import Answer, AnswerStatus, Predecessor
+from node.results.appraisal import appraisal
 from node.results.edition import Edition
 from node.results.equipment import equipment, finish, observer
 from node.results.groups import measurement_groups
@@ -125,6 +126,7 @@ def comments(answer: Answer) -> list[str]:
     if answer.findings:
         lines += [matched(match) for match in answer.findings.matches]
         lines.append("Scores are suspicion scores from 0 to 100, not probabilities.")
+        lines += appraisal(answer)
         lines += [f"{image.view}: {warning}" for image in answer.findings.images for warning in image.warnings]
     lines += answer.model.notes
     return [plain(line) for line in lines]

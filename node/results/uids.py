@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from uuid import UUID
 
 from ai.findings import Mass
@@ -95,7 +95,8 @@ def _content(answer: Answer) -> list[object]:
         sorted(former.instance_uid for former in (*answer.predecessors, *answer.superseded)),
         answer.changes,
         (answer.model.name, answer.model.version, answer.model.notes),
-        (found.score, [(breast.laterality, breast.score) for breast in found.breasts]) if found else None,
+        (found.score, found.span, [(breast.laterality, breast.score) for breast in found.breasts]) if found else None,
+        (answer.prevalence, astuple(answer.recall) if answer.recall else None),
         [(match.laterality, match.cc, match.mlo) for match in (found.matches if found else ())],
         [
             (image.uid, image.shape, image.score, image.warnings, [_mass(mass) for mass in image.masses])

@@ -444,10 +444,26 @@ def test_predict_takes_only_the_rows_asked_for(tmp_path: Path) -> None:
     assert "no image is left" in fault_of(run("predict", manifest, "--output", output, "--where", "laterality=B"))
 
 
+def test_recall_tells_from_which_score_on_how_many_exams_would_be_looked_at_twice(config: Path, answered: str) -> None:
+    told = json.loads(run("recall", "2", "100", "--config", config, "--days", 30_000, "--json").stdout)
+    assert [(row["rate"], row["score"], row["share"]) for row in told if row["sender"] == "all senders"] == [
+        (2, 62, 0),
+        (100, 1, 1),
+    ]
+    assert told[1]["low"] < 0.3
+    shown = run("recall", "--config", config, "--days", 30_000)
+    assert "Fewer than 200 exams" in shown.output
+    assert "No exam with a score" in run("recall", "--config", config, "--days", 1).output
+    assert run("recall", "0", "--config", config).exit_code == 2
+
+
 def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path) -> None:
     manifest = a_data_set(tmp_path, patients=3)
-    shown = run("evaluate", manifest, "--repeats", 5, "--device", "cpu")
+    card = tmp_path / "card"
+    shown = run("evaluate", manifest, "--repeats", 5, "--device", "cpu", "--card", card)
     assert shown.exit_code == 0, shown.output
+    assert "| IoU >= 0.5 |" in (card / "card.md").read_text()
+    assert (card / "froc.png").stat().st_size > 1000
     assert "3 images of 3 patients, 2 masses, 0 images refused" in shown.output
     figures = json.loads(run("evaluate", manifest, "--repeats", 5, "--json", "--device", "cpu").stdout)
     assert (figures["images"], figures["masses"]) == (3, 2)

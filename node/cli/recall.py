@@ -1,0 +1,97 @@
+"""The command that tells which exam score recalls how many of the exams that were read here."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from math import sqrt
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ai.calibration import threshold_for
+from config.settings import TEST_AE_TITLE, load_settings
+from node.cli.options import ConfigOption, JsonOption, print_json
+from node.intake import utc_now
+from node.service import open_parts
+from storage.database import reading
+from storage.figures import Answered, answers_since
+
+ALL = "all senders"
+FEW = 200
+"""Exams below which a rate of some percent stands on a handful of them."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("recall")(recall)
+
+
+def recall(
+    rates: Annotated[list[float] | None, typer.Argument(help="Shares of the exams to recall, in percent.")] = None,
+    *,
+    config: ConfigOption = None,
+    days: Annotated[int, typer.Option(min=1, help="Exams that were answered within so many days.")] = 90,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell from which exam score on 2, 3, 5 and 10 % of the exams would be looked at twice, by sender.
+
+    For reader.recall in the settings (docs/calibration.md). The newest reading of each exam counts; self-tests do not.
+    The lowest score is told that keeps to the rate, with the share that it recalls and its 95 % interval (Wilson 1927).
+    """
+    wanted = rates or [2, 3, 5, 10]
+    if wrong := [rate for rate in wanted if not 0 < rate <= 100]:
+        raise typer.BadParameter(f"{wrong[0]:g}: give shares above 0 and up to 100 percent")
+    parts = open_parts(load_settings(config))
+    with reading(parts.engine) as connection:
+        newest = {each.exam: each for each in answers_since(connection, utc_now() - timedelta(days=days))}
+    scores = _scores(list(newest.values()))
+    told = [_row(sender, scores[sender], rate) for sender in scores for rate in wanted]
+    if as_json:
+        print_json(told)
+        return
+    if not scores:
+        typer.echo(f"No exam with a score was answered within {days} days.")
+        return
+    table = Table("sender", "exams", "wanted", "score from", "recalls", "95 % interval")
+    for row in told:
+        share, low, high = (f"{100 * row[key]:.1f} %" for key in ("share", "low", "high"))
+        table.add_row(
+            *(row["sender"], str(row["exams"]), f"{row['rate']:g} %", str(row["score"]), share, f"{low} to {high}")
+        )
+    Console(markup=False).print(table)
+    if any(len(each) < FEW for each in scores.values()):
+        typer.echo(f"Fewer than {FEW} exams say little of a rate of a few percent.", err=True)
+
+
+def _scores(answered: Sequence[Answered]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for each in answered:
+        if each.score is not None and each.sender != TEST_AE_TITLE:
+            for sender in (ALL, each.sender):
+                found.setdefault(sender, []).append(round(each.score))
+    return dict(sorted(found.items(), key=lambda item: (item[0] != ALL, item[0])))
+
+
+def _row(sender: str, scores: Sequence[int], rate: float) -> dict[str, Any]:
+    threshold = threshold_for(rate / 100, scores)
+    recalled = sum(score >= threshold for score in scores)
+    share, low, high = wilson(recalled, len(scores))
+    return {
+        "sender": sender,
+        "exams": len(scores),
+        "rate": rate,
+        "score": threshold,
+        "share": share,
+        "low": low,
+        "high": high,
+    }
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float, float]:
+    """Return a share with its 95 % interval (Wilson 1927); of at least one trial."""
+    z, share = 1.96, successes / trials
+    centre = share + z * z / (2 * trials)
+    half = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    whole = 1 + z * z / trials
+    return share, max((centre - half) / whole, 0.0), min((centre + half) / whole, 1.0)

@@ -1,0 +1,50 @@
+"""What scores mean here: probabilities under the site's prevalence, and the site's limit for a second look (rule R4)."""
+
+from ai.calibration import Level
+from ai.findings import ExamFindings
+from config.policy import RecallLimit
+from node.results.answer import Answer
+
+
+def appraisal(answer: Answer) -> list[str]:
+    """Return what the site has to say on the scores of an answer, a sentence each; nothing where it has stated nothing."""
+    if answer.findings is None:
+        return []
+    limit = [limit_in_words(answer.findings, answer.recall)] if answer.recall else []
+    return [*limit, *_probabilities(answer)]
+
+
+def percent(answer: Answer, level: Level, score: int) -> float | None:
+    """Return a score's probability of cancer in percent, to two digits; None where none may be told."""
+    likelihood = answer.likelihood
+    return float(f"{100 * likelihood.probability(level, score):.2g}") if likelihood else None
+
+
+def is_borderline(findings: ExamFindings, limit: RecallLimit) -> bool:
+    """Tell whether the limit lies within the band around the score, or between what parts of the model would have said."""
+    low, high = findings.span or (findings.score, findings.score)
+    near = limit.band > 0 and abs(findings.score - limit.score) <= limit.band
+    return near or low < limit.score <= high
+
+
+def limit_in_words(findings: ExamFindings, limit: RecallLimit) -> str:
+    """Return on which side of the limit an exam is, and whether that is certain."""
+    side = "at or above" if findings.score >= limit.score else "below"
+    whose = f" for {', '.join(limit.senders)}" if limit.senders else ""
+    told = f"Exam score {findings.score} is {side} this site's limit of {limit.score}{whose} for a second look"
+    if not is_borderline(findings, limit):
+        return f"{told}."
+    low, high = findings.span or (findings.score, findings.score)
+    if low < limit.score <= high:
+        return f"{told}, but BORDERLINE: parts of the model say {low} to {high}."
+    return f"{told}, but BORDERLINE: within {limit.band} points of it."
+
+
+def _probabilities(answer: Answer) -> list[str]:
+    found, likelihood = answer.findings, answer.likelihood
+    if found is None or likelihood is None:
+        return []
+    told = [f"exam {percent(answer, Level.EXAM, found.score):g} %"]
+    told += [f"{each.laterality} breast {percent(answer, Level.BREAST, each.score):g} %" for each in found.breasts]
+    assumed = f"if {100 * likelihood.prevalence:g} % of such exams have one"
+    return [f"Probability of cancer: {', '.join(told)}, {assumed}; calibrated on {likelihood.calibration.population}."]

@@ -96,7 +96,8 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_manifest_has_columns_for_what_is_known_of_an_image(tmp_path: Path) -> None:
     row = {"file": "a.jpg", "patient": "P1", "side": "L", "view": "MLO", "boxes_xywh": "[[1, 2, 3, 4]]"}
     rows = [
-        {**row, "density": "d", "study": "S1", "split": "val", "pathology": "Malignant", "subtlety": "4"},
+        {**row, "density": "d", "study": "S1", "split": "val", "pathology": "Malignant", "subtlety": "4"}
+        | {"margins": "circumscribed-ILL_DEFINED"},
         {**row, "file": "b.jpg", "density": "_", "study": "", "split": "", "pathology": "Normal", "boxes_xywh": "[]"},
     ]
     first, second = read_manifest(write_csv(tmp_path / "manifest.csv", rows))
@@ -110,6 +111,7 @@ def test_a_manifest_has_columns_for_what_is_known_of_an_image(tmp_path: Path) ->
         density=4,
         study="S1",
         subtlety=(4,),
+        margins=("ILL_DEFINED",),
         subset="val",
     )
     assert second == Record("b.jpg", "P1", L_MLO, malignant=False)
@@ -251,6 +253,7 @@ def test_cbis_ddsm_is_read(tmp_path: Path) -> None:
         masks=(f"{folder}_1/1.2.3/4.5.7/000001.dcm", f"{folder}_2/1.2.3/4.5.7/000001.dcm"),
         density=3,
         subtlety=(5, 2),
+        margins=("CIRCUMSCRIBED", "CIRCUMSCRIBED"),
         subset="train",
     )
     assert (swapped.view, swapped.boxes, swapped.malignant, swapped.density) == (R_MLO, ((70, 80, 10, 10),), False, 1)

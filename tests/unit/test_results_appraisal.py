@@ -84,7 +84,7 @@ def test_probabilities_stand_in_reports_with_what_they_assume() -> None:
     report = report_of(answer)
     assert sentence in json.dumps(report.to_json_dict())
     for group in groups(report):
-        assert 0 < scores(group)["111047"] < 5
+        assert 0 < scores(group)["111047"] < 6
         assert [item.TextValue for item in items(group, "111002")][-1] == "prevalence=0.01"
     kept = facts(answer, an_edition(answer).uids)
     assert (kept["probability"], kept["prevalence"], kept["appraisal"]) == (1.1, 0.01, appraisal(answer))

@@ -15,8 +15,13 @@ OHIF := 3.12.10 3.13.2
 AXE := 4.14.1
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
+# What make model trains, and where to: the shipped model's recipe; mass-fpn/lite0 suits machines without a GPU.
+RECIPE ?= mass-fpn/boxes
+MODEL ?= runs/model
+DEVICE ?= auto
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench soak house install upgrade rollback uninstall purge peers viewers clean
+.PHONY: help demo test test-long check bench soak model house install upgrade rollback uninstall purge peers viewers clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +47,12 @@ bench: $(READY) ## Measure the main job on this machine
 
 soak: $(READY) ## Let a node live through 2,000 exams and a few percent of every fault: make soak SOAK=FOLDER EXAMS=NUMBER
 	@$(BIN)/python -P -m tests.acceptance.soak $(or $(SOAK),.artefacts/soak) $(EXAMS)
+
+model: $(READY) ## From images to a model and its card: make model DATA=manifest.csv (RECIPE, DEVICE; stop and start again as you like)
+	@test -n "$(DATA)" || { echo "Say on what: make model DATA=manifest.csv" >&2; exit 1; }
+	@$(BIN)/mammonode train $(RECIPE) "$(DATA)" --output $(MODEL) --device $(DEVICE)
+	@$(BIN)/mammonode calibrate $(MODEL) "$(DATA)" --device $(DEVICE)
+	@$(BIN)/mammonode evaluate "$(DATA)" --model $(MODEL) --validation --card $(MODEL)/card --device $(DEVICE)
 
 house: $(READY) ## Train and score every system on DATA for a while, and write docs/house.md: make house DATA=manifest.csv
 	@test -n "$(DATA)" || { echo "Say on what: make house DATA=manifest.csv" >&2; exit 1; }

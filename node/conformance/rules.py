@@ -32,7 +32,9 @@ RULES: Final = (
         (
             f"0 to 100, whole numbers, unit {codes.NO_UNIT.value}. They are suspicion scores and not probabilities, and are "
             f"coded as such: {codes.FINDING_SCORE.value}, {codes.IMAGE_SCORE.value}, {codes.BREAST_SCORE.value}, "
-            f"{codes.EXAM_SCORE.value}."
+            f"{codes.EXAM_SCORE.value}. Where the model's card has a calibration and reader.prevalence is set, findings and "
+            f"images have {codes.PROBABILITY.meaning} ({codes.PROBABILITY.value}, {codes.PROBABILITY.scheme_designator}) "
+            "beside them, and the algorithm's parameters name that prevalence."
         ),
     ),
     (

@@ -67,7 +67,7 @@ class Nursery:
             ``crash = (point, when, hit)`` kills it before or after its n-th call of a point; ``abort_on = UID`` aborts
             it when that image is decoded; ``chances = {"disk": 0.01, "memory": ..., "hang": ..., "abort": ...}`` let a
             flush of a file or a reading fail now and then, drawn from ``seed``; ``clock = FILE`` shifts its clock by as
-            many seconds as stand there; ``masses = False`` lets the stand-in find none.
+            many seconds as stand there; ``slow = SECONDS`` lets a reading take so long; ``masses = False`` lets the stand-in find none.
         """
         log.touch()
         began = log.stat().st_size
@@ -252,6 +252,8 @@ def _break(faults: Mapping[str, Any]) -> None:
         _abort_on(uid)
     if chances := faults.get("chances"):
         _fail_now_and_then(chances, random.Random(faults["seed"]))  # noqa: S311
+    if seconds := faults.get("slow"):
+        _slow_down(seconds)
     if clock := faults.get("clock"):
         _shift_the_clock(Path(clock))
 
@@ -329,6 +331,18 @@ def _fail_now_and_then(chances: Mapping[str, float], rng: random.Random) -> None
 
     vars(storage.files)["_flush"] = flushing
     setattr(FakeReader, "read", reading)  # noqa: B010 (a method for a method)
+
+
+def _slow_down(seconds: float) -> None:
+    from tests.chain import FakeReader
+
+    read: Callable[..., Any] = FakeReader.read
+
+    def reading(*arguments: Any) -> Any:
+        time.sleep(seconds)
+        return read(*arguments)
+
+    setattr(FakeReader, "read", reading)  # noqa: B010 (as above)
 
 
 def _weights(chances: Mapping[str, float]) -> tuple[float, ...]:

@@ -59,13 +59,15 @@ def write_model_card(
     else:
         plot_roc(levels, folder / "roc.png", f"{model.card.name} on {data}")
         plot_reliability(
-            judged, folder / "reliability.png", "each patient by curves fitted on others; bins of equal count"
+            judged,
+            folder / "reliability.png",
+            "Each patient by curves fitted on others; bins of equal count, 95 % intervals",
         )
         lines += _calibration(model.card.calibration, judged)
         lines += _operating_points(operating_points(levels[Level.EXAM], repeats))
     for group in report.groups:
         if group.key in GROUPS:
-            lines += _group(group)
+            lines += _strata(group) if group.key == "strata" else _group(group)
     lines += _limits(model.card, predictions)
     path = folder / "card.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -158,9 +160,26 @@ def _operating_points(points: Sequence[OperatingPoint]) -> Iterator[str]:
 
 def _group(group: Group) -> Iterator[str]:
     yield from (f"## {group.title[0].upper()}{group.title[1:]}", "")
-    yield from _table(
-        ("figure", "value"), [(row.name, str(row.figure or f"not defined: {row.why}")) for row in group.rows]
-    )
+    told = [row for row in group.rows if row.figure]
+    yield from _table(("figure", "value"), [(row.name, str(row.figure)) for row in told]) if told else ()
+    lacking: dict[str, list[str]] = {}
+    for row in group.rows:
+        if row.figure is None:
+            lacking.setdefault(row.why, []).append(row.name)
+    for why, names in lacking.items():
+        which = "; ".join(names) if told else "all of these"
+        yield from (f"Not defined, since {why}: {which}.", "")
+
+
+def _strata(group: Group) -> Iterator[str]:
+    """Yield a row for each stratum: its figures come one after the other, named ``STRATUM, at FPPI per image``."""
+    yield from (f"## {group.title[0].upper()}{group.title[1:]}", "")
+    rows: dict[str, dict[str, str]] = {}
+    for row in group.rows:
+        stratum, _, limit = row.name.partition(", ")
+        rows.setdefault(stratum, {})[limit] = str(row.figure or "not defined")
+    limits = next(iter(rows.values()), {})
+    yield from _table(("stratum", *limits), [(stratum, *told.values()) for stratum, told in rows.items()])
 
 
 def _limits(card: ModelCard, predictions: Sequence[Prediction]) -> Iterator[str]:

@@ -312,7 +312,7 @@ class _Scored:
         for i, p in enumerate(self._all):
             # Their order against the boxes is not known: only where all masses of an image agree.
             for name, values in _said_of_masses(p.record):
-                if len(set(values)) == 1:
+                if len(set(values)) == 1 and values[0] != "n/a":
                     said.setdefault(f"{name} {values[0]}", {})[i] = list(range(len(p.record.boxes)))
         yield from sorted(said.items())
 

@@ -8,7 +8,17 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from config.mix import ObjectMix, ResultKind
-from config.settings import DEFAULT_FILE, Caller, Client, Delivery, Destination, Proof, Settings, WebService
+from config.settings import (
+    DEFAULT_FILE,
+    Caller,
+    Client,
+    Delivery,
+    Destination,
+    Proof,
+    Recall,
+    Settings,
+    WebService,
+)
 from node.conformance.markdown import table
 from node.results.edition import SERIES
 from node.results.forms import forms_of
@@ -20,6 +30,7 @@ LISTS: Final[Mapping[str, type[BaseModel]]] = {
     "destinations.web": WebService,
     "destinations.query": WebService,
     "worklist.sources": WebService,
+    "reader.recall": Recall,
 }
 """Keys that hold tables of their own."""
 
@@ -99,6 +110,12 @@ def _addresses(settings: Settings) -> Iterator[str]:
             "Proof",
         ),
         [_lane(destination, settings) for destination in settings.destinations] or [("none", *[""] * 7)],
+    )
+    yield "**Table 4.4-3b.** Limits of the exam score for a second look; the first that is for a sender counts."
+    yield table(
+        ("Senders", "Score", "Borderline Within"),
+        [(", ".join(each.senders) or "all", each.score, each.band) for each in settings.reader.recall]
+        or [("none", "", "")],
     )
     yield (
         "Findings with a suspicion score below the threshold are not shown; the answer says how many there are. Where "

@@ -56,7 +56,7 @@ def test_a_mass_has_the_box_that_the_network_tells(box: Box) -> None:
     np.testing.assert_allclose(found.box, box, atol=1e-3)
     (mass,) = boxed_masses(maps((box, 0.8)), IDENTITY, None, CentreRule(), 0.1)
     x, y, width, height = mass.box
-    assert overlap((x, y, x + width, y + height), box) > 0.75
+    assert overlap((x, y, x + width, y + height), box) > 0.65  # of 10 pixels by whole ones
     assert mass.detection == pytest.approx(found.score)
     assert mass.malignancy == pytest.approx(0.25)
 

@@ -101,7 +101,8 @@ AT_THE_NODE = "node-3.13"
 
 
 # One fixture for all, so that one browser is closed before the next is opened: there is one to a thread.
-@pytest.fixture(scope="module", params=["3.12", "3.13"])
+# The older release is looked at by `make test-long`.
+@pytest.fixture(scope="module", params=[pytest.param("3.12", marks=pytest.mark.slow), "3.13"])
 def desk(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sqlite_databases: SQLiteDatabases
 ) -> Iterator[Desk]:

@@ -25,6 +25,7 @@ from storage.states import DeliveryState, ExamState, JobState
 from tests.builders import altered, own_result_header
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.drawn import a_breast, a_data_set
+from tests.models import a_quick_model
 from tests.pacs import a_free_port, a_pacs, waiting_results
 from tests.records import an_exam
 
@@ -44,6 +45,12 @@ def fault_of(result: Result) -> str:
     """Return the known fault with which a command ended."""
     assert isinstance(result.exception, cli.KNOWN_FAULTS), result.exception
     return str(result.exception)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that reads in a quarter of the time."""
+    return a_quick_model(tmp_path_factory.mktemp("model") / "quick").folder
 
 
 @pytest.fixture
@@ -316,13 +323,13 @@ def a_study(folder: Path) -> Path:
     return folder
 
 
-def test_read_reads_a_study_folder_and_passes_over_what_is_no_image(tmp_path: Path) -> None:
+def test_read_reads_a_study_folder_and_passes_over_what_is_no_image(tmp_path: Path, quick: Path) -> None:
     study, output = a_study(tmp_path / "study"), tmp_path / "results"
     (study / "README.txt").write_text("exported by somebody")
     own_result = own_result_header()
     own_result.StudyInstanceUID = phantom_images()[0].StudyInstanceUID
     own_result.save_as(study / "report.dcm", enforce_file_format=True)
-    result = run("read", study, "--output", output, "--json", "--device", "cpu")
+    result = run("read", study, "--output", output, "--json", "--model", quick, "--device", "cpu")
     assert result.exit_code == 0, result.output
     assert "README.txt is no DICOM instance" in result.stderr
     assert "report.dcm is no image" in result.stderr
@@ -337,10 +344,10 @@ def test_read_reads_a_study_folder_and_passes_over_what_is_no_image(tmp_path: Pa
         assert cv2.imread(str(output / f"{name}.png")) is not None
 
 
-def test_read_names_the_views_that_are_missing(tmp_path: Path) -> None:
+def test_read_names_the_views_that_are_missing(tmp_path: Path, quick: Path) -> None:
     study = a_study(tmp_path / "study")
     (study / "L MLO.dcm").unlink()
-    result = run("read", study, "--output", tmp_path / "results", "--json", "--device", "cpu")
+    result = run("read", study, "--output", tmp_path / "results", "--json", "--model", quick, "--device", "cpu")
     [told] = json.loads(result.stdout)
     assert told["status"].startswith("partial")
     assert told["missing"] == ["L MLO"]
@@ -382,10 +389,10 @@ def a_picture(folder: Path, name: str) -> Path:
     ],
 )
 def test_read_reads_a_16_bit_png_and_takes_the_view_from_the_option_or_the_name(
-    tmp_path: Path, name: str, stated: list[str], view: str
+    tmp_path: Path, quick: Path, name: str, stated: list[str], view: str
 ) -> None:
     picture, output = a_picture(tmp_path, name), tmp_path / "results"
-    result = run("read", picture, "--output", output, "--json", "--device", "cpu", *stated)
+    result = run("read", picture, "--output", output, "--json", "--model", quick, "--device", "cpu", *stated)
     assert result.exit_code == 0, result.output
     [told] = json.loads(result.stdout)
     [image] = told["images"]
@@ -428,18 +435,18 @@ def test_read_says_why_a_picture_was_not_read(tmp_path: Path) -> None:
 # --- models
 
 
-def test_predict_writes_every_image_of_a_manifest(tmp_path: Path) -> None:
+def test_predict_writes_every_image_of_a_manifest(tmp_path: Path, quick: Path) -> None:
     manifest, output = a_data_set(tmp_path, patients=3), tmp_path / "out.json"
-    result = run("predict", manifest, "--output", output, "--device", "cpu")
+    result = run("predict", manifest, "--output", output, "--model", quick, "--device", "cpu")
     assert result.exit_code == 0, result.output
     told = json.loads(output.read_text())
     assert [image["file"] for image in told["images"]] == [f"images/{number:03d}.png" for number in range(3)]
     assert all(len(detection["bbox"]) == 4 for detection in told["detections"])
 
 
-def test_predict_takes_only_the_rows_asked_for(tmp_path: Path) -> None:
+def test_predict_takes_only_the_rows_asked_for(tmp_path: Path, quick: Path) -> None:
     manifest, output = a_data_set(tmp_path, patients=3), tmp_path / "out.json"
-    run("predict", manifest, "--output", output, "--where", "laterality=R", "--device", "cpu")
+    run("predict", manifest, "--output", output, "--where", "laterality=R", "--model", quick, "--device", "cpu")
     assert [image["file"] for image in json.loads(output.read_text())["images"]] == ["images/001.png"]
     assert "no image is left" in fault_of(run("predict", manifest, "--output", output, "--where", "laterality=B"))
 
@@ -457,15 +464,17 @@ def test_recall_tells_from_which_score_on_how_many_exams_would_be_looked_at_twic
     assert run("recall", "0", "--config", config).exit_code == 2
 
 
-def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path) -> None:
+def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quick: Path) -> None:
     manifest = a_data_set(tmp_path, patients=3)
     card = tmp_path / "card"
-    shown = run("evaluate", manifest, "--repeats", 5, "--device", "cpu", "--card", card)
+    shown = run("evaluate", manifest, "--repeats", 5, "--model", quick, "--device", "cpu", "--card", card)
     assert shown.exit_code == 0, shown.output
     assert "| IoU >= 0.5 |" in (card / "card.md").read_text()
     assert (card / "froc.png").stat().st_size > 1000
     assert "3 images of 3 patients, 2 masses, 0 images refused" in shown.output
-    figures = json.loads(run("evaluate", manifest, "--repeats", 5, "--json", "--device", "cpu").stdout)
+    figures = json.loads(
+        run("evaluate", manifest, "--repeats", 5, "--json", "--model", quick, "--device", "cpu").stdout
+    )
     assert (figures["images"], figures["masses"]) == (3, 2)
 
 

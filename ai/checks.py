@@ -107,6 +107,24 @@ class Check(Enum):
     )
     FEW_LEVELS = "few-levels", "Few grey levels", Verdict.WARN, "The image has few grey levels."
     EIGHT_BITS = "eight-bits", "Only 8 bits stored", Verdict.WARN, "only 8 bits stored"
+    BURNED_IN = (
+        "burned-in",
+        "Annotation burned into the pixels",
+        Verdict.WARN,
+        "Burned In Annotation says that something is drawn into the picture: marks on it are no masses.",
+    )
+    ODD_SPACING = (
+        "odd-spacing",
+        "Pixel spacing that no mammogram has",
+        Verdict.WARN,
+        "The pixel spacing is one that no mammogram has, so sizes are wrong; check Imager Pixel Spacing.",
+    )
+    TWIN = (
+        "twin",
+        "Two images of the exam have the same pixels",
+        Verdict.WARN,
+        "Another image of this exam has the same pixels; check which view they show.",
+    )
     NO_SPACING = "no-spacing", "No pixel spacing", Verdict.WARN, "no pixel spacing: sizes are in pixels"
     UNLIKE = (
         "unlike-training",

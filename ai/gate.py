@@ -6,10 +6,11 @@ alone tell, such as a view modifier or a magnification (rule R12), is judged bef
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,6 +191,16 @@ def _like_other_view(image: ViewImage, seen: Appearance, policy: GatePolicy) -> 
     if image.view.position is ViewPosition.CC:
         return seen.cut_top > policy.mlo_cut and seen.corner > policy.mlo_corner
     return seen.cut_top < policy.cc_cut and seen.corner < policy.cc_corner
+
+
+def twins(images: Sequence[ViewImage]) -> frozenset[str]:
+    """Return the UIDs of images whose pixels another image of the exam has too: one picture sent as two views."""
+    return frozenset(
+        uid
+        for one, other in combinations(images, 2)
+        if np.array_equal(one.pixels[::64, ::64], other.pixels[::64, ::64]) and np.array_equal(one.pixels, other.pixels)
+        for uid in (one.uid, other.uid)
+    )
 
 
 def with_warnings(image: ViewImage, checks: Iterable[Check]) -> ViewImage:

@@ -1,7 +1,7 @@
 """Stored values to presentation values: decoding, rescale, window, photometric interpretation, spacing (PS3.3 C.11)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -19,6 +19,9 @@ from ai.exam import Side, Spacing, SpacingRule, View, ViewImage
 SQUARE_FILM_ASPECT = 1.65
 """Height over width of a film whose image was resized to a square: 1.5 to 1.8 in the eight CBIS-DDSM originals measured."""
 
+POSSIBLE_SPACING: Final = 0.02, 0.5
+"""Millimetres: detectors have 0.05 to 0.1, and images that were reduced more; beyond it is another unit."""
+
 
 def view_image(dataset: Dataset, view: View) -> ViewImage:
     """Return a DICOM instance as an image that readers take.
@@ -33,10 +36,14 @@ def view_image(dataset: Dataset, view: View) -> ViewImage:
     warnings = []
     if spacing is None:
         warnings.append(Check.NO_SPACING.words)
+    elif not all(POSSIBLE_SPACING[0] <= side <= POSSIBLE_SPACING[1] for side in (spacing.row, spacing.column)):
+        warnings.append(Check.ODD_SPACING.words)
     if int(dataset.get("BitsStored", 16)) <= 8:
         warnings.append(Check.EIGHT_BITS.words)
     if dataset.get("BreastImplantPresent") == "YES":
         warnings.append(Check.IMPLANT.words)
+    if dataset.get("BurnedInAnnotation") == "YES":
+        warnings.append(Check.BURNED_IN.words)
     return ViewImage(str(dataset.SOPInstanceUID), view, pixels, spacing, 1.0, tuple(warnings), chest_wall(dataset))
 
 

@@ -16,11 +16,11 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import STR_VR
 
-from ai.checks import Verdict
+from ai.checks import Check, Verdict
 from ai.errors import NoBreast, UndecodablePixels
 from ai.exam import Exam, View, ViewImage
 from ai.findings import ExamFindings
-from ai.gate import GatePolicy, inspect, shipped_reference, with_warnings
+from ai.gate import GatePolicy, inspect, shipped_reference, twins, with_warnings
 from ai.pixels import view_image
 from ai.readers.base import Reader
 
@@ -118,7 +118,7 @@ def _is_sound(header: Dataset, tag: BaseTag) -> bool:
 
 def _through_the_gate(images: list[ViewImage], not_read: dict[str, str]) -> list[ViewImage]:
     """Return the images that may be read, with the gate's warnings; why the others may not is noted (rule R13)."""
-    passed = []
+    passed, same = [], twins(images)
     for image in images:
         try:
             checks = inspect(image, GatePolicy(), shipped_reference())
@@ -128,7 +128,7 @@ def _through_the_gate(images: list[ViewImage], not_read: dict[str, str]) -> list
         if refused := [check.words for check in checks if check.verdict is Verdict.NOT_ANALYSED]:
             not_read[image.uid] = " ".join(refused)
         else:
-            passed.append(with_warnings(image, checks))
+            passed.append(with_warnings(image, [*checks, *([Check.TWIN] if image.uid in same else [])]))
     return passed
 
 

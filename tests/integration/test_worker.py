@@ -112,6 +112,14 @@ def test_what_the_gate_warns_of_is_read_with_the_warning(chain: Chain) -> None:
     assert warned == {L_CC: (Check.SIDE.words,)}
 
 
+def test_one_picture_that_was_sent_as_two_views_is_told(chain: Chain) -> None:
+    same = of_view(L_CC).PixelData
+    chain.close(altered(image, PixelData=same) if image is of_view(R_CC) else image for image in four())
+    chain.worker().work_once()
+    told = {image.view for image in chain.reader.exams[-1].images if Check.TWIN.words in image.warnings}
+    assert told == {L_CC, R_CC}
+
+
 def test_an_exam_of_which_nothing_can_be_decoded_is_not_analysed(chain: Chain) -> None:
     chain.close(map(undecodable, four()))
     chain.worker().work_once()

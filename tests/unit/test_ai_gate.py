@@ -89,6 +89,8 @@ def test_every_picture_of_the_challenge_set_is_caught(name: str, check: Check | 
         ("BreastImplantPresent", "YES", Check.IMPLANT),
         ("ImagerPixelSpacing", None, Check.NO_SPACING),
         ("BitsStored", 8, Check.EIGHT_BITS),
+        ("BurnedInAnnotation", "YES", Check.BURNED_IN),
+        ("ImagerPixelSpacing", [70, 70], Check.ODD_SPACING),  # micrometres
     ],
 )
 def test_what_the_header_tells_is_a_warning(keyword: str, value: object, check: Check) -> None:
@@ -191,5 +193,5 @@ def test_the_checks_are_documented_with_their_rates() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \| ([^|]+) \|$", checks, re.MULTILINE)
     assert rows == [(check.code, check.verdict.value, check.words) for check in Check]
     measured = re.findall(r"^\| `([a-z-]+)` (?:\| [0-9.]+ )+\|$", rates, re.MULTILINE)
-    by_header = {Check.IMPLANT, Check.EIGHT_BITS, Check.NO_SPACING}
+    by_header = {Check.IMPLANT, Check.EIGHT_BITS, Check.NO_SPACING, Check.BURNED_IN, Check.ODD_SPACING, Check.TWIN}
     assert measured == ["no-breast", *(check.code for check in Check if check not in by_header)]

@@ -1,6 +1,6 @@
 """How often the gate refuses and warns, check by check, on every source of images at hand; it should refuse under 1 %.
 
-Run: python benchmarks/gate.py MANIFEST [--cesm MANIFEST] [--msynth FOLDER] [--dicom FOLDER] [--phantoms 8]
+Run: python benchmarks/gate.py MANIFEST [--cesm MANIFEST] [--msynth FOLDER] [--dicom FOLDER] [--phantoms 75]
                                [--write-reference]
 MANIFEST is that of ``mammonode train`` on CBIS-DDSM. Thresholds and reference were made on the patients of parts 1 to 4
 of its split; part 0 was kept. CDD-CESM's manifest is narrowed to low-energy images (``type`` DM). M-SYNTH has no view in
@@ -23,6 +23,7 @@ from ai.datasets.records import Record, split_by_patient
 from ai.errors import NoBreast
 from ai.exam import STANDARD_VIEWS, View, ViewImage, ViewPosition
 from ai.gate import GatePolicy, Reference, noticed, shipped_reference
+from ai.phantom.vendors import VENDORS, Vendor
 from ai.pixels import file_image, view_image
 from node.phantom import phantom_exam
 from node.views import classify
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--cesm", type=Path)
     parser.add_argument("--msynth", type=Path)
     parser.add_argument("--dicom", type=Path)
-    parser.add_argument("--phantoms", type=int, default=8)
+    parser.add_argument("--phantoms", type=int, default=75)
     parser.add_argument("--write-reference", action="store_true")
     options = parser.parse_args()
     records = read_manifest(options.manifest)
@@ -63,7 +64,8 @@ def main() -> None:
         )
     if options.dicom:
         sources["DICOM"] = dicom(options.dicom)
-    sources["phantoms"] = phantoms(options.phantoms)
+    for vendor in VENDORS.values():
+        sources[f"phantom {vendor.name}"] = phantoms(options.phantoms, vendor)
     judged = {name: list(map(judge, images)) for name, images in sources.items()}
     if options.write_reference:
         reference = Reference.of(each.seen for each in judged["CBIS 1-4"] if each.seen)
@@ -88,10 +90,10 @@ def dicom(folder: Path) -> Source:
             yield lambda dataset=dataset, view=found.view: view_image(dataset, view)
 
 
-def phantoms(count: int) -> Source:
+def phantoms(count: int, vendor: Vendor) -> Source:
     """Yield the images of small phantom exams."""
     for seed in range(count):
-        exam = phantom_exam(seed, small=True)
+        exam = phantom_exam(seed, small=True, vendor=vendor)
         for view, dataset in zip(STANDARD_VIEWS, exam.images, strict=True):
             yield lambda dataset=dataset, view=view: view_image(dataset, view)
 

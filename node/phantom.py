@@ -3,25 +3,32 @@
 The demo, the self-test and the tests send it through the same doors as a real exam.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from hashlib import sha256
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import UID, DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForProcessing,
+    ExplicitVRLittleEndian,
+)
 
 from ai.exam import STANDARD_VIEWS, Laterality, View, ViewPosition
+from ai.phantom.exam import Woman
+from ai.phantom.grid import Grid
+from ai.phantom.lesions import Lesion
+from ai.phantom.render import RAW_BITS
+from ai.phantom.truth import PhantomMass, PhantomView
+from ai.phantom.vendors import VENDORS, Vendor
 from node.identity import IMPLEMENTATION_CLASS_UID
-from node.phantom_pixels import Anatomy, Grid, Lesion, render
-
-FULL = Grid(2560, 2048, 0.09)
-SMALL = Grid(512, 416, 0.45)
 
 VIEW_CODES = {
     ViewPosition.CC: ("399162004", "cranio-caudal"),
@@ -41,38 +48,63 @@ SOURCE_TO_DETECTOR, SOURCE_TO_PATIENT = 650, 620
 """In mm; Estimated Radiographic Magnification Factor is their quotient (PS3.3 C.8.7.2)."""
 
 
-@dataclass(frozen=True, eq=False)
-class PhantomMass:
-    """One mass in one view.
+class VoiFunction(StrEnum):
+    """VOI LUT Function (0028,1056), PS3.3 C.11.2."""
+
+    #: Not written, which means LINEAR. OHIF 3.13 shows an image that has one as black (cornerstone3D issue 2844).
+    NONE = "none"
+    LINEAR = "LINEAR"
+    LINEAR_EXACT = "LINEAR_EXACT"
+    SIGMOID = "SIGMOID"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the images of a phantom exam are written: what differs between senders.
 
     Attributes
     ----------
-    view
-        The view it is in.
-    lesion
-        The lesion that it shows: the same in CC and MLO.
-    mask
-        Shape (rows, columns) of the image, bool: exactly the pixels whose centre is within the mass.
+    voi_function
+        Of the windows.
+    one_series
+        All views in one series; else each in one of its own.
+    for_processing
+        Whether each image has a For Processing twin, the exposure that it was made of, in a series of its own.
     """
 
-    view: View
-    lesion: Lesion
-    mask: NDArray[np.bool_]
+    voi_function: VoiFunction = VoiFunction.NONE
+    one_series: bool = False
+    for_processing: bool = False
 
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """Bounding box x, y, width, height in pixels."""
-        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
-        left, top = int(columns[0]), int(rows[0])
-        return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+
+PLAIN = Form()
 
 
 @dataclass(frozen=True, eq=False)
 class PhantomExam:
-    """Four images, in the order of the standard views, and the masses in them."""
+    """Four images, in the order of the standard views, and the masses in them.
+
+    Attributes
+    ----------
+    images
+        For Presentation.
+    truth
+        Masses, view by view.
+    woman, vendor, views
+        What the images were made of.
+    acquired_at
+        When the first was.
+    twins
+        For Processing, in the same order; empty when the form has none.
+    """
 
     images: tuple[Dataset, ...]
     truth: tuple[PhantomMass, ...]
+    woman: Woman
+    vendor: Vendor
+    views: tuple[PhantomView, ...]
+    acquired_at: datetime
+    twins: tuple[Dataset, ...] = ()
 
     def image(self, view: View) -> Dataset:
         """Return the image of a view."""
@@ -90,6 +122,8 @@ def phantom_exam(
     masses: Sequence[Lesion] | None = None,
     small: bool = False,
     acquired_at: datetime = datetime(2026, 1, 10, 10, 15, tzinfo=UTC),
+    vendor: Vendor = VENDORS["a"],
+    form: Form = PLAIN,
 ) -> PhantomExam:
     """Make the exam that belongs to a seed: equal arguments give equal pixels and equal UIDs.
 
@@ -98,39 +132,28 @@ def phantom_exam(
     seed
         At least 0.
     masses
-        The lesions; None draws one to three, an empty sequence makes an exam without findings.
+        The lesions; None draws one to three, an empty sequence makes the twin without masses.
     small
-        512 rows and 416 columns of 0.45 mm instead of 2560 and 2048 of 0.09 mm.
+        512 rows and 416 columns of 0.45 mm instead of the vendor's detector.
     acquired_at
         When the first image was taken; the others follow a minute apart. Written as it stands, without its zone.
+    vendor
+        Of the detector.
+    form
+        How the images are written.
     """
-    rng = np.random.default_rng(seed)
-    anatomy = Anatomy.draw(rng)
-    drawn = tuple(draw_lesions(rng))
-    lesions = drawn if masses is None else tuple(masses)
-    grid = SMALL if small else FULL
-    study = StudyHeader(f"{seed} {patient_id} {lesions} {grid} {acquired_at.isoformat()}", patient_id, acquired_at)
-    images, truth = [], []
-    for number, view in enumerate(STANDARD_VIEWS, start=1):
-        shown = tuple(lesion for lesion in lesions if lesion.laterality is view.laterality)
-        pixels, masks = render(view, anatomy, shown, grid, np.random.default_rng([seed, number]))
-        images.append(mammogram(pixels, view, number, grid, study))
-        truth += [PhantomMass(view, lesion, mask) for lesion, mask in zip(shown, masks, strict=True)]
-    return PhantomExam(tuple(images), tuple(truth))
-
-
-def draw_lesions(rng: Generator) -> Iterator[Lesion]:
-    """Draw one to three lesions, large ones rarer than small ones."""
-    for _ in range(rng.integers(1, 4)):
-        yield Lesion(
-            laterality=Laterality.LEFT if rng.random() < 0.5 else Laterality.RIGHT,
-            depth=rng.uniform(0.3, 0.75),
-            lateral=rng.uniform(-0.5, 0.5),
-            vertical=rng.uniform(-0.4, 0.4),
-            radius=float(np.exp(rng.uniform(np.log(4), np.log(12)))),
-            irregularity=rng.uniform(0.02, 0.22),
-            contrast=rng.uniform(0.12, 0.24),
-        )
+    woman = Woman.draw(seed, masses)
+    made_by = vendor.small if small else vendor
+    key = f"{seed} {patient_id} {woman.lesions} {made_by} {form} {acquired_at.isoformat()}"
+    study = StudyHeader(key, patient_id, acquired_at, woman.anatomy.age, form)
+    views = tuple(woman.views(made_by))
+    numbered = tuple(enumerate(views, start=1))
+    images = tuple(mammogram(each.pixels, each.view, number, made_by, study) for number, each in numbered)
+    twins: tuple[Dataset, ...] = ()
+    if form.for_processing:
+        twins = tuple(raw_mammogram(each.raw, each.view, number, made_by, study) for number, each in numbered)
+    truth = tuple(mass for each in views for mass in each.masses)
+    return PhantomExam(images, truth, woman, made_by, views, acquired_at, twins)
 
 
 @dataclass(frozen=True)
@@ -141,13 +164,17 @@ class StudyHeader:
     ----------
     key
         Text that tells this exam from every other phantom exam.
-    patient_id, acquired_at
+    patient_id, acquired_at, form
         As in `phantom_exam`.
+    age
+        Of the woman, in years.
     """
 
     key: str
     patient_id: str
     acquired_at: datetime
+    age: int = 60
+    form: Form = PLAIN
 
     def uid(self, kind: str) -> UID:
         """Return the UID of an object of the exam: 128 bits of SHA-256 under 2.25 (PS3.5 B.2)."""
@@ -155,48 +182,77 @@ class StudyHeader:
         return UID(f"2.25.{int.from_bytes(digest[:16])}")
 
 
-def mammogram(pixels: NDArray[np.uint16], view: View, number: int, grid: Grid, study: StudyHeader) -> Dataset:
-    """Write one view as a For Presentation image in a series of its own.
+def mammogram(pixels: NDArray[np.uint16], view: View, number: int, vendor: Vendor, study: StudyHeader) -> Dataset:
+    """Write one view as a For Presentation image."""
+    image = _instance(view, number, vendor, study, DigitalMammographyXRayImageStorageForPresentation, "")
+    image.PresentationIntentType, image.ImageType = "FOR PRESENTATION", ["DERIVED", "PRIMARY"]
+    describe_pixels(image, vendor.bits, "LOG", sign=-1)
+    middle, width = 1 << (vendor.bits - 1), 1 << vendor.bits
+    image.WindowCenter, image.WindowWidth = [str(middle), str(middle)], [str(width), str(3 * width // 4)]
+    image.WindowCenterWidthExplanation = ["NORMAL", "HARDER"]
+    if study.form.voi_function is not VoiFunction.NONE:
+        image.VOILUTFunction = str(study.form.voi_function)
+    _add_pixels(image, pixels)
+    return image
 
-    Without VOI LUT Function: OHIF 3.13 shows an image that has one as black (cornerstone3D issue 2844).
-    """
+
+def raw_mammogram(pixels: NDArray[np.uint16], view: View, number: int, vendor: Vendor, study: StudyHeader) -> Dataset:
+    """Write the exposure of one view as a For Processing image."""
+    image = _instance(view, number, vendor, study, DigitalMammographyXRayImageStorageForProcessing, " raw")
+    image.PresentationIntentType, image.ImageType = "FOR PROCESSING", ["ORIGINAL", "PRIMARY"]
+    describe_pixels(image, RAW_BITS, "LIN", sign=1)
+    _add_pixels(image, pixels)
+    return image
+
+
+def _instance(view: View, number: int, vendor: Vendor, study: StudyHeader, sop_class: UID, kind: str) -> Dataset:
+    """Return an image without pixels."""
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     image.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    image.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
-    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = study.uid(f"image {view}")
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = sop_class
+    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = study.uid(f"image {view}{kind}")
     describe_study(image, study)
     moment = study.acquired_at + timedelta(minutes=number)
     image.SeriesDate = image.AcquisitionDate = image.ContentDate = moment.strftime("%Y%m%d")
     image.SeriesTime = image.AcquisitionTime = image.ContentTime = moment.strftime("%H%M%S")
-    image.SeriesInstanceUID = study.uid(f"series {view}")
-    image.SeriesNumber = image.AcquisitionNumber = number
-    image.InstanceNumber = 1
-    image.SeriesDescription = str(view)
-    describe_acquisition(image, view, grid)
+    together = study.form.one_series
+    image.SeriesInstanceUID = study.uid(f"series {'views' if together else view}{kind}")
+    image.SeriesNumber = (1 if together else number) + (100 if kind else 0)
+    image.AcquisitionNumber, image.InstanceNumber = number, number if together else 1
+    image.SeriesDescription = f"{'Four views' if together else view}{kind}, phantom"
+    image.ManufacturerModelName = f"Phantom {vendor.name.upper()}"
+    describe_acquisition(image, view, vendor.grid)
     describe_view(image, view)
-    describe_pixels(image)
+    return image
+
+
+def _add_pixels(image: Dataset, pixels: NDArray[np.uint16]) -> None:
+    """Write the stored values."""
     image.Rows, image.Columns = pixels.shape
     image.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
-    return image
 
 
 def describe_study(image: Dataset, study: StudyHeader) -> None:
     """Write patient, study and equipment."""
     image.SpecificCharacterSet = "ISO_IR 192"
     image.PatientName, image.PatientID = "PHANTOM^FOUR VIEWS", study.patient_id
-    image.PatientBirthDate, image.PatientSex, image.PatientAge = "19650101", "F", "061Y"
+    image.PatientBirthDate, image.PatientSex, image.PatientAge = _birth_date(study), "F", f"{study.age:03d}Y"
     image.StudyInstanceUID, image.StudyID = study.uid("study"), "1"
     image.StudyDate = study.acquired_at.strftime("%Y%m%d")
     image.StudyTime = study.acquired_at.strftime("%H%M%S")
-    image.StudyDescription = "Screening mammography (synthetic)"
+    image.StudyDescription = "Phantom, synthetic: screening mammography"
     image.AccessionNumber = study.uid("accession")[-12:]
     image.ReferringPhysicianName = ""
-    image.Manufacturer, image.ManufacturerModelName = "Mammonode phantom", "Four views"
+    image.Manufacturer = "Mammonode phantom"
     image.InstitutionName, image.StationName = "Synthetic images, no patient", "PHANTOM"
     image.DeviceSerialNumber, image.SoftwareVersions = "1", "1"
+
+
+def _birth_date(study: StudyHeader) -> str:
+    """Return the first day of the year in which a woman of that age was born or would have been."""
+    return f"{study.acquired_at.year - study.age}0101"
 
 
 def describe_acquisition(image: Dataset, view: View, grid: Grid) -> None:
@@ -223,8 +279,7 @@ def describe_acquisition(image: Dataset, view: View, grid: Grid) -> None:
 
 def describe_view(image: Dataset, view: View) -> None:
     """Write laterality, view and what else PS3.3 C.8.11.7 asks of a mammogram."""
-    image.Modality, image.PresentationIntentType = "MG", "FOR PRESENTATION"
-    image.ImageType = ["DERIVED", "PRIMARY"]
+    image.Modality = "MG"
     image.ImageLaterality, image.ViewPosition = str(view.laterality), str(view.position)
     image.PatientOrientation = ORIENTATIONS[view]
     value, meaning = VIEW_CODES[view.position]
@@ -236,15 +291,21 @@ def describe_view(image: Dataset, view: View) -> None:
     image.BreastImplantPresent = image.PartialView = "NO"
 
 
-def describe_pixels(image: Dataset) -> None:
-    """Write how the stored values are displayed."""
+def describe_pixels(image: Dataset, bits: int, relationship: str, *, sign: int) -> None:
+    """Write what the stored values are.
+
+    Parameters
+    ----------
+    bits
+        Of a stored value.
+    relationship, sign
+        To the X-ray beam's intensity (PS3.3 C.8.11.3.1.2); -1 where higher values are less of it.
+    """
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
-    image.PixelIntensityRelationship, image.PixelIntensityRelationshipSign = "LOG", 1
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, bits, bits - 1, 0
+    image.PixelIntensityRelationship, image.PixelIntensityRelationshipSign = relationship, sign
     image.RescaleIntercept, image.RescaleSlope, image.RescaleType = "0", "1", "US"
     image.PresentationLUTShape = "IDENTITY"
-    image.WindowCenter, image.WindowWidth = ["1800", "1800"], ["3200", "2200"]
-    image.WindowCenterWidthExplanation = ["NORMAL", "HARDER"]
     image.BurnedInAnnotation, image.LossyImageCompression = "NO", "00"
 
 

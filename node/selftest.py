@@ -14,6 +14,7 @@ import structlog
 from pydicom import Dataset
 
 from ai.exam import Laterality
+from ai.phantom.lesions import Lesion
 from config.settings import TEST_AE_TITLE, Caller, Dicom
 from node.demo.pacs import DemoPacs, Received, received_for, status_of
 from node.doors import itself
@@ -21,7 +22,6 @@ from node.errors import NodeError
 from node.identity import TEST_ISSUER
 from node.intake import utc_now
 from node.phantom import PhantomExam, phantom_exam
-from node.phantom_pixels import Lesion
 from node.scu import Item, Sender
 from node.service import Parts
 from node.status import SUCCESS
@@ -34,9 +34,9 @@ from storage.states import ExamState, JobState
 
 log = structlog.get_logger()
 
-SEED = 7
+SEED = 34
 MASS = Lesion(
-    laterality=Laterality.LEFT, depth=0.5, lateral=0.0, vertical=0.0, radius=10.0, irregularity=0.1, contrast=0.24
+    laterality=Laterality.LEFT, depth=0.5, lateral=0.0, vertical=0.0, radius=10.0, irregularity=0.1, conspicuity=1.0
 )
 """A mass that no reader of masses should miss: 20 mm, in the middle of the left breast."""
 POLL = 0.2

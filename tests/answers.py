@@ -19,6 +19,7 @@ from node.phantom import phantom_exam
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
 from node.results.edition import Edition
 from node.results.encode import ResultObject, encode
+from tests.builders import A_MASS_IN_EACH
 
 DEFAULT_MIX = ObjectMix()
 MODEL = ModelIdentity("phantom-reader", "1.2", "ab" * 32, ("The model was trained on digitised film.",))
@@ -40,7 +41,7 @@ def a_mass(mask: NDArray[np.bool_], number: int = 1, *, suspicion: int = 83, mil
 @cache
 def phantom_headers() -> dict[View, Dataset]:
     """Return the headers of a small phantom exam; copy before changing one."""
-    exam = phantom_exam(3, small=True)
+    exam = phantom_exam(3, masses=A_MASS_IN_EACH, small=True)
     headers = {view: exam.image(view) for view in STANDARD_VIEWS}
     for header in headers.values():
         del header.PixelData
@@ -50,7 +51,7 @@ def phantom_headers() -> dict[View, Dataset]:
 @cache
 def phantom_masks() -> dict[View, tuple[NDArray[np.bool_], ...]]:
     """Return the true masks of the same exam."""
-    exam = phantom_exam(3, small=True)
+    exam = phantom_exam(3, masses=A_MASS_IN_EACH, small=True)
     return {view: tuple(mass.mask for mass in exam.masses(view)) for view in STANDARD_VIEWS}
 
 
@@ -147,7 +148,7 @@ def without_spacing(header: Dataset) -> None:
 @cache
 def phantom_pictures() -> dict[str, NDArray[np.uint8]]:
     """Return the images of the same exam as people look at them, by SOP Instance UID."""
-    exam = phantom_exam(3, small=True)
+    exam = phantom_exam(3, masses=A_MASS_IN_EACH, small=True)
     shown = {}
     for view in STANDARD_VIEWS:
         instance = exam.image(view)

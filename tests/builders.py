@@ -25,6 +25,7 @@ from pydicom.uid import (
 )
 
 from ai.exam import Laterality, View, ViewPosition
+from ai.phantom.lesions import Lesion
 from node.exams import Candidate
 from node.phantom import coded
 from node.views import ImageKind
@@ -33,6 +34,12 @@ L_CC = View(Laterality.LEFT, ViewPosition.CC)
 R_CC = View(Laterality.RIGHT, ViewPosition.CC)
 L_MLO = View(Laterality.LEFT, ViewPosition.MLO)
 R_MLO = View(Laterality.RIGHT, ViewPosition.MLO)
+
+A_MASS_IN_EACH = (
+    Lesion(Laterality.RIGHT, depth=0.6, lateral=-0.2, vertical=0.1, radius=8.6, irregularity=0.08),
+    Lesion(Laterality.LEFT, depth=0.6, lateral=-0.35, vertical=-0.1, radius=7.0, irregularity=0.1),
+)
+"""Of a phantom exam: one mass in every view."""
 
 LOSSLESS = (RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLossless)
 """The compressed transfer syntaxes that can be written here; HTJ2K has no encoder among the dependencies."""
@@ -184,7 +191,7 @@ def for_processing(image: Dataset) -> Dataset:
         PresentationIntentType="FOR PROCESSING",
         ImageType=["ORIGINAL", "PRIMARY"],
         PixelIntensityRelationship="LIN",
-        PixelIntensityRelationshipSign=-1,
+        PixelIntensityRelationshipSign=1,
         WindowCenter=None,
         WindowWidth=None,
         WindowCenterWidthExplanation=None,
@@ -199,7 +206,7 @@ def monochrome1(image: Dataset) -> Dataset:
         image,
         PhotometricInterpretation="MONOCHROME1",
         PresentationLUTShape="INVERSE",
-        PixelIntensityRelationshipSign=-1,
+        PixelIntensityRelationshipSign=1,
         WindowCenter=[str(width - 1 - int(centre)) for centre in image.WindowCenter],
         PixelData=inverted(image),
     )

@@ -19,6 +19,7 @@ from pydicom.uid import ComprehensiveSRStorage, MammographyCADSRStorage, Segment
 from ai.checks import Check
 from ai.exam import STANDARD_VIEWS, Laterality, Spacing, SpacingRule, View, ViewPosition
 from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass, Match, ModelIdentity
+from ai.phantom.lesions import Lesion
 from ai.readers.lesions import measure, outline
 from config.mix import FindingCodes, ObjectMix, ReportClass, ResultKind, SegmentationType
 from node.phantom import PhantomExam, phantom_exam
@@ -68,7 +69,7 @@ class Example:
 
 def examples() -> Iterator[Example]:
     """Yield objects of all forms for answers of all kinds, the richest first."""
-    exam = phantom_exam(SEED, small=True)
+    exam = phantom_exam(SEED, masses=[Lesion(side, 0.6, -0.3, 0.0) for side in Laterality], small=True)
     pictures = {str(exam.image(view).SOPInstanceUID): _picture(exam.image(view)) for view in STANDARD_VIEWS}
     for number, answer in enumerate(_answers(exam)):
         headers = {image.uid: image.header for image in answer.images}

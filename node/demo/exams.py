@@ -89,6 +89,7 @@ def _as_screening_image(image: Dataset, view: View, case: str, study: str) -> No
     image.PatientID, image.PatientName = f"DEMO-{patient or case.upper()}", "DEMO^CBIS-DDSM"
     del image.Laterality
     describe_view(image, view)
+    image.PresentationIntentType, image.ImageType = "FOR PRESENTATION", ["DERIVED", "PRIMARY"]
     image.BurnedInAnnotation = "YES"  # film markers
     image.PresentationLUTShape = "IDENTITY"
 

@@ -18,11 +18,11 @@ from pydicom.uid import SegmentationStorage
 
 from ai.exam import STANDARD_VIEWS, Laterality, View
 from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass
+from ai.phantom.lesions import Lesion
 from ai.pixels import pixel_spacing, view_image
 from ai.readers.lesions import measure
 from config.mix import ObjectMix, ReportClass, ResultKind
-from node.phantom import FULL, PhantomExam, StudyHeader, mammogram, phantom_exam
-from node.phantom_pixels import Lesion
+from node.phantom import PhantomExam, StudyHeader, mammogram, phantom_exam
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, Predecessor
 from node.results.drawing import COLOURS
 from node.results.edition import Edition
@@ -67,10 +67,10 @@ class Desk:
         """Return a phantom exam as this release shows it, one series per view."""
         study = StudyHeader(f"OHIF {name}", f"OHIF-{name}", datetime(2026, 1, 10, 10, 15, tzinfo=UTC))
         images = [
-            mammogram(drawn().image(view).pixel_array, view, number, FULL, study)
+            mammogram(drawn().image(view).pixel_array, view, number, drawn().vendor, study)
             for number, view in enumerate(STANDARD_VIEWS, start=1)
         ]
-        exam = PhantomExam(tuple(images), drawn().truth)
+        exam = replace(drawn(), images=tuple(images))
         if self.release == "3.12":
             # 3.13 shows an image that has the attribute as black (cornerstone3D issue 2844).
             for image in exam.images:

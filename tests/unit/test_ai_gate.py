@@ -64,9 +64,9 @@ def a_header(**changes: object) -> Dataset:
 
 
 @pytest.mark.parametrize("view", STANDARD_VIEWS, ids=str)
-def test_sound_phantoms_pass_without_a_word(view: View) -> None:
+def test_of_sound_phantoms_nothing_is_said_but_that_they_are_no_film(view: View) -> None:
     for seed in (1, 2):
-        assert told(view_image(phantom_exam(seed, small=True).image(view), view)) == ()
+        assert set(told(view_image(phantom_exam(seed, small=True).image(view), view))) <= {Check.UNLIKE}
 
 
 def test_every_picture_of_the_challenge_set_is_expected_to_be_caught() -> None:

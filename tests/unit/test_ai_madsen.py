@@ -16,7 +16,7 @@ from ai.errors import InvalidCard, NoBreast, UnknownArchitecture, UnusableWeight
 from ai.exam import STANDARD_VIEWS, Exam, Laterality, View, ViewImage
 from ai.pixels import view_image
 from node.phantom import phantom_exam
-from tests.builders import L_CC, R_CC
+from tests.builders import A_MASS_IN_EACH, L_CC, R_CC
 from tests.drawn import a_breast
 from tests.models import a_model, untrained
 from tests.seed_networks import network, registered
@@ -78,7 +78,7 @@ def mirrored(image: ViewImage) -> ViewImage:
 @cache
 def painted() -> tuple[Exam, dict[View, Mask]]:
     """Return a small phantom exam whose masses are white and the rest at most 0.4, and where they are."""
-    exam = phantom_exam(3, small=True)
+    exam = phantom_exam(3, masses=A_MASS_IN_EACH, small=True)
     images, truth = [], {}
     for view, dataset in zip(STANDARD_VIEWS, exam.images, strict=True):
         image = view_image(dataset, view)

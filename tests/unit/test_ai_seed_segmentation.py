@@ -16,7 +16,7 @@ from ai.exam import STANDARD_VIEWS, Exam, Laterality, Spacing, SpacingRule, View
 from ai.findings import ExamFindings, ImageFindings, LengthUnit
 from ai.pixels import view_image
 from node.phantom import phantom_exam
-from tests.builders import L_CC, R_CC
+from tests.builders import A_MASS_IN_EACH, L_CC, R_CC
 from tests.drawn import Disc, a_breast
 from tests.models import a_model, by_brightness, untrained
 
@@ -93,7 +93,7 @@ def whitened(pixels: Floats, mass: Mask) -> Floats:
 @cache
 def painted() -> tuple[Exam, dict[View, Mask]]:
     """Return a small phantom exam whose masses are white and the rest at most 0.6, and where they are."""
-    exam = phantom_exam(3, small=True)
+    exam = phantom_exam(3, masses=A_MASS_IN_EACH, small=True)
     images, truth = [], {}
     for view, dataset in zip(STANDARD_VIEWS, exam.images, strict=True):
         image = view_image(dataset, view)

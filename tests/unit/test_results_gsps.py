@@ -305,7 +305,7 @@ def lut_values(values: NDArray[np.float64], item: Dataset) -> NDArray[np.float64
 
 def test_the_first_of_several_windows_is_taken_with_its_function() -> None:
     [item] = state_of(sigmoid).SoftcopyVOILUTSequence
-    assert (item.WindowCenter, item.WindowWidth, item.VOILUTFunction) == (1800, 3200, "SIGMOID")
+    assert (item.WindowCenter, item.WindowWidth, item.VOILUTFunction) == (2048, 4096, "SIGMOID")
 
 
 def test_a_source_without_any_window_gets_none() -> None:

@@ -1,0 +1,1 @@
+"""Procedural mammograms with exact truth; no DICOM and no network here. For engineering verification only."""

@@ -29,6 +29,7 @@ from node.cli import (
     training,
 )
 from node.errors import NodeError
+from node.telemetry import configure
 from storage.errors import StorageError
 
 KNOWN_FAULTS = (AIError, ConfigError, NodeError, StorageError)
@@ -69,7 +70,8 @@ for module in (
 
 
 def main() -> None:
-    """Run the command line; a known fault is one line on stderr and exit status 1."""
+    """Run the command line; stdout is for results alone, and a known fault is one line on stderr and exit status 1."""
+    configure(stream=sys.stderr)
     try:
         app()
     except KNOWN_FAULTS as error:

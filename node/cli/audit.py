@@ -1,6 +1,5 @@
 """Commands for the audit trail: look at it, and see whether it is whole."""
 
-import sys
 from datetime import UTC, datetime
 from typing import Annotated
 from xml.etree import ElementTree as ET
@@ -14,7 +13,6 @@ from config.settings import load_settings
 from node.audit.trail import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.service import Parts, open_parts
-from node.telemetry import configure
 from storage.audit import Kept, Link, faults, head, kept
 from storage.database import reading, writing
 
@@ -41,7 +39,6 @@ def verify(
 
     Whoever can change the whole database can make a new chain: compare it with an anchor from the journal.
     """
-    configure(stream=sys.stderr)
     parts = open_parts(load_settings(config))
     noted = _link(anchor) if anchor else None
     with reading(parts.engine) as connection:

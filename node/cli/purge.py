@@ -1,6 +1,5 @@
 """The command that removes files by hand, under the same rules as `[retention]`."""
 
-import sys
 from datetime import timedelta
 from typing import Annotated
 
@@ -13,7 +12,6 @@ from node.cli.options import ConfigOption, JsonOption, print_json
 from node.intake import utc_now
 from node.retention import Retention
 from node.service import open_parts
-from node.telemetry import configure
 from storage.database import reading, writing
 from storage.removals import Due, removable_exams
 
@@ -39,7 +37,6 @@ def purge(
 
     Only of exams that are answered, are not held and have no open conflict, and whose every delivery has ended well.
     """
-    configure(stream=sys.stderr)
     parts = open_parts(load_settings(config))
     settings, now = parts.settings, utc_now()
     unproven, age = settings.retention.unproven, timedelta(days=days)

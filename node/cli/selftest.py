@@ -1,5 +1,6 @@
 """The command that proves the node's health by an exam."""
 
+import sys
 from dataclasses import asdict
 
 import typer
@@ -20,7 +21,7 @@ def selftest(*, config: ConfigOption = None, as_json: JsonOption = False) -> Non
     from node.telemetry import configure  # noqa: PLC0415 (as above)
 
     settings = load_settings(config)
-    configure(settings.log.format, settings.log.level)
+    configure(settings.log.format, settings.log.level, sys.stderr)
     test = run_selftest(open_parts(settings))
     if as_json:
         print_json(asdict(test))

@@ -25,9 +25,12 @@ from storage.states import DeliveryState, ExamState, JobState
 from tests.builders import altered, own_result_header
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.drawn import a_breast, a_data_set
+from tests.logs import logging_as_it_was
 from tests.models import a_quick_model
 from tests.pacs import a_free_port, a_pacs, waiting_results
 from tests.records import an_exam
+
+__all__ = ["logging_as_it_was"]
 
 pytestmark = [
     # pynetdicom does not close the socket of a connection that was refused.
@@ -495,6 +498,29 @@ def test_a_known_fault_is_one_line_and_exit_status_1(
         cli.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == "mammonode: No exam has this id: list them with mammonode exams. (ffff)\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "event"),
+    [(["conflicts", "accept", "1"], "later copy accepted"), (["selftest", "--json"], "self-test failed")],
+)
+def test_what_a_command_logs_is_not_among_its_results(
+    command: list[str],
+    event: str,
+    config: Path,
+    contradicted: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with config.open("a", encoding="utf-8") as settings:
+        settings.write(f"[dicom]\nport = {a_free_port()}\n[selftest]\nport = {a_free_port()}")
+    monkeypatch.setattr(sys, "argv", ["mammonode", *command, "--config", str(config)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr()
+    assert event in told.err
+    assert event not in told.out
+    assert told.out
 
 
 def test_a_door_that_cannot_be_opened_is_a_known_fault(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 ROOTS = CHECKOUT / ".artefacts" / "roots"
 """Roots as debootstrap makes them, kept for the next time."""
-TRANSCRIPT = CHECKOUT / ".artefacts" / "installation.log"
 SUITE = os.environ.get("MAMMONODE_TEST_SUITE", "bookworm")
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,make,ca-certificates"
 """What every Debian has, and what docs/operating.md says to install."""
@@ -33,10 +32,13 @@ class Machine:
         Its file system.
     pid
         Of its systemd, as this machine counts.
+    transcript
+        What is typed, what it prints and how long it takes.
     """
 
     root: Path
     pid: int
+    transcript: Path
 
     def type(self, command: str, *, fails: bool = False) -> str:
         """Type a command as root, and return what it prints on stdout and stderr.
@@ -48,7 +50,7 @@ class Machine:
         """
         began = time.monotonic()
         done = self.enter(command)
-        with TRANSCRIPT.open("a", encoding="utf-8") as log:
+        with self.transcript.open("a", encoding="utf-8") as log:
             log.write(f"# {command}    ({time.monotonic() - began:.1f} s)\n{done.stdout}\n")
         assert (done.returncode != 0) is fails, f"{command}\n{done.stdout}"
         return done.stdout
@@ -78,7 +80,7 @@ def require_machine() -> None:
 
 
 @contextmanager
-def a_machine(folder: Path, shown: Mapping[Path, str]) -> Iterator[Machine]:
+def a_machine(folder: Path, shown: Mapping[Path, str], transcript: Path) -> Iterator[Machine]:
     """Boot a fresh machine, and switch it off when the context ends.
 
     Parameters
@@ -87,9 +89,12 @@ def a_machine(folder: Path, shown: Mapping[Path, str]) -> Iterator[Machine]:
         Where its file system lies.
     shown
         Folders of this machine → where it sees them, read-only.
+    transcript
+        Begun anew.
     """
     made = ROOTS / SUITE
-    TRANSCRIPT.unlink(missing_ok=True)
+    transcript.parent.mkdir(parents=True, exist_ok=True)
+    transcript.unlink(missing_ok=True)
     if not made.exists():
         part = made.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
@@ -105,7 +110,7 @@ def a_machine(folder: Path, shown: Mapping[Path, str]) -> Iterator[Machine]:
         boot = [*command, "--kill-signal=SIGRTMIN+3", *binds]
         process = subprocess.Popen(boot, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        machine = _booted(root, process.pid)
+        machine = _booted(root, process.pid, transcript)
         yield machine
     finally:
         process.terminate()
@@ -117,13 +122,13 @@ def a_machine(folder: Path, shown: Mapping[Path, str]) -> Iterator[Machine]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _booted(root: Path, nspawn: int) -> Machine:
+def _booted(root: Path, nspawn: int, transcript: Path) -> Machine:
     """Wait until a machine is up. Its systemd is nspawn's child, after another one that sets it up."""
     deadline = time.monotonic() + BOOT_SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.5)
         for child in Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text(encoding="utf-8").split():
-            machine = Machine(root, int(child))
+            machine = Machine(root, int(child), transcript)
             if machine.enter("systemctl is-system-running").stdout.strip() in {"running", "degraded"}:
                 return machine
     raise TimeoutError(f"{root} did not boot")

@@ -6,31 +6,19 @@ MAMMONODE_TEST_PYTHON=python3.11 another interpreter of it.
 """
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset, dcmread
-from pydicom.uid import Comprehensive3DSRStorage
 
-from config.settings import DEFAULT_FILE, Dicom
-from node.demo.pacs import DemoPacs, received_for
-from node.doors import is_open
-from node.phantom import phantom_exam
-from tests.acceptance.nodes import MODALITY, patiently
-from tests.machine import CHECKOUT, Machine, a_machine, require_machine
-from tests.peers import require_dcmtk
+from config.settings import DEFAULT_FILE
+from tests.acceptance.installed import MAKE, Site, a_site, checkout
+from tests.acceptance.nodes import patiently
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MOST_EXPOSED = 2.0
-SOURCES = "/usr/src/mammonode"
-MAKE = f"cd {SOURCES} && make PYTHON={os.environ.get('MAMMONODE_TEST_PYTHON', 'python3')}"
 MIGRATION = '''"""Of another version."""
 
 from alembic import op
@@ -45,84 +33,16 @@ def upgrade() -> None:
 '''
 
 
-class Site:
-    """A machine with the service, the modality that sends to it, and the PACS behind it."""
-
-    def __init__(self, machine: Machine, folder: Path) -> None:
-        self.machine = machine
-        self.pacs = DemoPacs(folder / "pacs")
-        self.port = self.pacs.start()
-        self.folder = folder
-        self.sent: set[str] = set()
-
-    def configure(self) -> None:
-        """Write the settings of this site into the ones that were installed."""
-        file = self.machine.root / "etc/mammonode/mammonode.toml"
-        text = file.read_text(encoding="utf-8").replace("callers = []", f'callers = [{{ ae_title = "{MODALITY}" }}]', 1)
-        # The machine's disk is this one's, which may be fuller than a hospital's.
-        text = text.replace("max_used_percent = 85", "max_used_percent = 100").replace(
-            "min_free_gb = 10", "min_free_gb = 0"
-        )
-        text += f'\n[[destinations]]\nname = "pacs"\nae_title = "DEMO-PACS"\nhost = "127.0.0.1"\nport = {self.port}\n'
-        file.write_text(text, encoding="utf-8")
-
-    def send(self, patient: str) -> str:
-        """Send an exam as a modality does, and return its study."""
-        images = phantom_exam(3, patient_id=patient, small=True, acquired_at=datetime.now(UTC)).images
-        files = [self.folder / f"{image.SOPInstanceUID}.dcm" for image in images]
-        for image, file in zip(images, files, strict=True):
-            image.save_as(file, enforce_file_format=True)
-        storescu = require_dcmtk("storescu")
-        call = ["-R", "-aet", MODALITY, "-aec", "MAMMONODE", "127.0.0.1", "11112"]
-        done = subprocess.run([storescu, *call, *map(str, files)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        self.sent.add(study := str(images[0].StudyInstanceUID))
-        return study
-
-    def reports(self) -> list[Dataset]:
-        """Return the reports that the PACS has."""
-        return [o for o in map(dcmread, self.pacs.objects()) if o.SOPClassUID == Comprehensive3DSRStorage]
-
-    def answer(self, study: str) -> bool:
-        """Wait until the PACS has a report on a study, and every segmentation that it names."""
-
-        def whole() -> bool:
-            received = received_for(study, self.pacs.objects())
-            return bool(received.reports) and not received.faults
-
-        return patiently(whole)
-
-    def exams(self) -> dict[str, str]:
-        """Return what the node says of the exams that were sent: their states by study."""
-        told = self.machine.type("mammonode exams --json")
-        found = json.loads(told[told.index("[") :])
-        return {exam["study"]: exam["state"] for exam in found if exam["study"] in self.sent}
-
-
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is installed: this checkout, then other versions of it."""
-    folder = tmp_path_factory.mktemp("sources")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (CHECKOUT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(CHECKOUT / name, folder / name)
-    return folder
+    return checkout(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, sources: Path) -> Iterator[Site]:
-    require_machine()
-    if is_open(Dicom()):
-        pytest.skip("port 11112 of this machine, whose network the other one shares, is taken")
-    folder = tmp_path_factory.mktemp("machine")
-    with a_machine(folder, {sources: SOURCES}) as machine:
-        opened = Site(machine, folder)
-        try:
-            yield opened
-        finally:
-            opened.pacs.stop()
+    with a_site(tmp_path_factory.mktemp("machine"), sources, "installation") as opened:
+        yield opened
 
 
 def with_migration(sources: Path, revision: str) -> None:

@@ -20,6 +20,7 @@ from node.progress import Part, Progress
 from node.scu import Carrier, Item, Response
 from node.status import Outcome, sending_outcome
 from node.telemetry import logger
+from node.troubles import Troubles
 from storage.errors import StorageError
 from storage.files import InstanceStore
 from storage.outbox import Delivery, Outbox
@@ -100,21 +101,30 @@ class Lane:
         part
             Gets on with every turn and every result.
         """
+        troubles = Troubles()
         while not stopping.is_set():
             if part:
                 part.beat()
-            try:
-                busy = self.deliver_due(stopping, part) + self.prove_due() > 0
-            except StorageError as error:
-                log.error("lane waits", destination=self.destination.name, cause=str(error))  # noqa: TRY400
-                busy = False
-            except Exception:  # a lane that ends would go unnoticed
-                log.exception("lane failed", destination=self.destination.name)
-                busy = False
-            if not busy:
+            if not self._turn(troubles, stopping, part):
                 stopping.wait(self._poll)
         if part:
             part.end()
+
+    def _turn(self, troubles: Troubles, stopping: Event, part: Part | None) -> bool:
+        """Do what is due now; return whether there was something, and nothing failed."""
+        name, busy = self.destination.name, False
+        try:
+            busy = self.deliver_due(stopping, part) + self.prove_due() > 0
+        except StorageError as error:
+            if troubles.begin(error):
+                log.error("lane waits", destination=name, cause=str(error))  # noqa: TRY400 (the cause says it)
+        except Exception as error:  # a lane that ends would go unnoticed
+            if troubles.begin(error):
+                log.exception("lane failed", destination=name)
+        else:
+            if troubles.end():
+                log.info("goes on again", part="lane", destination=name)
+        return busy
 
     def deliver_due(self, stopping: Event | None = None, part: Part | None = None) -> int:
         """Send what is due now through one association, and return how many results were tried."""
@@ -165,8 +175,9 @@ class Lane:
                     if (stopping and stopping.is_set()) or not all(map(self._may_go, due[tried : tried + 1])):
                         break
         except (DestinationUnreachable, AssociationRejected) as error:
-            for delivery in due[tried:]:
-                self._note(delivery, Response(None, str(error)))
+            again = [each for each in due[tried:] if self._note(each, Response(None, str(error)), alone=False)]
+            if again:
+                self._tell(again, str(error))
             tried = len(due)
         return tried
 
@@ -182,7 +193,21 @@ class Lane:
         now = self._clock()
         return self.destination.is_open(now) and self._outbox.still_due(delivery, now)
 
-    def _note(self, delivery: Delivery, response: Response) -> None:
+    def _tell(self, waiting: Sequence[Delivery], why: str) -> None:
+        """Tell in one line that no association came about, however much waits for it."""
+        told: dict[str, object] = waiting[0].log_context()
+        if len(waiting) > 1:
+            told = {
+                "destination": self.destination.name,
+                "number": len(waiting),
+                "exam": sorted({each.exam_uid for each in waiting}),
+                "delivery": [each.id for each in waiting],
+            }
+        tries = max(each.attempts for each in waiting) + 1
+        log.warning("result not delivered, will be tried again", **told, tries=tries, status=None, message=why)
+
+    def _note(self, delivery: Delivery, response: Response, *, alone: bool = True) -> bool:
+        """Note what came of a delivery; return whether it is tried again, which is told here when it came alone."""
         now, tries = self._clock(), delivery.attempts + 1
         told = delivery.log_context() | {
             "kind": delivery.kind,
@@ -209,7 +234,10 @@ class Lane:
                 if state is DeliveryState.EXPIRED:
                     log.error("result given up; mammonode send sends it again", **told)
                 else:
-                    log.warning("result not delivered, will be tried again", **told)
+                    if alone:
+                        log.warning("result not delivered, will be tried again", **told)
+                    return True
+        return False
 
 
 class DeliveryService:

@@ -305,7 +305,10 @@ def _journalctl() -> str:
         "--quiet",
         "--no-pager",
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout  # noqa: S603 (constant)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 (constant)
+    if done.returncode:
+        raise OSError(f"journalctl: {done.stderr.strip() or 'nothing can be read'}; is this user in systemd-journal?")
+    return done.stdout
 
 
 def _journal(text: str) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ EVERY = 30.0
 PATIENCE = 180.0
 """Seconds without any answer after which a door counts as stuck: several knocks, each with time enough."""
 ANSWERS_IN = 30.0
+SOON = 5.0
+"""Seconds in which a door answers somebody who waits for it at a terminal."""
 
 
 class DoorProbe:
@@ -79,6 +81,12 @@ def is_open(dicom: Dicom) -> bool:
             return True
     except OSError:
         return False
+
+
+def is_tended(settings: Settings, transport: Transport) -> bool:
+    """Tell whether whoever listens there answers as the DICOM door of a node does."""
+    knocking = settings.dicom.model_copy(update={"ae_title": TEST_AE_TITLE, "acse_timeout": SOON})
+    return Sender(knocking, transport).knock(itself(settings, settings.dicom.port))
 
 
 def web_answers(host: str, port: int, *, secured: bool) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import Empty
 from tempfile import NamedTemporaryFile
 from threading import Event, Lock
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, cast
 
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
@@ -95,7 +95,7 @@ class Machine(StateMachine):
 
     def do_action(self, event: str) -> None:
         """Do what the event asks for in this state."""
-        if event == "Evt19":
+        if event == "Evt19" and not cast("Messages", self.dul.assoc.dimse).gave_up:
             log.warning("association ended: its sender sent what DICOM does not know", **self._told())
         try:
             super().do_action(event)
@@ -139,6 +139,8 @@ class Messages(DIMSEServiceProvider):
     ----------
     asking
         Held by who asks the peer for something: one operation at a time is what was negotiated (PS3.7 D.3.3.3).
+    gave_up
+        Whether this node has ended the association because it could not keep what came: no fault of the sender's.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class Messages(DIMSEServiceProvider):
         self._size = 0
         self._begun = 0
         self.asking = Lock()
+        self.gave_up = False
         self._sending = Lock()
         self._taken = False
         self._answered = time.monotonic()
@@ -205,7 +208,8 @@ class Messages(DIMSEServiceProvider):
         try:
             yield
         except (OSError, StorageError) as error:
-            log.error("instance not received", **self._told(), error=str(error), check="the disk of the store")  # noqa: TRY400
+            log.error("instance not received", **self._told(), error=str(error))  # noqa: TRY400 (the cause says it)
+            self.gave_up = True
             self.dul.event_queue.put("Evt19")
         except Exception as error:  # noqa: BLE001 (odd bytes make pydicom raise what it likes)
             reason = str(error) if isinstance(error, BrokenProtocol) else f"an odd command ({type(error).__name__})"
@@ -258,7 +262,7 @@ class Messages(DIMSEServiceProvider):
             self._files.discard(path)
 
     def clear_away(self) -> str | None:
-        """Remove the files that nobody takes any more; return the UID of an instance that was cut off, if one was."""
+        """Remove the files that nobody takes any more; return the UID of an instance that its sender cut off."""
         message, self.message = self.message, None
         while True:
             try:
@@ -272,7 +276,7 @@ class Messages(DIMSEServiceProvider):
             for path in self._files:
                 path.unlink(missing_ok=True)
             self._files.clear()
-        if isinstance(message, C_STORE_RQ):
+        if isinstance(message, C_STORE_RQ) and not self.gave_up:
             return str(message.command_set.get("AffectedSOPInstanceUID", ""))
         return None
 

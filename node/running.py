@@ -14,6 +14,8 @@ from config.settings import Settings, changed_keys
 from node.errors import NodeError
 from node.progress import Progress
 from node.supervision import ServiceManager
+from node.troubles import Troubles
+from storage.errors import StorageError
 
 log = structlog.get_logger()
 
@@ -86,18 +88,30 @@ class Watch:
 
 def run_until_stopped(signals: Signals, chores: Sequence[Chore], reload: Callable[[], object]) -> None:
     """Do chores, and read the settings again whenever that is asked, until the process is asked to stop."""
+    troubles = Troubles()
     while not signals.stop.is_set():
         if signals.reload_asked():
             reload()
-        for chore in chores:
+        for number, chore in enumerate(chores):
             if time.monotonic() >= chore.next_at:
-                try:
-                    chore.do()
-                except Exception:
-                    log.exception("will be tried again")
+                _do(chore, number, troubles)
                 chore.next_at = time.monotonic() + chore.every
         signals.wake.wait(max(min(chore.next_at for chore in chores) - time.monotonic(), 0.01))
         signals.wake.clear()
+
+
+def _do(chore: Chore, number: int, troubles: Troubles) -> None:
+    try:
+        chore.do()
+    except StorageError as error:
+        if troubles.begin(error, number):
+            log.error("will be tried again", cause=str(error))  # noqa: TRY400 (the cause says it)
+    except Exception as error:
+        if troubles.begin(error, number):
+            log.exception("will be tried again")
+    else:
+        if troubles.end(number):
+            log.info("goes on again", part="chores")
 
 
 def read_again(

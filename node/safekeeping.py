@@ -28,6 +28,7 @@ from node.status import (
     commitment_status,
 )
 from node.telemetry import logger
+from node.troubles import Troubles
 from storage.commitment_requests import Asked, CommitmentRequest, CommitmentRequests, Held, held
 from storage.database import reading
 from storage.errors import StorageError
@@ -242,15 +243,20 @@ class SafeKeepingService:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        part = self._progress.expect("commitment reports", PATIENCE)
+        part, troubles = self._progress.expect("commitment reports", PATIENCE), Troubles()
         while not self._stopping.is_set():
             part.beat()
             try:
                 self._keeping.report_due()
             except StorageError as error:
-                log.error("commitment reports wait", cause=str(error))  # noqa: TRY400 (the cause says it)
-            except Exception:  # a thread that ends would go unnoticed
-                log.exception("commitment reports failed")
+                if troubles.begin(error):
+                    log.error("commitment reports wait", cause=str(error))  # noqa: TRY400 (the cause says it)
+            except Exception as error:  # a thread that ends would go unnoticed
+                if troubles.begin(error):
+                    log.exception("commitment reports failed")
+            else:
+                if troubles.end():
+                    log.info("goes on again", part="commitment reports")
             self._stopping.wait(self._poll)
         part.end()
 

@@ -66,7 +66,7 @@ TEMP_FILES_TAKE = timedelta(hours=1)
 """No association takes longer to send one instance."""
 CATALOGUE_EVERY = 2.0
 SENDERS_EVERY = 2.0
-VALIDITY_EVERY = 86400.0
+VALIDITY_EVERY = 300.0
 CLOCK_EVERY = 600.0
 
 FIXED = (

@@ -18,6 +18,8 @@ NOTICE = timedelta(days=30)
 """Certificates of a hospital's authority take weeks to have."""
 LISTS_NOTICE = timedelta(days=1)
 """Revocation lists live for days."""
+AGAIN = timedelta(days=1)
+"""What is known is told again."""
 
 
 def is_ending(dated: Dated, now: datetime) -> bool:
@@ -43,7 +45,7 @@ def _of_web(destination: Destination) -> Iterator[tuple[str, str]]:
 
 
 class Validity:
-    """Looks at everything that ends, once a day and when asked.
+    """Looks at everything that ends.
 
     Parameters
     ----------
@@ -66,6 +68,7 @@ class Validity:
         self._transport = transport
         self._engine = engine
         self._clock = clock
+        self._told: dict[tuple[str, str, bool], datetime] = {}
 
     def all(self) -> list[Dated]:
         """Return what ends, the next first; of a chain in one file each certificate."""
@@ -81,11 +84,21 @@ class Validity:
         return sorted(found, key=lambda dated: dated.ends)
 
     def tick(self) -> None:
-        """Tell what ends soon, and what has ended."""
+        """Tell what ends soon, and what has ended: at once, and then every day."""
         now = self._clock()
         for dated in self.all():
+            ended = dated.ends <= now
+            if not (ended or is_ending(dated, now)) or self._was_told((dated.what, dated.subject, ended), now):
+                continue
             told = {"what": dated.what, "subject": dated.subject, "ends": dated.ends.isoformat()}
-            if dated.ends <= now:
+            if ended:
                 log.error("no longer valid", **told)
-            elif is_ending(dated, now):
+            else:
                 log.warning("ends soon", **told, days=(dated.ends - now).days)
+
+    def _was_told(self, what: tuple[str, str, bool], now: datetime) -> bool:
+        last = self._told.get(what)
+        if last is not None and timedelta(0) <= now - last < AGAIN:
+            return True
+        self._told[what] = now
+        return False

@@ -353,8 +353,10 @@ class Worker:
                             self._on_drained()
                             return
                     mine = mine and self._queue.renew(job, self._owner, self._clock())
+                except StorageError as error:
+                    log.error("lease not renewed", cause=str(error))  # noqa: TRY400 (the cause says it)
                 except Exception:
-                    log.exception("lease not renewed", check="does the database answer?")
+                    log.exception("lease not renewed")
 
         thread = threading.Thread(target=renew, name="heartbeat", daemon=True)
         thread.start()
@@ -382,4 +384,5 @@ def _describe(error: Exception) -> str:
         return f"{type(error).__name__}: {error}"[:500]
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"
+    told = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    return f"{type(error).__name__}{told}{where}"

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from config.policy import RetryPolicy
 from node.errors import NodeError
 from node.telemetry import logger
+from node.troubles import Troubles
 from storage.database import installation_id, reading, writing
 from storage.errors import CannotCancel, StorageError, WorkitemEnded
 from storage.exams import ExamRecord
@@ -386,11 +387,17 @@ class WorklistService:
             thread.join(timeout)
 
     def _run(self, chore: Callable[[], int]) -> None:
+        troubles = Troubles()
         while not self._stopping.is_set():
             try:
                 chore()
             except StorageError as error:
-                log.error("worklist waits", cause=str(error))  # noqa: TRY400 (the cause says it)
-            except Exception:  # a thread that ends would go unnoticed
-                log.exception("worklist failed")
+                if troubles.begin(error):
+                    log.error("worklist waits", cause=str(error))  # noqa: TRY400 (the cause says it)
+            except Exception as error:  # a thread that ends would go unnoticed
+                if troubles.begin(error):
+                    log.exception("worklist failed")
+            else:
+                if troubles.end():
+                    log.info("goes on again", part="worklist")
             self._stopping.wait(self._poll)

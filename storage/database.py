@@ -160,9 +160,10 @@ def has_come(moment: ColumnElement[datetime], now: datetime, longest: timedelta)
     return (moment <= now) | (moment > now + longest)
 
 
-def _cause(error: Exception) -> object:
+def _cause(error: Exception) -> str:
     # SQLAlchemy's own text holds the statement's parameters, patient names among them (rule R14).
-    return getattr(error, "orig", None) or type(error).__name__
+    # A server says it in several lines; a line of the log is one.
+    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:

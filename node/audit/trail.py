@@ -14,6 +14,7 @@ from node.audit.facts import Fact, compose
 from node.audit.messages import Source
 from node.audit.spool import Spool
 from node.telemetry import logger
+from node.troubles import Troubles
 from storage.actions import Action, record_action
 from storage.audit import append, head
 from storage.database import reading, writing
@@ -130,13 +131,19 @@ class Trail:
             log.info("audit chain", link=str(head(connection)))
 
     def _run(self) -> None:
+        troubles = Troubles()
         while True:
             last = self._stopping.wait(EVERY)
             try:
                 self.drain()
             except (StorageError, OSError) as error:
-                log.error("audit messages wait", cause=type(error).__name__)  # noqa: TRY400 (said)
-            except Exception:  # a thread that ends would go unnoticed
-                log.exception("audit messages wait")
+                if troubles.begin(error):
+                    log.error("audit messages wait", cause=str(error))  # noqa: TRY400 (said)
+            except Exception as error:  # a thread that ends would go unnoticed
+                if troubles.begin(error):
+                    log.exception("audit messages wait")
+            else:
+                if troubles.end():
+                    log.info("goes on again", part="audit trail")
             if last:
                 return

@@ -6,12 +6,11 @@ from xml.etree import ElementTree as ET
 
 import structlog
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from config.settings import load_settings
 from node.audit.trail import operator, record
-from node.cli.options import ConfigOption, JsonOption, print_json
+from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
 from node.service import Parts, open_parts
 from storage.audit import Kept, Link, faults, head, kept
 from storage.database import reading, writing
@@ -81,7 +80,7 @@ def list_all(
     table = Table("number", "at", "event", "who", "about", "outcome")
     for row in rows:
         table.add_row(*map(str, row.values()))
-    Console().print(table)
+    stdout_console().print(table)
 
 
 def _row(each: Kept) -> dict[str, object]:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ai.models import ready_model
 from config.settings import load_settings
 from node.audit.trail import operator, record_done
-from node.cli.options import ConfigOption, JsonOption, print_json
+from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
 from node.corrections import Corrections
 from node.intake import utc_now
 from node.service import Parts, accepted_kinds, open_parts
@@ -85,7 +84,7 @@ def _list(parts: Parts, exam: str | None, *, as_json: bool) -> None:
     table = Table(*told[0])
     for row in told:
         table.add_row(*(json.dumps(value) if isinstance(value, bool) else str(value) for value in row.values()))
-    Console().print(table)
+    stdout_console().print(table)
 
 
 def _decide(parts: Parts, decision: str, numbers: Sequence[str]) -> None:

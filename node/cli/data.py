@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from node.cli.options import JsonOption, print_json, progress
+from node.cli.options import JsonOption, print_json, progress, stdout_console
 
 KINDS = "auto, manifest, inbreast, cbis-ddsm, cdd-cesm or folders."
 
@@ -76,7 +75,7 @@ def data(
             }
         )
     else:
-        console = Console()
+        console = stdout_console()
         console.print(f"{dataset.name}, licence: {dataset.licence}")
         counts = Table("count", "", show_header=False)
         for what, number in found.counts.items():

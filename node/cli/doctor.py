@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     output: Annotated[
-        Path | None, typer.Argument(help="File to write; by default mammonode-doctor-TIME.json here.")
+        Path | None, typer.Argument(help="File to write; by default one in storage.folder, whose name is printed.")
     ] = None,
     *,
     config: ConfigOption = None,
@@ -32,12 +32,15 @@ def doctor(
     from node.intake import utc_now  # noqa: PLC0415 (as above)
 
     settings, now = load_settings(config), utc_now()
-    target = output or Path(f"mammonode-doctor-{now:%Y%m%d-%H%M%S}.json")
+    target = output or settings.storage.folder / f"mammonode-doctor-{now:%Y%m%d-%H%M%S}.json"
     text = json.dumps(examine(settings, now), indent=1, default=str, ensure_ascii=False)
     try:
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text + "\n")
     except OSError as error:
-        typer.secho(f"{target}: {error.strerror}", err=True)
+        typer.secho(
+            f"{target}: {error.strerror}. Name a file that does not exist, in a folder that this user may write to.",
+            err=True,
+        )
         raise typer.Exit(1) from error
     typer.echo(target)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ai.errors import InvalidDataset
@@ -30,6 +29,7 @@ from node.cli.options import (
     print_json,
     progress,
     require_extra,
+    stdout_console,
 )
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def calibrate(
     table = Table(*told[0])
     for row in told:
         table.add_row(*map(str, row.values()))
-    Console().print(table)
+    stdout_console().print(table)
     typer.echo(f"wrote {folder / 'card.toml'}; digest {named_model(model).digest[:12]}", err=True)
 
 
@@ -285,7 +285,7 @@ def _draw(output: Path, predictions: "Sequence[Prediction]", folder: Path, level
 
 def _print_report(result: "Report") -> None:
     _print_evaluation(result.evaluation)
-    console = Console()
+    console = stdout_console()
     for group in result.groups:
         console.print(_table(group))
     console.print("95 % intervals by bootstrap over patients. Research use only.")
@@ -301,7 +301,7 @@ def _table(group: "Group") -> Table:
 def _print_evaluation(result: "Evaluation") -> None:
     from ai.evaluation.detection import FPPI  # noqa: PLC0415
 
-    console = Console()
+    console = stdout_console()
     console.print(
         f"{result.images} images of {result.patients} patients, {result.masses} masses, {result.refused} images refused"
     )

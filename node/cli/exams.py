@@ -5,14 +5,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from config.settings import load_settings
 from node.audit.trail import operator, record_done
 from node.cli.conflicts import plain
 from node.cli.lanes import lanes_of
-from node.cli.options import ConfigOption, JsonOption, print_json
+from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
 from node.results.facts import FACTS
 from node.service import Parts, open_parts
 from storage.actions import Action
@@ -60,7 +59,7 @@ def exams(
             _local(exam.last_image_at),
             _local(exam.due_at) if exam.due_at else "",
         )
-    console = Console()
+    console = stdout_console()
     console.print(table)
     for lane in lanes_of(parts):
         if lane["paused"]:
@@ -77,7 +76,7 @@ def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption
     if as_json:
         print_json(facts)
         return
-    console = Console()
+    console = stdout_console()
     console.print(
         f"Exam {facts['exam']}, revision {facts['revision']}: {facts['state']}, {facts['status'] or 'no answer yet'}"
     )

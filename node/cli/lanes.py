@@ -4,12 +4,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from config.settings import load_settings
 from node.audit.trail import operator, record_done
-from node.cli.options import ConfigOption, JsonOption, print_json
+from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
 from node.lanes import lane_statuses
 from node.service import Parts, open_parts
 from storage.actions import Action
@@ -51,7 +50,7 @@ def list_lanes(context: typer.Context, *, config: ConfigOption = None, as_json: 
     for lane in lanes:
         counts = [str(lane["deliveries"][state]) for state in SHOWN]
         table.add_row(lane["destination"], lane["lane"], *counts, str(lane["oldest_waiting"] or ""))
-    Console().print(table)
+    stdout_console().print(table)
 
 
 def pause(

@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
 import json
+import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +31,8 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto (CUDA when pre
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 takes all.")]
 
 DEFAULT_MODEL = "mass-fpn-boxes"
+WIDTH = 250
+"""Characters of a line of a table that nobody sees in a window."""
 
 
 def named_model(name: str) -> Model:
@@ -65,6 +69,11 @@ def require_extra(*packages: str) -> None:
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         raise MissingExtra(f"Missing: {', '.join(missing)}")
+
+
+def stdout_console() -> Console:
+    """Return what tables are printed on; in a pipe there is no window whose width would cut their words."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
 
 
 def print_json(value: Any) -> None:

@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from config.settings import load_settings
 from node.cli.lanes import lanes_of
-from node.cli.options import ConfigOption, JsonOption, print_json
+from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
 from node.service import Parts, open_parts
 from storage.database import reading
 from storage.exams import find_exam
@@ -188,7 +187,7 @@ def _show(rows: Sequence[dict[str, Any]], nothing: str, *, as_json: bool, title:
     elif not rows:
         typer.echo(nothing)
     else:
-        console = Console()
+        console = stdout_console()
         names = [name for name in rows[0] if console.width >= WIDE or name not in LESS_WANTED]
         table = Table(*names, title=title)
         for row in rows:

@@ -14,8 +14,8 @@ from ai.errors import AIError, ModelError
 from config.errors import InvalidSettings
 from config.settings import Destination, Proof, Settings, load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
-from node.errors import NodeError
-from storage.errors import StorageError
+from node.errors import CannotListen, NodeError
+from storage.errors import DatabaseUnavailable, StorageError
 
 log = structlog.get_logger()
 
@@ -33,20 +33,34 @@ def register(app: typer.Typer) -> None:
 @contextmanager
 def _starting() -> Iterator[None]:
     """Log why a part that runs cannot start, or go on; EX_CONFIG means that starting again does not help."""
-    from node.telemetry import configure  # noqa: PLC0415 (only running parts log)
+    from node.telemetry import configure  # noqa: PLC0415 (only running parts log on stdout)
 
     configure()
     try:
         yield
     except InvalidSettings as error:
-        log.critical("cannot start", error=str(error), check="mammonode check names every fault of the settings")
+        _cannot_start(error, "mammonode check names every fault of the settings")
         raise typer.Exit(os.EX_CONFIG) from error
     except ModelError as error:
-        log.critical("cannot start", error=str(error), check="mammonode models verify; reader.model in the settings")
+        _cannot_start(error, "mammonode models verify; reader.model in the settings")
         raise typer.Exit(os.EX_CONFIG) from error
-    except (AIError, NodeError, StorageError) as error:
-        log.critical("cannot start", error=str(error), check="the error says it; mammonode check tells more")
+    except CannotListen as error:
+        _cannot_start(error, "ss -ltnp names the program that has the port; once it is free, all goes on by itself")
         raise typer.Exit(1) from error
+    except DatabaseUnavailable as error:
+        _cannot_start(error, "systemctl status postgresql, or the disk: df; once it answers, all goes on by itself")
+        raise typer.Exit(1) from error
+    except (AIError, NodeError, StorageError) as error:
+        _cannot_start(error, "the error says it; mammonode check tells more")
+        raise typer.Exit(1) from error
+
+
+def _cannot_start(error: Exception, check: str) -> None:
+    from node.supervision import ServiceManager  # noqa: PLC0415 (keeps --help quick)
+
+    log.critical("cannot start", error=str(error), check=check)
+    # Where systemd starts it again, `systemctl status` shows this, and no longer the line.
+    ServiceManager.from_environment().status(f"cannot start: {error}")
 
 
 def serve(*, config: ConfigOption = None) -> None:
@@ -145,6 +159,7 @@ def _checks(settings: Settings) -> Iterator[Finding]:
         "model", lambda: _model(settings), "set reader.model to one of mammonode models list; models verify tells more"
     )
     yield from _dated(settings)
+    yield from _doors(settings)
     if not settings.destinations:
         yield Finding("destinations", ok=True, detail="none: results stay in the store")
     for destination in settings.destinations:
@@ -172,7 +187,7 @@ def _disk(settings: Settings) -> str:
     store.prepare()
     store.require_space(settings.storage.watermark)
     usage = store.usage()
-    return f"{usage.free / 1e9:.0f} of {usage.total / 1e9:.0f} GB free in {store.root}"
+    return f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free in {store.root}"
 
 
 def _model(settings: Settings) -> str:
@@ -205,6 +220,24 @@ def _dated(settings: Settings) -> Iterator[Finding]:
         )
     clock = clock_state()
     yield Finding("clock", ok=True, detail=clock.words, remedy="timedatectl; chronyc tracking", warns=clock.is_wrong)
+
+
+def _doors(settings: Settings) -> Iterator[Finding]:
+    from node.doors import is_open, is_tended  # noqa: PLC0415 (as above)
+    from node.tls import Transport  # noqa: PLC0415 (as above)
+
+    where = f"{settings.dicom.bind}:{settings.dicom.port}"
+    try:
+        if not is_open(settings.dicom):
+            told, ok = "nobody listens: the node does not run", True
+        elif is_tended(settings, Transport.open(settings.tls)):
+            told, ok = "answers", True
+        else:
+            told, ok = "somebody listens who does not answer as this node does", False
+    except NodeError:  # told above
+        return
+    remedy = "ss -ltnp names the program: stop it, or change dicom.port"
+    yield Finding("DICOM door", ok=ok, detail=f"{where}: {told}", remedy=remedy)
 
 
 def _echo(settings: Settings, destination: Destination) -> Finding:

@@ -3,10 +3,14 @@
 import sys
 from dataclasses import asdict
 
+import structlog
 import typer
 
 from config.settings import load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
+from storage.errors import StorageError
+
+log = structlog.get_logger()
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +26,12 @@ def selftest(*, config: ConfigOption = None, as_json: JsonOption = False) -> Non
 
     settings = load_settings(config)
     configure(settings.log.format, settings.log.level, sys.stderr)
-    test = run_selftest(open_parts(settings))
+    try:
+        test = run_selftest(open_parts(settings))
+    except StorageError as error:
+        # Whatever hangs on this event has to hear of it, though there is no database to note it in.
+        log.error("self-test failed", phase="start", cause=str(error))  # noqa: TRY400 (the cause says it)
+        raise typer.Exit(1) from error
     if as_json:
         print_json(asdict(test))
     raise typer.Exit(0 if test.passed else 1)

@@ -4,12 +4,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from config.settings import Scope, load_settings
 from node.audit.trail import operator, record
-from node.cli.options import ConfigOption, JsonOption, print_json
+from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
 from node.service import open_parts
 from storage.database import reading, writing
 from storage.tokens import add_token, list_tokens, revoke_token
@@ -65,7 +64,7 @@ def list_all(*, config: ConfigOption = None, as_json: JsonOption = False) -> Non
         valid = "yes" if token.is_valid(now) else "revoked" if token.revoked_at else "ended"
         times = (token.created_at, token.expires_at, token.used_at)
         table.add_row(token.name, " ".join(token.scopes), valid, *map(_local, times))
-    Console().print(table)
+    stdout_console().print(table)
 
 
 def revoke(name: Name, *, config: ConfigOption = None) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Column, Table
 
@@ -18,7 +17,15 @@ from node.cli.data import (
     WhereOption,
     conditions,
 )
-from node.cli.options import DeviceOption, JsonOption, ThreadsOption, print_json, progress, require_extra
+from node.cli.options import (
+    DeviceOption,
+    JsonOption,
+    ThreadsOption,
+    print_json,
+    progress,
+    require_extra,
+    stdout_console,
+)
 
 if TYPE_CHECKING:
     from ai.training.engine import Step
@@ -54,7 +61,7 @@ def recipes(
     for recipe in found:
         networks = ", ".join(dict.fromkeys(part.network for part in recipe.parts))
         table.add_row(recipe.name, networks, ", ".join(filter(None, (recipe.paper.partition(",")[0], recipe.table))))
-    Console().print(table)
+    stdout_console().print(table)
 
 
 def train(

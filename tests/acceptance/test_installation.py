@@ -89,7 +89,7 @@ def test_its_settings_are_read_again_and_an_exam_is_answered(site: Site) -> None
 
 
 def test_wrong_settings_are_refused_whole_and_it_goes_on(site: Site) -> None:
-    file = site.machine.root / "etc/mammonode/mammonode.toml"
+    file = site.settings
     right = file.read_text(encoding="utf-8")
     file.write_text(right.replace("complete_quiet = 10", "complete_quiet = -1"), encoding="utf-8")
     site.machine.type("systemctl reload mammonode.service", fails=True)

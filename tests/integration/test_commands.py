@@ -1,6 +1,7 @@
 """The commands that list what the node holds, purge, and the doctor, whose file has no patients' data."""
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from config.settings import Caller, Destination, Dicom, Settings, Storage
 from node.cli import app
 from node.doctor import examine
 from node.intake import utc_now
+from node.telemetry import configure
 from storage.database import open_database, reading, writing
 from storage.senders import Context, News, add_news
 from storage.states import DeliveryState
@@ -61,6 +63,8 @@ def run(tmp_path: Path, room: Room) -> Run:
         f'[storage]\nfolder = "{tmp_path / "store"}"\n[dicom]\ncallers = [{{ ae_title = "MG1" }}]\n'
         '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n'
     )
+
+    configure(stream=sys.stderr)
 
     def invoke(*arguments: str) -> Result:
         return CliRunner().invoke(app, [*arguments, "--config", str(config)])

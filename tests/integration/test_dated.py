@@ -50,9 +50,14 @@ def test_what_ends_within_a_month_is_told_and_what_has_ended_too(engine: Engine,
         ("no longer valid", "caller MODALITY", "mg1"),
         ("ends soon", "token", "viewer"),
     }
+    clock[0] = NOW + timedelta(hours=23)
+    assert told(validity) == set()
+    # What ends is told when it does, and the rest again, as every day.
     clock[0] = NOW + timedelta(days=3)
-    assert ("no longer valid", "tls.revoked", "ours") in told(validity)
-    assert ("ends soon", "http.certificate", "web") in told(validity)
+    news = told(validity)
+    assert ("no longer valid", "tls.revoked", "ours") in news
+    assert ("ends soon", "http.certificate", "web") in news
+    assert ("ends soon", "token", "viewer") in news
     # A token that has ended opens nothing, and is no news.
     clock[0] = NOW + timedelta(days=5)
     assert not [line for line in told(validity) if line[1] == "token"]

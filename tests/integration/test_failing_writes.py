@@ -165,7 +165,7 @@ def test_a_disk_that_is_full_at_any_step_of_answering_costs_another_attempt_and_
     chain.close([an_image()])
     worker = chain.worker(destinations=[REPORTS_ONLY])
     monkeypatch.setattr("node.worker.draw_previews", lambda *_: ())  # no answer waits for pictures, see below
-    writes = Writes(monkeypatch)
+    writes, causes = Writes(monkeypatch), []
     for step in range(0, 200, STRIDE):
         writes.begin(full_at=step)
         with suppress(DatabaseUnavailable):  # told by whoever claims; the service logs it and goes on
@@ -176,8 +176,10 @@ def test_a_disk_that_is_full_at_any_step_of_answering_costs_another_attempt_and_
             break
         assert chain.job.state is JobState.QUEUED, done
         assert chain.outbox.of_exam(chain.exam.id) == []
+        causes.append(chain.job.error or "")
         chain.clock.forward(2 * SECOND)
     assert step >= 20
+    assert any("No space left on device" in cause for cause in causes)
     assert chain.exam.state is ExamState.ANSWERED
     assert [delivery.kind for delivery in chain.outbox.of_exam(chain.exam.id)] == ["SR"]
     # Whatever was left by an attempt that failed was taken up by the next: its bytes are the same (rule R1).

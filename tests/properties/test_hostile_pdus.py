@@ -293,5 +293,8 @@ def test_an_instance_that_does_not_end_stops_at_the_watermark(room: Room, monkey
         play(door.port, Case("endless", parts, "stay"), stay=8)
         monkeypatch.undo()
     assert looked
-    assert "instance not received" in [line["event"] for line in lines]
+    told = [line["event"] for line in lines]
+    assert "instance not received" in told
+    # It is this node's disk, and no fault of the sender's.
+    assert not [event for event in told if event.startswith(("association ended", "association cut"))]
     assert room.files() == set()

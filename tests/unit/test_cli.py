@@ -1,6 +1,7 @@
 """The command line: what each command prints, for people and for scripts, and its exit status."""
 
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,11 +96,12 @@ def exam_of(parts: Parts, uid: str) -> Any:
 
 def test_check_says_that_all_is_well(tmp_path: Path) -> None:
     with a_pacs() as (_, port):
-        result = run("check", "--config", a_config(tmp_path, more=a_destination(port)))
+        door = f"[dicom]\nport = {a_free_port()}\n"
+        result = run("check", "--config", a_config(tmp_path, more=door + a_destination(port)))
     assert result.exit_code == 0, result.output
-    for name in ("settings", "database", "disk", "model", "destination pacs"):
+    for name in ("settings", "database", "disk", "model", "DICOM door", "destination pacs"):
         assert f"ok   {name}: " in result.output
-    assert "dicom.port = 11112" in result.output
+    assert "dicom.ae_title = 'MAMMONODE'" in result.output
 
 
 def test_check_says_when_a_destination_that_commits_could_not_report_to_us(tmp_path: Path) -> None:
@@ -111,12 +113,15 @@ def test_check_says_when_a_destination_that_commits_could_not_report_to_us(tmp_p
         assert "add PACS" not in run("echo", "--config", path).output
 
 
-def test_check_says_for_every_failure_what_to_do(tmp_path: Path) -> None:
-    more = '[reader]\nmodel = "absent"\n' + a_destination(a_free_port())
-    path = a_config(
-        tmp_path, f'database = "postgresql://me:s3cret@127.0.0.1:{a_free_port()}/x"\nmin_free_gb = 1e9', more
-    )
-    result = run("check", "--json", "--config", path)
+def test_check_says_for_every_failure_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        more = '[reader]\nmodel = "absent"\n' + a_destination(a_free_port())
+        more = f"[dicom]\nport = {stranger.getsockname()[1]}\n{more}"
+        path = a_config(
+            tmp_path, f'database = "postgresql://me:s3cret@127.0.0.1:{a_free_port()}/x"\nmin_free_gb = 1e9', more
+        )
+        monkeypatch.setattr("node.doors.SOON", 0.2)
+        result = run("check", "--json", "--config", path)
     assert result.exit_code == 1
     assert "s3cret" not in result.output
     told = json.loads(result.stdout)
@@ -127,6 +132,7 @@ def test_check_says_for_every_failure_what_to_do(tmp_path: Path) -> None:
         ("database", "storage.database"),
         ("disk", "storage.min_free_gb"),
         ("model", "mammonode models"),
+        ("DICOM door", "ss -ltnp"),
         ("destination pacs", "does it know MAMMONODE"),
     ):
         assert remedy in checks[name]["remedy"]

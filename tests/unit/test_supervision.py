@@ -15,6 +15,8 @@ from config.settings import Dicom, ExamClock, Settings
 from node.progress import Progress
 from node.running import Chore, Signals, Watch, read_again, run_until_stopped
 from node.supervision import VARIABLES, ServiceManager, for_children
+from node.troubles import Troubles
+from storage.errors import DatabaseUnavailable
 from tests.supervised import a_listener, manager_of
 
 
@@ -123,7 +125,43 @@ def test_a_chore_that_fails_is_done_again_and_holds_up_no_other() -> None:
         thread.start()
         thread.join(60)
     assert turns.count("fails") >= 3
-    assert {line["event"] for line in logs} == {"will be tried again"}
+    assert [line["event"] for line in logs] == ["will be tried again"]
+
+
+def test_a_database_that_is_down_is_told_once_for_all_chores_and_when_it_answers_again() -> None:
+    turns = 0
+
+    def asks() -> None:
+        if turns < 3:
+            raise DatabaseUnavailable("no route to host")
+
+    def counts() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 5:
+            signals.stop.set()
+
+    signals, thread = a_process(*(Chore(asks, 0.01) for _ in range(5)), Chore(counts, 0.01))
+    with capture_logs() as logs:
+        thread.start()
+        thread.join(60)
+    assert [line["event"] for line in logs] == ["will be tried again", "goes on again"]
+    assert "no route to host" in logs[0]["cause"]
+    assert "exc_info" not in logs[0]
+
+
+def test_a_trouble_that_lasts_is_told_again_now_and_then() -> None:
+    now = 0.0
+    troubles = Troubles(600, lambda: now)
+    assert troubles.begin(DatabaseUnavailable())
+    assert not troubles.begin(DatabaseUnavailable(), part=1)
+    assert troubles.begin(OSError())
+    now = 600.0
+    assert troubles.begin(DatabaseUnavailable())
+    assert not troubles.end(part=2)
+    assert not troubles.end()
+    assert troubles.end(part=1)
+    assert troubles.begin(DatabaseUnavailable())
 
 
 def test_signals_ask_for_what_they_mean() -> None:

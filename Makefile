@@ -41,9 +41,8 @@ check: $(READY) ## Lint, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(READY) ## Measure the main job on this machine
-	@$(BIN)/python benchmarks/exam_stages.py
-	@$(BIN)/python benchmarks/result_objects.py
+bench: $(READY) ## Measure it beside its peers and what the machine allows: make bench BENCH="receive --repeats 3"
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 soak: $(READY) ## Let a node live through 2,000 exams and a few percent of every fault: make soak SOAK=FOLDER EXAMS=NUMBER
 	@$(BIN)/python -P -m tests.acceptance.soak $(or $(SOAK),.artefacts/soak) $(EXAMS)

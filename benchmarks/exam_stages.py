@@ -1,14 +1,11 @@
-"""Seconds per stage of reading one four-view exam on this machine: decode, read, encode; medians of repeats.
+"""Seconds per stage of reading one four-view exam on this machine: decode, read, encode.
 
-Run: python benchmarks/exam_stages.py [--repeats N] [--device cpu] [--threads 2]
 The exam is the full-size phantom, so that everyone can repeat it.
 """
 
-import argparse
-import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from ai.exam import STANDARD_VIEWS
 from ai.models import open_model
 from ai.readers.base import Reader
 from ai.readers.registry import load_reader
+from benchmarks.values import US, Value
 from config.mix import ObjectMix
 from node.analysis import Source, analyse, header_of
 from node.phantom import phantom_exam
@@ -24,25 +22,19 @@ from node.results.edition import Edition
 from node.results.encode import encode, to_bytes
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=0)
-    options = parser.parse_args()
-    reader = load_reader(open_model("mass-fpn-boxes"), options.device, options.threads)
+def values(repeats: int) -> Iterator[Value]:
+    """Yield the seconds of each stage of one exam: decode, read, encode."""
+    reader = load_reader(open_model("mass-fpn-boxes"), "auto", 0)
     with tempfile.TemporaryDirectory() as folder:
         sources = []
         for view, image in zip(STANDARD_VIEWS, phantom_exam(7).images, strict=True):
             path = Path(folder, f"{view}.dcm")
             image.save_as(path, enforce_file_format=True)
             sources.append(Source(str(image.SOPInstanceUID), path, view))
-        rows = [measure(reader, sources) for _ in range(options.repeats + 1)][1:]  # the first one warms up
-    print(f"four views of 2560x2048, {reader.device}, {options.repeats} repeats, seconds")
-    for stage in rows[0]:
-        values = [row[stage] for row in rows]
-        print(f"{stage:8} median {statistics.median(values):6.2f}   from {min(values):6.2f} to {max(values):6.2f}")
+        for repeat in range(repeats + 1):  # the first one warms up
+            for stage, seconds in measure(reader, sources).items():
+                if repeat:
+                    yield Value(f"exam on {reader.device}: {stage}", "s", US, seconds)
 
 
 def measure(reader: Reader, sources: Sequence[Source]) -> dict[str, float]:
@@ -67,7 +59,3 @@ def measure(reader: Reader, sources: Sequence[Source]) -> dict[str, float]:
         to_bytes(result.dataset)
     end = time.perf_counter()
     return {**analysis.seconds, "encode": end - read, "total": end - begin}
-
-
-if __name__ == "__main__":
-    main()

@@ -115,5 +115,10 @@ def is_missing(name: str) -> bool:
     return bool(program) and not (shutil.which(program or "") or os.access(program or "", os.X_OK))
 
 
+def missing() -> list[str]:
+    """Return the peers that are not installed here."""
+    return [name for name in RECEIVERS if is_missing(name)]
+
+
 def _server(module: str, port: int, folder: Path) -> Server:
     return Server([sys.executable, "-m", f"benchmarks.{module}", port, folder], port, folder.with_suffix(".log"))

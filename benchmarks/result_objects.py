@@ -1,13 +1,11 @@
-"""Bytes and seconds of every kind of result object for one four-view exam on this machine; medians of repeats.
+"""Bytes and seconds of every kind of result object for one four-view exam on this machine.
 
-Run: python benchmarks/result_objects.py [--repeats N]
 The exam is the full-size phantom with its true masses, so that everyone can repeat it. Objects that may be refused are
 made together with the form that goes out in their place; their seconds hold both, their bytes one.
 """
 
-import argparse
-import statistics
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,6 +15,7 @@ from ai.exam import STANDARD_VIEWS, Laterality, View
 from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass, ModelIdentity
 from ai.pixels import pixel_spacing, view_image
 from ai.readers.lesions import measure, outline
+from benchmarks.values import US, Value
 from config.mix import ObjectMix, ReportClass, ResultKind, SegmentationType
 from node.phantom import PhantomExam, phantom_exam
 from node.results.answer import Answer, ImageAnswer, Predecessor, answer_status
@@ -32,28 +31,21 @@ VARIANTS = {
 }
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+def values(repeats: int) -> Iterator[Value]:
+    """Yield seconds, and kilobytes, of every kind of object."""
     exam = phantom_exam(7)
     answer = the_answer(exam)
     pictures = {
         str(exam.image(view).SOPInstanceUID): (255 * view_image(exam.image(view), view).pixels).astype(np.uint8)
         for view in STANDARD_VIEWS
     }
-    shape, masses = exam.image(STANDARD_VIEWS[0]).pixel_array.shape, answer.findings.count if answer.findings else 0
-    print(f"four views of {shape[0]}x{shape[1]}, {masses} masses, {options.repeats} repeats")
-    print(f"{'kind':22} {'objects':>7} {'bytes':>12} {'seconds':>8}")
     for name, mix in VARIANTS.items():
         edition = Edition.of(answer, mix, installation="benchmark", settings_digest="", pictures=pictures)
-        seconds = []
-        for _ in range(options.repeats):
+        for _ in range(repeats):
             begin = time.perf_counter()
             sizes = [len(to_bytes(made.dataset)) for made in encode(edition)]
-            seconds.append(time.perf_counter() - begin)
-        print(f"{name:22} {len(sizes):7} {sum(sizes):12} {statistics.median(seconds):8.2f}")
+            yield Value(f"{name} of an exam", "s", US, time.perf_counter() - begin)
+            yield Value(f"size, {name} of an exam", "kB", US, sum(sizes) / 1e3)
 
 
 def the_answer(exam: PhantomExam) -> Answer:
@@ -84,7 +76,3 @@ def without_pixels(image: Dataset) -> Dataset:
     header = Dataset()
     header.update({element.tag: element for element in image if element.keyword != "PixelData"})
     return header
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,7 @@ from threading import Thread
 
 from benchmarks.images import Image, Stream, names
 
-EXPLICIT = b"1.2.840.10008.1.2.1"
+EXPLICIT, IMPLICIT = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2"
 BOUNDARY = "benchmark"
 Names = Iterable[dict[str, bytes]]
 
@@ -28,7 +28,7 @@ class Store:
 
     def __init__(self, port: int, image: Image) -> None:
         self._socket = _connection(port)
-        self._socket.sendall(_associate(image.sop_class))
+        self._socket.sendall(associate(image.sop_class))
         kind, accepted = self._answer()
         if kind != 2:
             raise SystemExit(f"association not accepted: PDU type {kind}")
@@ -51,8 +51,8 @@ class Store:
         self._socket.close()
 
     def _answer(self) -> tuple[int, bytes]:
-        kind, _, length = struct.unpack(">BBI", _exactly(self._socket, 6))
-        return kind, _exactly(self._socket, length)
+        kind, _, length = struct.unpack(">BBI", exactly(self._socket, 6))
+        return kind, exactly(self._socket, length)
 
 
 class Stow:
@@ -108,7 +108,7 @@ class Raw:
         for _ in names:
             self._socket.sendall(length + self._image.head)
             self._socket.sendall(self._image.pixels)
-            _exactly(self._socket, 1)
+            exactly(self._socket, 1)
 
     def close(self) -> None:
         """Close the connection."""
@@ -157,12 +157,12 @@ def _connection(port: int) -> socket.socket:
     return connection
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
+def exactly(connection: socket.socket, count: int) -> bytes:
     data = bytearray()
     while len(data) < count:
         part = connection.recv(count - len(data))
         if not part:
-            raise EOFError
+            raise ConnectionResetError
         data += part
     return bytes(data)
 
@@ -176,9 +176,9 @@ def _item(kind: int, value: bytes) -> bytes:
     return struct.pack(">BBH", kind, 0, len(value)) + value
 
 
-def _associate(sop_class: bytes) -> bytes:
+def associate(sop_class: bytes) -> bytes:
     """Return an A-ASSOCIATE-RQ (PS3.8 9.3.2) with one context."""
-    context = _item(0x20, b"\1\0\0\0" + _item(0x30, sop_class) + _item(0x40, EXPLICIT))
+    context = _item(0x20, b"\1\0\0\0" + _item(0x30, sop_class) + _item(0x40, EXPLICIT) + _item(0x40, IMPLICIT))
     user = _item(0x50, _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.3.4") + _item(0x55, b"BENCHMARK"))
     body = struct.pack(">HH", 1, 0) + b"MAMMONODE".ljust(16) + b"BENCHMARK".ljust(16) + bytes(32)
     body += _item(0x10, b"1.2.840.10008.3.1.1.1") + context + user

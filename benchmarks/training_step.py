@@ -1,6 +1,6 @@
 """Seconds per training example of every system's network on this machine, and of its random changes; medians of steps.
 
-Run: python benchmarks/training_step.py [NAME ...] [--steps N] [--batch N] [--device cpu] [--threads 2]
+Run: python -m benchmarks.training_step [NAME ...] [--steps N] [--batch N] [--device cpu] [--threads 2]
 Whole steps of the training loop (forward, loss, backward, optimiser) on drawn pixels of the size that the recipes give,
 in bfloat16 and in single precision. The first step, which warms up, is not counted. Names are those of networks.
 """
@@ -10,7 +10,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from ai.training.losses import mass_loss
 from ai.training.phases import Part, Precision
 from ai.training.seed_augmentation import TABLES
 from ai.training.seed_losses import SEED_LOSSES
+from benchmarks.values import US, Value
 
 Draw = Callable[[int, tuple[int, int], np.random.Generator], tuple[Tensor, ...]]
 
@@ -162,6 +163,15 @@ class Drawn:
         """Return as many as are wanted."""
         del rng
         return tuple(tensor[: len(chosen)] for tensor in self.examples)
+
+
+def values(repeats: int) -> Iterator[Value]:
+    """Yield the seconds of each example of every network, and of its random changes."""
+    for case in CASES:
+        for seconds in step_seconds(case, Precision.BFLOAT16, repeats, 4, torch.device("cpu")):
+            yield Value(f"training, {case.network}", "s/example", US, seconds / 4)
+        for seconds in change_seconds(case, repeats):
+            yield Value(f"changes, {case.network}", "s/example", US, seconds)
 
 
 def main() -> None:

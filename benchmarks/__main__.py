@@ -83,7 +83,12 @@ def main() -> None:
         parser.error(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}")
     before = medians(json.loads(options.against.read_text())["measured"]) if options.against else {}
     console, collected = Console(width=None if sys.stdout.isatty() else 160), Collected()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} values"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed} values"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         for name in chosen:
             task = progress.add_task(PARTS[name].told, total=None)

@@ -158,6 +158,7 @@ def _connection(port: int) -> socket.socket:
 
 
 def exactly(connection: socket.socket, count: int) -> bytes:
+    """Return so many bytes; an error when the other side closes before."""
     data = bytearray()
     while len(data) < count:
         part = connection.recv(count - len(data))

@@ -90,7 +90,11 @@ class Collected:
             unit, more = self.units[measure]
             own = runs.get(US, [])
             for number, name in enumerate(_others(runs)):
-                cells = [measure if number == 0 else "", unit if number == 0 else "", _figure(own) if number == 0 else ""]
+                cells = [
+                    measure if number == 0 else "",
+                    unit if number == 0 else "",
+                    _figure(own) if number == 0 else "",
+                ]
                 ratio = _ratio(own, runs[name]) if name and own else None
                 figure = ratio if name else (statistics.median(own) if own else None)
                 cells += [_figure(runs.get(name, [])), "" if ratio is None else f"{ratio:.2f}"]
@@ -105,9 +109,7 @@ class Collected:
 
 def medians(document: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> dict[str, float]:
     """Return our medians of what `Collected.document` made."""
-    return {
-        measure: statistics.median(kept["runs"][US]) for measure, kept in document.items() if kept["runs"].get(US)
-    }
+    return {measure: statistics.median(kept["runs"][US]) for measure, kept in document.items() if kept["runs"].get(US)}
 
 
 def _others(runs: Iterable[str]) -> list[str]:

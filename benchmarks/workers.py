@@ -25,7 +25,7 @@ from node.clock import ExamClock
 from node.intake import Intake, Origin, utc_now
 from node.phantom import phantom_exam
 from node.results.encode import to_bytes
-from node.service import open_parts
+from node.parts import open_parts
 from node.telemetry import configure
 from node.worker import Worker
 from storage.database import reading

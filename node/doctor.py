@@ -22,7 +22,7 @@ from ai.models import open_model
 from config.settings import Settings
 from node.errors import NodeError
 from node.events import events
-from node.service import Parts, open_parts
+from node.parts import Parts, open_parts
 from node.timekeeping import clock_state
 from node.tls import Transport
 from node.validity import files_of

@@ -15,9 +15,9 @@ from sqlalchemy import Engine
 from node.audit.receivers import Telling
 from node.echoes import Echoes
 from node.intake import Announced, Receipt, Receiver
+from node.parts import Parts
 from node.records import Origin
 from node.senders import Senders
-from node.service import Parts
 from node.status import receiving_status
 from node.timekeeping import Timekeeping
 from node.validity import Validity

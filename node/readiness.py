@@ -6,8 +6,8 @@ from datetime import datetime
 
 from node.echoes import Echoes
 from node.metrics import RECENTLY
+from node.parts import Parts
 from node.progress import Progress
-from node.service import Parts
 from storage import selftests
 from storage.database import reading, schema_is_current
 from storage.errors import StorageError

@@ -21,9 +21,9 @@ from node.doors import itself
 from node.errors import NodeError
 from node.identity import TEST_ISSUER
 from node.intake import utc_now
+from node.parts import Parts
 from node.phantom import PhantomExam, phantom_exam
 from node.scu import Item, Sender
-from node.service import Parts
 from node.status import SUCCESS
 from node.tls import Transport
 from storage.database import reading, writing

@@ -1,16 +1,13 @@
-"""Composition root: settings → the parts that every command works with."""
+"""Composition root: settings → what opens associations, doors and worklist."""
 
 import hashlib
-from dataclasses import dataclass
-from datetime import timedelta
-
-from sqlalchemy import Engine
 
 from ai.models import Model
 from config.settings import Destination, Settings
 from node.audit.notes import NOTHING, Notes
 from node.errors import NotProtected
 from node.intake import Receiver, utc_now
+from node.parts import Parts
 from node.scu import Carrier, Sender
 from node.tls import Transport
 from node.user_agent import AskedOverHTTP, UserAgent
@@ -22,53 +19,10 @@ from node.web.certificates import Certificates
 from node.web.retrieving import Retrieval
 from node.web.server import WebDoor
 from node.worklist import Worklist
-from storage.database import migrate, open_database, reading
-from storage.errors import StoreUnusable
-from storage.files import InstanceStore
-from storage.jobs import JobQueue
-from storage.outbox import Outbox
+from storage.database import reading
 from storage.tokens import any_token
 
 DRAIN_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What every command works with."""
-
-    settings: Settings
-    engine: Engine
-    store: InstanceStore
-    queue: JobQueue
-    outbox: Outbox
-
-    def with_settings(self, settings: Settings) -> "Parts":
-        """Return the same store and database with other settings."""
-        return _parts(settings, self.engine, self.store)
-
-
-def open_parts(settings: Settings) -> Parts:
-    """Open store and database, and bring the schema up to date.
-
-    Raises
-    ------
-    storage.errors.StorageError
-        When either cannot be used.
-    """
-    store = InstanceStore(settings.storage.folder)
-    try:
-        store.prepare()
-    except OSError as error:
-        raise StoreUnusable(f"{error.filename or settings.storage.folder}: {error.strerror}") from error
-    engine = open_database(settings.storage.database_url)
-    migrate(engine)
-    return _parts(settings, engine, store)
-
-
-def _parts(settings: Settings, engine: Engine, store: InstanceStore) -> Parts:
-    queue = JobQueue(engine, settings.jobs.policy, timedelta(seconds=settings.jobs.lease))
-    policies = {destination.name: destination.policy(settings.delivery) for destination in settings.places}
-    return Parts(settings, engine, store, queue, Outbox(engine, settings.delivery.policy, policies))
 
 
 def sender(settings: Settings, transport: Transport) -> Sender:

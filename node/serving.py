@@ -20,6 +20,7 @@ from node.errors import CannotListen
 from node.identity import VERSION
 from node.intake import Intake, Renewed, utc_now
 from node.metrics import Counted, CountedSenders, Metrics
+from node.parts import Parts, open_parts
 from node.progress import Progress
 from node.readiness import Readiness
 from node.retention import Retention
@@ -37,7 +38,7 @@ from node.safekeeping import SafeKeeping, SafeKeepingService
 from node.scp import StorageSCP
 from node.scu import EchoResult
 from node.senders import Noted
-from node.service import DRAIN_SECONDS, Parts, accepted_kinds, carrier, open_parts, sender, web_door, worklist_of
+from node.service import DRAIN_SECONDS, accepted_kinds, carrier, sender, web_door, worklist_of
 from node.supervision import ServiceManager
 from node.telemetry import configure
 from node.timekeeping import Timekeeping

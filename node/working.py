@@ -11,6 +11,7 @@ from ai.models import Model, open_model
 from ai.readers.base import Reader
 from node.gpus import gpu_now
 from node.intake import utc_now
+from node.parts import Parts, open_parts
 from node.running import (
     SIGN_OF_LIFE_EVERY,
     Chore,
@@ -19,7 +20,7 @@ from node.running import (
     read_again,
     run_until_stopped,
 )
-from node.service import Parts, content_digest, open_parts
+from node.service import content_digest
 from node.supervision import ServiceManager
 from node.telemetry import configure
 from node.worker import Worker

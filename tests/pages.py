@@ -19,10 +19,10 @@ from ai.models import open_model
 from config.settings import Caller, Destination, Dicom, Http, Settings, Storage
 from node.delivery import Lane
 from node.intake import utc_now
+from node.parts import Parts
 from node.scp import StorageSCP
 from node.scu import Item, Sender
 from node.senders import Noted, Senders
-from node.service import Parts
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
 from node.web.bearer import Sessions, Tokens, Unknown

@@ -11,7 +11,7 @@ from rich.table import Table
 from config.settings import load_settings
 from node.audit.trail import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
-from node.service import Parts, open_parts
+from node.parts import Parts, open_parts
 from storage.audit import Kept, Link, faults, head, kept
 from storage.database import reading, writing
 

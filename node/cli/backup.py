@@ -82,7 +82,7 @@ def restore(
 
 def adopt(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Let images in the store that the database does not know come in once more. The node must not run."""
-    from node.service import open_parts  # noqa: PLC0415 (keeps --help quick)
+    from node.parts import open_parts  # noqa: PLC0415 (keeps --help quick)
 
     settings = load_settings(config)
     store = _idle_store(settings)

@@ -7,13 +7,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ai.models import ready_model
 from config.settings import load_settings
 from node.audit.trail import operator, record_done
 from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
-from node.corrections import Corrections
-from node.intake import utc_now
-from node.service import Parts, accepted_kinds, open_parts
+from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.conflicts import Conflict, list_conflicts
 from storage.database import reading, writing
@@ -88,6 +85,11 @@ def _list(parts: Parts, exam: str | None, *, as_json: bool) -> None:
 
 
 def _decide(parts: Parts, decision: str, numbers: Sequence[str]) -> None:
+    from ai.models import ready_model  # noqa: PLC0415 (keeps lists quick)
+    from node.corrections import Corrections  # noqa: PLC0415 (as above)
+    from node.intake import utc_now  # noqa: PLC0415 (as above)
+    from node.service import accepted_kinds  # noqa: PLC0415 (as above)
+
     if not all(number.isascii() and number.isdigit() for number in numbers):
         typer.secho(f"{decision} takes the numbers of conflicts: mammonode conflicts lists them.", err=True)
         raise typer.Exit(2)

@@ -12,8 +12,7 @@ from node.audit.trail import operator, record_done
 from node.cli.conflicts import plain
 from node.cli.lanes import lanes_of
 from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
-from node.results.facts import FACTS
-from node.service import Parts, open_parts
+from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.conflicts import list_conflicts, reject_identities
 from storage.database import reading, writing
@@ -140,6 +139,8 @@ def send(
 
 
 def _facts(parts: Parts, exam: str) -> dict[str, Any]:
+    from node.results.facts import FACTS  # noqa: PLC0415 (keeps lists quick)
+
     with reading(parts.engine) as connection:
         found = find_exam(connection, exam)
         instances = {record.uid: record for record in instances_of_exam(connection, found.id)}

@@ -10,7 +10,7 @@ from config.settings import load_settings
 from node.audit.trail import operator, record_done
 from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
 from node.lanes import lane_statuses
-from node.service import Parts, open_parts
+from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.database import writing
 from storage.lanes import Pause

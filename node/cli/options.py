@@ -5,15 +5,17 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ai.errors import MissingExtra
-from ai.models import Model, open_model
 from config.settings import load_settings
+
+if TYPE_CHECKING:
+    from ai.models import Model
 
 ConfigOption = Annotated[
     Path | None,
@@ -35,7 +37,7 @@ WIDTH = 250
 """Characters of a line of a table that nobody sees in a window."""
 
 
-def named_model(name: str) -> Model:
+def named_model(name: str) -> "Model":
     """Open a model that a command was given; installed ones are looked for where MAMMONODE_CONFIG's settings say.
 
     Raises
@@ -43,6 +45,8 @@ def named_model(name: str) -> Model:
     ai.errors.ModelError
         When there is none, or its card is not valid.
     """
+    from ai.models import open_model  # noqa: PLC0415 (keeps commands without a model quick)
+
     return open_model(name, load_settings().reader.models_folder)
 
 

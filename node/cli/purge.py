@@ -11,7 +11,7 @@ from node.audit.trail import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.intake import utc_now
 from node.retention import Retention
-from node.service import open_parts
+from node.parts import open_parts
 from storage.database import reading, writing
 from storage.removals import Due, removable_exams
 

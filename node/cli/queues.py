@@ -10,7 +10,7 @@ from rich.table import Table
 from config.settings import load_settings
 from node.cli.lanes import lanes_of
 from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
-from node.service import Parts, open_parts
+from node.parts import Parts, open_parts
 from storage.database import reading
 from storage.exams import find_exam
 from storage.senders import Sender, list_senders

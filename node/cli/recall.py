@@ -13,7 +13,7 @@ from ai.calibration import threshold_for
 from config.settings import TEST_AE_TITLE, load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.intake import utc_now
-from node.service import open_parts
+from node.parts import open_parts
 from storage.database import reading
 from storage.figures import Answered, answers_since
 

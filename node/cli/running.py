@@ -174,7 +174,7 @@ def _try(name: str, run: Callable[[], str], remedy: str) -> Finding:
 
 
 def _database(settings: Settings) -> str:
-    from node.service import open_parts  # noqa: PLC0415 (keeps --help quick)
+    from node.parts import open_parts  # noqa: PLC0415 (keeps --help quick)
 
     engine = open_parts(settings).engine
     return f"{engine.url.render_as_string(hide_password=True)}, schema is current"

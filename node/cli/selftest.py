@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def selftest(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Send a synthetic exam through the running node, and see that its answer comes with the mass that is in it."""
+    from node.parts import open_parts  # noqa: PLC0415 (as above)
     from node.selftest import run_selftest  # noqa: PLC0415 (keeps --help quick)
-    from node.service import open_parts  # noqa: PLC0415 (as above)
     from node.telemetry import configure  # noqa: PLC0415 (as above)
 
     settings = load_settings(config)

@@ -9,7 +9,7 @@ from rich.table import Table
 from config.settings import Scope, load_settings
 from node.audit.trail import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
-from node.service import open_parts
+from node.parts import open_parts
 from storage.database import reading, writing
 from storage.tokens import add_token, list_tokens, revoke_token
 

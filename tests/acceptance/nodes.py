@@ -27,9 +27,9 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 
 from config.settings import Destination, Dicom, Settings, load_settings
+from node.parts import Parts, open_parts
 from node.phantom import phantom_exam
 from node.scu import Item, Sender
-from node.service import Parts, open_parts
 from storage.database import reading
 from storage.exams import ExamRecord, list_exams
 from storage.jobs import Job

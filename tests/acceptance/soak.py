@@ -26,9 +26,9 @@ from sqlalchemy import func, select
 
 from config.settings import Destination, Dicom, load_settings
 from node.errors import NodeError
+from node.parts import Parts, open_parts
 from node.phantom import phantom_exam
 from node.scu import Item, Sender
-from node.service import Parts, open_parts
 from storage.database import reading
 from storage.exams import list_exams
 from storage.index import find_instance

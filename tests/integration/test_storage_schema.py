@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, bindparam, insert, text
 
 from storage.conflicts import list_conflicts
-from storage.database import installation_id, migrate, open_database, reading, schema_is_current, writing
+from storage.database import (
+    installation_id,
+    migrate,
+    newest_revision,
+    open_database,
+    reading,
+    schema_is_current,
+    writing,
+)
 from storage.errors import DatabaseUnavailable, DatabaseURLUnknown, DriverMissing, SchemaUnknown
 from storage.exams import hold
+from storage.migrations.running import configuration
 from storage.outbox import Outbox
 from storage.results import results_of
 from storage.states import DeliveryState
@@ -97,6 +107,10 @@ def test_a_conflict_of_an_older_version_is_open_while_its_exam_is_held(
         [kept] = list_conflicts(connection, exam_id=exam.id)
     assert (kept.state, kept.decided_at) == (state, None)
     engine.dispose()
+
+
+def test_the_newest_revision_by_name_is_the_head_of_all() -> None:
+    assert ScriptDirectory.from_config(configuration()).get_heads() == [newest_revision()]
 
 
 def test_migrating_again_keeps_the_installation_id(engine: Engine) -> None:

@@ -15,7 +15,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from config.settings import Http, Settings, Storage
 from node.errors import CannotListen, CertificateUnusable, NotProtected
-from node.service import Parts, open_parts, web_door
+from node.parts import Parts, open_parts
+from node.service import web_door
 from node.web.access import Guarded, ThisMachine
 from node.web.app import Counts, Routes, create_app
 from node.web.server import WebDoor

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from node import cli
 from node.cli import app
 from node.demo.run import run_demo
 from node.intake import Intake
-from node.service import Parts, open_parts
+from node.parts import Parts, open_parts
 from storage.database import reading, writing
 from storage.exams import find_exam, hold
 from storage.states import DeliveryState, ExamState, JobState
@@ -576,3 +577,20 @@ def test_nothing_is_restored_under_a_running_node(tmp_path: Path) -> None:
         file = run("backup", "--config", config).output.strip()
         assert "stop it first" in fault_of(run("restore", file, "--config", config))
         assert "stop it first" in fault_of(run("adopt", "--config", config))
+
+
+def test_every_command_is_found_in_the_module_that_adds_it() -> None:
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "options"}
+    assert {module: tuple(cli.commands_of(module)) for module in modules} == cli.MODULES
+
+
+@pytest.mark.parametrize("command", ["exams", "jobs", "lanes", "tokens", "conflicts"])
+def test_a_command_without_a_model_imports_none_of_what_it_does_not_need(command: str) -> None:
+    program = f"import sys; from node import cli; cli.commands_of({cli_module(command)!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    heavy = {"torch", "numpy", "pydicom", "pynetdicom", "alembic", "starlette", "uvicorn", "cv2", "highdicom"}
+    assert heavy.isdisjoint(done.stdout.split())
+
+
+def cli_module(command: str) -> str:
+    return next(module for module, commands in cli.MODULES.items() if command in commands)

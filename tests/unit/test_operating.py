@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from config.settings import load_settings
 from node.cli import KNOWN_FAULTS, app
-from node.service import open_parts
+from node.parts import open_parts
 from storage.database import reading
 from storage.exams import list_exams
 from tests.pacs import a_free_port, waiting_results

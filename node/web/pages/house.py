@@ -11,8 +11,8 @@ from ai.models import Model
 from config.settings import Destination, Settings
 from node.audit.notes import NOTHING, Notes
 from node.intake import Receiver
+from node.parts import Parts
 from node.scu import EchoResult
-from node.service import Parts
 from node.telemetry import logger
 from node.timekeeping import Timekeeping
 from node.validity import Validity

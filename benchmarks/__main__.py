@@ -32,8 +32,8 @@ REQUIRED = (
     Required("exec to C-ECHO", "", 2.0),
     Required("idle processor", "", 0.5),
     Required("command ", "", 0.6),
-    Required("growth", "empty", 1.3),
-    Required("slowest of growth", "empty", 2.0),
+    Required("growth", "young", 1.3),
+    Required("slowest of growth", "young", 2.0),
 )
 
 

@@ -1,5 +1,7 @@
 """Enters what older versions have kept into the catalogue, a few files at a time."""
 
+import time
+
 from sqlalchemy import Engine
 
 from node.entries import entry_of
@@ -14,6 +16,8 @@ log = logger("catalogue")
 
 BATCH = 50
 """Headers that are read between two looks at the exam clock."""
+RESTS = 3600.0
+"""Seconds."""
 
 
 class Cataloguer:
@@ -32,11 +36,20 @@ class Cataloguer:
         self._store = store
         self._batch = batch
         self._unreadable: set[str] = set()
+        self._rests_until = 0.0
 
     def tick(self) -> int:
-        """Enter some, and return how many were looked at; 0 when there is nothing left to do."""
+        """Enter some, and return how many were looked at; 0 when there is nothing left to do.
+
+        What this version keeps is entered as it comes. So when nothing is left, no look is taken for an hour: it goes
+        through all that there is.
+        """
+        if time.monotonic() < self._rests_until:
+            return 0
         with reading(self._engine) as connection:
             found = uncatalogued(connection, self._batch, self._unreadable)
+        if not found:
+            self._rests_until = time.monotonic() + RESTS
         entries = [entry for uid, path in found if (entry := self._entry(uid, path))]
         if entries:
             with writing(self._engine) as connection:

@@ -132,13 +132,18 @@ class Worklist:
             stale = [item for item in open_workitems(connection) if _stale(connection, item)]
         for item in stale:
             changed += self._follow(item.uid)
-        with writing(self._engine) as connection:
-            for exam in exams_without_workitem(connection, BATCH):
-                item = self._of_exam(exam)
-                add_workitem(connection, item)
-                log.info("workitem opened", **item.log_context(), exam=exam.uid)
-                changed += 1
-        if self._clock() - self._tidied > timedelta(hours=1):
+        is_time_to_tidy = self._clock() - self._tidied > timedelta(hours=1)
+        with reading(self._engine) as connection:
+            # Whoever waits has not waited long; the others are those that ended while nobody looked.
+            without = exams_without_workitem(connection, BATCH, ended=is_time_to_tidy)
+        if without:
+            with writing(self._engine) as connection:
+                for exam in without:
+                    item = self._of_exam(exam)
+                    add_workitem(connection, item)
+                    log.info("workitem opened", **item.log_context(), exam=exam.uid)
+                    changed += 1
+        if is_time_to_tidy and len(without) < BATCH:
             self._tidied = self._clock()
             with writing(self._engine) as connection:
                 forget_events(connection, self._tidied - EVENTS_KEPT)

@@ -6,10 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from storage.states import DeliveryState, ExamState
-from storage.tables import deliveries, exams, instances, jobs
-
-UNANSWERED = (ExamState.COLLECTING, ExamState.QUEUED)
+from storage.states import UNANSWERED, ExamState
+from storage.tables import WAITING, deliveries, exams, instances, jobs
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def undelivered(connection: Connection) -> dict[str, Waiting]:
     """Return the results that wait to be sent, by destination; one for which nothing waits is left out."""
     query = (
         select(deliveries.c.destination, func.count(), func.min(deliveries.c.created_at))
-        .where(deliveries.c.state == DeliveryState.WAITING)
+        .where(WAITING)
         .group_by(deliveries.c.destination)
         .order_by(deliveries.c.destination)
     )

@@ -18,7 +18,7 @@ from storage.outbox import enqueue
 from storage.removals import any_removed
 from storage.results import ResultRecord, add_results
 from storage.states import ExamState, JobState, Plan
-from storage.tables import Moment, exams, jobs
+from storage.tables import CLAIMABLE, Moment, exams, jobs
 
 CANCELLED = "The reading was cancelled by an operator."
 """Reason of a job that reads nothing because somebody said so."""
@@ -327,7 +327,7 @@ class JobQueue:
         abandoned = (jobs.c.state == JobState.RUNNING) & has_come(jobs.c.lease_until, now, 2 * self._lease)
         first = (
             select(jobs.c.id)
-            .where(waits | abandoned)
+            .where(waits | abandoned, CLAIMABLE)
             .order_by(jobs.c.not_before, jobs.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)  # PostgreSQL; on SQLite there is one writer at a time

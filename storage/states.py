@@ -1,6 +1,7 @@
 """The states of exams, jobs and deliveries, one sentence each."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class ExamState(StrEnum):
@@ -18,6 +19,10 @@ class ExamState(StrEnum):
     MOVED = "moved"
     #: An earlier exam of the patient, kept and neither read nor answered: the site's settings say so.
     PRIOR = "prior"
+
+
+UNANSWERED: Final = (ExamState.COLLECTING, ExamState.QUEUED)
+"""States of exams that wait for their answer."""
 
 
 class ConflictState(StrEnum):

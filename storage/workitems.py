@@ -11,10 +11,11 @@ from storage.errors import NoSuchWorkitem, WorkitemExists
 from storage.exams import ExamRecord, get_exam
 from storage.index import insert_new
 from storage.search import Condition, matching
-from storage.states import ExamState, JobState, Plan, StepState
+from storage.states import UNANSWERED, ExamState, JobState, Plan, StepState
 from storage.tables import exams, jobs, subscribers, subscriptions, workitem_events, workitems
 
 ENDED: Final = frozenset({StepState.COMPLETED, StepState.CANCELED})
+OPEN: Final = tuple(state for state in StepState if state not in ENDED)
 GLOBAL: Final = "1.2.840.10008.5.1.4.34.5"
 """UPS Global Subscription SOP Instance (PS3.4 CC.2.3)."""
 
@@ -161,14 +162,21 @@ def get_workitem(connection: Connection, uid: str, *, lock: bool = False) -> Wor
 
 def open_workitems(connection: Connection) -> list[Workitem]:
     """Return those that have not ended, oldest first."""
-    query = select(workitems).where(workitems.c.state.not_in(ENDED)).order_by(workitems.c.created_at, workitems.c.uid)
+    query = select(workitems).where(workitems.c.state.in_(OPEN)).order_by(workitems.c.created_at, workitems.c.uid)
     return [Workitem(**row) for row in connection.execute(query).mappings()]
 
 
-def exams_without_workitem(connection: Connection, limit: int) -> list[ExamRecord]:
-    """Return exams whose present revision is nobody's workitem, oldest first."""
+def exams_without_workitem(connection: Connection, limit: int, *, ended: bool = False) -> list[ExamRecord]:
+    """Return exams whose present revision is nobody's workitem, oldest first.
+
+    Parameters
+    ----------
+    ended
+        Whether those are meant, too, that wait for nothing any more; then all exams are looked at.
+    """
     known = exists().where(workitems.c.exam_id == exams.c.id, workitems.c.revision == exams.c.revision)
-    query = select(exams.c.id).where(~known, exams.c.state.not_in([ExamState.MOVED, ExamState.PRIOR]))
+    of_state = exams.c.state.not_in([ExamState.MOVED, ExamState.PRIOR]) if ended else exams.c.state.in_(UNANSWERED)
+    query = select(exams.c.id).where(~known, of_state)
     ids = connection.execute(query.order_by(exams.c.id).limit(limit)).scalars().all()
     return [get_exam(connection, each) for each in ids]
 

@@ -164,8 +164,8 @@ PROTECTIONS = (
     Protection(
         "a job goes to another worker when its lease has ended",
         "storage/jobs.py",
-        ".where(waits | abandoned)",
-        ".where(waits)",
+        ".where(waits | abandoned, ",
+        ".where(waits, ",
         "tests/integration/test_storage_jobs.py -k lease_ended",
     ),
     Protection(

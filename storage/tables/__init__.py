@@ -3,6 +3,7 @@
 from storage.tables.audit import audit, audit_head, audit_receivers
 from storage.tables.columns import UID, HeaderText, Moment, metadata
 from storage.tables.deliveries import (
+    WAITING,
     commitment_items,
     commitment_requests,
     commitments,
@@ -12,6 +13,7 @@ from storage.tables.deliveries import (
 )
 from storage.tables.people import actions, sessions, tokens
 from storage.tables.readings import (
+    CLAIMABLE,
     exam_images,
     exams,
     jobs,
@@ -41,7 +43,9 @@ from storage.tables.received import (
 )
 
 __all__ = [
+    "CLAIMABLE",
     "UID",
+    "WAITING",
     "HeaderText",
     "Moment",
     "actions",

@@ -11,10 +11,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from storage.states import DeliveryState
 from storage.tables.columns import UID, HeaderText, Moment, metadata, states
+
+WAITING = text("state = 'waiting'")
+"""Said in a statement in the same words, it lets SQLite use the index of just these."""
 
 deliveries = Table(
     "deliveries",
@@ -37,6 +41,7 @@ deliveries = Table(
     ForeignKeyConstraint(["result_uid"], ["results.uid"]),
     UniqueConstraint("result_uid", "destination"),
     Index(None, "destination", "state", "not_before"),
+    Index("ix_deliveries_waiting", "destination", "created_at", sqlite_where=WAITING, postgresql_where=WAITING),
 )
 
 # What each attempt to deliver brought; equal ones in a row are one row, so that a dead destination fills no disk.

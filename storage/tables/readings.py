@@ -61,6 +61,9 @@ exam_images = Table(
     Column("reason", Text, nullable=False),
 )
 
+CLAIMABLE = text("state IN ('queued', 'running')")
+"""Said in a statement in the same words, it lets SQLite use the index of just these."""
+
 jobs = Table(
     "jobs",
     metadata,
@@ -85,13 +88,7 @@ jobs = Table(
     Column("suspicion", Float),
     UniqueConstraint("exam_id", "revision", "model_digest"),
     # Workers ask every fraction of a second; done jobs only grow in number.
-    Index(
-        "ix_jobs_claimable",
-        "not_before",
-        "id",
-        sqlite_where=text("state IN ('queued', 'running')"),
-        postgresql_where=text("state IN ('queued', 'running')"),
-    ),
+    Index("ix_jobs_claimable", "not_before", "id", sqlite_where=CLAIMABLE, postgresql_where=CLAIMABLE),
 )
 
 results = Table(

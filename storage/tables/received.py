@@ -108,6 +108,8 @@ catalogue_studies = Table(
     Column("description", HeaderText, nullable=False),
     Column("timezone", HeaderText, nullable=False),
     Index(None, "date", "time"),
+    # Without this class PostgreSQL finds no beginnings of names by it.
+    Index(None, "patient_name_key", postgresql_ops={"patient_name_key": "text_pattern_ops"}),
 )
 
 catalogue = Table(

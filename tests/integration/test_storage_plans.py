@@ -1,0 +1,140 @@
+"""What is asked often is found by an index, however much there is: the plans of the statements, on both databases."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+
+from storage.catalogue import Entry, StudyEntry, catalogued, held
+from storage.database import reading, writing
+from storage.errors import NoSuchExam
+from storage.exams import collecting, find_exam, list_exams, touch
+from storage.figures import unanswered, undelivered
+from storage.index import add_instance, find_instance, instances_of_exam
+from storage.jobs import JobQueue
+from storage.outbox import Outbox
+from storage.removals import removed_of_exam
+from storage.search import Level, OneOf, Range, Wildcard, search
+from storage.withdrawals import withdrawn_of_exam
+from storage.workitems import exams_without_workitem, open_workitems
+from tests.records import LEASE, NOON, POLICY, an_instance
+
+Does = Callable[[Engine], object]
+
+
+def receive(engine: Engine) -> None:
+    record = an_instance()
+    with writing(engine) as connection:
+        assert add_instance(connection, record)
+        catalogued(connection, Entry(StudyEntry(record.study.uid), record.uid, record.series.uid, "1.2", "1.2"))
+        touch(connection, record.patient, record.study.uid, NOON)
+        find_instance(connection, record.uid)
+
+
+def find(engine: Engine) -> None:
+    with suppress(NoSuchExam), reading(engine) as connection:
+        find_exam(connection, "ab12")
+
+
+def read(function: Callable[..., object], *arguments: object) -> Does:
+    def do(engine: Engine) -> None:
+        with reading(engine) as connection:
+            function(connection, *arguments)
+
+    return do
+
+
+STUDIES = {
+    "by patient": {"PatientID": OneOf(("P1",))},
+    "by name": {"PatientName": OneOf(("doe^anne",))},
+    "by the beginning of a name": {"PatientName": Wildcard("doe*")},
+    "by accession number": {"AccessionNumber": OneOf(("A1",))},
+    "by day": {"StudyDate": Range("20260110", "20260110")},
+    "by UID": {"StudyInstanceUID": OneOf(("1.2.3",))},
+    "newest": {},
+    "of a modality": {"ModalitiesInStudy": OneOf(("MG",))},
+}
+STATEMENTS: dict[str, Does] = {
+    "receive": receive,
+    "claim": lambda engine: JobQueue(engine, POLICY, LEASE).claim("worker", NOON),
+    "next delivery": lambda engine: Outbox(engine, POLICY).due("pacs", NOON, 10),
+    "exams": read(list_exams, 50),
+    "exam by its beginning": find,
+    "exams that collect": read(collecting),
+    "images of an exam": read(instances_of_exam, 1),
+    "withdrawn images": read(withdrawn_of_exam, 1),
+    "removed images": read(removed_of_exam, 1),
+    "unanswered": read(unanswered),
+    "undelivered": read(undelivered),
+    "open workitems": read(open_workitems),
+    "exams without workitem": read(exams_without_workitem, 100),
+    "retrieve": read(held, "1.2.3", "1.2.3.1", "1.2.3.1.1"),
+    **{f"studies {name}": read(search, Level.STUDY, keys, 50) for name, keys in STUDIES.items()},
+    "series of a study": read(search, Level.SERIES, {"StudyInstanceUID": OneOf(("1.2.3",))}, 50),
+    "instances of a series": read(search, Level.INSTANCE, {"SeriesInstanceUID": OneOf(("1.2.3.1",))}, 50),
+}
+
+
+Said = tuple[str, Any]
+
+
+@contextmanager
+def statements(engine: Engine) -> Iterator[list[Said]]:
+    """Note what is said to the database."""
+    said: list[Said] = []
+
+    def note(_connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        said.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield said
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+OF_WHAT_WAITS = re.compile("ix_jobs_claimable|ix_deliveries_waiting")
+"""Indexes of the few rows that wait: to go through one of them is no scan."""
+IN_ORDER = ("exams", "studies newest", "studies of a modality")
+"""Lists that end at their limit: they may go through a table in the order of an index."""
+
+
+def scans(engine: Engine, said: Said, *, in_order: bool = False) -> list[str]:
+    """Return the steps of a statement's plan that go through a whole table."""
+    statement, parameters = said
+    if statement.split()[0] not in {"SELECT", "UPDATE", "DELETE", "WITH"}:
+        return []
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            steps = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+            ordered = r"SCAN \w+ USING (COVERING )?INDEX" if in_order and "LIMIT" in statement else "$^"
+            found = [step for step in steps if step.startswith("SCAN") and not re.match(ordered, step)]
+            return [step for step in found if not OF_WHAT_WAITS.search(step)]
+        # The tables are empty: without this, to go through them would cost the least.
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        connection.execute(text("SET LOCAL enable_bitmapscan = on"))
+        rows = [row[0].strip() for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
+        whole = [
+            row
+            for row, after in pairwise([*rows, ""])
+            if re.search(r"Index (Only )?Scan", row) and "Index Cond" not in after and not OF_WHAT_WAITS.search(row)
+        ]
+        return [row for row in rows if "Seq Scan" in row] + ([] if in_order else whole)
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_statement_that_is_asked_often_goes_through_a_whole_table(engine: Engine, name: str) -> None:
+    with statements(engine) as said:
+        STATEMENTS[name](engine)
+    assert said
+    assert {each[0]: found for each in said if (found := scans(engine, each, in_order=name in IN_ORDER))} == {}
+
+
+def test_a_table_that_is_gone_through_is_told(engine: Engine) -> None:
+    with statements(engine) as said, reading(engine) as connection:
+        connection.execute(text("SELECT uid FROM instances WHERE kind = 'x'"))
+    assert [scans(engine, each) for each in said] != [[]]

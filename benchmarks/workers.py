@@ -23,6 +23,7 @@ from config.policy import CompletionPolicy
 from config.settings import Settings, Storage
 from node.clock import ExamClock
 from node.intake import Intake, Origin, utc_now
+from node.parts import open_parts
 from node.phantom import phantom_exam
 from node.results.encode import to_bytes
 from node.parts import open_parts

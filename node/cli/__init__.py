@@ -39,7 +39,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "phantom": ("phantom",),
     "models": ("models",),
     "training": ("train", "recipes"),
-    "evaluation": ("evaluate", "predict"),
+    "evaluation": ("evaluate", "predict", "calibrate"),
     "conformance": ("conformance",),
 }
 """Modules of this package, and the commands that each adds."""

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 from ai.models import CARD, shipped_models
 from node import supervisor
-from node.cli import KNOWN_FAULTS, app
+from node.cli import KNOWN_FAULTS, app, commands_of
 from node.supervisor import Child
 from tests.models import a_model, untrained
 
@@ -126,7 +125,7 @@ def test_show_refuses_a_model_that_is_not_there_with_the_names_there_are(tmp_pat
 
 
 def test_every_command_explains_itself_and_its_options() -> None:
-    group = typer.main.get_command(app).commands["models"]  # type: ignore[attr-defined]
+    group = commands_of("models")["models"]
     assert set(group.commands) == {"list", "show", "verify", "install"}
     for command in group.commands.values():
         assert len(command.help.split()) > 5

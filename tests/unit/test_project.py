@@ -7,15 +7,14 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from node.cli import app
+from node.cli import MODULES, app, commands_of
 
 ROOT = Path(__file__).parents[2]
 OURS = "mammonode"
 BIN = Path(sys.executable).parent
-COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = {name: module for module, names in MODULES.items() for name in names}
 NO_MODEL_NEEDED = "import sys; {}; print(sorted({{'torch', 'torchvision'}} & set(sys.modules)))"
 
 
@@ -40,7 +39,7 @@ def test_all_commands_are_there() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_what_a_command_does_and_explains_every_option(command: str) -> None:
-    parsed = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    parsed = commands_of(COMMANDS[command])[command]
     assert len(parsed.help.split()) > 3
     assert parsed.help.strip()[0].isupper()
     for parameter in parsed.params:

@@ -26,7 +26,6 @@ from node.intake import Intake, Origin, utc_now
 from node.parts import open_parts
 from node.phantom import phantom_exam
 from node.results.encode import to_bytes
-from node.parts import open_parts
 from node.telemetry import configure
 from node.worker import Worker
 from storage.database import reading

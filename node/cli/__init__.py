@@ -32,7 +32,6 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "backup": ("backup", "restore", "adopt"),
     "purge": ("purge",),
     "recall": ("recall",),
-    "recall": ("recall",),
     "doctor": ("doctor",),
     "reading": ("read",),
     "data": ("data",),

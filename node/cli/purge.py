@@ -10,8 +10,8 @@ from config.settings import load_settings
 from node.audit.trail import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.intake import utc_now
-from node.retention import Retention
 from node.parts import open_parts
+from node.retention import Retention
 from storage.database import reading, writing
 from storage.removals import Due, removable_exams
 

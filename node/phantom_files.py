@@ -177,7 +177,7 @@ def _row(exam: PhantomExam, view: PhantomView, file: str, woman: str) -> dict[st
         "pathologies": "|".join("MALIGNANT" if lesion.malignant else "BENIGN" for lesion in lesions),
         "margins": "|".join(str(lesion.margin) for lesion in lesions),
         "conspicuities": "|".join(f"{lesion.conspicuity:.3f}" for lesion in lesions),
-        "subtlety": "|".join(str(min(1 + int(5 * lesion.conspicuity), 5)) for lesion in lesions),
+        "subtlety": "|".join(str(min(1 + int(2.5 * lesion.conspicuity), 5)) for lesion in lesions),
     }
 
 

@@ -15,8 +15,8 @@ from ai.phantom.grid import Field, Grid
 from ai.phantom.malignancy import draw_malignancy
 from ai.phantom.margins import IRREGULARITY, RADII, Margin, draw_margin
 
-CONSPICUITIES = (0.15, 1.0)
-"""Least and greatest of a drawn mass."""
+CONSPICUITIES = (0.15, 2.0)
+"""Least and greatest of a drawn mass: so that contrasts reach from none to what obvious cancers have (docs/phantoms.md)."""
 
 ORDERS = np.arange(2, 12)
 """Of the harmonics of an outline."""
@@ -63,7 +63,7 @@ class Lesion:
     margin
         Its kind.
     conspicuity
-        0 to 1: what a mass of carcinoma's attenuation adds to the tissue that it replaces is multiplied by it.
+        What a ball with carcinoma's attenuation adds to the tissue that it replaces is multiplied by it; 0 for nothing.
     malignancy
         Probability that a mass like this is malignant, by the model of ``ai.phantom.malignancy``.
     malignant

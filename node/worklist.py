@@ -128,14 +128,15 @@ class Worklist:
     def tick(self) -> int:
         """Let the workitems follow the exams and jobs, and return how many have changed."""
         changed = 0
-        with reading(self._engine) as connection:
-            stale = [item for item in open_workitems(connection) if _stale(connection, item)]
-        for item in stale:
-            changed += self._follow(item.uid)
         is_time_to_tidy = self._clock() - self._tidied > timedelta(hours=1)
         with reading(self._engine) as connection:
-            # Whoever waits has not waited long; the others are those that ended while nobody looked.
-            without = exams_without_workitem(connection, BATCH, ended=is_time_to_tidy)
+            stale = [item for item in open_workitems(connection) if _stale(connection, item)]
+            without = [] if stale else self._without(connection, ended=is_time_to_tidy)
+        for item in stale:
+            changed += self._follow(item.uid)
+        if stale:
+            with reading(self._engine) as connection:
+                without = self._without(connection, ended=is_time_to_tidy)
         if without:
             with writing(self._engine) as connection:
                 for exam in without:
@@ -148,6 +149,11 @@ class Worklist:
             with writing(self._engine) as connection:
                 forget_events(connection, self._tidied - EVENTS_KEPT)
         return changed
+
+    @staticmethod
+    def _without(connection: Connection, *, ended: bool) -> list[ExamRecord]:
+        # Whoever waits has not waited long; the others are those that ended while nobody looked.
+        return exams_without_workitem(connection, BATCH, ended=ended)
 
     def ask(self, asked: Asked, who: str) -> Workitem:
         """Open a workitem that somebody asks for.
@@ -372,7 +378,7 @@ class WorklistService:
         Seconds between looks.
     """
 
-    def __init__(self, worklist: Worklist, poll: float = 0.5) -> None:
+    def __init__(self, worklist: Worklist, poll: float = 1.0) -> None:
         self._poll = poll
         self._stopping = Event()
         chores = {"worklist": worklist.tick, "retrieving": worklist.retrieve_due}

@@ -1,6 +1,7 @@
 """Commands that run the node, or tell whether it could run: serve, work, up, check, echo, demo."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -66,6 +67,9 @@ def _cannot_start(error: Exception, check: str) -> None:
 def serve(*, config: ConfigOption = None) -> None:
     """Receive images, assemble exams and deliver results, until SIGTERM. Reading needs `work` beside it."""
     with _starting():
+        # The doors decode no pixel (node.web.decoder is a process of its own): a decoder that pydicom would load, of 17 MB,
+        # stays out of theirs.
+        sys.modules.setdefault("gdcm", None)  # type: ignore[arg-type]  # which lets its import fail
         from node.serving import serve as run  # noqa: PLC0415 (keeps --help quick)
 
         run(lambda: load_settings(config))

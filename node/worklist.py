@@ -39,6 +39,7 @@ from storage.workitems import (
     open_workitems,
     reading_of,
     report,
+    unsettled_workitems,
 )
 
 log = logger("worklist")
@@ -130,7 +131,7 @@ class Worklist:
         changed = 0
         is_time_to_tidy = self._clock() - self._tidied > timedelta(hours=1)
         with reading(self._engine) as connection:
-            stale = [item for item in open_workitems(connection) if _stale(connection, item)]
+            stale = [item for item in unsettled_workitems(connection) if _stale(connection, item)]
             without = [] if stale else self._without(connection, ended=is_time_to_tidy)
         for item in stale:
             changed += self._follow(item.uid)

@@ -166,6 +166,22 @@ def open_workitems(connection: Connection) -> list[Workitem]:
     return [Workitem(**row) for row in connection.execute(query).mappings()]
 
 
+def unsettled_workitems(connection: Connection) -> list[Workitem]:
+    """Return the open ones but those of which exam and job say nothing new: they wait as these do."""
+    # Scalar subqueries: what they ask of one row PostgreSQL cannot make into a walk through all.
+    job = select(jobs.c.state).where(jobs.c.exam_id == exams.c.id, jobs.c.revision == exams.c.revision)
+    state = job.order_by(jobs.c.id.desc()).limit(1).scalar_subquery()
+    collects = (exams.c.state == ExamState.COLLECTING) & state.is_(None)
+    told = (workitems.c.state == StepState.SCHEDULED) & (workitems.c.ready != INCOMPLETE)
+    queued = (exams.c.state == ExamState.QUEUED) & (state == JobState.QUEUED) & told
+    same = (exams.c.id == workitems.c.exam_id) & (exams.c.revision == workitems.c.revision)
+    settled = select(exams.c.id).where(same, workitems.c.cancel_requested_by.is_(None), collects | queued)
+    of_open = workitems.c.state.in_(OPEN)
+    query = select(workitems).where(of_open, settled.limit(1).scalar_subquery().is_(None))
+    query = query.order_by(workitems.c.created_at, workitems.c.uid)
+    return [Workitem(**row) for row in connection.execute(query).mappings()]
+
+
 def exams_without_workitem(connection: Connection, limit: int, *, ended: bool = False) -> list[ExamRecord]:
     """Return exams whose present revision is nobody's workitem, oldest first.
 

@@ -58,8 +58,8 @@ PROTECTIONS = (
     ),
     Protection(
         "the folders that lead to it do so, too",
-        "node/intake.py",
-        "        self._store.make_way(record.reference)\n",
+        "storage/files.py",
+        "                _flush(self.root / folder.parent)\n",
         "",
         f"{RECEIVING} -k written_in_this_order",
     ),

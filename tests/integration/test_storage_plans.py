@@ -20,7 +20,7 @@ from storage.outbox import Outbox
 from storage.removals import removed_of_exam
 from storage.search import Level, OneOf, Range, Wildcard, search
 from storage.withdrawals import withdrawn_of_exam
-from storage.workitems import exams_without_workitem, open_workitems
+from storage.workitems import exams_without_workitem, open_workitems, unsettled_workitems
 from tests.records import LEASE, NOON, POLICY, an_instance
 
 Does = Callable[[Engine], object]
@@ -71,6 +71,7 @@ STATEMENTS: dict[str, Does] = {
     "unanswered": read(unanswered),
     "undelivered": read(undelivered),
     "open workitems": read(open_workitems),
+    "unsettled workitems": read(unsettled_workitems),
     "exams without workitem": read(exams_without_workitem, 100),
     "retrieve": read(held, "1.2.3", "1.2.3.1", "1.2.3.1.1"),
     **{f"studies {name}": read(search, Level.STUDY, keys, 50) for name, keys in STUDIES.items()},

@@ -58,6 +58,7 @@ class ExamClock:
         self._clock = clock
         self._priors = priors
         self._one_breast_suffices = one_breast_suffices
+        self._seen: dict[int, ExamRecord] = {}
 
     def tick(self) -> int:
         """Look at every exam that collects, and return how many were closed; one that fails holds up no other.
@@ -69,8 +70,12 @@ class ExamClock:
         """
         with reading(self._engine) as connection:
             waiting = exams.collecting(connection)
+        now = self._clock()
+        self._seen = {exam.id: self._seen[exam.id] for exam in waiting if exam.id in self._seen}
         closed = 0
         for exam in waiting:
+            if self._seen.get(exam.id) == exam and exam.due_at and exam.last_image_at <= now < exam.due_at:
+                continue  # nothing has come since it was looked at
             try:
                 closed += self._look(exam)
             except StorageError:
@@ -106,6 +111,7 @@ class ExamClock:
             if exam.due_at != verdict.until:
                 with writing(self._engine) as connection:
                     exams.set_due(connection, exam, verdict.until)
+            self._seen[exam.id] = replace(exam, due_at=verdict.until)
             return False
         chosen = {uid: str(view) for view, uid in assembly.chosen.items()}
         if taken := prior_of(records, self._priors):

@@ -71,8 +71,8 @@ USAGE: Final = (
     ),
     (
         "Warnings",
-        ("BreastImplantPresent", "PatientOrientation", "BitsStored"),
-        "an implant, 8 bits, and a breast on another side than the orientation says are read with a warning",
+        ("BreastImplantPresent", "PatientOrientation", "BitsStored", "BurnedInAnnotation"),
+        "an implant, 8 bits, burned-in annotation, and a breast on another side than the orientation says are read with a warning",
     ),
     (
         "Sizes",

@@ -389,7 +389,7 @@ def withdrawing(answer: Answer) -> Answer:
 
 def test_after_a_second_revision_the_new_outline_is_drawn(desk: Desk) -> None:
     exam = desk.exam("REVISED")
-    first, second = read(exam), replace(read(exam, move=300), revision=2)
+    first, second = read(exam), replace(read(exam, move=560), revision=2)  # texts beside outlines, too
     made = objects(exam, first, ResultKind.SEG, ResultKind.SR)
     former = next(each for each in made if each.kind is ResultKind.SR)
     predecessor = Predecessor(former.study_uid, former.series_uid, former.sop_class_uid, former.instance_uid)

@@ -280,7 +280,9 @@ def test_the_node_itself_is_the_archive_from_which_an_exam_and_its_overlays_are_
     assert not desk.viewer.crashed()
 
 
-@pytest.mark.parametrize("report", ReportClass)
+@pytest.mark.parametrize(
+    "report", [ReportClass.COMPREHENSIVE_3D, pytest.param(ReportClass.COMPREHENSIVE, marks=pytest.mark.slow)]
+)
 def test_reports_show_outlines_and_numbers_on_the_image_they_belong_to(desk: Desk, report: ReportClass) -> None:
     """A report for each view: OHIF opens a report on the image of its first group and gets no further."""
     exam = desk.exam(f"SR-{report}")

@@ -11,7 +11,7 @@ import statistics
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -282,13 +282,13 @@ def _sqlite() -> dict[str, str]:
     return {US: f"sqlite:///{FOLDER / f'{INSTANCES}-{newest_revision()}.db'}", YOUNG: f"sqlite:///{fresh}"}
 
 
-class _postgresql:  # noqa: N801 (read as a function)
-    """An embedded PostgreSQL server with both databases, which flushes as it comes."""
-
-    def __enter__(self) -> dict[str, str]:
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(FOLDER.absolute()))
-        self._server = get_server((FOLDER / "postgresql").absolute(), cleanup_mode="stop")
-        url = self._server.get_uri()
+@contextmanager
+def _postgresql() -> Iterator[dict[str, str]]:
+    """Run an embedded PostgreSQL server with both databases, which flushes as it comes."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(FOLDER.absolute()))
+    server = get_server((FOLDER / "postgresql").absolute(), cleanup_mode="stop")
+    try:
+        url = server.get_uri()
         places = {US: f"grown{INSTANCES}v{newest_revision()}", YOUNG: "young"}
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("DROP DATABASE IF EXISTS young")
@@ -296,7 +296,6 @@ class _postgresql:  # noqa: N801 (read as a function)
             for name in places.values():
                 if name not in known:
                     connection.execute(f'CREATE DATABASE "{name}"'.encode())
-        return {name: url.replace("/postgres?", f"/{place}?") for name, place in places.items()}
-
-    def __exit__(self, *_: object) -> None:
-        self._server.cleanup()
+        yield {name: url.replace("/postgres?", f"/{place}?") for name, place in places.items()}
+    finally:
+        server.cleanup()

@@ -113,7 +113,8 @@ def evaluate(
     if froc is not None:
         _plot(froc, predictions, model)
     if card is not None:
-        _write_card(card, model, data, predictions, result, repeats)
+        part = "the validation part of " if validation else ""
+        _write_card(card, model, f"{part}{_name(data)}", predictions, result, repeats)
     if pictures is not None:
         _draw(pictures, predictions, images.folder, level)
 
@@ -142,7 +143,7 @@ def calibrate(
     predictions = _predict(model, images.folder, images.records, device, threads, 0.0)
     levels = scores(predictions, named_model(model).card.thresholds.get("mass", 0.5))
     exams = len({p.record.patient_id for p in predictions})
-    words = population or f"{exams} exams of {data.resolve().parent.name} that the model was not trained on"
+    words = population or f"{exams} exams of {_name(data)} that the model was not trained on"
     calibration = fitted(levels, words)
     judged = {level: reliability(scored, repeats) for level, scored in levels.items()}
     write_calibration(folder, calibration)
@@ -265,12 +266,18 @@ def _plot(path: Path, predictions: "Sequence[Prediction]", model: str) -> None:
     typer.echo(f"wrote {path}", err=True)
 
 
+def _name(data: Path) -> str:
+    """Return what a data set is called: its folder's name."""
+    whole = data.resolve()
+    return whole.name if whole.is_dir() else whole.parent.name
+
+
 def _write_card(
-    folder: Path, model: str, data: Path, predictions: "Sequence[Prediction]", result: "Report", repeats: int
+    folder: Path, model: str, data: str, predictions: "Sequence[Prediction]", result: "Report", repeats: int
 ) -> None:
     from ai.evaluation.model_card import write_model_card  # noqa: PLC0415
 
-    path = write_model_card(folder, named_model(model), data.name, predictions, result, repeats)
+    path = write_model_card(folder, named_model(model), data, predictions, result, repeats)
     typer.echo(f"wrote {path}", err=True)
 
 

@@ -488,6 +488,14 @@ def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quic
     assert (figures["images"], figures["masses"]) == (3, 2)
 
 
+def test_calibrate_refuses_a_set_that_the_model_was_not_trained_on_and_leaves_its_card(
+    tmp_path: Path, quick: Path
+) -> None:
+    before = (quick / "card.toml").read_bytes()
+    assert "is not the set" in fault_of(run("calibrate", quick, a_data_set(tmp_path, patients=3), "--device", "cpu"))
+    assert (quick / "card.toml").read_bytes() == before
+
+
 def test_train_refuses_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     result = run("train", "thesis-table-4/x", a_data_set(tmp_path), "--output", tmp_path / "model")
     assert result.exit_code == 1

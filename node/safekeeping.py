@@ -17,6 +17,7 @@ from config.settings import Caller
 from node.commitment import FAILURES_EXIST, SUCCESSFUL
 from node.errors import InvalidInformation, NodeError, NoSuchAction, NotWellKnownInstance
 from node.intake import utc_now
+from node.pace import Pace
 from node.progress import Progress
 from node.scu import Peer, Response, Sender
 from node.sop_classes import STORAGE_COMMITMENT_INSTANCE
@@ -29,6 +30,7 @@ from node.status import (
 )
 from node.telemetry import logger
 from node.troubles import Troubles
+from storage.changes import Changes
 from storage.commitment_requests import Asked, CommitmentRequest, CommitmentRequests, Held, held
 from storage.database import reading
 from storage.errors import StorageError
@@ -220,10 +222,19 @@ class SafeKeepingService:
         Seconds between looks at what is due.
     progress
         Expects the thread to get on.
+    changes
+        Of the database; None looks every time.
     """
 
-    def __init__(self, keeping: SafeKeeping, poll: float = 1, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        keeping: SafeKeeping,
+        poll: float = 1,
+        progress: Progress | None = None,
+        changes: Changes | None = None,
+    ) -> None:
         self._keeping = keeping
+        self._pace = Pace(changes)
         self._poll = poll
         self._progress = progress or Progress()
         self._stopping = Event()
@@ -257,7 +268,7 @@ class SafeKeepingService:
             else:
                 if troubles.end():
                     log.info("goes on again", part="commitment reports")
-            self._stopping.wait(self._poll)
+            self._pace.rest(self._stopping, self._poll)
         part.end()
 
 

@@ -1,5 +1,6 @@
 """`mammonode serve`: the doors, the exam clock, the lanes; started, told anew what the settings say, drained, stopped."""
 
+import gc
 from datetime import timedelta
 
 import structlog
@@ -52,6 +53,7 @@ from node.web.pages.all import page_routes
 from node.web.pages.house import House
 from node.web.ups import UnifiedProcedureSteps
 from node.worklist import WorklistService
+from storage.changes import Changes
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.database import reading
@@ -108,6 +110,8 @@ def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     serving = Serving(settings)
     serving.open()
     manager.ready(serving.status())
+    # pynetdicom collects garbage every half minute, whole, 0.15 s in which nobody is served: what there is by now stays.
+    gc.freeze()
 
     def reload() -> None:
         manager.reloading()
@@ -143,6 +147,7 @@ class Serving:
         self.model = ready_model(settings.reader.model, settings.reader.models_folder)
         self._transport = self._fresh = Transport.open(settings.tls)
         self.parts = open_parts(settings)
+        self._changes = Changes(self.parts.engine)
         swept = self.parts.store.sweep(timedelta(0))
         log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
         self.trail = Trail(
@@ -159,7 +164,7 @@ class Serving:
         self._receiver = Audited(Noted(Counted(self._renewed, self.metrics), self._senders), self.trail)
         self.readiness = Readiness(lambda: self.parts, self.model.digest, self.progress, self._echoes, utc_now)
         self._wire(self.parts)
-        self._answers = SafeKeepingService(self._keeping, settings.delivery.poll, self.progress)
+        self._answers = SafeKeepingService(self._keeping, settings.delivery.poll, self.progress, self._changes)
         incoming = self.parts.store.incoming
         self._door = StorageSCP(
             *(settings.dicom, self._receiver, incoming, self._reports, self._keeping),
@@ -169,7 +174,7 @@ class Serving:
         )
         self._decoders, counts = Decoders(), Counts()
         worklist = worklist_of(self.parts, self._receiver)
-        self._steps = WorklistService(worklist)
+        self._steps = WorklistService(worklist, changes=self._changes)
         steps = UnifiedProcedureSteps(self.parts.engine, worklist, settings.worklist.sources)
         services = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
         dicom_web = [*services, *steps.routes()]
@@ -184,6 +189,7 @@ class Serving:
         self._probe = DoorProbe(self.progress)
 
     def _wire(self, parts: Parts) -> None:
+        self._looked: int | None = None
         settings, engine = parts.settings, parts.engine
         self._renewed.inner = Intake(
             parts.store,
@@ -230,7 +236,7 @@ class Serving:
             wait=delivery.commitment_wait,
         )
         sends = (destination, parts.outbox, carries, parts.store)
-        return Lane(*sends, poll=delivery.poll, prover=prover, notes=self.trail)
+        return Lane(*sends, poll=delivery.poll, prover=prover, notes=self.trail, changes=self._changes)
 
     def open(self) -> None:
         """Open the doors, and begin to deliver.
@@ -291,7 +297,10 @@ class Serving:
         return carrier(self.parts.settings, destination, self._transport).echo(destination)
 
     def _close_exams(self) -> None:
-        self._clock.tick()
+        version = self._changes.version()
+        if version is None or version != self._looked or self._clock.collecting:
+            self._clock.tick()
+        self._looked = version
 
     def _remove_files(self) -> None:
         self._retention.tick()
@@ -356,4 +365,5 @@ class Serving:
         self.trail.note("stop", who=operator())
         self.trail.stop()
         self._telling.stop()
+        self._changes.close()
         log.info("stopped")

@@ -15,8 +15,10 @@ from sqlalchemy import Connection, Engine
 
 from config.policy import RetryPolicy
 from node.errors import NodeError
+from node.pace import Pace
 from node.telemetry import logger
 from node.troubles import Troubles
+from storage.changes import Changes
 from storage.database import installation_id, reading, writing
 from storage.errors import CannotCancel, StorageError, WorkitemEnded
 from storage.exams import ExamRecord
@@ -377,10 +379,13 @@ class WorklistService:
         Which one.
     poll
         Seconds between looks.
+    changes
+        Of the database; None looks every time.
     """
 
-    def __init__(self, worklist: Worklist, poll: float = 1.0) -> None:
+    def __init__(self, worklist: Worklist, poll: float = 1.0, changes: Changes | None = None) -> None:
         self._poll = poll
+        self._changes = changes
         self._stopping = Event()
         chores = {"worklist": worklist.tick, "retrieving": worklist.retrieve_due}
         self._threads = [
@@ -399,7 +404,7 @@ class WorklistService:
             thread.join(timeout)
 
     def _run(self, chore: Callable[[], int]) -> None:
-        troubles = Troubles()
+        troubles, pace = Troubles(), Pace(self._changes)
         while not self._stopping.is_set():
             try:
                 chore()
@@ -412,4 +417,4 @@ class WorklistService:
             else:
                 if troubles.end():
                     log.info("goes on again", part="worklist")
-            self._stopping.wait(self._poll)
+            pace.rest(self._stopping, self._poll)

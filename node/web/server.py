@@ -1,7 +1,9 @@
 """The HTTP door: uvicorn in a thread of ``serve``, opened and drained as the DICOM door is."""
 
+import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from threading import Thread
 
 import uvicorn
@@ -15,6 +17,29 @@ from node.web.certificates import CertifyingProtocol, CertifyingSocket
 log = logger("web")
 
 BACKLOG = 256
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which looks once a second, not ten times, whether it is to stop: that cost 0.3 % of a core."""
+
+    _wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    async def main_loop(self) -> None:
+        """Keep the Date header right (RFC 9110 6.6.1) until told to stop."""
+        stop = asyncio.Event()
+        self._wake = asyncio.get_running_loop(), stop
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await stop.wait()
+
+    def stop(self) -> None:
+        """Stop at once; from another thread."""
+        self.should_exit = True
+        if self._wake:
+            loop, stop = self._wake
+            with suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(stop.set)
 
 
 class WebDoor:
@@ -32,7 +57,7 @@ class WebDoor:
 
     def __init__(self, settings: Http, app: ASGIApp, drain: float = 10) -> None:
         self._settings = settings
-        self._server = uvicorn.Server(
+        self._server = Server(
             uvicorn.Config(
                 app,
                 loop="asyncio",
@@ -108,7 +133,7 @@ class WebDoor:
         """Close the door: no new connection, then the requests that are there get some seconds to end."""
         if self._thread is None:
             return
-        self._server.should_exit = True
+        self._server.stop()
         self._thread.join()
         self._thread, self._socket = None, None
         log.info("stopped listening")

@@ -592,6 +592,18 @@ def test_every_command_is_found_in_the_module_that_adds_it() -> None:
     assert {module: tuple(cli.commands_of(module)) for module in modules} == cli.MODULES
 
 
+def test_the_list_of_commands_says_of_each_what_its_own_help_says_first() -> None:
+    commands = {name: cli.commands_of(module)[name] for module, names in cli.MODULES.items() for name in names}
+    assert {name: " ".join(command.help.split("\n\n")[0].split()) for name, command in commands.items()} == cli.HELP
+
+
+def test_help_imports_no_command() -> None:
+    program = "import sys; from node import cli\ntry: cli.app(['--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "conformance" in done.stdout
+    assert not [name for name in done.stdout.split() if name.startswith(("node.cli.", "sqlalchemy"))]
+
+
 @pytest.mark.parametrize("command", ["exams", "jobs", "lanes", "tokens", "conflicts"])
 def test_a_command_without_a_model_imports_none_of_what_it_does_not_need(command: str) -> None:
     program = f"import sys; from node import cli; cli.commands_of({cli_module(command)!r}); print(*sys.modules)"

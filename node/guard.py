@@ -6,13 +6,13 @@ leaves the files of what was cut open. The classes here stand in for four of its
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from queue import Empty
-from tempfile import NamedTemporaryFile
 from threading import Event, Lock
-from typing import IO, TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
@@ -27,6 +27,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
+from node.instance_file import InstanceFile
 from node.line import IDLE, Line, Waking, has_short_cut
 from node.telemetry import logger
 from storage.errors import StorageError
@@ -154,8 +155,8 @@ class Messages(DIMSEServiceProvider):
         self._told = told
         self._incoming = incoming
         self._require_space = require_space
-        self._file: IO[bytes] | None = None
-        self._files: set[Path] = set()
+        self._file: InstanceFile | None = None
+        self._files: dict[Path, InstanceFile] = {}
         self._lock = Lock()
         self._contexts: frozenset[int | None] = frozenset()
         self._context = 0
@@ -187,14 +188,14 @@ class Messages(DIMSEServiceProvider):
         """Number of the context on which fragments of an instance's data set are to come; 0 while none are."""
         return self._context if self._file is not None else 0
 
-    def take(self, part: memoryview) -> bool:
-        """Take a part of such a fragment; end the association, and return False, when that fails."""
+    def take(self, parts: Sequence[memoryview]) -> bool:
+        """Take parts of such fragments; end the association, and return False, when that fails."""
         is_taken = False
         with self._refusing():
             if self._file is None:  # cleared away
                 raise BrokenProtocol("data after the end")
-            self._grow(len(part))
-            self._file.write(part)
+            self._grow(sum(map(len, parts)))
+            self._file.take(parts)
             is_taken = True
             if self._size - self._begun >= WRITTEN_EVERY:
                 # Not needed, it says, of what is still to be written: Linux begins to write it, and keeps it.
@@ -256,10 +257,10 @@ class Messages(DIMSEServiceProvider):
         self._answered = time.monotonic()
         self.msg_queue.task_done()
 
-    def hand_over(self, path: Path) -> None:
-        """Leave a file to whoever takes it from here."""
+    def hand_over(self, path: Path) -> str:
+        """Leave a file to whoever takes it from here, and return the digest of its data set."""
         with self._lock:
-            self._files.discard(path)
+            return self._files.pop(path).digest
 
     def clear_away(self) -> str | None:
         """Remove the files that nobody takes any more; return the UID of an instance that its sender cut off."""
@@ -331,19 +332,20 @@ class Messages(DIMSEServiceProvider):
         """
         _check_store(message.command_set)
         [syntax] = [cx.transfer_syntax for cx in self.assoc.accepted_contexts if cx.context_id == self._context]
-        self._file = file = NamedTemporaryFile(dir=self._incoming, suffix=".dcm", delete=False)  # noqa: SIM115 (until the last fragment)
-        path = Path(file.name)
-        with self._lock:
-            self._files.add(path)
-        file.write(b"\0" * 128 + b"DICM")
+        head = BytesIO()
+        head.write(b"\0" * 128 + b"DICM")
         write_file_meta_info(
-            file,  # type: ignore[arg-type]  # any file will do
+            head,  # type: ignore[arg-type]  # any file will do
             create_file_meta(
                 sop_class_uid=UID(message.command_set.AffectedSOPClassUID),
                 sop_instance_uid=UID(message.command_set.AffectedSOPInstanceUID),
                 transfer_syntax=UID(syntax[0]),
             ),
         )
+        self._file = file = InstanceFile(self._incoming, head.getvalue())
+        path = Path(file.name)
+        with self._lock:
+            self._files[path] = file
         message._data_set_file, message._data_set_path = file, path  # type: ignore[assignment]  # noqa: SLF001
 
     def _close(self) -> None:

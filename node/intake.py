@@ -40,10 +40,17 @@ log = logger("intake")
 
 @dataclass(frozen=True)
 class Announced:
-    """What the sender said that it sends: Affected SOP Class and Instance UID of the command (PS3.7 9.1.1)."""
+    """What the sender said that it sends: Affected SOP Class and Instance UID of the command (PS3.7 9.1.1).
+
+    Attributes
+    ----------
+    digest
+        Of the data set, where it was made while that came; empty where it was not.
+    """
 
     sop_class_uid: str
     instance_uid: str
+    digest: str = ""
 
 
 class Outcome(StrEnum):
@@ -230,7 +237,7 @@ class Intake:
             classify(header, self._accepts),
             path=self._store.path_of(uids),
             size=temp.stat().st_size,
-            digest=digest(temp, dataset_offset(header)),
+            digest=(announced and announced.digest) or digest(temp, dataset_offset(header)),
             origin=origin,
             received_at=self._clock(),
         )

@@ -7,10 +7,11 @@ set that goes to a file take a short cut, while each of them is what it should b
 import errno
 import os
 import select
+import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Queue
 from typing import Any, Final, Protocol, TypeVar
@@ -96,8 +97,8 @@ class Sink(Protocol):
     def awaiting(self) -> int:
         """Number of the context on which fragments of an instance's data set are to come; 0 while none are."""
 
-    def take(self, part: memoryview) -> bool:
-        """Take a part of such a fragment; False when that failed, and the association ends."""
+    def take(self, parts: Sequence[memoryview]) -> bool:
+        """Take parts of such fragments, in their order; False when that failed, and the association ends."""
 
 
 class Line(AssociationSocket):
@@ -119,6 +120,8 @@ class Line(AssociationSocket):
         self._sink = sink
         self._room = memoryview(b"")
         self._ahead = memoryview(b"")
+        self._parts: list[memoryview] = []
+        self._is_taken = True
         self._handed = 0.0
         self._wake = Wake()
         self.assoc.dul.to_provider_queue = Waking(self._wake.set)
@@ -137,8 +140,12 @@ class Line(AssociationSocket):
                 length = self._next_fragment(self._sink)
                 if length is None:
                     break
-                if not self._pass_on(self._sink, length):
+                self._pass_on(length)
+                if not self._is_taken:
                     return False
+            self._hand_on()
+            if not self._is_taken:
+                return False
         except OSError as error:
             self._tell(error)
             self.event_queue.put("Evt17")
@@ -216,18 +223,24 @@ class Line(AssociationSocket):
         self._ahead = self._ahead[FRAGMENT.size :]
         return int(length) - 6
 
-    def _pass_on(self, sink: Sink, left: int) -> bool:
-        """Let so many bytes go to the sink; return False when it did not take them, which come to their end nevertheless."""
-        until, is_taken = time.monotonic() + self._patience, True
+    def _pass_on(self, left: int) -> None:
+        """Let so many bytes go to the sink; those that it does not take come to their end nevertheless."""
+        until = time.monotonic() + self._patience
         while left:
             if not self._ahead and not self._read_ahead(until):
                 raise ConnectionResetError
             part = self._ahead[:left]
-            is_taken = is_taken and sink.take(part)
+            self._parts.append(part)
             self._ahead, left = self._ahead[len(part) :], left - len(part)
-        return is_taken
+
+    def _hand_on(self) -> None:
+        """Give what was read to the sink at once: every call of the system lets other threads in, and waits for them."""
+        if self._parts and self._sink:
+            self._is_taken = self._is_taken and self._sink.take(self._parts)
+            self._parts.clear()
 
     def _read_ahead(self, until: float) -> int:
+        self._hand_on()
         self._room = self._room or memoryview(bytearray(LONG_READ))
         rest = len(self._ahead)
         self._room[:rest] = self._ahead
@@ -240,12 +253,35 @@ class Line(AssociationSocket):
         """Read what there is, and wait for it until then; return how much came, 0 when the other side has closed."""
         if self.socket is None:
             return 0
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self.socket.settimeout(left)
-        return self.socket.recv_into(view)
+        if isinstance(self.socket, ssl.SSLSocket):
+            self.socket.settimeout(_left(until))
+            return self.socket.recv_into(view)
+        # With a time-out Python asks first whether there is something, and before that sets it: three calls for one.
+        if self.socket.gettimeout() != 0:
+            self.socket.settimeout(0)
+        while True:
+            try:
+                return self.socket.recv_into(view)
+            except BlockingIOError:
+                _await(self.socket, _left(until))
 
     def _tell(self, error: OSError) -> None:
         if isinstance(error, TimeoutError):
             log.warning("association cut: a PDU that did not end in time", **self._told(), seconds=self._patience)
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _await(line: socket.socket, seconds: float) -> None:
+    """Wait until there is something to read, or the other side has closed."""
+    if line.fileno() < 0:
+        raise OSError(errno.EBADF, "closed")
+    waiting = select.poll()
+    waiting.register(line, select.POLLIN)
+    if not waiting.poll(1000 * seconds):
+        raise TimeoutError

@@ -328,10 +328,11 @@ class StorageSCP:
 
     def _store(self, event: evt.Event) -> Dataset:
         request = cast("C_STORE", event.request)
-        announced = Announced(str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
         answer = Dataset()
         try:
-            cast("Messages", event.assoc.dimse).hand_over(event.dataset_path)
+            digest = cast("Messages", event.assoc.dimse).hand_over(event.dataset_path)
+            named = str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or "")
+            announced = Announced(*named, digest)
             self._intake.receive(event.dataset_path, announced, self._origin(event.assoc))
         except Exception as error:  # noqa: BLE001 - the peer must get a status, whatever happens
             answer.Status = receiving_status(error)

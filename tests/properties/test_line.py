@@ -2,7 +2,7 @@
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 import node.guard
+from node.digests import digest
 from node.guard import Messages
 from storage.database import open_database, reading
 from storage.index import find_instance
@@ -111,6 +112,7 @@ def test_a_conversation_has_the_same_answers_and_files_with_and_without_it(
                 assert record, each
                 kept = room.store.resolve(record.path).read_bytes()
                 assert kept.endswith(content), each
+                assert record.digest == digest(room.store.resolve(record.path), len(kept) - len(content)), each
                 files.append(dcmread(room.store.resolve(record.path)).file_meta.TransferSyntaxUID)
             heard.append(answers)
         assert heard[0] == heard[1], each
@@ -121,9 +123,9 @@ def test_most_of_an_image_takes_it(room: Room, monkeypatch: pytest.MonkeyPatch) 
     taken: list[int] = []
     take = Messages.take
 
-    def counted(self: Messages, part: memoryview) -> bool:
-        taken.append(len(part))
-        return take(self, part)
+    def counted(self: Messages, parts: Sequence[memoryview]) -> bool:
+        taken.extend(map(len, parts))
+        return take(self, parts)
 
     monkeypatch.setattr(Messages, "take", counted)
     content = an_image("1.2.78.1", random.Random(0))  # noqa: S311

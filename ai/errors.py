@@ -113,6 +113,10 @@ class DuplicateImages(InvalidDataset):
     """Patients of different parts share a picture; remove one of the images, or give both patients one patient_id."""
 
 
+class UnfitFolds(InvalidDataset):
+    """The folds in the file do not fit; correct what is named, or write them anew with mammonode folds."""
+
+
 class Unwritable(AIError):
     """The place cannot be written to; check that it is there, who may write to it, and the space on its disk."""
 

@@ -55,11 +55,12 @@ class Use(CardPart):
 
 
 class Training(CardPart):
-    """Where the weights come from: data set, its licence and attribution, start, and plan."""
+    """Where the weights come from: data set, its licence, attribution and caveats, start, and plan."""
 
     data: str
     licence: str
     attribution: str
+    caveats: tuple[str, ...] = ()
     start: str
     patients: int
     images: int
@@ -92,8 +93,11 @@ class Model:
     @property
     def digest(self) -> str:
         """SHA-256 over everything in the card but the evaluation figures; it covers the digests of the weights."""
-        nothing = set() if self.card.calibration else {"calibration"}
-        content = self.card.model_dump(mode="json", exclude={"evaluation"} | nothing)
+        content = self.card.model_dump(mode="json", exclude={"evaluation"})
+        if not self.card.calibration:
+            del content["calibration"]
+        if not self.card.training.caveats:
+            del content["training"]["caveats"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property

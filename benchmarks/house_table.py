@@ -206,7 +206,7 @@ def made(row: Row, dataset: Dataset, folder: Path, options: argparse.Namespace) 
             recipe,
             dataset,
             folder / "model",
-            Provenance(row.name, dataset.name, dataset.licence, dataset.attribution),
+            Provenance(row.name, dataset.source),
             Settings(
                 device=torch.device(options.device),
                 threads=options.threads,

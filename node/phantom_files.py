@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from pydicom import Dataset
 
+from ai.datasets.sources import SHEET
 from ai.exam import STANDARD_VIEWS, Laterality, Spacing
 from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass, ModelIdentity
 from ai.phantom.malignancy import bayes_auc
@@ -23,6 +26,7 @@ from node.results.edition import Edition
 from node.results.encode import encode, to_bytes
 
 MANIFEST = "manifest.csv"
+MASKS = "masks"
 COLUMNS = (
     *("file", "patient_id", "laterality", "view", "density", "study", "vendor", "masses", "boxes_xywh", "malignant"),
     *("pathologies", "margins", "conspicuities", "subtlety"),
@@ -39,7 +43,7 @@ class TruthForms:
 
 
 def write_exam(exam: PhantomExam, folder: Path, forms: TruthForms, woman: str) -> Iterator[dict[str, Any]]:
-    """Write an exam into a new folder, and yield the manifest's row of each view.
+    """Write an exam into a new folder, its masses' masks beside that, and yield the manifest's row of each view.
 
     Parameters
     ----------
@@ -57,6 +61,7 @@ def write_exam(exam: PhantomExam, folder: Path, forms: TruthForms, woman: str) -
         _write(exam.images[number], folder / f"{name}.dcm")
         if exam.twins:
             _write(exam.twins[number], folder / f"{name}-for-processing.dcm")
+        _write_mask(exam.views[number], folder.parent / MASKS / folder.name / f"{name}.png")
         yield _row(exam, exam.views[number], f"{folder.name}/{name}.dcm", woman)
     if forms.json:
         (folder / "truth.json").write_text(json.dumps(truth_as_json(exam), indent=1) + "\n", encoding="utf-8")
@@ -67,7 +72,8 @@ def write_exam(exam: PhantomExam, folder: Path, forms: TruthForms, woman: str) -
 
 
 def write_manifest(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Write the manifest of a folder of exams."""
+    """Write the manifest of a folder of exams, and the sheet that says what they are."""
+    (folder / SHEET).write_text('source = "phantoms"\n', encoding="utf-8")
     with (folder / MANIFEST).open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
@@ -179,6 +185,17 @@ def _row(exam: PhantomExam, view: PhantomView, file: str, woman: str) -> dict[st
         "conspicuities": "|".join(f"{lesion.conspicuity:.3f}" for lesion in lesions),
         "subtlety": "|".join(str(min(1 + int(2.5 * lesion.conspicuity), 5)) for lesion in lesions),
     }
+
+
+def _write_mask(view: PhantomView, path: Path) -> None:
+    """Write the masses of a view, white; a view without any has no mask."""
+    if not view.masses:
+        return
+    mask = np.zeros(view.pixels.shape, np.uint8)
+    for mass in view.masses:
+        mask[mass.mask] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
 
 
 def _write(image: Dataset, path: Path) -> None:

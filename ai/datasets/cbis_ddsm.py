@@ -14,6 +14,7 @@ from pydicom.errors import InvalidDicomError
 
 from ai.datasets.records import Box, Dataset, Record, margin
 from ai.datasets.selection import some
+from ai.datasets.sources import SOURCES
 from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_around, boxes_of_mask, read_mask
 from ai.errors import InvalidDataset
@@ -80,12 +81,9 @@ def read_cbis_ddsm(
             left.append(case)
         on_image()
     return Dataset(
-        "CBIS-DDSM",
+        SOURCES["cbis-ddsm"],
         folder,
         tuple(records),
-        "CC BY 3.0",
-        "Sawyer-Lee R, Gimenez F, Hoogi A, Rubin D. Curated Breast Imaging Subset of Digital Database for Screening "
-        "Mammography (CBIS-DDSM). The Cancer Imaging Archive, 2016. doi:10.7937/K9/TCIA.2016.7O02S9CY",
         (f"left out {len(left)} images with a mask of another size: {some(left)}",) if left else (),
     )
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ai.datasets.records import Dataset, Outline, Record
 from ai.datasets.selection import some
+from ai.datasets.sources import SOURCES
 from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_of_outline
 from ai.errors import InvalidDataset
@@ -63,12 +64,9 @@ def read_cdd_cesm(folder: Path, on_image: Callable[[], None] = lambda: None) -> 
         f"left out {len(unlisted)} images without findings: {some(unlisted)}" if unlisted else "",
     )
     return Dataset(
-        "CDD-CESM",
+        SOURCES["cdd-cesm"],
         folder,
         tuple(records),
-        "CC BY 4.0",
-        "Khaled R, Helal M, Alfarghaly O, et al. Categorized Digital Database for Low energy and Subtracted Contrast "
-        "Enhanced Spectral Mammography images (CDD-CESM). The Cancer Imaging Archive, 2021. doi:10.7937/29kw-ae92",
         tuple(n for n in notes if n),
     )
 

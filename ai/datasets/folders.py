@@ -11,6 +11,7 @@ from pydicom.errors import InvalidDicomError
 
 from ai.datasets.records import Box, Dataset, Outline, Record
 from ai.datasets.selection import some
+from ai.datasets.sources import NOT_STATED, Source
 from ai.datasets.tables import density
 from ai.datasets.truth import box_of_outline, boxes_of_mask, read_mask
 from ai.errors import InvalidDataset
@@ -91,15 +92,16 @@ class Annotations(_Part):
 
     Attributes
     ----------
-    name, licence, attribution
+    name, licence, attribution, caveats
         Of the set, for model cards.
     images
         By path below the set's folder.
     """
 
     name: str = ""
-    licence: str = "not stated"
-    attribution: str = "not stated"
+    licence: str = NOT_STATED
+    attribution: str = NOT_STATED
+    caveats: tuple[str, ...] = ()
     images: dict[str, Annotation] = Field(default_factory=dict)
 
 
@@ -135,11 +137,9 @@ def read_folders(folder: Path, on_image: Callable[[], None] = lambda: None) -> D
             records.append(_record(name, folder, view, annotation))
         on_image()
     return Dataset(
-        known.name or folder.resolve().name,
+        Source(known.name or folder.resolve().name, known.licence, known.attribution, known.caveats),
         folder,
         tuple(records),
-        known.licence,
-        known.attribution,
         (f"left out {len(left)} images that are no CC or MLO For Presentation: {some(left)}",) if left else (),
     )
 

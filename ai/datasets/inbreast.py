@@ -9,6 +9,7 @@ from xml.parsers.expat import ExpatError
 
 from ai.datasets.records import Dataset, Outline, Record
 from ai.datasets.selection import some
+from ai.datasets.sources import SOURCES
 from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_of_outline
 from ai.errors import InvalidDataset
@@ -63,12 +64,9 @@ def read_inbreast(folder: Path, on_image: Callable[[], None] = lambda: None) -> 
         f"left out {len(other)} images of other views than CC and MLO: {some(other)}" if other else "",
     )
     return Dataset(
-        "INbreast",
+        SOURCES["inbreast"],
         folder,
         tuple(records),
-        "INbreast research agreement",
-        "Moreira IC, Amaral I, Domingues I, et al. INbreast: toward a full-field digital mammographic database. "
-        "Acad Radiol 2012; 19(2): 236-248. doi:10.1016/j.acra.2011.09.014",
         tuple(n for n in notes if n),
     )
 

@@ -1,7 +1,7 @@
 """Our own form of a data set: a CSV manifest beside its images."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ def read_manifest(path: Path, where: Mapping[str, str] | None = None) -> list[Re
 
     Images are looked for beside the manifest, then in a folder ``images`` there.
     ``boxes_xywh`` or ``boxes_xywh_800`` hold a JSON list of [x, y, width, height] in pixels of the image file. A file
-    of the same name, or of the same name with the ending .png, in a folder ``masks`` beside the manifest is the image's
+    of the same path, or name, or of that with the ending .png, in a folder ``masks`` beside the manifest is the image's
     mass mask. Further columns: ``density`` (1 to 4 or A to D), ``study``, ``subset``, ``pathologies``, ``margins`` and ``subtlety``
     (one value per mass, joined by ``|``). ``patient``, ``side``, ``study_id``, ``split`` and ``pathology`` may stand
     for ``patient_id``, ``laterality``, ``study``, ``subset`` and, of the whole image, ``malignant``. Other columns are
@@ -45,11 +45,7 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
     with Naming(f"line {number}"):
         file = column(row, "file")
         boxes = row.get("boxes_xywh") or row.get("boxes_xywh_800") or ""
-        masks = tuple(
-            str(mask)
-            for mask in dict.fromkeys((Path("masks", Path(file).name), Path("masks", Path(file).stem + ".png")))
-            if (folder / mask).is_file()
-        )[:1]
+        masks = tuple(str(mask) for mask in _masks(file) if (folder / mask).is_file())[:1]
         pathologies = tuple(p for p in (row.get("pathologies") or row.get("pathology") or "").upper().split("|") if p)
         return Record(
             file,
@@ -67,6 +63,13 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
             subset=row.get("subset") or row.get("split") or None,
             labelled=bool(boxes or masks),
         )
+
+
+def _masks(file: str) -> Iterator[Path]:
+    """Yield where an image's mask may be."""
+    for name in dict.fromkeys((Path(file), Path(Path(file).name))):
+        if not name.is_absolute():
+            yield from dict.fromkeys((Path("masks") / name, Path("masks") / name.with_suffix(".png")))
 
 
 def _boxes(text: str) -> tuple[Box, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ai.datasets.sources import Source
 from ai.exam import View
 
 Box = tuple[float, float, float, float]
@@ -91,23 +92,19 @@ class Dataset:
 
     Attributes
     ----------
-    name
-        For model cards and tables.
+    source
+        Where the images come from, with licence and caveats.
     folder
         Paths in the records are relative to it.
     records
         In the set's order.
-    licence, attribution
-        As its publishers want them told; ``not stated`` when the set does not say.
     notes
         What was noticed while it was opened, a sentence each, such as which images were left out and why.
     """
 
-    name: str
+    source: Source
     folder: Path
     records: tuple[Record, ...]
-    licence: str = "not stated"
-    attribution: str = "not stated"
     notes: tuple[str, ...] = ()
 
 

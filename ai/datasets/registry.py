@@ -13,6 +13,7 @@ from ai.datasets.inbreast import is_inbreast, read_inbreast
 from ai.datasets.manifest import read_manifest
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import some
+from ai.datasets.sources import read_sheet
 from ai.datasets.truth import boxes_of_mask, read_mask
 from ai.errors import InvalidDataset
 
@@ -122,7 +123,7 @@ def _manifest(path: Path, options: Options) -> Dataset:
     for record in read_manifest(file, options.where):
         records.append(_with_boxes(record, file.parent))
         options.on_image()
-    return Dataset(file.parent.resolve().name, file.parent, tuple(records))
+    return Dataset(read_sheet(file.parent), file.parent, tuple(records))
 
 
 def _with_boxes(record: Record, folder: Path) -> Record:

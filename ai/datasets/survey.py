@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ai.datasets.leaks import duplicates, thumbnail
+from ai.datasets.folds import Folds
+from ai.datasets.leaks import duplicates
+from ai.datasets.prints import print_of
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import in_complete_exams, some
-from ai.datasets.truth import kind_of, mass_mask
-from ai.errors import AIError, InvalidDataset
-from ai.pixels import file_image
+from ai.datasets.truth import Truth, kind_of, mass_mask
+from ai.errors import AIError, InvalidDataset, UnfitFolds
+from ai.pixels import SQUARE_FILM_ASPECT, file_image
 
 BEYOND: Final = 1.0
 """Pixels by which a box may reach beyond its image: boxes are rounded and scaled."""
@@ -44,6 +46,7 @@ def survey(
     *,
     skip_unlabelled: bool = False,
     look: bool = True,
+    folds: Folds | None = None,
 ) -> Survey:
     """Count, and look for what would keep a system from being trained; ``on_image`` is called after each image.
 
@@ -53,10 +56,12 @@ def survey(
         Unlabelled images will be left out, so they are no fault.
     look
         Open every image: sizes of masks, places of boxes and duplicates are checked only then.
+    folds
+        Which a run on the set would be given.
     """
     records = dataset.records
-    faults = _damages(dataset, on_image) if look else []
     notes = list(dataset.notes)
+    faults = _damages(dataset, notes, on_image) if look else []
     unlabelled = [r.file for r in records if not r.labelled]
     if unlabelled:
         told = f"{len(unlabelled)} images are not labelled: {some(unlabelled)}"
@@ -66,7 +71,15 @@ def survey(
     if len({r.patient_id for r in records}) < 2:
         faults.append("all images are of one patient: none is left for validation")
     notes += _imbalances(records)
-    return Survey(_counts(records), _shares(records), tuple(faults), tuple(notes))
+    shares = _shares(records)
+    if folds is not None:
+        try:
+            places = folds.of(records)
+        except UnfitFolds as error:
+            faults.append(str(error))
+        else:
+            shares["fold"] = dict(sorted(Counter(str(places[r.patient_id]) for r in records).items()))
+    return Survey(_counts(records), shares, tuple(faults), tuple(notes))
 
 
 def _counts(records: Iterable[Record]) -> dict[str, int]:
@@ -102,6 +115,9 @@ def _shares(records: Iterable[Record]) -> dict[str, dict[str, int]]:
 
 def _imbalances(records: Iterable[Record]) -> Iterable[str]:
     rows = [r for r in records if r.labelled]
+    weak = sum(kind_of(r) is Truth.ELLIPSE for r in rows)
+    if weak:
+        yield f"{weak} images have boxes alone: the ellipses in them are weak labels, and outlines cannot be measured"
     if rows and all(r.boxes for r in rows):
         yield "every labelled image shows a mass: false marks on images without one cannot be measured"
     classes = {r.malignant for r in rows} - {None}
@@ -121,16 +137,18 @@ def _imbalances(records: Iterable[Record]) -> Iterable[str]:
         yield f"{len(both)} patients are in more than one subset: {some(both)}"
 
 
-def _damages(dataset: Dataset, on_image: Callable[[], None]) -> list[str]:
-    """Open every image with its truth, and compare the images."""
+def _damages(dataset: Dataset, notes: list[str], on_image: Callable[[], None]) -> list[str]:
+    """Open every image with its truth, and compare the images; what should be known besides is added to the notes."""
+    squeezed = 0
     seen: list[Record] = []
-    thumbnails = []
+    prints = []
     wrong: list[str] = []
     for record in dataset.records:
         try:
             image = file_image(dataset.folder / record.path, record.view)
             seen.append(record)
-            thumbnails.append(thumbnail(image.pixels))
+            prints.append(print_of(image.pixels))
+            squeezed += image.pixel_aspect != 1
             if record.labelled:
                 mass_mask(record, dataset.folder, image.shape)
                 _within(record, image.shape)
@@ -138,7 +156,12 @@ def _damages(dataset: Dataset, on_image: Callable[[], None]) -> list[str]:
             text = str(error)
             wrong.append(text if record.file in text else f"{record.file}: {text}")
         on_image()
-    pairs = [str(pair) for pair in duplicates(seen, thumbnails)]
+    if squeezed:
+        notes.append(
+            f"{squeezed} images are square files without a header: they are taken for films that were squeezed, and their "
+            f"proportions restored by pixels {SQUARE_FILM_ASPECT:g} times as high as wide; they have no sizes in millimetres"
+        )
+    pairs = [str(pair) for pair in duplicates(seen, prints)]
     return [
         *([f"{len(wrong)} images cannot be used: {some(wrong)}"] if wrong else []),
         *([f"{len(pairs)} pictures stand under two patients: {some(pairs)}"] if pairs else []),

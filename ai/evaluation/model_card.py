@@ -7,6 +7,7 @@ from typing import Any, Final
 import tomlkit
 
 from ai.calibration import Calibration, Level
+from ai.datasets.sources import Source
 from ai.datasets.truth import Truth, kind_of
 from ai.errors import InvalidDataset
 from ai.evaluation.calibration import OperatingPoint, Reliability, operating_points, reliability, scores
@@ -33,7 +34,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 
 
 def write_model_card(
-    folder: Path, model: Model, data: str, predictions: Sequence[Prediction], report: Report, repeats: int
+    folder: Path, model: Model, data: Source, predictions: Sequence[Prediction], report: Report, repeats: int
 ) -> Path:
     """Write card.md, froc.png, and where images say whether they show a cancer, roc.png and reliability.png.
 
@@ -42,22 +43,22 @@ def write_model_card(
     folder
         Where to.
     data
-        Name of the data set.
+        What was read.
     predictions, report
         What was read, with all candidates, and its figures.
     repeats
         Bootstrap draws over patients.
     """
     curves = [froc(rule.value, [match(rule, detections(p)) for p in predictions]) for rule in rules_of(predictions)]
-    plot_froc(curves, folder / "froc.png", f"{model.card.name}: {report.evaluation.images} images of {data}")
-    lines = [*_head(model), *_figures(data, report), "", "![FROC curves](froc.png)", ""]
+    plot_froc(curves, folder / "froc.png", f"{model.card.name}: {report.evaluation.images} images of {data.name}")
+    lines = [*_head(model), *_figures(data.name, report), "", "![FROC curves](froc.png)", ""]
     levels = scores(predictions, report.threshold)
     try:
         judged = {level: reliability(scored, repeats) for level, scored in levels.items()}
     except InvalidDataset as error:
         lines += ["## Calibration", "", f"Not judged: {error}.", ""]
     else:
-        plot_roc(levels, folder / "roc.png", f"{model.card.name} on {data}")
+        plot_roc(levels, folder / "roc.png", f"{model.card.name} on {data.name}")
         plot_reliability(
             judged,
             folder / "reliability.png",
@@ -68,7 +69,7 @@ def write_model_card(
     for group in report.groups:
         if group.key in GROUPS:
             lines += _strata(group) if group.key == "strata" else _group(group)
-    lines += _limits(model.card, predictions)
+    lines += _limits(model.card, data, predictions)
     path = folder / "card.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -182,8 +183,10 @@ def _strata(group: Group) -> Iterator[str]:
     yield from _table(("stratum", *limits), [(stratum, *told.values()) for stratum, told in rows.items()])
 
 
-def _limits(card: ModelCard, predictions: Sequence[Prediction]) -> Iterator[str]:
+def _limits(card: ModelCard, data: Source, predictions: Sequence[Prediction]) -> Iterator[str]:
     yield from ("## Limits", "", *(f"- {note}" for note in card.use.notes))
+    yield from (f"- Of the images that it was trained on: {caveat}" for caveat in card.training.caveats)
+    yield from (f"- Of the images that were scored: {caveat}" for caveat in data.caveats)
     if all(p.record.boxes for p in predictions):
         yield "- Every image that was scored has a mass: how often healthy women are marked is unknown."
     if any(kind_of(p.record) is Truth.ELLIPSE for p in predictions):

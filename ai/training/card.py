@@ -10,6 +10,7 @@ from typing import Any
 import tomlkit
 
 from ai.datasets.records import Record
+from ai.datasets.sources import Source
 from ai.models import CARD, ModelCard
 from ai.training.durable import whole_file
 
@@ -25,16 +26,14 @@ class Provenance:
     ----------
     name
         Of the model.
-    data, licence, attribution
+    source
         Of the training data.
     notes
         Sentences for every report.
     """
 
     name: str
-    data: str
-    licence: str
-    attribution: str
+    source: Source
     notes: tuple[str, ...] = ()
 
 
@@ -89,9 +88,10 @@ def write_card(folder: Path, provenance: Provenance, content: Content) -> Path:
             "notes": provenance.notes,
         },
         "training": {
-            "data": provenance.data,
-            "licence": provenance.licence,
-            "attribution": provenance.attribution,
+            "data": provenance.source.name,
+            "licence": provenance.source.licence,
+            "attribution": provenance.source.attribution,
+            "caveats": provenance.source.caveats,
             "start": content.start,
             "patients": len({record.patient_id for record in content.training}),
             "images": len(content.training),

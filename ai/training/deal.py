@@ -1,13 +1,14 @@
 """Who is trained on and who is not: patients dealt to parts and folds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ai.datasets.folds import read_folds
 from ai.datasets.leaks import check_patients
 from ai.datasets.records import Dataset, Record, split_by_patient
 from ai.datasets.selection import select
-from ai.errors import InvalidDataset
-from ai.training.recipe import Recipe
+from ai.errors import InvalidDataset, UnfitFolds
+from ai.training.recipe import Recipe, Split
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,15 @@ class Dealt:
         Records that are not held out, chosen as the recipe says.
     held_out
         Records that give the figures, all that are labelled.
+    kept
+        Who is held out, whatever is known of their images.
     fold
         Inner fold by patient.
     """
 
     training: tuple[Record, ...]
     held_out: tuple[Record, ...]
+    kept: frozenset[str]
     fold: Mapping[str, int]
 
     def sides(self, fold: int, folds: int) -> tuple[list[Record], list[Record] | None]:
@@ -40,15 +44,18 @@ class Dealt:
 def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, subset: str = "") -> Dealt:
     """Deal a data set's patients: first all of them to parts, then those that are not held out to folds.
 
+    A file that the recipe names says both; else the seed does.
+
     ``mammonode evaluate --validation`` finds the same part by the same seed, whatever the recipe leaves out.
 
     Raises
     ------
     InvalidDataset
-        When images are not labelled, a side is left without any, or nobody to learn from has a mass.
+        When images are not labelled, a side is left without any, nobody to learn from has a mass, or the file does not
+        fit the set.
     """
     split = recipe.split
-    places = split_by_patient(dataset.records, split.parts, split.seed)
+    places = _places(split, dataset.records)
     chosen = select(
         dataset.records,
         skip_unlabelled=skip_unlabelled,
@@ -64,8 +71,25 @@ def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, sub
     if not any(record.boxes for record in training):
         raise InvalidDataset("no image to train on shows a mass")
     check_patients(training, held_out)
-    fold = split_by_patient(training, split.folds, split.seed)
+    fold = _inner(split, training, places)
     for number in range(split.folds):
         if number not in fold.values():
             raise InvalidDataset(f"{len(fold)} patients are too few for {split.folds} folds")
-    return Dealt(training, held_out, fold)
+    kept = frozenset(patient for patient, place in places.items() if place == split.part)
+    return Dealt(training, held_out, kept, fold)
+
+
+def _places(split: Split, records: Sequence[Record]) -> Mapping[str, int]:
+    if split.file is None:
+        return split_by_patient(records, split.parts, split.seed)
+    folds = read_folds(split.file)
+    if folds.count != split.parts:
+        raise UnfitFolds(f"{split.file} has {folds.count} folds, and split.parts says {split.parts}")
+    return folds.of(records)
+
+
+def _inner(split: Split, training: Sequence[Record], places: Mapping[str, int]) -> Mapping[str, int]:
+    if split.file is None or split.folds == 1:
+        return split_by_patient(training, split.folds, split.seed)
+    others = [place for place in range(split.parts) if place != split.part]
+    return {record.patient_id: others.index(places[record.patient_id]) for record in training}

@@ -42,17 +42,23 @@ class Split(CardPart):
     folds
         The other patients are dealt to so many folds. Each fold is left out once and gives the validation loss of the
         networks that learn from the rest; 1 trains one set of networks on all of them, without validation.
+    file
+        Where the deal is fixed (see :mod:`ai.datasets.folds`), from the recipe's folder on: its folds are the parts, and
+        those that are not held out the inner folds. None: patients are dealt by the seed.
     """
 
     seed: int = 1
     parts: int = Field(default=5, ge=2)
     part: int = Field(default=0, ge=0)
     folds: PositiveInt = 5
+    file: Path | None = None
 
     @model_validator(mode="after")
     def _there(self) -> "Split":
         if self.part >= self.parts:
             raise ValueError(f"there is no part {self.part} of {self.parts}, the first is 0")
+        if self.file and self.folds not in (1, self.parts - 1):
+            raise ValueError(f"folds: with a file of {self.parts} folds 1, or {self.parts - 1}: those not held out")
         return self
 
 
@@ -126,7 +132,7 @@ class Recipe(CardPart):
             update={"parts": tuple(part.model_copy(update={"start": "random"}) for part in self.parts)}
         )
 
-    def dealt(self, **split: int | None) -> "Recipe":
+    def dealt(self, **split: int | Path | None) -> "Recipe":
         """Return the recipe with other values of its split; None leaves one as it is.
 
         Raises
@@ -208,6 +214,10 @@ def _read(path: Path, before: tuple[Path, ...]) -> _File:
     rows, extends = content.pop("rows", {}), content.pop("extends", "")
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
         raise InvalidRecipe(f"{path}: rows: each is a table, [rows.NAME]")
+    for table in (content, *rows.values()):
+        split = table.get("split")
+        if isinstance(split, dict) and isinstance(split.get("file"), str):
+            split["file"] = str(path.parent / split["file"])
     if not extends:
         return _File(content, rows)
     base = _base(str(extends), path, before)

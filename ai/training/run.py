@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
@@ -13,7 +13,7 @@ from torch import nn
 
 from ai.datasets.leaks import check_duplicates, find_duplicates
 from ai.datasets.records import Dataset, Record
-from ai.datasets.selection import digest_of, held_out_patients
+from ai.datasets.selection import digest_of
 from ai.errors import InvalidRecipe
 from ai.evaluation.detection import HitRule, match, threshold_at
 from ai.evaluation.predictions import Prediction, detections, evaluate, figures, predict
@@ -270,7 +270,6 @@ class _Run:
     def _plan(self, folds: Sequence[int], how: str) -> dict[str, Any]:
         """Return the whole recipe, with its split as ``mammonode evaluate --validation`` wants it."""
         split = self.recipe.split
-        held_out = held_out_patients(self.dataset.records, split.parts, split.part, split.seed)
         return {
             "recipe": self.recipe.name,
             **self.recipe.model_dump(mode="json", exclude={"name", "split"}),
@@ -278,9 +277,10 @@ class _Run:
                 "seed": split.seed,
                 "folds": split.parts,
                 "fold": split.part,
-                "held_out": digest_of(held_out),
+                "held_out": digest_of(self.dealt.kept),
                 "inner_folds": split.folds,
                 "trained_folds": folds,
+                "file": split.file.name if split.file else None,
             },
             "budget": self.settings.budget,
             "precision": self.settings.precision.value,
@@ -292,7 +292,7 @@ class _Run:
         notes = list(given.notes)
         if budget is not None:
             notes.append(f"The model was trained on {budget} examples in all, not as long as its recipe says.")
-        return Provenance(given.name, given.data, given.licence, given.attribution, tuple(notes))
+        return replace(given, notes=tuple(notes))
 
 
 def _try_start(system: System, recipe: Recipe, path: Path | None) -> str:
@@ -318,7 +318,7 @@ def _folds(recipe: Recipe, wanted: Sequence[int] | None) -> Sequence[int]:
 def _check_pictures(dataset: Dataset, dealt: Dealt, recipe: Recipe, watcher: Watcher) -> None:
     """Refuse masks that do not fit, and a picture that stands under two patients of different parts or folds."""
     used = (*dealt.training, *dealt.held_out)
-    shown = Dataset(dataset.name, dataset.folder, used)
+    shown = replace(dataset, records=used)
     pairs = find_duplicates(shown, _counter(watcher, "looking for pictures that stand there twice", len(used)))
     held_out = {r.patient_id: recipe.split.folds for r in dealt.held_out}
     check_duplicates(pairs, {**dealt.fold, **held_out})

@@ -34,7 +34,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "recall": ("recall",),
     "doctor": ("doctor",),
     "reading": ("read",),
-    "data": ("data",),
+    "data": ("data", "folds"),
     "phantom": ("phantom",),
     "models": ("models",),
     "training": ("train", "recipes"),

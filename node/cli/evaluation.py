@@ -1,7 +1,7 @@
 """Commands that run a model over a data set: evaluate, predict."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from ai.errors import InvalidDataset
 from ai.outputs import writable_file, writable_folder
 from node.cli.data import (
     DataArgument,
+    FoldsFileOption,
     KindOption,
     LeaveOutOption,
     SkipUnlabelledOption,
@@ -35,7 +36,8 @@ from node.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ai.datasets.records import Record
+    from ai.datasets.records import Dataset, Record
+    from ai.datasets.sources import Source
     from ai.evaluation.predictions import Evaluation, Prediction
     from ai.evaluation.report import Group, Report
 
@@ -61,6 +63,7 @@ def evaluate(
     subset: SubsetOption = "",
     skip_unlabelled: SkipUnlabelledOption = False,
     leave_out_mismatched: LeaveOutOption = False,
+    folds_file: FoldsFileOption = None,
     repeats: Annotated[int, typer.Option(min=1, help="Bootstrap draws over patients.")] = 1000,
     threshold: Annotated[
         float, typer.Option(help="Smallest candidate that is asked of the reader; FROC wants all. -1: the model's own.")
@@ -99,7 +102,8 @@ def evaluate(
             writable_folder(folder)
     if card is not None:
         require_extra("matplotlib")
-    images = _images(data, kind, where, model if validation else None, leave_out_mismatched=leave_out_mismatched)
+    split_of = model if validation else None
+    images = _images(data, kind, where, split_of, folds_file, leave_out_mismatched=leave_out_mismatched, scored=True)
     chosen = select(images.records, skip_unlabelled=skip_unlabelled, subset=subset)
     own = named_model(model).card.thresholds.get("mass", 0.5)
     level = own if threshold < 0 else max(own, threshold)
@@ -107,14 +111,16 @@ def evaluate(
     predictions = _predict(model, images.folder, chosen, device, threads, asked, level=level, weak=weak_dice)
     result = report(predictions, level, repeats, weak=weak_dice)
     if as_json:
-        print_json(result.plain())
+        print_json({**result.plain(), "caveats": images.source.caveats})
     else:
-        _print_report(result)
+        _print_report(result, images.source)
     if froc is not None:
         _plot(froc, predictions, model)
     if card is not None:
         part = "the validation part of " if validation else ""
-        _write_card(card, model, f"{part}{_name(data)}", predictions, result, repeats)
+        _write_card(
+            card, model, replace(images.source, name=f"{part}{images.source.name}"), predictions, result, repeats
+        )
     if pictures is not None:
         _draw(pictures, predictions, images.folder, level)
 
@@ -124,6 +130,7 @@ def calibrate(
     data: DataArgument,
     *,
     population: Annotated[str, typer.Option(help="Whose exams these are, for reports; else words of our own.")] = "",
+    folds_file: FoldsFileOption = None,
     repeats: Annotated[int, typer.Option(min=1, help="Bootstrap draws over patients.")] = 1000,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
@@ -139,11 +146,11 @@ def calibrate(
     from ai.evaluation.model_card import write_calibration  # noqa: PLC0415
 
     model = str(folder.resolve())
-    images = _images(data, "auto", None, model)
+    images = _images(data, "auto", None, model, folds_file, scored=True)
     predictions = _predict(model, images.folder, images.records, device, threads, 0.0)
     levels = scores(predictions, named_model(model).card.thresholds.get("mass", 0.5))
     exams = len({p.record.patient_id for p in predictions})
-    words = population or f"{exams} exams of {_name(data)} that the model was not trained on"
+    words = population or f"{exams} exams of {images.source.name} that the model was not trained on"
     calibration = fitted(levels, words)
     judged = {level: reliability(scored, repeats) for level, scored in levels.items()}
     write_calibration(folder, calibration)
@@ -177,6 +184,7 @@ def predict(
     validation: ValidationOption = False,
     where: WhereOption = None,
     kind: KindOption = "auto",
+    folds_file: FoldsFileOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
 ) -> None:
@@ -188,7 +196,7 @@ def predict(
     from ai.evaluation.predictions import to_json  # noqa: PLC0415
 
     writable_file(output)
-    images = _images(data, kind, where, model if validation else None)
+    images = _images(data, kind, where, model if validation else None, folds_file)
     predictions = _predict(model, images.folder, images.records, device, threads, 0.0)
     output.write_text(json.dumps(to_json(predictions), indent=1), encoding="utf-8")
     refused = [p for p in predictions if p.refused]
@@ -199,6 +207,7 @@ def predict(
 class _Images:
     """The images of a data set that were asked for; paths are relative to the folder."""
 
+    source: "Source"
     folder: Path
     records: "Sequence[Record]"
 
@@ -208,31 +217,36 @@ def _images(
     kind: str,
     where: list[str] | None,
     split_of: str | None,
+    folds_file: Path | None,
     *,
     leave_out_mismatched: bool = False,
+    scored: bool = False,
 ) -> _Images:
+    from ai.datasets.folds import held_out_by, read_folds  # noqa: PLC0415
     from ai.datasets.registry import open_dataset  # noqa: PLC0415
-    from ai.datasets.selection import digest_of, held_out_patients  # noqa: PLC0415
 
     whole = open_dataset(data, kind, leave_out_mismatched=leave_out_mismatched)
     records: Sequence[Record] = whole.records
     if where:
         records = open_dataset(data, kind, where=conditions(where), leave_out_mismatched=leave_out_mismatched).records
     if split_of is not None:
-        plan = named_model(split_of).card.training.plan
-        if "split" not in plan:
-            raise InvalidDataset(f"{split_of}: its card does not say which patients were kept; leave out --validation")
-        split = plan["split"]
-        kept = held_out_patients(whole.records, split["folds"], split["fold"], split["seed"])
-        if split.get("held_out", digest_of(kept)) != digest_of(kept):  # older cards do not say
-            raise InvalidDataset(
-                f"{data} is not the set that {split_of} was trained on, or has other patients or labels by now: the "
-                "patients held out cannot be told from the others; leave out --validation"
-            )
+        kept = held_out_by(named_model(split_of), whole.records, read_folds(folds_file) if folds_file else None)
+        if scored:
+            _check_pictures(whole, kept)
         records = [r for r in records if r.patient_id in kept]
     if not records:
         raise InvalidDataset(f"{data}: no image is left")
-    return _Images(whole.folder, records)
+    return _Images(whole.source, whole.folder, records)
+
+
+def _check_pictures(whole: "Dataset", kept: set[str]) -> None:
+    """Refuse a picture on both sides: a model that has seen it would look better than it is."""
+    from ai.datasets.leaks import check_duplicates, find_duplicates  # noqa: PLC0415
+
+    with progress() as bar:
+        task = bar.add_task("looking for pictures that the model was trained on", total=len(whole.records))
+        pairs = find_duplicates(whole, lambda: bar.advance(task), skip_unusable=True)
+    check_duplicates(pairs, {record.patient_id: int(record.patient_id in kept) for record in whole.records})
 
 
 def _predict(
@@ -266,14 +280,8 @@ def _plot(path: Path, predictions: "Sequence[Prediction]", model: str) -> None:
     typer.echo(f"wrote {path}", err=True)
 
 
-def _name(data: Path) -> str:
-    """Return what a data set is called: its folder's name."""
-    whole = data.resolve()
-    return whole.name if whole.is_dir() else whole.parent.name
-
-
 def _write_card(
-    folder: Path, model: str, data: str, predictions: "Sequence[Prediction]", result: "Report", repeats: int
+    folder: Path, model: str, data: "Source", predictions: "Sequence[Prediction]", result: "Report", repeats: int
 ) -> None:
     from ai.evaluation.model_card import write_model_card  # noqa: PLC0415
 
@@ -290,11 +298,13 @@ def _draw(output: Path, predictions: "Sequence[Prediction]", folder: Path, level
     typer.echo(f"wrote {len(written)} pictures, see {output / 'index.png'}", err=True)
 
 
-def _print_report(result: "Report") -> None:
+def _print_report(result: "Report", source: "Source") -> None:
     _print_evaluation(result.evaluation)
     console = stdout_console()
     for group in result.groups:
         console.print(_table(group))
+    for caveat in source.caveats:
+        console.print(caveat, markup=False, highlight=False)
     console.print("95 % intervals by bootstrap over patients. Research use only.")
 
 

@@ -1,5 +1,6 @@
 """Commands that train: train, recipes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.table import Column, Table
 from ai.training.phases import Precision
 from node.cli.data import (
     DataArgument,
+    FoldsFileOption,
     KindOption,
     LeaveOutOption,
     SkipUnlabelledOption,
@@ -85,6 +87,7 @@ def train(
     parts: Annotated[int | None, typer.Option(min=2, help="Parts that the patients are dealt to.")] = None,
     part: Annotated[int | None, typer.Option(min=0, help="The part that is held out.")] = None,
     folds: Annotated[int | None, typer.Option(min=1, help="Inner folds; 1 trains on all, without validation.")] = None,
+    folds_file: FoldsFileOption = None,
     incomplete_exams: Annotated[
         bool,
         typer.Option("--incomplete-exams", help="Take exams that lack views too, where the recipe leaves them out."),
@@ -122,6 +125,8 @@ def train(
     require_extra("matplotlib", "tomlkit")
     chosen = _changed(open_recipe(recipe), start, seed, incomplete_exams=incomplete_exams)
     chosen = chosen.dealt(seed=split_seed, parts=parts, part=part, folds=folds)
+    if folds_file is not None:
+        chosen = _dealt_by(chosen, folds_file, folds)
 
     import torch  # noqa: PLC0415 (a recipe that is not there needs no torch)
 
@@ -156,15 +161,24 @@ def train(
             leave_out_mismatched=leave_out_mismatched,
         )
         bar.remove_task(opening)
-        provenance = Provenance(
-            name or chosen.name.replace(".toml", "").replace("/", "-").replace("#", "-"),
-            data_name or dataset.name,
-            data_licence or dataset.licence,
-            attribution or dataset.attribution,
-            tuple(note or ()),
+        source = replace(
+            dataset.source,
+            name=data_name or dataset.source.name,
+            licence=data_licence or dataset.source.licence,
+            attribution=attribution or dataset.source.attribution,
         )
+        called = name or chosen.name.replace(".toml", "").replace("/", "-").replace("#", "-")
+        provenance = Provenance(called, source, tuple(note or ()))
         card = run(chosen, dataset, output, provenance, settings, _Bars(bar))
     typer.echo(f"wrote {card}", err=True)
+
+
+def _dealt_by(recipe: "Recipe", file: Path, folds: int | None) -> "Recipe":
+    """Return the recipe with the deal of a file, and as many inner folds as that leaves where it has any."""
+    from ai.datasets.folds import read_folds  # noqa: PLC0415
+
+    parts = read_folds(file).count
+    return recipe.dealt(file=file, parts=parts, folds=folds or (1 if recipe.split.folds == 1 else parts - 1))
 
 
 def _changed(recipe: "Recipe", start: str, seed: int | None, *, incomplete_exams: bool) -> "Recipe":

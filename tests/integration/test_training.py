@@ -205,6 +205,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_weights_of_an_uncut_one(
     oulu: Path, manifest: Path, files: Path, tmp_path: Path
 ) -> None:
     from ai.datasets.registry import open_dataset
+    from ai.datasets.sources import Source
     from ai.training.card import Provenance
     from ai.training.recipe import open_recipe
     from ai.training.run import Settings
@@ -212,7 +213,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_weights_of_an_uncut_one(
 
     def go(watcher: Silent) -> Path:
         recipe = open_recipe(f"{files / 'oulu.toml'}#plain")
-        provenance = Provenance("again", "drawn", "none", "nobody")
+        provenance = Provenance("again", Source("drawn"))
         return run(recipe, open_dataset(manifest), tmp_path, provenance, Settings(evaluate=False), watcher)
 
     with pytest.raises(Cut):

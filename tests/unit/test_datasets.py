@@ -400,7 +400,7 @@ def test_folders_are_read(tmp_path: Path) -> None:
         subset="train",
     )
     assert (unknown.view, unknown.labelled) == (R_CC, False)
-    assert opened.licence == "by agreement"
+    assert opened.source.licence == "by agreement"
     assert opened.notes == ("left out 1 images that are no CC or MLO For Presentation: demd1/1.2/3.dcm",)
 
 

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
-from ai.datasets.leaks import Duplicate, check_duplicates, check_patients, find_duplicates, thumbnail
-from ai.datasets.records import Box, Dataset, Record
+from ai.datasets.records import Box, Record
 from ai.datasets.registry import open_dataset
 from ai.datasets.selection import select
 from ai.datasets.survey import survey
 from ai.datasets.truth import Truth, boxes_of_mask, fill, inscribe, kind_of, mass_mask, read_mask
-from ai.errors import DuplicateImages, InvalidDataset, LeakingSplit
+from ai.errors import InvalidDataset
 from ai.exam import STANDARD_VIEWS, View
 from node.cli import app
 from tests.builders import L_CC
@@ -165,71 +164,6 @@ def test_a_subset_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert select(records, subset="val") == records[1:2]
     with pytest.raises(InvalidDataset, match=r"subset 'test'; there are: \['train', 'val'\]"):
         select(records, subset="test")
-
-
-def test_a_patient_on_both_sides_is_refused_by_name() -> None:
-    one, two, three = (a_record(f"{p}.png", p) for p in ("P1", "P2", "P3"))
-    check_patients([one, two], [three])
-    with pytest.raises(LeakingSplit, match="1 patients: P2"):
-        check_patients([one, two], [two, three])
-
-
-def a_texture(seed: int) -> NDArray[np.uint8]:
-    noise = np.random.default_rng(seed).random((9, 7), np.float32)
-    return np.round(255 * cv2.resize(noise, (140, 180), interpolation=cv2.INTER_LINEAR)).astype(np.uint8)
-
-
-def test_a_picture_under_two_patients_is_found_however_it_was_turned_scaled_and_stored(tmp_path: Path) -> None:
-    picture = a_texture(1)
-    pictures = {
-        "0.png": picture,
-        "1.png": picture,
-        "2.png": picture[:, ::-1],
-        "3.png": picture[::-1],
-        "4.png": picture[::-1, ::-1],
-        "5.jpg": cv2.resize(picture, (300, 310)),
-        "6.png": a_texture(2),
-        "7.png": np.clip(picture.astype(int) + 12 * (a_texture(3) > 128), 0, 255).astype(np.uint8),
-        "8.png": picture,
-    }
-    for name, pixels in pictures.items():
-        write_png(tmp_path / name, pixels)
-    patients = {name: name[0] for name in pictures} | {"8.png": "0"}
-    records = tuple(a_record(name, patient) for name, patient in patients.items())
-    seen: list[int] = []
-    found = find_duplicates(Dataset("d", tmp_path, records), lambda: seen.append(1))
-    assert len(seen) == 9
-    of_first = {d.second.file: d.turned for d in found if d.first.file == "0.png"}
-    # 8.png is of the same patient; 7.png differs in what its pixels say.
-    assert of_first == {
-        "1.png": "as it is",
-        "2.png": "mirrored",
-        "3.png": "upside down",
-        "4.png": "half turned",
-        "5.jpg": "as it is",
-    }
-    assert {name for d in found for name in (d.first.file, d.second.file)} & {"6.png", "7.png"} == set()
-    assert {d.second.patient_id for d in found if d.first.file == "1.png"} == {"0", "2", "3", "4", "5"}
-
-
-def test_a_thumbnail_does_not_depend_on_size_or_scale() -> None:
-    picture = cv2.resize(a_texture(1), (128, 128)).astype(np.float32) / np.float32(255)
-    large = cv2.resize(picture, (512, 256), interpolation=cv2.INTER_NEAREST)
-    assert np.abs(thumbnail(picture).astype(int) - thumbnail(large * np.float32(0.5))).max() <= 1
-    assert thumbnail(np.zeros((70, 80), np.float32)).max() == 0
-
-
-def test_a_picture_in_two_parts_is_refused_and_in_one_part_it_is_not() -> None:
-    pair = Duplicate(a_record("a.png", "P1"), a_record("b.png", "P2"), "mirrored")
-    check_duplicates([pair], {"P1": 0, "P2": 0, "P3": 1})
-    check_duplicates([pair], {"P1": 0})
-    with pytest.raises(DuplicateImages, match=r"a\.png \(patient P1\) = b\.png \(patient P2\), mirrored"):
-        check_duplicates([pair], {"P1": 0, "P2": 1})
-
-
-def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDataset, match=r"a\.png: .*no DICOM|a\.png"):
-        find_duplicates(Dataset("d", tmp_path, (a_record(),)))
 
 
 def test_a_survey_counts_what_the_set_holds(tmp_path: Path) -> None:

@@ -1,0 +1,190 @@
+"""Folds fixed in a file: who is in which, so that everyone who has the file deals a data set alike."""
+
+import csv
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ai.datasets.records import Record
+from ai.datasets.selection import digest_of, held_out_patients, some
+from ai.datasets.tables import Naming, column, read_table
+from ai.errors import InvalidDataset, UnfitFolds
+from ai.models import Model
+
+COLUMNS: Final = ("patient_id", "fold")
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Patients dealt to folds.
+
+    Attributes
+    ----------
+    fold
+        By patient, 0 to ``count - 1``; no fold is empty.
+    """
+
+    fold: Mapping[str, int]
+
+    @property
+    def count(self) -> int:
+        """How many folds there are."""
+        return max(self.fold.values()) + 1
+
+    def patients(self, number: int) -> set[str]:
+        """Return who is in a fold."""
+        return {patient for patient, fold in self.fold.items() if fold == number}
+
+    def of(self, records: Iterable[Record]) -> Mapping[str, int]:
+        """Return the fold of each patient of a data set, once it is seen that these are the file's.
+
+        Raises
+        ------
+        UnfitFolds
+            When a patient of the set is not in the file, or one of the file not in the set; they are named.
+        """
+        there = {record.patient_id for record in records}
+        missing, unknown = sorted(there - self.fold.keys()), sorted(self.fold.keys() - there)
+        faults = [
+            f"{len(names)} patients of the {side}: {some(names)}"
+            for side, names in (("set are not in the file", missing), ("file are not in the set", unknown))
+            if names
+        ]
+        if faults:
+            raise UnfitFolds("; ".join(faults))
+        return self.fold
+
+
+def read_folds(path: Path) -> Folds:
+    """Read a CSV file with the columns ``patient_id`` and ``fold``, the first fold being 0.
+
+    Raises
+    ------
+    InvalidDataset
+        When the file cannot be read, a fold is no whole number, or a patient stands there twice.
+    UnfitFolds
+        When it has fewer than two folds, or leaves one out.
+    """
+    fold: dict[str, int] = {}
+    for number, row in read_table(path):
+        with Naming(f"{path}, line {number}"):
+            patient, value = (column(row, name) for name in COLUMNS)
+            if not value.isdecimal():
+                raise ValueError(f"the fold {value!r} is no whole number from 0 on")
+            if patient in fold:
+                raise ValueError(f"the patient {patient} stands there twice")
+            fold[patient] = int(value)
+    found = sorted(set(fold.values()))
+    if len(found) < 2 or found != list(range(len(found))):
+        raise UnfitFolds(f"{path}: the folds are {found}, and must be 0, 1 and so on without a gap, at least two")
+    return Folds(fold)
+
+
+def write_folds(folds: Folds, path: Path) -> None:
+    """Write folds as :func:`read_folds` takes them, by patient."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(sorted(folds.fold.items()))
+
+
+def stratified(records: Sequence[Record], count: int, seed: int, first: Collection[str] = ()) -> Folds:
+    """Deal the patients of a data set so that folds are alike in all that it tells.
+
+    Patients are put in order by whether they have a malignant image, a mass or neither, then by their number of images,
+    density and size of their largest mass in thirds, then by chance, and dealt in turn: so the coarser a distinction, the more exactly the
+    folds share it.
+
+    Parameters
+    ----------
+    count
+        Of folds.
+    seed
+        Of the chance.
+    first
+        Who is fold 0, whatever that does to the balance: those whom an earlier model was measured on. The others are
+        dealt to the other folds.
+
+    Raises
+    ------
+    InvalidDataset
+        When there are too few patients.
+    """
+    images: dict[str, list[Record]] = {}
+    for record in records:
+        images.setdefault(record.patient_id, []).append(record)
+    largest = {
+        patient: max((w * h for r in rows for *_, w, h in r.boxes), default=0) for patient, rows in images.items()
+    }
+    thirds = np.quantile([area for area in largest.values() if area] or [0], (1 / 3, 2 / 3))
+
+    def stratum(patient: str) -> tuple[int, ...]:
+        rows = images[patient]
+        worst = 2 if any(r.malignant for r in rows) else 1 if largest[patient] else 0
+        dense = max(r.density or 0 for r in rows)
+        return worst, len(rows), dense, int((largest[patient] > thirds).sum())
+
+    def chance(patient: str) -> bytes:
+        return hashlib.sha256(f"{seed}|{patient}".encode()).digest()
+
+    dealt = sorted(images.keys() - set(first), key=lambda patient: (stratum(patient), chance(patient)))
+    fold = dict.fromkeys(images.keys() & set(first), 0)
+    free = range(1 if fold else 0, count)
+    if len(dealt) < len(free) or not free:
+        raise InvalidDataset(f"{len(images)} patients are too few for {count} folds")
+    fold |= {patient: free[place % len(free)] for place, patient in enumerate(dealt)}
+    return Folds(fold)
+
+
+def balance(records: Sequence[Record], folds: Folds) -> Mapping[str, list[int]]:
+    """Return how many patients, images and so on are in each fold."""
+    counts: dict[str, list[int]] = {}
+
+    def add(what: str, patient: str, number: int = 1) -> None:
+        counts.setdefault(what, [0] * folds.count)[folds.fold[patient]] += number
+
+    malignant = {r.patient_id for r in records if r.malignant}
+    for patient in folds.fold:
+        add("patients", patient)
+        add("patients with a malignant image", patient, patient in malignant)
+    for record in records:
+        add("images", record.patient_id)
+        add("masses", record.patient_id, len(record.boxes))
+    for record in sorted(records, key=lambda r: r.density or 0):
+        add(f"images of density {'abcd'[record.density - 1] if record.density else 'not stated'}", record.patient_id)
+    return counts
+
+
+def held_out_by(model: Model, records: Sequence[Record], folds: Folds | None = None) -> set[str]:
+    """Return the patients of a data set that a model's card kept for validation.
+
+    Parameters
+    ----------
+    folds
+        The file that the model's patients were dealt by, where its card says that there was one.
+
+    Raises
+    ------
+    InvalidDataset
+        When the card does not say who was kept, or these are not the patients that it speaks of.
+    """
+    name, split = model.card.name, model.card.training.plan.get("split")
+    if split is None:
+        raise InvalidDataset(f"{name}: its card does not say which patients were kept; leave out --validation")
+    if "file" in split and folds is None:
+        raise InvalidDataset(f"{name}: its patients were dealt by {split['file']}; give that with --folds-file")
+    if folds is None:
+        kept = held_out_patients(records, split["folds"], split["fold"], split["seed"])
+    else:
+        folds.of(records)
+        kept = folds.patients(split["fold"])
+    if split.get("held_out", digest_of(kept)) != digest_of(kept):  # older cards do not say
+        raise InvalidDataset(
+            f"these are not the images that {name} was trained on, or they have other patients, labels or folds by now: "
+            "the patients held out cannot be told from the others; leave out --validation"
+        )
+    return kept

@@ -246,12 +246,21 @@ def prepare(image: ViewImage, canvas: tuple[int, int]) -> PreparedView:
         When there is no breast.
     """
     mask = breast_of(image)
-    geometry = breast_geometry(image, mask, canvas)
+    return normalised(image, breast_geometry(image, mask, canvas), *levels(image, mask))
+
+
+def levels(image: ViewImage, mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the percentiles 1 and 99.5 of the masked breast."""
     small = cv2.resize(image.pixels, mask.shape[::-1], interpolation=cv2.INTER_AREA)
     low, high = np.percentile(small[mask], (1, 99.5))
+    return float(low), float(high)
+
+
+def normalised(image: ViewImage, geometry: Geometry, low: float, high: float) -> PreparedView:
+    """Return an image on its canvas with two of its values at -1 and 1, and what lies beyond them cut off."""
     normal = (geometry.to_canvas(image.pixels) - low) / max(high - low, 1e-6)
     columns, rows = geometry.covered
-    result = np.full(canvas, -1, np.float32)
+    result = np.full(geometry.canvas, -1, np.float32)
     result[:rows, :columns] = 2 * normal[:rows, :columns].clip(0, 1) - 1
     return PreparedView(result, geometry)
 

@@ -15,16 +15,13 @@ from ai.readers.lesions import delineate, ranked
 LEVELS: Final = tuple(level / 20 for level in range(3, 17))
 """Fractions of the map's peak in a box at which an outline is tried."""
 MARGIN: Final = 0.25
-"""Of a box's sides: how far an outline may lie beyond it; a map without any shape there fits worse than ``FITS``."""
-FITS: Final = 0.7
-"""Intersection over union of an outline's box and the box below which the inscribed ellipse stands for the mass."""
-
+"""Of a box's sides: how far an outline may lie beyond it; a map without any shape there fits badly."""
 Map = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class CentreRule:
-    """How boxes are told apart.
+    """How boxes are told apart and outlined.
 
     Attributes
     ----------
@@ -34,11 +31,14 @@ class CentreRule:
         Intersection over union with a better box from which a box is the same mass.
     most
         Boxes of one image.
+    fits
+        Intersection over union of an outline's box and the box below which the inscribed ellipse stands for the mass.
     """
 
     candidate: float = 0.02
     overlap: float = 0.2
     most: int = 20
+    fits: float = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def boxed_masses(
     spacing
         Of the image's pixels; None gives sizes in pixels.
     rule
-        How boxes are told apart.
+        How boxes are told apart and outlined.
     threshold
         Smallest detection of a mass: the probability of its centre.
     """
@@ -122,7 +122,7 @@ def boxed_masses(
     for candidate in candidates(maps, rule):
         x1, y1, x2, y2 = candidate.box
         if candidate.score >= threshold and (x1 + x2) / 2 < columns and (y1 + y2) / 2 < rows:
-            found.append(_mass(maps, candidate, geometry, spacing))
+            found.append(_mass(maps, candidate, geometry, spacing, rule.fits))
     return ranked(mass for mass in found if mass is not None)
 
 
@@ -136,7 +136,9 @@ def overlap(one: tuple[float, float, float, float], other: tuple[float, float, f
     return width * height / (areas - width * height)
 
 
-def _mass(maps: CentreMaps, candidate: Candidate, geometry: Geometry, spacing: Spacing | None) -> Mass | None:
+def _mass(
+    maps: CentreMaps, candidate: Candidate, geometry: Geometry, spacing: Spacing | None, fits: float
+) -> Mass | None:
     covered_columns, covered_rows = geometry.covered
     x1, y1, x2, y2 = candidate.box
     across, down = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
@@ -148,7 +150,7 @@ def _mass(maps: CentreMaps, candidate: Candidate, geometry: Geometry, spacing: S
     values, (row, column) = geometry.patch_to_image(maps.mass[window], (top, left))
     corners = geometry.points_to_image(np.array([[x1, y1], [x2, y2]])) - np.array([column, row])
     (low_x, low_y), (high_x, high_y) = corners.min(0), corners.max(0)
-    mask = _outlined(values, (float(low_x), float(low_y), float(high_x), float(high_y)))
+    mask = _outlined(values, (float(low_x), float(low_y), float(high_x), float(high_y)), fits)
     ys, xs = np.mgrid[window]
     inner = ((xs + 0.5 - (x1 + x2) / 2) / (x2 - x1)) ** 2 + ((ys + 0.5 - (y1 + y2) / 2) / (y2 - y1)) ** 2 <= 0.25
     malignant = maps.malignant[window]
@@ -156,9 +158,9 @@ def _mass(maps: CentreMaps, candidate: Candidate, geometry: Geometry, spacing: S
     return delineate(mask, (row, column), spacing, candidate.score, malignancy)
 
 
-def _outlined(values: Map, box: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+def _outlined(values: Map, box: tuple[float, float, float, float], fits: float) -> NDArray[np.bool_]:
     """Return the part of the map, at the level whose extent fits the box best, or the ellipse inscribed in the box."""
-    best, fit = None, FITS
+    best, fit = None, fits
     peak = float(values.max())
     for level in LEVELS:
         count, labels, stats, _ = cv2.connectedComponentsWithStats((values > level * peak).astype(np.uint8))

@@ -14,10 +14,11 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from ai.datasets.folds import read_folds
 from ai.datasets.manifest import read_manifest
 from ai.datasets.records import split_by_patient
-from ai.datasets.selection import held_out_patients
-from ai.errors import InvalidDataset, MissingExtra, Unwritable
+from ai.datasets.selection import digest_of, held_out_patients
+from ai.errors import DuplicateImages, InvalidDataset, MissingExtra, Unwritable
 from ai.exam import STANDARD_VIEWS, Exam, Laterality
 from ai.models import CARD, open_model
 from ai.pixels import view_image
@@ -390,6 +391,35 @@ def test_who_was_held_out_of_another_set_is_not_guessed(oulu: Path, manifest: Pa
         result = invoke(*command, folder, "--model", oulu, "--validation", "--threads", 1)
         assert isinstance(result.exception, InvalidDataset)
         assert "leave out --validation" in str(result.exception)
+
+
+def test_a_run_is_dealt_by_a_file_and_its_model_evaluated_by_it(manifest: Path, files: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "folds.csv", tmp_path / "model"
+    mammonode("folds", manifest, "-o", file, "--parts", 3, "--seed", 5)
+    train(f"{files / 'oulu.toml'}#plain", manifest, output, "--folds-file", file, "--no-evaluation", "--budget", 6)
+    split = open_model(str(output)).card.training.plan["split"]
+    held_out = read_folds(file).patients(0)
+    assert (split["file"], split["folds"], split["inner_folds"]) == ("folds.csv", 3, 2)
+    assert split["held_out"] == digest_of(held_out)
+    scored = ("evaluate", manifest, "--model", output, "--validation", "--threads", 1, "--repeats", 2, "--json")
+    assert "give that with --folds-file" in str(invoke(*scored).exception)
+    assert json.loads(mammonode(*scored, "--folds-file", file))["patients"] == len(held_out) == 4
+
+
+def test_a_picture_that_the_model_was_trained_on_stops_its_evaluation(
+    oulu: Path, manifest: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(manifest.parent, folder)
+    records = read_manifest(folder / "manifest.csv")
+    inside, outside = (next(r for r in records if (r.patient_id in kept(folder)) is held) for held in (True, False))
+    pixels = cv2.imread(str(folder / outside.file), cv2.IMREAD_GRAYSCALE)
+    assert pixels is not None
+    copy = np.round(255 * (pixels[:, ::-1] / 255) ** 1.2).astype(np.uint8)
+    cv2.imwrite(str(folder / inside.file), cv2.resize(copy, None, fx=2, fy=3, interpolation=cv2.INTER_CUBIC))
+    result = invoke("evaluate", folder, "--model", oulu, "--validation", "--threads", 1)
+    assert isinstance(result.exception, DuplicateImages)
+    assert all(record.file in str(result.exception) for record in (inside, outside))
 
 
 def test_recipes_are_listed_and_shown() -> None:

@@ -476,23 +476,32 @@ def test_recall_tells_from_which_score_on_how_many_exams_would_be_looked_at_twic
 
 def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quick: Path) -> None:
     manifest = a_data_set(tmp_path, patients=3)
+    (tmp_path / "source.toml").write_text('source = "phantoms"\ncaveats = ["[Drawn] by hand."]', encoding="utf-8")
     card = tmp_path / "card"
     shown = run("evaluate", manifest, "--repeats", 5, "--model", quick, "--device", "cpu", "--card", card)
     assert shown.exit_code == 0, shown.output
-    assert "| IoU >= 0.5 |" in (card / "card.md").read_text()
+    written = (card / "card.md").read_text()
+    assert "| IoU >= 0.5 |" in written
+    assert "On synthetic phantoms: 3 images" in written
+    assert "- Of the images that were scored: Synthetic phantoms: an engineering check" in written
+    assert "[Drawn] by hand." in written
+    assert "an engineering check, which says nothing about patients.\n[Drawn] by hand.\n" in shown.output
     assert (card / "froc.png").stat().st_size > 1000
     assert "3 images of 3 patients, 2 masses, 0 images refused" in shown.output
     figures = json.loads(
         run("evaluate", manifest, "--repeats", 5, "--json", "--model", quick, "--device", "cpu").stdout
     )
     assert (figures["images"], figures["masses"]) == (3, 2)
+    assert figures["caveats"][1:] == ["[Drawn] by hand."]
 
 
 def test_calibrate_refuses_a_set_that_the_model_was_not_trained_on_and_leaves_its_card(
     tmp_path: Path, quick: Path
 ) -> None:
     before = (quick / "card.toml").read_bytes()
-    assert "is not the set" in fault_of(run("calibrate", quick, a_data_set(tmp_path, patients=3), "--device", "cpu"))
+    assert "these are not the images that" in fault_of(
+        run("calibrate", quick, a_data_set(tmp_path, patients=3), "--device", "cpu")
+    )
     assert (quick / "card.toml").read_bytes() == before
 
 

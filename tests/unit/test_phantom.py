@@ -14,7 +14,9 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 from typer.testing import CliRunner
 
-from ai.datasets.manifest import read_manifest
+from ai.datasets.registry import open_dataset
+from ai.datasets.sources import SOURCES
+from ai.datasets.truth import Truth, mass_mask
 from ai.exam import STANDARD_VIEWS, Laterality, View, ViewPosition
 from ai.phantom.lesions import Lesion
 from ai.phantom.margins import Margin
@@ -202,14 +204,21 @@ def test_the_command_writes_what_evaluate_takes(tmp_path: Path) -> None:
     folder = tmp_path / "exams"
     done = invoke(folder, "--seed", 2, "--small", "--twins", "--truth", "json")
     assert done.exit_code == 0, done.output
-    records = read_manifest(folder / "manifest.csv")
+    opened = open_dataset(folder)
+    records = opened.records
+    assert opened.source == SOURCES["phantoms"]
     assert len(records) == 8
     assert {record.patient_id for record in records} == {"PHANTOM-2"}
     exam = phantom_exam(2, small=True)
     for record in records[:4]:
         assert [tuple(map(int, box)) for box in record.boxes] == [mass.box for mass in exam.masses(record.view)]
-        assert np.array_equal(dcmread(folder / record.path).pixel_array, exam.image(record.view).pixel_array)
-    assert not any(record.boxes for record in records[4:])
+        pixels = exam.image(record.view).pixel_array
+        assert np.array_equal(dcmread(folder / record.path).pixel_array, pixels)
+        mask, kind = mass_mask(record, folder, pixels.shape)
+        assert kind is (Truth.MASK if record.boxes else Truth.NONE)
+        assert np.array_equal(mask, np.any([np.zeros_like(mask), *(m.mask for m in exam.masses(record.view))], axis=0))
+    assert any(record.boxes for record in records[:4])
+    assert not any(record.boxes or record.masks for record in records[4:])
     truth = json.loads((folder / "phantom-2" / "truth.json").read_text(encoding="utf-8"))
     assert [each["malignant"] for each in truth["lesions"]] == [each.malignant for each in exam.woman.lesions]
     assert not list(folder.rglob("*-truth.dcm"))

@@ -1,0 +1,385 @@
+"""What each choice of the shipped reader is worth on the validation patients, without training: docs/ablation.md.
+
+Run: python benchmarks/ablation.py MANIFEST --cache FOLDER [--before FOLDER] [--outlined MANIFEST]
+                                   [--passes NAME …] [--threads 2] [--output docs/ablation.md]
+MANIFEST is that of ``mammonode train`` on CBIS-DDSM; read are the patients whom the shipped model's card kept. Networks
+see each image once, and what they say is kept in the cache (2 to 4 MB an image and pass): a run that was stopped goes on,
+and other rows cost seconds. ``--before`` is the model that shipped before, `ai/weights/mass-fpn-lite0` in the history of
+this repository; ``--outlined`` is CDD-CESM's manifest, narrowed to low-energy images with a mass tag, for Dice. Intervals
+and differences: 1,000 bootstrap draws over patients, the same for all rows.
+"""
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from ablation_passes import PASSES, Pass, Seen, load, run
+from numpy.typing import NDArray
+
+from ai.datasets.folds import held_out_by
+from ai.datasets.records import Record
+from ai.datasets.registry import open_dataset
+from ai.datasets.truth import mass_mask
+from ai.evaluation.detection import Curve, HitRule, ImageDetections, match
+from ai.evaluation.statistics import auc, dice
+from ai.findings import Mass
+from ai.models import Model, open_model
+from ai.networks.mass_fpn import STRIDE
+from ai.readers.boxes import Boxes, fuse
+from ai.readers.centres import CentreMaps, CentreRule, boxed_masses
+from ai.readers.lesions import LesionRule, find_masses
+
+CENTRE_FPPI = (0.25, 0.5, 1.0)
+IOU_FPPI = (0.04, 0.44, 1.21)
+COLUMNS = (*(f"centre at {x:g}" for x in CENTRE_FPPI), *(f"IoU at {x:g}" for x in IOU_FPPI), "image AUC")
+DRAWS = 1000
+SHIPPED, BEFORE, OUTLINED, BEFORE_OUTLINED = (
+    next(one for one in PASSES if one.name == name) for name in ("shipped", "before", "outlined", "before-outlined")
+)
+BOTH, UPRIGHT, TURNED = slice(None), slice(0, 1), slice(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a row says of one image: scores with boxes x, y, width, height, and the image's malignancy."""
+
+    found: tuple[tuple[float, tuple[float, float, float, float]], ...]
+    malignancy: float
+
+
+Say = Callable[[Mapping[str, Seen]], Told]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of reading.
+
+    Attributes
+    ----------
+    group, title
+        Where it stands, and what it is.
+    passes
+        Which it needs.
+    say
+        Makes findings of what the passes saw.
+    base
+        Title of the row that it is compared with; the shipped way's when empty.
+    """
+
+    group: str
+    title: str
+    passes: tuple[str, ...]
+    say: Say
+    base: str = ""
+
+
+def shipped(seen: Seen, ways: slice = BOTH, rule: CentreRule | None = None) -> list[Mass]:
+    """Return the masses of a network with boxes."""
+    if seen.centres is None or seen.distances is None:
+        raise SystemExit("this network tells no boxes")
+    told = (seen.mass, seen.malignant, seen.centres, seen.distances)
+    maps = CentreMaps(*(values[ways].mean(0) for values in told), STRIDE)
+    return list(boxed_masses(maps, seen.geometry, None, rule or CentreRule(), 0.0))
+
+
+def before(seen: Seen) -> list[Mass]:
+    """Return the masses of the model that shipped before, by the thresholds of its card."""
+    mass, malignant = seen.mass.mean(0), seen.malignant.mean(0)
+    return list(find_masses(mass, malignant, seen.geometry, None, LesionRule(0.15, 0.4), 0.0))
+
+
+def told(masses: Sequence[Mass], malignancy: float) -> Told:
+    """Return masses as scored boxes."""
+    return Told(tuple((m.detection, tuple(map(float, m.box))) for m in masses), malignancy)  # type: ignore[misc]
+
+
+def by(name: str, ways: slice = BOTH, rule: CentreRule | None = None) -> Say:
+    """Read one pass of the shipped network."""
+    return lambda seen: told(shipped(seen[name], ways, rule), float(seen[name].malignancy[ways].mean()))
+
+
+def ranked_by_suspicion(seen: Mapping[str, Seen]) -> Told:
+    """Rank findings by detection times malignancy instead of detection alone."""
+    masses = [replace(m, detection=m.suspicion / 100) for m in shipped(seen["shipped"])]
+    return told(masses, float(seen["shipped"].malignancy.mean()))
+
+
+def image_by_findings(seen: Mapping[str, Seen]) -> Told:
+    """Take an image's malignancy from its most suspicious finding."""
+    masses = shipped(seen["shipped"])
+    return told(masses, max((m.suspicion / 100 for m in masses), default=0.0))
+
+
+def image_by_either(seen: Mapping[str, Seen]) -> Told:
+    """Take the higher of the image's own malignancy and its most suspicious finding, as the score that is shown."""
+    found = image_by_findings(seen)
+    return replace(found, malignancy=max(found.malignancy, float(seen["shipped"].malignancy.mean())))
+
+
+def by_old(seen: Mapping[str, Seen]) -> Told:
+    """Read with the model that shipped before."""
+    return told(before(seen["before"]), float(seen["before"].malignancy.mean()))
+
+
+def by_both(seen: Mapping[str, Seen]) -> Told:
+    """Read with both models: boxes that overlap by half are one, their scores averaged, 0 from one that is silent."""
+    sides = []
+    for masses in (shipped(seen["shipped"]), before(seen["before"])):
+        corners = [(x, y, x + w, y + h) for x, y, w, h in (m.box for m in masses)]
+        scores = np.array([m.detection for m in masses], np.float64)
+        sides.append(Boxes(np.array(corners, np.float64).reshape(-1, 4), scores))
+    fused = fuse(sides)
+    found = [
+        (float(score), (float(x1), float(y1), float(x2 - x1), float(y2 - y1)))
+        for (x1, y1, x2, y2), score in zip(fused.corners, fused.scores, strict=True)
+    ]
+    return Told(tuple(found), float(np.mean([seen[name].malignancy.mean() for name in ("shipped", "before")])))
+
+
+ONE_WAY = "upright alone"
+ROWS = (
+    Row("", "**as shipped**: both ways up", ("shipped",), by("shipped")),
+    Row("Ways up", ONE_WAY, ("shipped",), by("shipped", UPRIGHT)),
+    Row("Ways up", "upside down alone", ("shipped",), by("shipped", TURNED)),
+    *(
+        Row(
+            "Boxes", f"one mass from an overlap of {x:g} (0.2)", ("shipped",), by("shipped", rule=CentreRule(overlap=x))
+        )
+        for x in (0.05, 0.35, 0.5)
+    ),
+    *(
+        Row("Boxes", f"at most {n} boxes an image (20)", ("shipped",), by("shipped", rule=CentreRule(most=n)))
+        for n in (3, 8)
+    ),
+    *(
+        Row("Boxes", f"centres from {x:g} on (0.02)", ("shipped",), by("shipped", rule=CentreRule(candidate=x)))
+        for x in (0.05, 0.1)
+    ),
+    *(
+        Row("Outlines", f"{words} (0.7)", ("shipped",), by("shipped", rule=CentreRule(fits=x)))
+        for words, x in (
+            ("from an IoU with the box of 0.5", 0.5),
+            ("from 0.8", 0.8),
+            ("never: the ellipse in the box", 1.0),
+        )
+    ),
+    Row("Scores", "findings ranked by suspicion, not detection", ("shipped",), ranked_by_suspicion),
+    Row("Scores", "image by its worst finding, not its own output", ("shipped",), image_by_findings),
+    Row("Scores", "image by the higher of both", ("shipped",), image_by_either),
+    Row(
+        "Preparation, one way up", "the whole picture, not the breast", ("whole-picture",), by("whole-picture"), ONE_WAY
+    ),
+    Row("Preparation, one way up", "proportions not restored", ("squeezed",), by("squeezed"), ONE_WAY),
+    Row("Preparation, one way up", "grey values as stored, not stretched", ("as-stored",), by("as-stored"), ONE_WAY),
+    Row("Resolution, one way up", "640 x 416 (768 x 480)", ("smaller",), by("smaller"), ONE_WAY),
+    Row("Resolution, one way up", "960 x 608", ("larger",), by("larger"), ONE_WAY),
+    Row("Networks", "the model that shipped before, alone", ("before",), by_old),
+    Row("Networks", "the mean of both models", ("shipped", "before"), by_both),
+)
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """One way of drawing masses whose pixels are known; findings from the card's threshold on."""
+
+    title: str
+    one: Pass
+    masses: Callable[[Seen], list[Mass]]
+    threshold: float
+
+
+OUTLINES = (
+    Outlines("**as shipped**: both ways up", OUTLINED, shipped, 0.29),
+    Outlines(ONE_WAY, OUTLINED, lambda seen: shipped(seen, UPRIGHT), 0.29),
+    *(
+        Outlines(title, OUTLINED, lambda seen, x=x: shipped(seen, rule=CentreRule(fits=x)), 0.29)
+        for title, x in (
+            ("outlines from an IoU with the box of 0.5 (0.7)", 0.5),
+            ("from 0.8", 0.8),
+            ("never: the ellipse in the box", 1.0),
+        )
+    ),
+    Outlines("the model that shipped before", BEFORE_OUTLINED, before, 0.772),
+)
+
+
+def main() -> None:
+    """Let the networks see what they have not seen, and tell what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--before", type=Path)
+    parser.add_argument("--outlined", type=Path)
+    parser.add_argument("--passes", nargs="*", choices=[one.name for one in PASSES])
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    import torch  # noqa: PLC0415 (after --help)
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model = open_model("mass-fpn-boxes")
+    films = open_dataset(options.manifest)
+    kept = held_out_by(model, films.records)
+    images = {False: (films.folder, [r for r in films.records if r.patient_id in kept])}
+    if options.outlined:
+        chosen = open_dataset(options.outlined, where={"type": "DM", "has_mass_tag": "1"})
+        images[True] = (chosen.folder, list(chosen.records))
+    models: dict[bool, Model] = {False: model}
+    if options.before:
+        models[True] = open_model(f"{options.before}/")
+    for one in PASSES:
+        wanted = options.passes is None or one.name in options.passes
+        if wanted and one.outlined in images and one.old in models:
+            folder, records = images[one.outlined]
+            run(one, models[one.old], folder, records, options.cache)
+    lines = list(figures(images[False][1], options.cache))
+    if options.outlined:
+        lines += ["", *drawn(*images[True], options.cache)]
+    print("\n".join(lines))
+    if options.output:
+        write(options.output, lines)
+
+
+def there(names: Sequence[str], records: Sequence[Record], cache: Path) -> bool:
+    """Tell whether all images of some passes were seen."""
+    return all((cache / name / f"{Path(r.file).stem}.npz").is_file() for name in names for r in records)
+
+
+def figures(records: Sequence[Record], cache: Path) -> Iterator[str]:
+    """Yield the table of rows whose passes are complete."""
+    rows = [row for row in ROWS if there(row.passes, records, cache)]
+    passes = {one.name: one for one in PASSES}
+    answers: dict[str, list[Told]] = {row.title: [] for row in rows}
+    for record in records:
+        seen = {
+            name: load(passes[name], record, cache) for name in dict.fromkeys(n for row in rows for n in row.passes)
+        }
+        for row in rows:
+            answers[row.title].append(row.say(seen))
+    draws = draws_of([record.patient_id for record in records])
+    values = {title: measure(records, given, draws) for title, given in answers.items()}
+    yield f"{len(records)} images of {len({r.patient_id for r in records})} patients, {sum(len(r.boxes) for r in records)} masses."
+    yield ""
+    yield f"| | {' | '.join(COLUMNS)} |"
+    yield "|---|" + "---|" * len(COLUMNS)
+    group = ""
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            yield f"| *{group}* |" + " |" * len(COLUMNS)
+        if row is rows[0]:
+            yield line(row.title, [interval(column) for column in values[row.title].T])
+        else:
+            base = values[row.base or rows[0].title]
+            yield line(row.title, [compared(a, b) for a, b in zip(values[row.title].T, base.T, strict=True)])
+
+
+def draws_of(patients: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Return the places of the images, then those of each bootstrap draw over patients."""
+    members: dict[str, list[int]] = {}
+    for place, patient in enumerate(patients):
+        members.setdefault(patient, []).append(place)
+    names, rng = sorted(members), np.random.default_rng(0)
+    drawn = (rng.choice(names, len(names)) for _ in range(DRAWS))
+    return [np.arange(len(patients)), *(np.array([i for p in each for i in members[p]]) for each in drawn)]
+
+
+def measure(
+    records: Sequence[Record], answers: Sequence[Told], draws: Sequence[NDArray[np.int64]]
+) -> NDArray[np.float64]:
+    """Return the figures of a row: a line for all images and one for each draw, a column for each of ``COLUMNS``."""
+    curves = {
+        rule: Curve(
+            [
+                match(rule, ImageDetections(r.patient_id, r.boxes, a.found))
+                for r, a in zip(records, answers, strict=True)
+            ]
+        )
+        for rule in (HitRule.CENTRE, HitRule.IOU50)
+    }
+    scores = np.array([a.malignancy for a in answers])
+    labels = np.array([bool(r.malignant) for r in records])
+    result = []
+    for places in draws:
+        counts = np.bincount(places, minlength=len(records))
+        result.append(
+            [
+                *curves[HitRule.CENTRE].sensitivity(CENTRE_FPPI, counts),
+                *curves[HitRule.IOU50].sensitivity(IOU_FPPI, counts),
+                auc(scores[places].tolist(), labels[places].tolist()),
+            ]
+        )
+    return np.array(result)
+
+
+def drawn(folder: Path, records: Sequence[Record], cache: Path) -> Iterator[str]:
+    """Yield the table of outlines against the pixels of masses."""
+    rows = [row for row in OUTLINES if there([row.one.name], records, cache)]
+    if not rows:
+        return
+    draws = draws_of([record.patient_id for record in records])
+    yield f"Dice on {len(records)} low-energy images of {len({r.patient_id for r in records})} patients of CDD-CESM, misses 0:"
+    yield ""
+    yield "| | Dice | where anything overlaps |"
+    yield "|---|---|---|"
+    first: NDArray[np.float64] | None = None
+    scores: dict[str, list[float]] = {row.title: [] for row in rows}
+    for record in records:
+        truth: NDArray[np.bool_] | None = None
+        for row in rows:
+            seen = load(row.one, record, cache)
+            if truth is None:
+                truth = mass_mask(record, folder, seen.geometry.shape)[0]
+            union = np.zeros(truth.shape, np.bool_)
+            for mass in row.masses(seen):
+                if mass.detection >= row.threshold:
+                    union[mass.window] |= mass.mask
+            scores[row.title].append(dice(union, truth))
+    for row in rows:
+        each = np.array(scores[row.title])
+        values = np.array([[each[p].mean(), each[p][each[p] > 0].mean()] for p in draws])
+        cells = (
+            [interval(c) for c in values.T]
+            if first is None
+            else [compared(a, b) for a, b in zip(values.T, first.T, strict=True)]
+        )
+        first = values if first is None else first
+        yield line(row.title, cells)
+
+
+def interval(values: NDArray[np.float64]) -> str:
+    """Return a figure, and the 2.5 and 97.5 percentiles of its draws."""
+    low, high = np.nanquantile(values[1:], (0.025, 0.975))
+    return f"{values[0]:.3f} ({low:.2f} to {high:.2f})"
+
+
+def compared(values: NDArray[np.float64], base: NDArray[np.float64]) -> str:
+    """Return a figure and its difference from another row's, with the interval of the paired draws."""
+    difference = values - base
+    if not np.abs(difference[~np.isnan(difference)]).any():
+        return "the same"
+    low, high = np.nanquantile(difference[1:], (0.025, 0.975))
+    return f"{values[0]:.3f}, {difference[0]:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def line(title: str, cells: Sequence[str]) -> str:
+    """Return a line of a table."""
+    return f"| {title} | {' | '.join(cells)} |"
+
+
+def write(path: Path, lines: Sequence[str]) -> None:
+    """Put the tables between the marks of a page."""
+    page = path.read_text(encoding="utf-8")
+    marks = r"(<!-- measured -->\n).*?(<!-- end -->)"
+    new, count = re.subn(marks, lambda m: f"{m[1]}\n" + "\n".join(lines) + f"\n\n{m[2]}", page, flags=re.DOTALL)
+    if not count:
+        raise SystemExit(f"{path}: the marks <!-- measured --> and <!-- end --> are missing")
+    path.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

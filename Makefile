@@ -19,6 +19,7 @@ INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-re
 RECIPE ?= mass-fpn/boxes
 MODEL ?= runs/model
 DEVICE ?= auto
+DEAL = $(if $(FOLDS),--folds-file "$(FOLDS)")
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long check bench soak model house install upgrade rollback uninstall purge peers viewers clean
@@ -47,11 +48,11 @@ bench: $(READY) ## Measure it beside its peers and what the machine allows: make
 soak: $(READY) ## Let a node live through 2,000 exams and a few percent of every fault: make soak SOAK=FOLDER EXAMS=NUMBER
 	@$(BIN)/python -P -m tests.acceptance.soak $(or $(SOAK),.artefacts/soak) $(EXAMS)
 
-model: $(READY) ## From images to a model and its card: make model DATA=manifest.csv (RECIPE, DEVICE; stop and start again as you like)
+model: $(READY) ## From images to a model and its card: make model DATA=manifest.csv (RECIPE, FOLDS, DEVICE; stop and start again as you like)
 	@test -n "$(DATA)" || { echo "Say on what: make model DATA=manifest.csv" >&2; exit 1; }
-	@$(BIN)/mammonode train $(RECIPE) "$(DATA)" --output $(MODEL) --device $(DEVICE)
-	@$(BIN)/mammonode calibrate $(MODEL) "$(DATA)" --device $(DEVICE)
-	@$(BIN)/mammonode evaluate "$(DATA)" --model $(MODEL) --validation --card $(MODEL)/card --device $(DEVICE)
+	@$(BIN)/mammonode train $(RECIPE) "$(DATA)" --output $(MODEL) --device $(DEVICE) $(DEAL)
+	@$(BIN)/mammonode calibrate $(MODEL) "$(DATA)" --device $(DEVICE) $(DEAL)
+	@$(BIN)/mammonode evaluate "$(DATA)" --model $(MODEL) --validation --card $(MODEL)/card --device $(DEVICE) $(DEAL)
 
 house: $(READY) ## Train and score every system on DATA for a while, and write docs/house.md: make house DATA=manifest.csv
 	@test -n "$(DATA)" || { echo "Say on what: make house DATA=manifest.csv" >&2; exit 1; }

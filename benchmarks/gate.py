@@ -4,7 +4,8 @@ Run: python benchmarks/gate.py MANIFEST [--cesm MANIFEST] [--msynth FOLDER] [--d
                                [--write-reference]
 MANIFEST is that of ``mammonode train`` on CBIS-DDSM. Thresholds and reference were made on the patients of parts 1 to 4
 of its split; part 0 was kept. CDD-CESM's manifest is narrowed to low-energy images (``type`` DM). M-SYNTH has no view in
-its names; all are CC, of no known side. DICOM files that their headers refuse are left out. ``--write-reference`` makes
+its names; all are CC, of no known side. DICOM files that their headers refuse are left out. The challenge set is that of
+the tests (``tests/challenge.py``), and a second table says of each of its pictures what is told. ``--write-reference`` makes
 ``ai/gate_reference.json`` anew, from parts 1 to 4, before anything is judged.
 """
 
@@ -27,7 +28,12 @@ from ai.phantom.vendors import VENDORS, Vendor
 from ai.pixels import file_image, view_image
 from node.phantom import phantom_exam
 from node.views import classify
+from tests.builders import for_processing
+from tests.challenge import a_phantom, challenges
 
+CHALLENGE = "challenge set"
+BY_HEADER = (Check.NO_SPACING, Check.EIGHT_BITS, Check.IMPLANT, Check.BURNED_IN, Check.ODD_SPACING, Check.TWIN)
+"""What pixels do not tell."""
 REFERENCE = Path(__file__).parents[1] / "ai" / "gate_reference.json"
 
 
@@ -63,14 +69,17 @@ def main() -> None:
             (lambda path=path: file_image(path, STANDARD_VIEWS[1])) for path in sorted(options.msynth.glob("*.jp*g"))
         )
     if options.dicom:
-        sources["DICOM"] = dicom(options.dicom)
+        sources["FFDM files"] = dicom(options.dicom)
     for vendor in VENDORS.values():
         sources[f"phantom {vendor.name}"] = phantoms(options.phantoms, vendor)
+    challenge = challenges()
+    sources[CHALLENGE] = ((lambda image=image: image) for image in challenge.values())
     judged = {name: list(map(judge, images)) for name, images in sources.items()}
     if options.write_reference:
         reference = Reference.of(each.seen for each in judged["CBIS 1-4"] if each.seen)
         REFERENCE.write_text(reference.as_json() + "\n", encoding="utf-8")
     show(judged)
+    show_each(dict(zip(challenge, judged[CHALLENGE], strict=True)))
 
 
 Source = Iterator[Callable[[], ViewImage]]
@@ -126,16 +135,44 @@ def show(judged: dict[str, list[Judged]]) -> None:
     print(f"| % of images | {' | '.join(f'{name} ({len(images)})' for name, images in judged.items())} |")
     print("|---|" + "---|" * len(judged))
     print(row("**refused**", refused))
+    limits = (f"{100 * upper(sum(map(refused, checks)), len(checks)):.1f}" for checks in found.values())
+    print(f"| refused, upper end of the 95 % interval | {' | '.join(limits)} |")
     print(row("`no-breast`", lambda checks: checks is None))
     for check in Check:
-        if check not in (Check.NO_SPACING, Check.EIGHT_BITS, Check.IMPLANT):
+        if check not in BY_HEADER:
             print(row(f"`{check.code}`", lambda checks, check=check: checks is not None and check in checks))
     print(row("passed without a word", lambda checks: checks == ()))
+    print(row("told to be unlike film, and nothing else", lambda checks: checks == (Check.UNLIKE,)))
     found = {
         name: [noticed(exchanged(each.image), each.seen, policy, reference) for each in images if each.seen]
         for name, images in judged.items()
     }
     print(row("`view-in-doubt` had the other view been stated", lambda checks: Check.VIEW in (checks or ())))
+
+
+def show_each(judged: dict[str, Judged]) -> None:
+    """Print what is told of each picture of the challenge set."""
+    policy, reference = GatePolicy(), shipped_reference()
+    print("\n| picture | verdict | told |\n|---|---|---|")
+    for name, each in judged.items():
+        if each.seen is None:
+            print(f"| {name} | not analysed | no-breast |")
+            continue
+        checks = noticed(each.image, each.seen, policy, reference)
+        verdict = max((check.verdict for check in checks), key=list(Verdict).index, default="pass")
+        print(f"| {name} | {verdict} | {', '.join(check.code for check in checks)} |")
+    header = classify(for_processing(a_phantom()))
+    print(
+        f"| For Processing twin | {'pass' if header.usable else 'not analysed'} | {header.reasons[0]} (by its header) |"
+    )
+
+
+def upper(found: int, images: int) -> float:
+    """Return the upper end of Wilson's 95 % interval of a share."""
+    z, share = 1.96, found / images
+    middle = share + z * z / (2 * images)
+    spread = z * np.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
+    return float((middle + spread) / (1 + z * z / images))
 
 
 def exchanged(image: ViewImage) -> ViewImage:

@@ -50,6 +50,7 @@ def test_every_row_of_every_table_is_there(shipped: dict[str, Recipe]) -> None:
         "spie-table-2": 4,
         "marita-table-1": 5,
         "mass-fpn": 3,
+        "mass-fpn-cbis-ddsm": 1,
     }
 
 

@@ -11,12 +11,12 @@ and differences: 1,000 bootstrap draws over patients, the same for all rows.
 
 import argparse
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from ablation_passes import PASSES, Pass, Seen, load, run
+from ablation_passes import PASSES, load, run
+from ablation_rows import OUTLINES, ROWS, Told
 from numpy.typing import NDArray
 
 from ai.datasets.folds import held_out_by
@@ -25,185 +25,12 @@ from ai.datasets.registry import open_dataset
 from ai.datasets.truth import mass_mask
 from ai.evaluation.detection import Curve, HitRule, ImageDetections, match
 from ai.evaluation.statistics import auc, dice
-from ai.findings import Mass
 from ai.models import Model, open_model
-from ai.networks.mass_fpn import STRIDE
-from ai.readers.boxes import Boxes, fuse
-from ai.readers.centres import CentreMaps, CentreRule, boxed_masses
-from ai.readers.lesions import LesionRule, find_masses
 
 CENTRE_FPPI = (0.25, 0.5, 1.0)
 IOU_FPPI = (0.04, 0.44, 1.21)
 COLUMNS = (*(f"centre at {x:g}" for x in CENTRE_FPPI), *(f"IoU at {x:g}" for x in IOU_FPPI), "image AUC")
 DRAWS = 1000
-SHIPPED, BEFORE, OUTLINED, BEFORE_OUTLINED = (
-    next(one for one in PASSES if one.name == name) for name in ("shipped", "before", "outlined", "before-outlined")
-)
-BOTH, UPRIGHT, TURNED = slice(None), slice(0, 1), slice(1, 2)
-
-
-@dataclass(frozen=True, eq=False)
-class Told:
-    """What a row says of one image: scores with boxes x, y, width, height, and the image's malignancy."""
-
-    found: tuple[tuple[float, tuple[float, float, float, float]], ...]
-    malignancy: float
-
-
-Say = Callable[[Mapping[str, Seen]], Told]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way of reading.
-
-    Attributes
-    ----------
-    group, title
-        Where it stands, and what it is.
-    passes
-        Which it needs.
-    say
-        Makes findings of what the passes saw.
-    base
-        Title of the row that it is compared with; the shipped way's when empty.
-    """
-
-    group: str
-    title: str
-    passes: tuple[str, ...]
-    say: Say
-    base: str = ""
-
-
-def shipped(seen: Seen, ways: slice = BOTH, rule: CentreRule | None = None) -> list[Mass]:
-    """Return the masses of a network with boxes."""
-    if seen.centres is None or seen.distances is None:
-        raise SystemExit("this network tells no boxes")
-    told = (seen.mass, seen.malignant, seen.centres, seen.distances)
-    maps = CentreMaps(*(values[ways].mean(0) for values in told), STRIDE)
-    return list(boxed_masses(maps, seen.geometry, None, rule or CentreRule(), 0.0))
-
-
-def before(seen: Seen) -> list[Mass]:
-    """Return the masses of the model that shipped before, by the thresholds of its card."""
-    mass, malignant = seen.mass.mean(0), seen.malignant.mean(0)
-    return list(find_masses(mass, malignant, seen.geometry, None, LesionRule(0.15, 0.4), 0.0))
-
-
-def told(masses: Sequence[Mass], malignancy: float) -> Told:
-    """Return masses as scored boxes."""
-    return Told(tuple((m.detection, tuple(map(float, m.box))) for m in masses), malignancy)  # type: ignore[misc]
-
-
-def by(name: str, ways: slice = BOTH, rule: CentreRule | None = None) -> Say:
-    """Read one pass of the shipped network."""
-    return lambda seen: told(shipped(seen[name], ways, rule), float(seen[name].malignancy[ways].mean()))
-
-
-def ranked_by_suspicion(seen: Mapping[str, Seen]) -> Told:
-    """Rank findings by detection times malignancy instead of detection alone."""
-    masses = [replace(m, detection=m.suspicion / 100) for m in shipped(seen["shipped"])]
-    return told(masses, float(seen["shipped"].malignancy.mean()))
-
-
-def image_by_findings(seen: Mapping[str, Seen]) -> Told:
-    """Take an image's malignancy from its most suspicious finding."""
-    masses = shipped(seen["shipped"])
-    return told(masses, max((m.suspicion / 100 for m in masses), default=0.0))
-
-
-def image_by_either(seen: Mapping[str, Seen]) -> Told:
-    """Take the higher of the image's own malignancy and its most suspicious finding, as the score that is shown."""
-    found = image_by_findings(seen)
-    return replace(found, malignancy=max(found.malignancy, float(seen["shipped"].malignancy.mean())))
-
-
-def by_old(seen: Mapping[str, Seen]) -> Told:
-    """Read with the model that shipped before."""
-    return told(before(seen["before"]), float(seen["before"].malignancy.mean()))
-
-
-def by_both(seen: Mapping[str, Seen]) -> Told:
-    """Read with both models: boxes that overlap by half are one, their scores averaged, 0 from one that is silent."""
-    sides = []
-    for masses in (shipped(seen["shipped"]), before(seen["before"])):
-        corners = [(x, y, x + w, y + h) for x, y, w, h in (m.box for m in masses)]
-        scores = np.array([m.detection for m in masses], np.float64)
-        sides.append(Boxes(np.array(corners, np.float64).reshape(-1, 4), scores))
-    fused = fuse(sides)
-    found = [
-        (float(score), (float(x1), float(y1), float(x2 - x1), float(y2 - y1)))
-        for (x1, y1, x2, y2), score in zip(fused.corners, fused.scores, strict=True)
-    ]
-    return Told(tuple(found), float(np.mean([seen[name].malignancy.mean() for name in ("shipped", "before")])))
-
-
-ONE_WAY = "upright alone"
-ROWS = (
-    Row("", "**as shipped**: both ways up", ("shipped",), by("shipped")),
-    Row("Ways up", ONE_WAY, ("shipped",), by("shipped", UPRIGHT)),
-    Row("Ways up", "upside down alone", ("shipped",), by("shipped", TURNED)),
-    *(
-        Row(
-            "Boxes", f"one mass from an overlap of {x:g} (0.2)", ("shipped",), by("shipped", rule=CentreRule(overlap=x))
-        )
-        for x in (0.05, 0.35, 0.5)
-    ),
-    *(
-        Row("Boxes", f"at most {n} boxes an image (20)", ("shipped",), by("shipped", rule=CentreRule(most=n)))
-        for n in (3, 8)
-    ),
-    *(
-        Row("Boxes", f"centres from {x:g} on (0.02)", ("shipped",), by("shipped", rule=CentreRule(candidate=x)))
-        for x in (0.05, 0.1)
-    ),
-    *(
-        Row("Outlines", f"{words} (0.7)", ("shipped",), by("shipped", rule=CentreRule(fits=x)))
-        for words, x in (
-            ("from an IoU with the box of 0.5", 0.5),
-            ("from 0.8", 0.8),
-            ("never: the ellipse in the box", 1.0),
-        )
-    ),
-    Row("Scores", "findings ranked by suspicion, not detection", ("shipped",), ranked_by_suspicion),
-    Row("Scores", "image by its worst finding, not its own output", ("shipped",), image_by_findings),
-    Row("Scores", "image by the higher of both", ("shipped",), image_by_either),
-    Row(
-        "Preparation, one way up", "the whole picture, not the breast", ("whole-picture",), by("whole-picture"), ONE_WAY
-    ),
-    Row("Preparation, one way up", "proportions not restored", ("squeezed",), by("squeezed"), ONE_WAY),
-    Row("Preparation, one way up", "grey values as stored, not stretched", ("as-stored",), by("as-stored"), ONE_WAY),
-    Row("Resolution, one way up", "640 x 416 (768 x 480)", ("smaller",), by("smaller"), ONE_WAY),
-    Row("Resolution, one way up", "960 x 608", ("larger",), by("larger"), ONE_WAY),
-    Row("Networks", "the model that shipped before, alone", ("before",), by_old),
-    Row("Networks", "the mean of both models", ("shipped", "before"), by_both),
-)
-
-
-@dataclass(frozen=True)
-class Outlines:
-    """One way of drawing masses whose pixels are known; findings from the card's threshold on."""
-
-    title: str
-    one: Pass
-    masses: Callable[[Seen], list[Mass]]
-    threshold: float
-
-
-OUTLINES = (
-    Outlines("**as shipped**: both ways up", OUTLINED, shipped, 0.29),
-    Outlines(ONE_WAY, OUTLINED, lambda seen: shipped(seen, UPRIGHT), 0.29),
-    *(
-        Outlines(title, OUTLINED, lambda seen, x=x: shipped(seen, rule=CentreRule(fits=x)), 0.29)
-        for title, x in (
-            ("outlines from an IoU with the box of 0.5 (0.7)", 0.5),
-            ("from 0.8", 0.8),
-            ("never: the ellipse in the box", 1.0),
-        )
-    ),
-    Outlines("the model that shipped before", BEFORE_OUTLINED, before, 0.772),
-)
 
 
 def main() -> None:
@@ -236,7 +63,7 @@ def main() -> None:
         if wanted and one.outlined in images and one.old in models:
             folder, records = images[one.outlined]
             run(one, models[one.old], folder, records, options.cache)
-    lines = list(figures(images[False][1], options.cache))
+    lines = list(figures(*images[False], options.cache))
     if options.outlined:
         lines += ["", *drawn(*images[True], options.cache)]
     print("\n".join(lines))
@@ -249,7 +76,7 @@ def there(names: Sequence[str], records: Sequence[Record], cache: Path) -> bool:
     return all((cache / name / f"{Path(r.file).stem}.npz").is_file() for name in names for r in records)
 
 
-def figures(records: Sequence[Record], cache: Path) -> Iterator[str]:
+def figures(folder: Path, records: Sequence[Record], cache: Path) -> Iterator[str]:
     """Yield the table of rows whose passes are complete."""
     rows = [row for row in ROWS if there(row.passes, records, cache)]
     passes = {one.name: one for one in PASSES}
@@ -261,7 +88,7 @@ def figures(records: Sequence[Record], cache: Path) -> Iterator[str]:
         for row in rows:
             answers[row.title].append(row.say(seen))
     draws = draws_of([record.patient_id for record in records])
-    values = {title: measure(records, given, draws) for title, given in answers.items()}
+    values = {row.title: measure(records, row.together(records, answers[row.title], folder), draws) for row in rows}
     yield f"{len(records)} images of {len({r.patient_id for r in records})} patients, {sum(len(r.boxes) for r in records)} masses."
     yield ""
     yield f"| | {' | '.join(COLUMNS)} |"
@@ -304,13 +131,13 @@ def measure(
     scores = np.array([a.malignancy for a in answers])
     labels = np.array([bool(r.malignant) for r in records])
     result = []
-    for places in draws:
-        counts = np.bincount(places, minlength=len(records))
+    for draw in draws:
+        counts = np.bincount(draw, minlength=len(records))
         result.append(
             [
                 *curves[HitRule.CENTRE].sensitivity(CENTRE_FPPI, counts),
                 *curves[HitRule.IOU50].sensitivity(IOU_FPPI, counts),
-                auc(scores[places].tolist(), labels[places].tolist()),
+                auc(scores[draw].tolist(), labels[draw].tolist()),
             ]
         )
     return np.array(result)

@@ -1,0 +1,272 @@
+"""The ways of reading that docs/ablation.md compares: what each makes of what the networks saw."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from ablation_passes import PASSES, Pass, Seen
+
+from ai.datasets.records import Record
+from ai.exam import ViewPosition
+from ai.findings import Mass
+from ai.networks.mass_fpn import STRIDE
+from ai.pixels import file_image
+from ai.readers.boxes import Boxes, fuse
+from ai.readers.centres import CentreMaps, CentreRule, boxed_masses
+from ai.readers.lesions import LesionRule, find_masses
+from ai.readers.matching import MatchingPolicy, pair, places, units, view_line
+
+SHIPPED, BEFORE, OUTLINED, BEFORE_OUTLINED = (
+    next(one for one in PASSES if one.name == name) for name in ("shipped", "before", "outlined", "before-outlined")
+)
+PAIRED_FROM = 0.1
+"""Detection of a mark that is looked for in the other view."""
+BOTH, UPRIGHT, TURNED = slice(None), slice(0, 1), slice(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a row says of one image: scores with boxes x, y, width, height, the image's malignancy, and the masses."""
+
+    found: tuple[tuple[float, tuple[float, float, float, float]], ...]
+    malignancy: float
+    masses: tuple[Mass, ...] = ()
+
+
+Say = Callable[[Mapping[str, Seen]], Told]
+Together = Callable[[Sequence[Record], Sequence[Told], Path], list[Told]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of reading.
+
+    Attributes
+    ----------
+    group, title
+        Where it stands, and what it is.
+    passes
+        Which it needs.
+    say
+        Makes findings of what the passes saw.
+    together
+        Changes them once all images of a breast are read.
+    base
+        Title of the row that it is compared with; the shipped way's when empty.
+    """
+
+    group: str
+    title: str
+    passes: tuple[str, ...]
+    say: Say
+    base: str = ""
+    together: Together = lambda _records, answers, _folder: list(answers)
+
+
+def shipped(seen: Seen, ways: slice = BOTH, rule: CentreRule | None = None) -> list[Mass]:
+    """Return the masses of a network with boxes."""
+    if seen.centres is None or seen.distances is None:
+        raise SystemExit("this network tells no boxes")
+    told = (seen.mass, seen.malignant, seen.centres, seen.distances)
+    maps = CentreMaps(*(values[ways].mean(0) for values in told), STRIDE)
+    return list(boxed_masses(maps, seen.geometry, None, rule or CentreRule(), 0.0))
+
+
+def before(seen: Seen) -> list[Mass]:
+    """Return the masses of the model that shipped before, by the thresholds of its card."""
+    mass, malignant = seen.mass.mean(0), seen.malignant.mean(0)
+    return list(find_masses(mass, malignant, seen.geometry, None, LesionRule(0.15, 0.4), 0.0))
+
+
+def told(masses: Sequence[Mass], malignancy: float) -> Told:
+    """Return masses as scored boxes."""
+    return Told(tuple((m.detection, tuple(map(float, m.box))) for m in masses), malignancy)  # type: ignore[misc]
+
+
+def by(name: str, ways: slice = BOTH, rule: CentreRule | None = None) -> Say:
+    """Read one pass of the shipped network."""
+    return lambda seen: told(shipped(seen[name], ways, rule), float(seen[name].malignancy[ways].mean()))
+
+
+def ranked_by_suspicion(seen: Mapping[str, Seen]) -> Told:
+    """Rank findings by detection times malignancy instead of detection alone."""
+    masses = [replace(m, detection=m.suspicion / 100) for m in shipped(seen["shipped"])]
+    return told(masses, float(seen["shipped"].malignancy.mean()))
+
+
+def image_by_findings(seen: Mapping[str, Seen]) -> Told:
+    """Take an image's malignancy from its most suspicious finding."""
+    masses = shipped(seen["shipped"])
+    return told(masses, max((m.suspicion / 100 for m in masses), default=0.0))
+
+
+def image_by_either(seen: Mapping[str, Seen]) -> Told:
+    """Take the higher of the image's own malignancy and its most suspicious finding, as the score that is shown."""
+    found = image_by_findings(seen)
+    return replace(found, malignancy=max(found.malignancy, float(seen["shipped"].malignancy.mean())))
+
+
+def by_old(seen: Mapping[str, Seen]) -> Told:
+    """Read with the model that shipped before."""
+    return told(before(seen["before"]), float(seen["before"].malignancy.mean()))
+
+
+def by_both(seen: Mapping[str, Seen]) -> Told:
+    """Read with both models: boxes that overlap by half are one, their scores averaged, 0 from one that is silent."""
+    sides = []
+    for masses in (shipped(seen["shipped"]), before(seen["before"])):
+        corners = [(x, y, x + w, y + h) for x, y, w, h in (m.box for m in masses)]
+        scores = np.array([m.detection for m in masses], np.float64)
+        sides.append(Boxes(np.array(corners, np.float64).reshape(-1, 4), scores))
+    fused = fuse(sides)
+    found = [
+        (float(score), (float(x1), float(y1), float(x2 - x1), float(y2 - y1)))
+        for (x1, y1, x2, y2), score in zip(fused.corners, fused.scores, strict=True)
+    ]
+    return Told(tuple(found), float(np.mean([seen[name].malignancy.mean() for name in ("shipped", "before")])))
+
+
+def with_masses(seen: Mapping[str, Seen]) -> Told:
+    """Read as shipped, and keep the masses."""
+    masses = shipped(seen["shipped"])
+    return replace(told(masses, float(seen["shipped"].malignancy.mean())), masses=tuple(masses))
+
+
+def breasts(records: Sequence[Record]) -> list[list[int]]:
+    """Return where the images of each breast stand."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for place, record in enumerate(records):
+        found.setdefault((record.patient_id, record.view.laterality), []).append(place)
+    return list(found.values())
+
+
+def by_breast(combine: Callable[[list[float]], float]) -> Together:
+    """Give an image the malignancy of its breast."""
+
+    def together(records: Sequence[Record], answers: Sequence[Told], _: Path) -> list[Told]:
+        result = list(answers)
+        for members in breasts(records):
+            malignancy = combine([answers[place].malignancy for place in members])
+            for place in members:
+                result[place] = replace(answers[place], malignancy=malignancy)
+        return result
+
+    return together
+
+
+def by_partner(change: Callable[[float, float | None], float]) -> Together:
+    """Change detections, in breasts that were read in both views, by that of the mass they may be one lesion with."""
+
+    def together(records: Sequence[Record], answers: Sequence[Told], folder: Path) -> list[Told]:
+        result = list(answers)
+        for members in breasts(records):
+            by_view = {records[place].view.position: place for place in members}
+            if len(by_view) < len(ViewPosition):
+                continue
+            cc, mlo = by_view[ViewPosition.CC], by_view[ViewPosition.MLO]
+            pairs = dict(alike(records, answers, folder, cc, mlo))
+            for place, other, partner in ((cc, mlo, pairs), (mlo, cc, {b: a for a, b in pairs.items()})):
+                found = []
+                for number, (score, box) in enumerate(answers[place].found, 1):
+                    mate = answers[other].found[partner[number] - 1][0] if number in partner else None
+                    found.append((change(score, mate), box))
+                result[place] = replace(answers[place], found=tuple(found))
+        return result
+
+    return together
+
+
+def alike(records: Sequence[Record], answers: Sequence[Told], folder: Path, cc: int, mlo: int) -> list[tuple[int, int]]:
+    """Return which masses of two views may be one lesion, by their numbers."""
+    policy = MatchingPolicy()
+    images = [file_image(folder / records[place].path, records[place].view) for place in (cc, mlo)]
+    lines = [view_line(image, policy) for image in images]
+    scales = units(images[0], images[1], (lines[0].depth, lines[1].depth))
+    seen = [[mass for mass in answers[place].masses if mass.detection >= PAIRED_FROM] for place in (cc, mlo)]
+    sides = [places(*each) for each in zip(images, seen, lines, scales, strict=True)]
+    return pair(sides[0], sides[1], policy)
+
+
+ONE_WAY = "upright alone"
+ROWS = (
+    Row("", "**as shipped**: both ways up", ("shipped",), by("shipped")),
+    Row("Ways up", ONE_WAY, ("shipped",), by("shipped", UPRIGHT)),
+    Row("Ways up", "upside down alone", ("shipped",), by("shipped", TURNED)),
+    *(
+        Row(
+            "Boxes", f"one mass from an overlap of {x:g} (0.2)", ("shipped",), by("shipped", rule=CentreRule(overlap=x))
+        )
+        for x in (0.05, 0.35, 0.5)
+    ),
+    *(
+        Row("Boxes", f"at most {n} boxes an image (20)", ("shipped",), by("shipped", rule=CentreRule(most=n)))
+        for n in (3, 8)
+    ),
+    *(
+        Row("Boxes", f"centres from {x:g} on (0.02)", ("shipped",), by("shipped", rule=CentreRule(candidate=x)))
+        for x in (0.05, 0.1)
+    ),
+    *(
+        Row("Outlines", f"{words} (0.7)", ("shipped",), by("shipped", rule=CentreRule(fits=x)))
+        for words, x in (
+            ("from an IoU with the box of 0.5", 0.5),
+            ("from 0.8", 0.8),
+            ("never: the ellipse in the box", 1.0),
+        )
+    ),
+    Row("Scores", "findings ranked by suspicion, not detection", ("shipped",), ranked_by_suspicion),
+    Row("Scores", "image by its worst finding, not its own output", ("shipped",), image_by_findings),
+    Row("Scores", "image by the higher of both", ("shipped",), image_by_either),
+    Row("Two views", "image by the mean of its breast's views", ("shipped",), with_masses, together=by_breast(fmean)),
+    Row("Two views", "image by the worst of its breast's views", ("shipped",), with_masses, together=by_breast(max)),
+    Row(
+        "Two views",
+        "a mark is as sure as the one it is paired with",
+        ("shipped",),
+        with_masses,
+        together=by_partner(lambda own, mate: max(own, mate or 0.0)),
+    ),
+    Row(
+        "Two views",
+        "a mark that is paired with none is half as sure",
+        ("shipped",),
+        with_masses,
+        together=by_partner(lambda own, mate: own / 2 if mate is None else own),
+    ),
+    Row(
+        "Preparation, one way up", "the whole picture, not the breast", ("whole-picture",), by("whole-picture"), ONE_WAY
+    ),
+    Row("Preparation, one way up", "proportions not restored", ("squeezed",), by("squeezed"), ONE_WAY),
+    Row("Preparation, one way up", "grey values as stored, not stretched", ("as-stored",), by("as-stored"), ONE_WAY),
+    Row("Resolution, one way up", "640 x 416 (768 x 480)", ("smaller",), by("smaller"), ONE_WAY),
+    Row("Resolution, one way up", "960 x 608", ("larger",), by("larger"), ONE_WAY),
+    Row("Networks", "the model that shipped before, alone", ("before",), by_old),
+    Row("Networks", "the mean of both models", ("shipped", "before"), by_both),
+)
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """One way of drawing masses whose pixels are known; findings from the card's threshold on."""
+
+    title: str
+    one: Pass
+    masses: Callable[[Seen], list[Mass]]
+    threshold: float
+
+
+OUTLINES = (
+    Outlines("**as shipped**: both ways up", OUTLINED, shipped, 0.29),
+    Outlines(ONE_WAY, OUTLINED, lambda seen: shipped(seen, UPRIGHT), 0.29),
+    *(
+        Outlines(title, OUTLINED, lambda seen, x=x: shipped(seen, rule=CentreRule(fits=x)), 0.29)
+        for title, x in (
+            ("outlines from an IoU with the box of 0.5 (0.7)", 0.5),
+            ("from 0.8", 0.8),
+            ("never: the ellipse in the box", 1.0),
+        )
+    ),
+    Outlines("the model that shipped before", BEFORE_OUTLINED, before, 0.772),
+)

@@ -22,7 +22,11 @@ DISTANCE: Final = 56
 """Signs that differ between two pictures that are compared further, of 255."""
 DIFFERENCE: Final = 4.0
 LARGEST: Final = 48.0
-"""Mean and largest absolute difference of the thumbnails of one picture, of 255 levels, at most."""
+"""Mean and largest absolute difference of the thumbnails of one picture, of 255 levels, at most.
+
+Measured on CBIS-DDSM and CDD-CESM (``benchmarks/copies.py``): no pair of different women among 1.6 million is within
+these limits, the nearest by hash differ by 5.4 and 74; of copies with gamma 0.75 or 1.3 all are, with gamma 0.6 or 1.6 97 %.
+"""
 
 Thumbnail = NDArray[np.uint8]
 Words = NDArray[np.uint64]
@@ -83,7 +87,7 @@ def copies(prints: Sequence[Print], groups: Sequence[str]) -> Iterator[Copy]:
     words, group = np.stack([each.words for each in prints]), np.unique(groups, return_inverse=True)[1]
     for place, one in enumerate(prints[:-1]):
         others = place + 1 + np.flatnonzero(group[place + 1 :] != group[place])
-        for turned, mask in _TURNED.items():
+        for turned, mask in TURNED.items():
             apart = np.bitwise_count(words[others] ^ (one.words ^ mask)).sum(1)
             same = [n for n in others[apart <= DISTANCE] if alike(_turn(one.thumbnail, turned), prints[n].thumbnail)]
             yield from (Copy(place, int(n), turned) for n in same)
@@ -118,7 +122,7 @@ def _turn(thumbnail: Thumbnail, turned: str) -> Thumbnail:
 
 
 _ODD: Final = np.indices((FREQUENCIES, FREQUENCIES)) % 2 == 1
-_TURNED: Final = {
+TURNED: Final = {
     "as it is": _words(np.zeros_like(_ODD[0])),
     "mirrored": _words(_ODD[1]),
     "upside down": _words(_ODD[0]),

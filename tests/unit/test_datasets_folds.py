@@ -60,8 +60,8 @@ def test_folds_share_density_and_the_size_of_masses_too() -> None:
         a_record(f"P{n}", malignant=True, density=1 + n % 4, boxes=((0, 0, 10 + 7 * (n % 3), 10),)) for n in range(120)
     ]
     dealt = stratified(records, 5, 1)
-    for what in (lambda r: r.density, lambda r: r.boxes):
-        counts = Counter((what(r), dealt.fold[r.patient_id]) for r in records)
+    for what in ("density", "boxes"):
+        counts = Counter((getattr(r, what), dealt.fold[r.patient_id]) for r in records)
         values = {key for key, _ in counts}
         assert all(max(row) - min(row) <= 1 for row in ([counts[v, f] for f in range(5)] for v in values))
     assert stratified(records, 5, 2) != dealt

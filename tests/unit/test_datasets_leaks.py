@@ -37,7 +37,7 @@ def a_texture(seed: int) -> NDArray[np.uint8]:
         noise = random.random((9 << octave, 7 << octave), np.float32) / np.float32(1 << octave)
         texture += cv2.resize(noise, (140, 180), interpolation=cv2.INTER_CUBIC)
     texture -= texture.min()
-    return np.round(255 * texture / texture.max()).astype(np.uint8)
+    return np.asarray(np.round(255 * texture / texture.max()), np.uint8)
 
 
 def test_a_picture_under_two_patients_is_found_however_it_was_turned_scaled_and_stored(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_no_picture_has_no_copy() -> None:
 
 def test_a_drawn_breast_with_a_mass_is_another_picture_than_without() -> None:
     breast = a_picture().astype(np.float32)
-    shown = cv2.circle(breast.copy(), (30, 80), 9, (230,), -1)
+    shown = np.asarray(cv2.circle(breast.copy(), (30, 80), 9, (230,), -1), np.float32)
     assert list(copies([print_of(breast), print_of(shown)], ["A", "B"])) == []
 
 

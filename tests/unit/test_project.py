@@ -33,7 +33,18 @@ def test_all_commands_are_there() -> None:
         *("up", "serve", "work", "check", "echo", "exams", "conflicts", "lanes", "show", "retry", "send"),
         *("read", "data", "models", "train", "recipes", "evaluate", "predict", "conformance"),
         *("demo", "tokens", "events", "selftest", "audit", "backup", "restore", "adopt"),
-        *("phantom", "jobs", "deliveries", "destinations", "senders", "purge", "doctor", "calibrate", "recall"),
+        *(
+            "phantom",
+            "jobs",
+            "deliveries",
+            "destinations",
+            "senders",
+            "purge",
+            "doctor",
+            "calibrate",
+            "recall",
+            "folds",
+        ),
     }
 
 

@@ -117,7 +117,13 @@ def test_a_file_may_extend_a_file_beside_it_and_have_rows(tmp_path: Path) -> Non
 
 def test_other_deals_and_random_starts(shipped: dict[str, Recipe]) -> None:
     recipe = shipped["spie-table-2/r34fpn"]
-    assert recipe.dealt(part=2, folds=None).split.model_dump() == {"seed": 1, "parts": 5, "part": 2, "folds": 5}
+    assert recipe.dealt(part=2, folds=None).split.model_dump() == {
+        "seed": 1,
+        "parts": 5,
+        "part": 2,
+        "folds": 5,
+        "file": None,
+    }
     with pytest.raises(InvalidRecipe, match="no part 5 of 5"):
         recipe.dealt(part=5)
     assert [part.start for part in recipe.at_random().parts] == ["random"]

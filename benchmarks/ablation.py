@@ -1,7 +1,7 @@
 """What each choice of the shipped reader is worth on the validation patients, without training: docs/ablation.md.
 
 Run: python benchmarks/ablation.py MANIFEST --cache FOLDER [--before FOLDER] [--outlined MANIFEST]
-                                   [--passes NAME …] [--threads 2] [--output docs/ablation.md]
+                                   [--passes NAME …] [--images N] [--threads 2] [--output docs/ablation.md]
 MANIFEST is that of ``mammonode train`` on CBIS-DDSM; read are the patients whom the shipped model's card kept. Networks
 see each image once, and what they say is kept in the cache (2 to 4 MB an image and pass): a run that was stopped goes on,
 and other rows cost seconds. ``--before`` is the model that shipped before, `ai/weights/mass-fpn-lite0` in the history of
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from ablation_passes import PASSES, load, run
-from ablation_rows import OUTLINES, ROWS, Told
+from ablation_rows import OUTLINES, ROWS, Row, Told
 from numpy.typing import NDArray
 
 from ai.datasets.folds import held_out_by
@@ -31,6 +31,8 @@ CENTRE_FPPI = (0.25, 0.5, 1.0)
 IOU_FPPI = (0.04, 0.44, 1.21)
 COLUMNS = (*(f"centre at {x:g}" for x in CENTRE_FPPI), *(f"IoU at {x:g}" for x in IOU_FPPI), "image AUC")
 DRAWS = 1000
+ENOUGH = 60
+"""Images that a row needs."""
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path)
     parser.add_argument("--outlined", type=Path)
     parser.add_argument("--passes", nargs="*", choices=[one.name for one in PASSES])
+    parser.add_argument("--images", type=int, help="no more than these of each pass, the first of the manifest")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -62,7 +65,7 @@ def main() -> None:
         wanted = options.passes is None or one.name in options.passes
         if wanted and one.outlined in images and one.old in models:
             folder, records = images[one.outlined]
-            run(one, models[one.old], folder, records, options.cache)
+            run(one, models[one.old], folder, records[: options.images], options.cache)
     lines = list(figures(*images[False], options.cache))
     if options.outlined:
         lines += ["", *drawn(*images[True], options.cache)]
@@ -71,38 +74,55 @@ def main() -> None:
         write(options.output, lines)
 
 
-def there(names: Sequence[str], records: Sequence[Record], cache: Path) -> bool:
-    """Tell whether all images of some passes were seen."""
-    return all((cache / name / f"{Path(r.file).stem}.npz").is_file() for name in names for r in records)
+def seen_by(names: Sequence[str], records: Sequence[Record], cache: Path) -> list[int]:
+    """Return the places of the images that all of some passes have seen."""
+    return [
+        place
+        for place, record in enumerate(records)
+        if all((cache / name / f"{Path(record.file).stem}.npz").is_file() for name in names)
+    ]
 
 
 def figures(folder: Path, records: Sequence[Record], cache: Path) -> Iterator[str]:
-    """Yield the table of rows whose passes are complete."""
-    rows = [row for row in ROWS if there(row.passes, records, cache)]
+    """Yield the table of rows whose passes have seen enough images."""
+    first, by_title = ROWS[0], {row.title: row for row in ROWS}
+    bases = {row.title: by_title[row.base] if row.base else first for row in ROWS}
+    places = {row.title: seen_by([*row.passes, *bases[row.title].passes], records, cache) for row in ROWS}
+    rows = [row for row in ROWS if len(places[row.title]) >= ENOUGH]
     passes = {one.name: one for one in PASSES}
-    answers: dict[str, list[Told]] = {row.title: [] for row in rows}
-    for record in records:
+    answers: dict[str, dict[int, Told]] = {row.title: {} for row in rows}
+    for place, record in enumerate(records):
+        asked = [row for row in rows if place in set(places[row.title])]
         seen = {
-            name: load(passes[name], record, cache) for name in dict.fromkeys(n for row in rows for n in row.passes)
+            name: load(passes[name], record, cache) for name in dict.fromkeys(n for row in asked for n in row.passes)
         }
-        for row in rows:
-            answers[row.title].append(row.say(seen))
-    draws = draws_of([record.patient_id for record in records])
-    values = {row.title: measure(records, row.together(records, answers[row.title], folder), draws) for row in rows}
+        for row in asked:
+            answers[row.title][place] = row.say(seen)
+
+    def values(row: Row, where: Sequence[int]) -> NDArray[np.float64]:
+        chosen = [records[place] for place in where]
+        told = row.together(chosen, [answers[row.title][place] for place in where], folder)
+        return measure(chosen, told, draws_of([record.patient_id for record in chosen]))
+
     yield f"{len(records)} images of {len({r.patient_id for r in records})} patients, {sum(len(r.boxes) for r in records)} masses."
     yield ""
-    yield f"| | {' | '.join(COLUMNS)} |"
-    yield "|---|" + "---|" * len(COLUMNS)
-    group = ""
+    yield f"| | images | {' | '.join(COLUMNS)} |"
+    yield "|---|---|" + "---|" * len(COLUMNS)
+    group, of_bases = "", {}
     for row in rows:
         if row.group != group:
             group = row.group
-            yield f"| *{group}* |" + " |" * len(COLUMNS)
-        if row is rows[0]:
-            yield line(row.title, [interval(column) for column in values[row.title].T])
-        else:
-            base = values[row.base or rows[0].title]
-            yield line(row.title, [compared(a, b) for a, b in zip(values[row.title].T, base.T, strict=True)])
+            yield f"| *{group}* | |" + " |" * len(COLUMNS)
+        where = places[row.title]
+        own = values(row, where)
+        if row is first:
+            yield line(row.title, [str(len(where)), *(interval(column) for column in own.T)])
+            continue
+        key = bases[row.title].title, len(where)
+        if key not in of_bases:
+            of_bases[key] = values(bases[row.title], where)
+        cells = (compared(a, b) for a, b in zip(own.T, of_bases[key].T, strict=True))
+        yield line(row.title, [str(len(where)), *cells])
 
 
 def draws_of(patients: Sequence[str]) -> list[NDArray[np.int64]]:
@@ -145,7 +165,7 @@ def measure(
 
 def drawn(folder: Path, records: Sequence[Record], cache: Path) -> Iterator[str]:
     """Yield the table of outlines against the pixels of masses."""
-    rows = [row for row in OUTLINES if there([row.one.name], records, cache)]
+    rows = [row for row in OUTLINES if len(seen_by([row.one.name], records, cache)) == len(records)]
     if not rows:
         return
     draws = draws_of([record.patient_id for record in records])

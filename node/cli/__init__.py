@@ -82,6 +82,7 @@ HELP: Mapping[str, str] = {
     "read": "Read files without a server.",
     "data": "Count what a data set holds, and look for leaks: masks that do not fit, images under two patients, "
     "no labels.",
+    "folds": "Deal a data set's patients to folds that are alike, and write who is in which into a file.",
     "phantom": "Write synthetic four-view exams with exact truth, as DICOM; for trying and checking only "
     "(docs/phantoms.md).",
     "models": "Models: list, show and verify them, and install your own.",

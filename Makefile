@@ -7,12 +7,13 @@ READY := $(VENV)/.ready
 TORCH_INDEX ?=
 TORCH := "torch==2.13.0" "torchvision==0.28.0" "segmentation-models-pytorch==0.6.0"
 
-# What the interop tests talk to: Debian packages, whose services the tests do not use, and builds of OHIF as npm has
-# them, one of each minor release.
+# What the interop tests talk to: Debian packages, whose services the tests do not use, builds of OHIF as npm has them,
+# one of each minor release, and OpenStack Swift (Apache 2.0), which is an S3 server, in an environment of its own.
 PEERS := .peers
 PACKAGES := dcmtk orthanc orthanc-dicomweb chromium strace systemd prometheus
 OHIF := 3.12.10 3.13.2
 AXE := 4.14.1
+SWIFT := 2.38.3
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
 # What make model trains, and where to: the shipped model's recipe; mass-fpn/lite0 suits machines without a GPU.
@@ -72,7 +73,7 @@ uninstall: ## Remove the service; images, database and settings stay (as root)
 purge: ## Remove the service with every image: make purge CONFIRM=remove-all-images (as root)
 	@systemd/mammonode-setup purge $(CONFIRM)
 
-peers: $(OHIF:%=$(PEERS)/ohif-%) $(PEERS)/axe-core/axe.min.js ## Install what the interop tests talk to: DCMTK, Orthanc, Chromium, OHIF, axe (as root)
+peers: $(OHIF:%=$(PEERS)/ohif-%) $(PEERS)/axe-core/axe.min.js $(PEERS)/swift-$(SWIFT) ## Install what the interop tests talk to: DCMTK, Orthanc, Chromium, OHIF, axe, Swift (as root)
 	@missing=$$(for package in $(PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
 	test -z "$$missing" || { apt-get update -qq && $(INSTALL) $$missing >/dev/null; }
 
@@ -89,6 +90,12 @@ $(PEERS)/axe-core/axe.min.js:
 	@command -v npm >/dev/null || { apt-get update -qq && $(INSTALL) npm >/dev/null; }
 	@mkdir -p $(@D)
 	@cd $(@D) && npm pack --silent axe-core@$(AXE) >/dev/null && tar xf *.tgz --strip-components=1 package/axe.min.js && rm *.tgz
+
+$(PEERS)/swift-%:
+	@echo "Fetching OpenStack Swift $* ..."
+	@rm -rf $@.part && $(PYTHON) -m venv $@.part
+	@$@.part/bin/python -m pip install --quiet --disable-pip-version-check swift==$*
+	@mv $@.part $@
 
 viewers: $(READY) peers ## Look at the results in OHIF and make the pictures of docs/viewers.md again
 	@MAMMONODE_REQUIRE_PEERS=1 $(BIN)/pytest tests/interop/test_ohif.py

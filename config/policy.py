@@ -1,6 +1,6 @@
 """Policies as values: when to try again, when an exam is complete, when the disk is full."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from typing import Self
 
@@ -123,6 +123,39 @@ class Window:
         if self.begin < self.end:
             return self.begin <= at < self.end
         return at >= self.begin or at < self.end
+
+
+@dataclass(frozen=True)
+class BucketPlace:
+    """An S3-compatible bucket, and who we are to it.
+
+    Attributes
+    ----------
+    name, prefix
+        Of the bucket, and what our objects' names begin with.
+    endpoint
+        URL of the server; empty for Amazon S3.
+    region
+        Which signatures name.
+    access_key_id, secret_access_key
+        With which requests are signed.
+    ca
+        File with authorities beside the system's; empty for none.
+    plain_http
+        Whether the endpoint may be one without TLS.
+    keep_bytes
+        What copies on the local disk may take.
+    """
+
+    name: str
+    prefix: str
+    endpoint: str
+    region: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    ca: str = ""
+    plain_http: bool = False
+    keep_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ After a backup was restored these are the images that came since it was taken: n
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from itertools import groupby
 
 from sqlalchemy import Engine
 
@@ -20,7 +19,7 @@ from node.telemetry import logger
 from node.views import ImageKind
 from storage.database import reading
 from storage.errors import StorageError
-from storage.files import InstanceStore
+from storage.files import InstanceStore, Kept
 from storage.index import known_paths
 
 log = logger("adoption")
@@ -52,34 +51,28 @@ def adopt(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind]) -
     adopted = unreadable = 0
     # What came later under the same UID (rule R6) is told apart from the first copies, which so come first.
     for area in ("instances", "conflicts"):
-        for path in _unknown(engine, store, area):
+        for kept in _unknown(engine, store, area):
             try:
-                _receive(engine, store, accepts, path)
+                _receive(engine, store, accepts, kept)
                 adopted += 1
             except (NodeError, StorageError, OSError) as error:
                 unreadable += 1
                 log.error(  # noqa: TRY400 - the cause is in the message
-                    "cannot be adopted", path=path, cause=str(error)
+                    "cannot be adopted", path=kept.path, cause=str(error)
                 )
     log.info("adopted what the database did not know", number=adopted, unreadable=unreadable)
     return Adopted(adopted, unreadable)
 
 
-def _receive(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind], path: str) -> None:
-    file = store.resolve(path)
-    written = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+def _receive(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind], kept: Kept) -> None:
     temp = store.incoming / f"{secrets.token_hex(8)}.dcm"
-    os.link(file, temp)
-    Intake(store, engine, NO_WATERMARK, accepts, lambda: written).receive(temp, None, ORIGIN)
+    os.link(store.resolve(kept.path), temp)
+    Intake(store, engine, NO_WATERMARK, accepts, lambda: kept.written_at).receive(temp, None, ORIGIN)
 
 
-def _unknown(engine: Engine, store: InstanceStore, area: str) -> Iterator[str]:
-    for folder in sorted((store.root / area).glob("*/*")):
-        paths = [str(file.relative_to(store.root)) for file in _by_age(folder.rglob("*.dcm"))]
+def _unknown(engine: Engine, store: InstanceStore, area: str) -> Iterator[Kept]:
+    for _, series in groupby(store.listed(area), lambda kept: kept.path.split("/")[:3]):
+        files = list(series)
         with reading(engine) as connection:
-            known = known_paths(connection, paths)
-        yield from (path for path in paths if path not in known)
-
-
-def _by_age(files: Iterable[Path]) -> list[Path]:
-    return sorted(files, key=lambda file: (file.stat().st_mtime, file))
+            known = known_paths(connection, [kept.path for kept in files])
+        yield from (kept for kept in files if kept.path not in known)

@@ -133,6 +133,7 @@ def _certificates(settings: Settings) -> list[dict[str, str]]:
 def _looks(parts: Parts, now: datetime) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "database", lambda: {"kind": parts.engine.dialect.name, "schema_is_current": schema_is_current(parts.engine)}
     yield "disk", lambda: vars(parts.store.usage())
+    yield "bucket", lambda: _bucket(parts)
     yield "exams", lambda: _exams(parts)
     yield "jobs", lambda: _jobs(parts)
     yield "deliveries", lambda: _deliveries(parts, now)
@@ -141,6 +142,13 @@ def _looks(parts: Parts, now: datetime) -> Iterator[tuple[str, Callable[[], Any]
     yield "selftests", lambda: _selftests(parts)
     yield "tokens", lambda: _tokens(parts, now)
     yield "audit", lambda: _audit(parts)
+
+
+def _bucket(parts: Parts) -> str:
+    if not parts.store.far:
+        return "none"
+    parts.store.reach()
+    return "answers"
 
 
 def _exams(parts: Parts) -> dict[str, Any]:

@@ -186,7 +186,9 @@ class Intake:
             flushing = beside.submit(self._store.flush, temp)
             header, record = self._describe(temp, announced, origin)
         flushing.result()
-        self._store.make_way(record.reference)
+        if self._store.far and self._is_known(record):
+            return self._receive_again(temp, record)
+        self._store.make_way(temp, record.path)
         with writing(self._engine) as connection:
             if new := keep(connection, self._store, temp, record):
                 catalogued(connection, entry_of(header))
@@ -235,7 +237,7 @@ class Intake:
         record = instance_record(
             header,
             classify(header, self._accepts),
-            path=self._store.path_of(uids),
+            path=self._store.path_of(uids, temp),
             size=temp.stat().st_size,
             digest=(announced and announced.digest) or digest(temp, dataset_offset(header)),
             origin=origin,
@@ -244,6 +246,10 @@ class Intake:
         if announced and announced.sop_class_uid != record.sop_class_uid:
             raise ClassMismatch
         return header, record
+
+    def _is_known(self, record: InstanceRecord) -> bool:
+        with reading(self._engine) as connection:
+            return find_instance(connection, record.uid) is not None
 
     def _receive_again(self, temp: Path, record: InstanceRecord) -> Receipt:
         with reading(self._engine) as connection:

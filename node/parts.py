@@ -7,8 +7,8 @@ from sqlalchemy import Engine
 
 from config.settings import Settings
 from storage.database import migrate, open_database
-from storage.errors import StoreUnusable
-from storage.files import InstanceStore
+from storage.errors import BucketLibraryMissing, StoreUnusable
+from storage.files import FolderStore, InstanceStore
 from storage.jobs import JobQueue
 from storage.outbox import Outbox
 
@@ -36,7 +36,7 @@ def open_parts(settings: Settings) -> Parts:
     storage.errors.StorageError
         When either cannot be used.
     """
-    store = InstanceStore(settings.storage.folder)
+    store = open_store(settings)
     try:
         store.prepare()
     except OSError as error:
@@ -44,6 +44,24 @@ def open_parts(settings: Settings) -> Parts:
     engine = open_database(settings.storage.database_url)
     migrate(engine)
     return _parts(settings, engine, store)
+
+
+def open_store(settings: Settings) -> InstanceStore:
+    """Return the store that the settings say, as it is; a bucket is not asked for anything yet.
+
+    Raises
+    ------
+    storage.errors.StorageError
+        When it has not what it needs.
+    """
+    place = settings.bucket.place
+    if place is None:
+        return FolderStore(settings.storage.folder)
+    try:
+        from storage.bucket import BucketStore  # noqa: PLC0415 (its library is an extra)
+    except ModuleNotFoundError as error:
+        raise BucketLibraryMissing(error.name) from error
+    return BucketStore(settings.storage.folder, place)
 
 
 def _parts(settings: Settings, engine: Engine, store: InstanceStore) -> Parts:

@@ -76,6 +76,8 @@ class Readiness:
         yield Check("parts", not stuck, needed=True, detail="; ".join(stuck) or "all get on")
         yield from self._stored()
         yield self._disk()
+        if self._parts().store.far:
+            yield self._bucket()
         for name, echo in self._echoes.last().items():
             when = f"{echo.at:%Y-%m-%dT%H:%M:%SZ}"
             answered = echo.result.answered
@@ -99,6 +101,13 @@ class Readiness:
         if test:
             detail = f"{test.started_at:%Y-%m-%dT%H:%M:%SZ} {test.phase or 'passed'}"
             yield Check("selftest", test.passed, needed=False, detail=detail)
+
+    def _bucket(self) -> Check:
+        try:
+            self._parts().store.reach()
+        except StorageError:
+            return Check("bucket", ok=False, needed=True, detail="does not answer as it should")
+        return Check("bucket", ok=True, needed=True, detail="answers")
 
     def _disk(self) -> Check:
         parts = self._parts()

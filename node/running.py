@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 
 import structlog
@@ -23,6 +24,9 @@ LoadSettings = Callable[[], Settings]
 STATUS_EVERY = 10.0
 SIGN_OF_LIFE_EVERY = 15.0
 """Seconds; several fit into every watchdog's time that the units set."""
+SWEEP_EVERY = timedelta(hours=1)
+TEMP_FILES_TAKE = timedelta(hours=1)
+"""No association takes longer to send one instance."""
 
 
 class Signals:

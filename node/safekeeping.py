@@ -167,8 +167,7 @@ class SafeKeeping:
             return NO_SUCH_INSTANCE
         if found.sop_class_uid != asked.sop_class_uid:
             return CLASS_INSTANCE_CONFLICT
-        path = self._store.resolve(found.path)
-        if not path.is_file() or path.stat().st_size != found.size:
+        if self._store.size_of(found.path) != found.size:
             log.critical("file is not as it was indexed", instance=asked.instance_uid, path=found.path)
             return NO_SUCH_INSTANCE
         return None

@@ -28,6 +28,8 @@ from node.retention import Retention
 from node.running import (
     SIGN_OF_LIFE_EVERY,
     STATUS_EVERY,
+    SWEEP_EVERY,
+    TEMP_FILES_TAKE,
     Chore,
     LoadSettings,
     Signals,
@@ -63,10 +65,7 @@ from storage.states import ExamState
 
 log = structlog.get_logger()
 
-SWEEP_EVERY = timedelta(hours=1)
 RETENTION_EVERY = timedelta(minutes=10)
-TEMP_FILES_TAKE = timedelta(hours=1)
-"""No association takes longer to send one instance."""
 CATALOGUE_EVERY = 2.0
 SENDERS_EVERY = 2.0
 VALIDITY_EVERY = 300.0
@@ -79,6 +78,7 @@ FIXED = (
     "tls.listen",
     "storage.folder",
     "storage.database",
+    "bucket",
     "reader.model",
     "reader.models_folder",
     "http",

@@ -36,6 +36,7 @@ from node.errors import (
 from storage.commitments import Verdict
 from storage.errors import (
     AmbiguousExam,
+    BucketUnavailable,
     CannotCancel,
     CannotDecide,
     CannotRetry,
@@ -77,6 +78,7 @@ ERROR_COMMENT_LENGTH = 64
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (DiskLow, OUT_OF_RESOURCES),
     (DatabaseUnavailable, OUT_OF_RESOURCES),
+    (BucketUnavailable, OUT_OF_RESOURCES),
     (OSError, OUT_OF_RESOURCES),
     (ClassMismatch, CLASS_MISMATCH),
     (InstanceUIDInvalid, INVALID_INSTANCE),
@@ -227,6 +229,7 @@ COMMITMENT_STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (InvalidInformation, INVALID_ARGUMENT),
     (UnknownTransaction, PROCESSING_FAILURE),
     (DatabaseUnavailable, RESOURCE_LIMITATION),
+    (BucketUnavailable, RESOURCE_LIMITATION),
 )
 """What a Storage Commitment request or report that could not be taken is answered with (PS3.7 10.1.1.1.8, 10.1.4.1.10)."""
 
@@ -256,6 +259,7 @@ def failure_reason(reason: int) -> tuple[str, Verdict]:
 HTTP_STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (DiskLow, HTTPStatus.SERVICE_UNAVAILABLE),
     (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (BucketUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (OSError, HTTPStatus.SERVICE_UNAVAILABLE),
     (Overloaded, HTTPStatus.SERVICE_UNAVAILABLE),
     (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),

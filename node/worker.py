@@ -28,7 +28,7 @@ from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
 from storage.conflicts import moves_into
 from storage.database import installation_id, reading, writing
-from storage.errors import LeaseLost, StorageError
+from storage.errors import BucketUnavailable, LeaseLost, StorageError
 from storage.exams import ExamImage, images_of
 from storage.files import InstanceStore
 from storage.index import InstanceRecord, find_instance
@@ -151,9 +151,19 @@ class Worker:
         self._drain = drain
         self._on_drained = on_drained
         self._at_work = at_work
+        self._bereft = False
 
     def work_once(self) -> bool:
-        """Do one job; False when none is due."""
+        """Do one job; False when none is due.
+
+        Raises
+        ------
+        BucketUnavailable
+            When the store cannot be had; the job waits for it.
+        """
+        if self._bereft:
+            self._store.reach()
+            self._bereft = False
         job = self._queue.claim(self._owner, self._clock())
         if job is None:
             return False
@@ -165,6 +175,11 @@ class Worker:
                 log.warning(
                     "job lost", check="another worker took over after the lease ended; is this machine overloaded?"
                 )
+            except BucketUnavailable:
+                # No fault of the exam's: its tries are not used up, and nothing is claimed before the bucket answers.
+                self._bereft = True
+                self._queue.give_back(job, self._owner, self._clock())
+                raise
             except Exception as error:  # noqa: BLE001 (see below)
                 # Whatever a reader, a decoder or a file does must not end the worker; the policy decides what follows.
                 log.error("job failed", error=_describe(error))  # noqa: TRY400 (a traceback's message may hold a name)

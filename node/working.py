@@ -14,6 +14,8 @@ from node.intake import utc_now
 from node.parts import Parts, open_parts
 from node.running import (
     SIGN_OF_LIFE_EVERY,
+    SWEEP_EVERY,
+    TEMP_FILES_TAKE,
     Chore,
     LoadSettings,
     Signals,
@@ -33,6 +35,7 @@ log = structlog.get_logger()
 FIXED = (
     "storage.folder",
     "storage.database",
+    "bucket",
     "reader.model",
     "reader.models_folder",
     "reader.device",
@@ -93,6 +96,9 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
         Chore(drain, 0.5),
         Chore(manager.alive, SIGN_OF_LIFE_EVERY),
     ]
+    if parts.store.far:
+        # Here may be no `serve` that sweeps.
+        chores.append(Chore(lambda: parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds()))
     run_until_stopped(signals, chores, reload)
     manager.stopping("stops")
     presence.end()

@@ -12,7 +12,7 @@ from storage.index import InstanceRecord, add_instance
 def keep(connection: Connection, store: InstanceStore, temp: Path, record: InstanceRecord) -> bool:
     """Index a received instance and put its file in its place; the caller's commit makes both count.
 
-    Call ``store.flush(temp)``, and ``store.make_way(record.reference)``, before the transaction begins: on SQLite all other
+    Call ``store.flush(temp)``, and ``store.make_way(temp, record.path)``, before the transaction begins: on SQLite all other
     writers wait for it.
 
     Returns
@@ -23,8 +23,8 @@ def keep(connection: Connection, store: InstanceStore, temp: Path, record: Insta
     if not add_instance(connection, record):
         return False
     try:
-        store.accept(temp, record.reference)
+        store.accept(temp, record.path)
     except AlreadyStored:
         # Its row would have come first: a crash between link and commit left this file.
-        store.adopt(temp, record.reference)
+        store.adopt(temp, record.path)
     return True

@@ -21,6 +21,14 @@ class StoreUnusable(StorageError):
     """The store's folder cannot be written: check storage.folder, its owner, and whether its disk went read-only."""
 
 
+class BucketUnavailable(StorageError):
+    """The bucket did not do as asked: check its server, bucket.url, bucket.endpoint, and the keys with their rights."""
+
+
+class BucketLibraryMissing(StorageError):
+    """A bucket needs its library: pip install 'mammonode[s3]'."""
+
+
 class AlreadyStored(StorageError):
     """A file of this SOP Instance UID is in the store already."""
 

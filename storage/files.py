@@ -1,4 +1,4 @@
-"""The instance store: files by study, series and instance; nothing that is indexed is ever overwritten."""
+"""Where instances are kept, and a folder for it: files by study, series and instance; nothing indexed is overwritten."""
 
 import contextlib
 import errno
@@ -9,10 +9,12 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from config.policy import Watermark
 from storage.errors import AlreadyStored, DiskLow, MalformedUID
@@ -55,15 +57,23 @@ class DiskUsage:
     free: int
 
 
-class InstanceStore:
-    """Files under one folder, on one disk.
+@dataclass(frozen=True)
+class Kept:
+    """A file that lies in a store, and when it was written (aware)."""
 
-    Paths are given and taken as text relative to the folder, the form that the index keeps.
+    path: str
+    written_at: datetime
 
-    A file counts from the commit of its row. It is in its place, on the disk for good, before that commit; a file
-    without a row is what a crash in between left, and may be replaced. So ``accept`` and ``adopt`` are called inside
-    the transaction that has inserted the row: until it ends nobody else can insert the same UID
-    (``storage.archive.keep`` does both).
+
+class InstanceStore(ABC):
+    """Where instances and results are kept; a local folder always belongs to it, as files come and go through it.
+
+    Paths are given and taken as text relative to the store, the form that the index keeps.
+
+    A file counts from the commit of its row. It is in its place for good before that commit; a file without a row is
+    what a crash in between left, and may be replaced. So ``accept`` and ``adopt`` are called inside the transaction that
+    has inserted the row: until it ends nobody else can insert the same UID (``storage.archive.keep`` does both). What
+    takes long comes before, in ``flush`` and ``make_way``.
 
     Parameters
     ----------
@@ -71,20 +81,20 @@ class InstanceStore:
         The folder; ``prepare`` makes it.
     """
 
+    areas: ClassVar[tuple[str, ...]]
+    """Folders that ``prepare`` makes."""
+    far: ClassVar[bool]
+    """Whether what is kept lies elsewhere than in the folder: then nothing is brought there that need not be."""
+
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.incoming = self.root / "incoming"
         self._outgoing = self.root / "outgoing"
-        self._lasting: set[PurePosixPath] = set()
 
     def prepare(self) -> None:
         """Make the folders, open to their owner only, and see that they can be written; those that exist are left so."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (
-            self.incoming,
-            self._outgoing,
-            *(self.root / area for area in ("instances", "conflicts", "results", "previews")),
-        ):
+        for folder in (self.incoming, self._outgoing, *(self.root / area for area in self.areas)):
             folder.mkdir(mode=0o700, exist_ok=True)
         _flush(self.root)
         _flush(self.root.parent)
@@ -98,90 +108,86 @@ class InstanceStore:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
 
-    def path_of(self, reference: InstanceReference) -> str:
-        """Return where an instance is kept."""
-        return str(_path("instances", reference, ".dcm"))
+    @abstractmethod
+    def reach(self) -> None:
+        """Ask whether what is kept can be had now.
 
+        Raises
+        ------
+        BucketUnavailable
+            When it lies elsewhere and there is no answer.
+        """
+
+    @abstractmethod
+    def prove(self) -> None:
+        """Try all that is going to be asked of where it lies; ``prepare`` has done so with the folder.
+
+        Raises
+        ------
+        BucketUnavailable
+            As for ``reach``.
+        """
+
+    @abstractmethod
+    def path_of(self, reference: InstanceReference, temp: Path) -> str:
+        """Return where the instance in a received file is to be kept."""
+
+    @abstractmethod
     def resolve(self, path: str) -> Path:
-        """Return the absolute path of a path that the index keeps."""
-        return self.root / path
+        """Return the file of a path that the index keeps; nothing is there when it is gone."""
+
+    @abstractmethod
+    def size_of(self, path: str) -> int | None:
+        """Return the number of bytes that are kept under a path; None when it is gone."""
+
+    @abstractmethod
+    def listed(self, area: str) -> Iterator[Kept]:
+        """Yield what lies in an area, series by series, the oldest of a series first, whether it is indexed or not."""
 
     def flush(self, temp: Path) -> None:
         """Write a file's bytes through to the disk: before ``accept``, which would hold up other writers for so long."""
         _flush(temp)
 
-    def make_way(self, reference: InstanceReference) -> None:
-        """Make the folders of an instance, durably: before ``accept``, for the same reason."""
-        self._make_folders(_path("instances", reference, ".dcm"))
+    @abstractmethod
+    def make_way(self, temp: Path, path: str) -> None:
+        """Do durably what takes long before ``accept``, for the same reason; only the row and a name are left then."""
 
-    def accept(self, temp: Path, reference: InstanceReference) -> str:
-        """Move a received file that was flushed to its place, durably, and return the path.
+    @abstractmethod
+    def accept(self, temp: Path, path: str) -> None:
+        """Move a received file that was flushed to its place, durably.
 
         Raises
         ------
         AlreadyStored
             When a file is there already; nothing has changed then.
         """
-        return self._publish(temp, _path("instances", reference, ".dcm"))
 
-    def adopt(self, temp: Path, reference: InstanceReference) -> str:
+    @abstractmethod
+    def adopt(self, temp: Path, path: str) -> None:
         """Do as ``accept``, in the place of a file that no row names."""
-        path = _path("instances", reference, ".dcm")
-        temp.replace(self.root / path)
-        _flush(self.root / path.parent)
-        return str(path)
 
+    @abstractmethod
     def set_aside(self, temp: Path, reference: InstanceReference) -> str:
         """Keep a different instance with a UID that is known (rule R6) in the conflicts area, and return its path.
 
         It was flushed, as for ``accept``.
         """
-        for number in itertools.count(1):
-            with contextlib.suppress(AlreadyStored):
-                return self._publish(temp, _path("conflicts", reference, f"/{number}.dcm"))
-        raise AssertionError  # pragma: no cover  (count never ends)
 
+    @abstractmethod
     def write_result(self, reference: InstanceReference, data: bytes, suffix: str = "dcm") -> str:
         """Keep one of our own objects durably and return its path, which tells its bytes.
 
         Writing the same bytes again changes nothing. Other bytes under the same UID, which an attempt that was never
         finished may have left, get another path: only one of the two is ever indexed.
         """
-        path = _path("results", reference, f".{hashlib.sha256(data).hexdigest()[:16]}.{suffix}")
-        handle, name = tempfile.mkstemp(dir=self._outgoing)
-        temp = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            _flush(temp)
-            with contextlib.suppress(AlreadyStored):
-                return self._publish(temp, path)
-        finally:
-            temp.unlink(missing_ok=True)
-        _flush((self.root / path).parent)
-        return str(path)
 
+    @abstractmethod
     def write_preview(self, path: str, data: bytes) -> None:
         """Put a picture where its row says, in the place of an earlier one; nothing stands on it."""
-        target = self.root / path
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._outgoing)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(name).replace(target)
-        finally:
-            Path(name).unlink(missing_ok=True)
 
+    @abstractmethod
     def remove(self, path: str) -> None:
-        """Unlink a file for good; one that is gone already is no fault.
-
-        Folders stay: one that is empty now may get a file at this moment.
-        """
-        target = self.root / path
-        target.unlink(missing_ok=True)
-        if target.parent.is_dir():
-            _flush(target.parent)
+        """Unlink a file for good; one that is gone already is no fault."""
 
     def sweep(self, older_than: timedelta) -> int:
         """Remove the temp files that nobody has written to for so long, and return their number.
@@ -212,6 +218,114 @@ class InstanceStore:
         if usage.free < watermark.min_free_bytes or used > watermark.max_used_fraction:
             raise DiskLow(f"{usage.free / 1e9:.1f} GB free, {used:.0%} used in {self.root}")
 
+    @contextlib.contextmanager
+    def _outgoing_file(self, data: Iterable[bytes]) -> Iterator[Path]:
+        """Yield a file with these bytes, which is gone afterwards unless it was moved."""
+        handle, name = tempfile.mkstemp(dir=self._outgoing)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines(data)
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+class FolderStore(InstanceStore):
+    """Files under one folder, on one disk.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    """
+
+    areas = ("instances", "conflicts", "results", "previews")
+    far = False
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._lasting: set[PurePosixPath] = set()
+
+    def reach(self) -> None:
+        """Do nothing: every use of the folder tells by itself."""
+
+    def prove(self) -> None:
+        """Do nothing: ``prepare`` has written to the folder."""
+
+    def path_of(self, reference: InstanceReference, temp: Path) -> str:  # noqa: ARG002 (the name does not tell the bytes)
+        """Return where an instance is kept."""
+        return str(path_in("instances", reference, ".dcm"))
+
+    def resolve(self, path: str) -> Path:
+        """Return the absolute path of a path that the index keeps."""
+        return self.root / path
+
+    def size_of(self, path: str) -> int | None:
+        """Return the size of a file; None when it is gone."""
+        file = self.root / path
+        return file.stat().st_size if file.is_file() else None
+
+    def listed(self, area: str) -> Iterator[Kept]:
+        """Yield what lies in an area, series by series, the oldest of a series first."""
+        for series in sorted((self.root / area).glob("*/*")):
+            files = [(file.stat().st_mtime, file) for file in series.rglob("*.dcm")]
+            for written, file in sorted(files):
+                yield Kept(str(file.relative_to(self.root)), datetime.fromtimestamp(written, UTC))
+
+    def make_way(self, temp: Path, path: str) -> None:  # noqa: ARG002 (its bytes are where they shall be)
+        """Make the folders of an instance, durably."""
+        self._make_folders(PurePosixPath(path))
+
+    def accept(self, temp: Path, path: str) -> None:
+        """Move a received file that was flushed to its place, durably.
+
+        Raises
+        ------
+        AlreadyStored
+            When a file is there already; nothing has changed then.
+        """
+        self._publish(temp, PurePosixPath(path))
+
+    def adopt(self, temp: Path, path: str) -> None:
+        """Do as ``accept``, in the place of a file that no row names."""
+        target = self.root / path
+        temp.replace(target)
+        _flush(target.parent)
+
+    def set_aside(self, temp: Path, reference: InstanceReference) -> str:
+        """Keep a different instance with a UID that is known under the next number, and return its path."""
+        for number in itertools.count(1):
+            with contextlib.suppress(AlreadyStored):
+                return self._publish(temp, path_in("conflicts", reference, f"/{number}.dcm"))
+        raise AssertionError  # pragma: no cover  (count never ends)
+
+    def write_result(self, reference: InstanceReference, data: bytes, suffix: str = "dcm") -> str:
+        """Keep one of our own objects durably and return its path, which tells its bytes."""
+        path = result_path(reference, data, suffix)
+        with self._outgoing_file([data]) as temp:
+            _flush(temp)
+            with contextlib.suppress(AlreadyStored):
+                return self._publish(temp, path)
+        _flush((self.root / path).parent)
+        return str(path)
+
+    def write_preview(self, path: str, data: bytes) -> None:
+        """Put a picture where its row says, in the place of an earlier one; nothing stands on it."""
+        target = self.root / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._outgoing_file([data]) as temp:
+            temp.replace(target)
+
+    def remove(self, path: str) -> None:
+        """Unlink a file for good; one that is gone already is no fault.
+
+        Folders stay: one that is empty now may get a file at this moment.
+        """
+        target = self.root / path
+        target.unlink(missing_ok=True)
+        if target.parent.is_dir():
+            _flush(target.parent)
+
     def _publish(self, temp: Path, path: PurePosixPath) -> str:
         target = self.root / path
         self._make_folders(path)
@@ -238,8 +352,14 @@ class InstanceStore:
             self._lasting.clear()
 
 
-def _path(area: str, reference: InstanceReference, ending: str) -> PurePosixPath:
+def path_in(area: str, reference: InstanceReference, ending: str) -> PurePosixPath:
+    """Return the path of an instance in an area."""
     return PurePosixPath(area, reference.study_uid, reference.series_uid, reference.instance_uid + ending)
+
+
+def result_path(reference: InstanceReference, data: bytes, suffix: str) -> PurePosixPath:
+    """Return where one of our own objects is kept."""
+    return path_in("results", reference, f".{hashlib.sha256(data).hexdigest()[:16]}.{suffix}")
 
 
 def _flush(path: Path) -> None:

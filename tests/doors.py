@@ -26,7 +26,7 @@ from node.tls import Transport
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.database import reading
-from storage.files import InstanceStore
+from storage.files import FolderStore, InstanceStore
 from storage.outbox import Outbox
 from storage.tables import conflicts, exams, instances
 from tests.records import NOON, POLICY
@@ -102,7 +102,7 @@ class Room:
 
 def a_room(folder: Path, engine: Engine, watermark: Watermark = ROOM_ENOUGH) -> Room:
     """Return an empty store and an intake."""
-    store = InstanceStore(folder / "store")
+    store = FolderStore(folder / "store")
     store.prepare()
     return Room(store, engine, Intake(store, engine, watermark))
 

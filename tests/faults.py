@@ -264,11 +264,13 @@ def _crash(point: str, when: str, hit: int) -> None:
     import node.scu
     import storage.files
     from node.intake import Intake
+    from storage.bucket import BucketStore
     from tests.chain import FakeReader
 
     places: Mapping[str, tuple[Any, str]] = {
         "fsync": (storage.files, "_flush"),
         "link": (os, "link"),
+        "put": (BucketStore, "make_way"),
         "commit": (DefaultDialect, "do_commit"),
         "intake": (Intake, "receive"),
         "send": (node.scu, "_send"),

@@ -23,7 +23,7 @@ from config.mix import ObjectMix
 from config.policy import RetryPolicy
 from node.reply import Replies, Reply
 from node.results.encode import ResultObject, to_bytes
-from storage.files import InstanceStore
+from storage.files import FolderStore, InstanceStore
 from storage.jobs import JobQueue
 from storage.results import ResultRecord
 from tests.answers import DEFAULT_MIX, INSTALLATION, an_answer, encoded
@@ -140,7 +140,7 @@ def phantom_objects(mix: ObjectMix = DEFAULT_MIX) -> tuple[tuple[ResultObject, b
 @cache
 def _phantom_reply(mix: ObjectMix) -> Reply:
     """Return the reply of a phantom exam; the first one to an exam looks at no store."""
-    replies = Replies(InstanceStore(Path()), INSTALLATION, "settings")
+    replies = Replies(FolderStore(Path()), INSTALLATION, "settings")
     return replies.reply(an_answer(), [mix], former=None, again=(), pictures={})
 
 
@@ -174,6 +174,6 @@ def waiting_results(
 
 def a_store(folder: Path) -> InstanceStore:
     """Return an empty store."""
-    store = InstanceStore(folder / "store")
+    store = FolderStore(folder / "store")
     store.prepare()
     return store

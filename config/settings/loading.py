@@ -19,6 +19,7 @@ from config.settings.destinations import TEST_DESTINATION, Delivery, Destination
 from config.settings.dicom import TEST_AE_TITLE, Dicom, Tls
 from config.settings.node import (
     Audit,
+    Bucket,
     ExamClock,
     Jobs,
     Log,
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     dicom: Dicom = Dicom()
     tls: Tls = Tls()
     storage: Storage = Storage()
+    bucket: Bucket = Bucket()
     exam: ExamClock = ExamClock()
     jobs: Jobs = Jobs()
     reader: ReaderSection = ReaderSection()
@@ -160,6 +162,8 @@ def load_settings(path: Path | None = None) -> Settings:
     secured += [caller.ae_title for caller in settings.dicom.callers if caller.tls]
     if secured and not settings.tls.ca:
         raise InvalidSettings([f"tls.ca: {', '.join(secured)} need it, which tells whose certificates are good"])
+    if settings.bucket.url and settings.retention.watermark_percent:
+        raise InvalidSettings(["retention.watermark_percent: a bucket is never full; use sources_days"])
     return settings
 
 

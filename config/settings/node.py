@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from config.policy import (
+    BucketPlace,
     CompletionPolicy,
     PriorPolicy,
     RecallLimit,
@@ -16,7 +17,7 @@ from config.policy import (
     Watermark,
 )
 from config.settings.destinations import WebService
-from config.settings.section import AETitle, FileName, Seconds, Section
+from config.settings.section import AETitle, FileName, Seconds, Section, Url
 
 
 class Storage(Section):
@@ -36,6 +37,45 @@ class Storage(Section):
     def watermark(self) -> Watermark:
         """Below which nothing is accepted."""
         return Watermark(self.max_used_percent / 100, int(self.min_free_gb * 1e9))
+
+
+class Bucket(Section):
+    """An S3-compatible bucket that files are kept in."""
+
+    url: str = Field(default="", pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?)?$")
+    endpoint: Url | Literal[""] = ""
+    region: str = Field(default="us-east-1", min_length=1)
+    access_key_id: str = ""
+    secret_access_key: SecretStr = SecretStr("")
+    ca: FileName = ""
+    plain_http: bool = False
+    keep_gb: float = Field(default=100, ge=0)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.url and not (self.access_key_id and self.secret_access_key.get_secret_value()):
+            raise ValueError("url needs access_key_id and secret_access_key")
+        if self.endpoint.startswith("http:") and not self.plain_http:
+            raise ValueError("endpoint without TLS shows images to the network: only with plain_http = true")
+        return self
+
+    @property
+    def place(self) -> BucketPlace | None:
+        """The same as a value; None without a bucket."""
+        if not self.url:
+            return None
+        name, _, prefix = self.url.removeprefix("s3://").partition("/")
+        return BucketPlace(
+            name,
+            prefix.strip("/"),
+            self.endpoint.rstrip("/"),
+            self.region,
+            self.access_key_id,
+            self.secret_access_key.get_secret_value(),
+            self.ca,
+            self.plain_http,
+            int(self.keep_gb * 1e9),
+        )
 
 
 class ExamClock(Section):

@@ -102,10 +102,11 @@ def _idle_store(settings: Settings) -> InstanceStore:
     """
     from node.doors import is_open  # noqa: PLC0415 (as above)
     from node.errors import NodeRuns  # noqa: PLC0415 (as above)
+    from node.parts import open_store  # noqa: PLC0415 (as above)
 
     if is_open(settings.dicom):
         raise NodeRuns(f"port {settings.dicom.port}")
-    store = InstanceStore(settings.storage.folder)
+    store = open_store(settings)
     store.prepare()
     return store
 

@@ -159,6 +159,10 @@ def _report(findings: list[Finding], settings: Settings | None, *, as_json: bool
 def _checks(settings: Settings) -> Iterator[Finding]:
     yield _try("database", lambda: _database(settings), "is the server running, is storage.database right?")
     yield _try("disk", lambda: _disk(settings), "free space, or lower storage.min_free_gb / raise max_used_percent")
+    if settings.bucket.url:
+        yield _try(
+            "bucket", lambda: _bucket(settings), "docs/operating.md, A bucket instead of a folder, says what it needs"
+        )
     yield _try(
         "model", lambda: _model(settings), "set reader.model to one of mammonode models list; models verify tells more"
     )
@@ -185,13 +189,20 @@ def _database(settings: Settings) -> str:
 
 
 def _disk(settings: Settings) -> str:
-    from storage.files import InstanceStore  # noqa: PLC0415 (as above)
+    from node.parts import open_store  # noqa: PLC0415 (as above)
 
-    store = InstanceStore(settings.storage.folder)
+    store = open_store(settings)
     store.prepare()
     store.require_space(settings.storage.watermark)
     usage = store.usage()
     return f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free in {store.root}"
+
+
+def _bucket(settings: Settings) -> str:
+    from node.parts import open_store  # noqa: PLC0415 (as above)
+
+    open_store(settings).prove()
+    return f"{settings.bucket.url}: written, read, listed and removed"
 
 
 def _model(settings: Settings) -> str:

@@ -232,6 +232,7 @@ def a_site(
     exam: str = "",
     jobs: str = "",
     reader: str = "",
+    bucket: str = "",
     ports: Mapping[str, int] | None = None,
     mixes: Mapping[str, str] | None = None,
 ) -> Iterator[Site]:
@@ -245,6 +246,8 @@ def a_site(
         More of the door's settings, for an inline table.
     exam, jobs, reader
         Lines of these sections; without a model the reader is :func:`tests.models.a_quick_model`.
+    bucket
+        Section of the bucket; none by default.
     ports
         Destinations that are not there yet, and their ports; the destination ``pacs`` always is.
     mixes
@@ -274,6 +277,7 @@ complete_quiet = 1
 device = "cpu"
 threads = 1
 {reader}
+{bucket}
 """
             + "".join(
                 f'[[destinations]]\nname = "{name}"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\n'

@@ -31,7 +31,7 @@ from ai.pixels import presentation_values
 from node.catalogue import Cataloguer
 from node.results.encode import to_bytes
 from storage.database import writing
-from storage.files import InstanceStore
+from storage.files import FolderStore
 from storage.removals import remove_strays
 from storage.tables import catalogue, catalogue_studies
 from tests.builders import altered, compressed
@@ -493,7 +493,7 @@ def test_what_an_older_version_has_kept_is_catalogued(service: Service) -> None:
         connection.execute(delete(catalogue))
         connection.execute(delete(catalogue_studies))
     assert service.get("/instances").json() == []
-    cataloguer = Cataloguer(service.room.engine, InstanceStore(service.room.store.root), batch=2)
+    cataloguer = Cataloguer(service.room.engine, FolderStore(service.room.store.root), batch=2)
     while cataloguer.tick():
         pass
     assert sorted(uids(service.get("/instances", limit=100))) == before

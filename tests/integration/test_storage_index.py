@@ -15,7 +15,7 @@ from sqlalchemy.exc import StatementError
 
 from storage.archive import keep
 from storage.database import open_database, reading, writing
-from storage.files import InstanceStore
+from storage.files import FolderStore, InstanceStore
 from storage.index import (
     ConflictRecord,
     InstanceRecord,
@@ -28,12 +28,12 @@ from storage.index import (
     instances_of_exam,
 )
 from tests.databases import wipe
-from tests.records import ANNE, NOON, SECOND, a_file, a_reference, an_exam, an_instance
+from tests.records import ANNE, NOON, SECOND, a_file, an_exam, an_instance
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> InstanceStore:
-    store = InstanceStore(tmp_path / "store")
+    store = FolderStore(tmp_path / "store")
     store.prepare()
     return store
 
@@ -144,7 +144,7 @@ def test_an_indexed_file_is_never_replaced(engine: Engine, store: InstanceStore)
 
 
 def keep_and_lose_power(url: str, root: Path) -> None:
-    store = InstanceStore(root)
+    store = FolderStore(root)
     with writing(open_database(url)) as connection:
         keep(connection, store, a_file(store.incoming, b"half"), an_instance())
         os._exit(9)
@@ -156,12 +156,12 @@ def test_a_crash_between_link_and_commit_is_mended_by_the_next_send(engine: Engi
     process.start()
     process.join()
     assert process.exitcode == 9
-    assert store.resolve(store.path_of(a_reference())).read_bytes() == b"half"
+    assert store.resolve(an_instance().path).read_bytes() == b"half"
     assert found(engine) is None
     with writing(engine) as connection:
         assert keep(connection, store, a_file(store.incoming, b"whole"), an_instance())
     assert found(engine) is not None
-    assert store.resolve(store.path_of(a_reference())).read_bytes() == b"whole"
+    assert store.resolve(an_instance().path).read_bytes() == b"whole"
 
 
 def test_of_senders_of_one_uid_at_once_exactly_one_is_kept(engine: Engine, store: InstanceStore) -> None:

@@ -21,7 +21,7 @@ from ai.findings import ModelIdentity
 from config.policy import RetryPolicy
 from node.worker import Worker
 from storage.database import open_database
-from storage.files import InstanceStore
+from storage.files import FolderStore
 from storage.jobs import JobQueue
 
 class Hanging(Worker):
@@ -34,7 +34,7 @@ class Reader:
 
 engine = open_database(sys.argv[1])
 policy = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=1), timedelta(days=1), attempts=3)
-worker = Hanging(engine, InstanceStore(Path(sys.argv[2])), JobQueue(engine, policy, timedelta(seconds=1)), Reader(), (),
+worker = Hanging(engine, FolderStore(Path(sys.argv[2])), JobQueue(engine, policy, timedelta(seconds=1)), Reader(), (),
     settings_digest="", owner="hanging", heartbeat=0.2, time_limit=0.6, on_hang=lambda: os._exit(os.EX_SOFTWARE),
     clock=lambda: datetime.now(UTC))
 worker.work_once()

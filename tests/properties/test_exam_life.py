@@ -36,7 +36,7 @@ from storage.conflicts import list_conflicts
 from storage.database import reading
 from storage.errors import CannotRetry, LeaseLost
 from storage.exams import ExamRecord, images_of, list_exams
-from storage.files import InstanceStore
+from storage.files import FolderStore
 from storage.jobs import Job, JobQueue
 from storage.outbox import Delivery, Outbox
 from storage.states import DeliveryState, ExamState, JobState, Plan
@@ -150,7 +150,7 @@ class ExamLife(RuleBasedStateMachine):
         wipe(engine)
         self.engine = engine
         self.folder = tempfile.TemporaryDirectory()
-        store = InstanceStore(Path(self.folder.name))
+        store = FolderStore(Path(self.folder.name))
         store.prepare()
         self.clock = Clock()
         self.room = Room(store, engine, Intake(store, engine, ROOM_ENOUGH, clock=self.clock))

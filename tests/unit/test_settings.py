@@ -22,6 +22,13 @@ from config.settings import (
     load_settings,
 )
 
+A_BUCKET = """
+[bucket]
+url = "s3://images/site/a/"
+endpoint = "https://s3.example.org/"
+access_key_id = "us"
+secret_access_key = "s3cret"
+"""
 DOCUMENTED = DEFAULT_FILE.read_text(encoding="utf-8")
 
 
@@ -121,6 +128,10 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one(
         ('[dicom]\nae_title = "BACK\\\\SLASH"', "dicom.ae_title"),
         ("[exam]\ncomplete_quiet = 0", "exam.complete_quiet"),
         ('[reader]\ndevice = "gpu"', "reader.device"),
+        ('[bucket]\nurl = "https://bucket"', "bucket.url"),
+        ('[bucket]\nurl = "s3://images"\naccess_key_id = "us"', "bucket"),
+        ('[bucket]\nendpoint = "http://s3.example.org"', "bucket"),
+        (f"{A_BUCKET}[retention]\nwatermark_percent = 80", "retention.watermark_percent"),
         ('[[destinations]]\nname = "A B"\nae_title = "A"\nhost = "h"\nport = 1', "destinations.name"),
         (
             '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\nport = 1\nobjects = ["RTSS"]',
@@ -210,6 +221,16 @@ def test_a_password_is_masked_where_settings_are_shown(tmp_path: Path) -> None:
     settings = load_settings(a_file(tmp_path, '[storage]\ndatabase = "postgresql://me:s3cret@db/mammonode"'))
     assert settings.storage.database_url == "postgresql://me:s3cret@db/mammonode"
     assert "s3cret" not in f"{settings.masked()} {settings!r}"
+
+
+def test_a_bucket_has_a_name_a_prefix_and_keys_that_are_not_shown(tmp_path: Path) -> None:
+    settings = load_settings(a_file(tmp_path, A_BUCKET))
+    place = settings.bucket.place
+    assert place
+    assert (place.name, place.prefix, place.endpoint) == ("images", "site/a", "https://s3.example.org")
+    assert (place.secret_access_key, place.keep_bytes) == ("s3cret", 100_000_000_000)
+    assert "s3cret" not in f"{settings.masked()} {settings!r} {place!r}"
+    assert load_settings().bucket.place is None
 
 
 def test_without_a_database_it_lies_beside_the_files(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from node import errors
 from node.status import Outcome, is_warning, receiving_status, sending_outcome
-from storage.errors import DatabaseUnavailable, DiskLow
+from storage.errors import BucketUnavailable, DatabaseUnavailable, DiskLow
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,7 @@ from storage.errors import DatabaseUnavailable, DiskLow
     [
         (DiskLow(), 0xA700),
         (DatabaseUnavailable(), 0xA700),
+        (BucketUnavailable(), 0xA700),
         (OSError(28, "No space left on device"), 0xA700),
         (errors.ClassMismatch(), 0xA900),
         (errors.InstanceUIDInvalid(), 0x0117),

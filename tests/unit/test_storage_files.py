@@ -4,9 +4,9 @@ import errno
 import os
 import shutil
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 
 from config.policy import Watermark
 from storage.errors import AlreadyStored, DiskLow, MalformedUID
-from storage.files import InstanceReference, InstanceStore
+from storage.files import FolderStore, InstanceReference, InstanceStore
 from tests.records import a_file, a_reference
+
+PATH: Final = "instances/1.2.3/1.2.3.1/1.2.3.1.1.dcm"
+"""Of `a_reference`."""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> InstanceStore:
-    store = InstanceStore(tmp_path / "store")
+    store = FolderStore(tmp_path / "store")
     store.prepare()
     return store
 
@@ -51,27 +54,29 @@ def test_no_text_becomes_a_path_outside_its_folder(uid: str) -> None:
         reference = InstanceReference("1.2", "1.3", uid)
     except MalformedUID:
         return
-    assert Path(InstanceStore(Path("/store")).path_of(reference)).parts == ("instances", "1.2", "1.3", f"{uid}.dcm")
+    path = FolderStore(Path("/store")).path_of(reference, Path())
+    assert Path(path).parts == ("instances", "1.2", "1.3", f"{uid}.dcm")
 
 
 def test_an_accepted_file_is_moved_under_its_study_and_series(store: InstanceStore) -> None:
-    path = store.accept(a_file(store.incoming), a_reference())
-    assert path == store.path_of(a_reference()) == "instances/1.2.3/1.2.3.1/1.2.3.1.1.dcm"
-    assert files_in(store) == {path: b"DICM"}
+    temp = a_file(store.incoming)
+    assert store.path_of(a_reference(), temp) == PATH
+    store.accept(temp, PATH)
+    assert files_in(store) == {PATH: b"DICM"}
 
 
 def test_accepting_never_overwrites(store: InstanceStore) -> None:
-    path = store.accept(a_file(store.incoming, b"first"), a_reference())
+    store.accept(a_file(store.incoming, b"first"), PATH)
     second = a_file(store.incoming, b"second")
     with pytest.raises(AlreadyStored):
-        store.accept(second, a_reference())
-    assert files_in(store) == {path: b"first", "incoming/received": b"second"}
+        store.accept(second, PATH)
+    assert files_in(store) == {PATH: b"first", "incoming/received": b"second"}
 
 
 def test_adopting_replaces_what_a_crash_left(store: InstanceStore) -> None:
-    path = store.accept(a_file(store.incoming, b"orphan"), a_reference())
-    assert store.adopt(a_file(store.incoming, b"again"), a_reference()) == path
-    assert files_in(store) == {path: b"again"}
+    store.accept(a_file(store.incoming, b"orphan"), PATH)
+    store.adopt(a_file(store.incoming, b"again"), PATH)
+    assert files_in(store) == {PATH: b"again"}
 
 
 def test_copies_that_contradict_are_numbered_and_all_kept(store: InstanceStore) -> None:
@@ -93,7 +98,7 @@ def test_file_and_all_its_folders_are_flushed_before_accept_returns(
     monkeypatch.setattr(os, "fsync", note)
     temp = a_file(store.incoming)
     store.flush(temp)
-    store.accept(temp, a_reference())
+    store.accept(temp, PATH)
     # The bytes first: a name must not outlive a power cut that its bytes do not.
     assert flushed == ["incoming/received", "instances", "instances/1.2.3", "instances/1.2.3/1.2.3.1"]
 
@@ -101,13 +106,13 @@ def test_file_and_all_its_folders_are_flushed_before_accept_returns(
 def test_a_folder_that_is_on_the_disk_is_flushed_again_only_for_what_is_new_in_it(
     store: InstanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.accept(a_file(store.incoming), a_reference())
+    store.accept(a_file(store.incoming), PATH)
     flushed: list[Path] = []
     monkeypatch.setattr("storage.files._flush", flushed.append)
-    store.accept(a_file(store.incoming), replace(a_reference(), instance_uid="1.2.3.1.2"))
+    store.accept(a_file(store.incoming), PATH.replace("1.1.dcm", "1.2.dcm"))
     assert flushed == [store.root / "instances/1.2.3/1.2.3.1"]
     shutil.rmtree(store.root / "instances/1.2.3")  # as an operator may
-    store.accept(a_file(store.incoming), a_reference())
+    store.accept(a_file(store.incoming), PATH)
     assert flushed[1:] == [store.root / each for each in ("instances", "instances/1.2.3", "instances/1.2.3/1.2.3.1")]
 
 
@@ -152,13 +157,13 @@ def test_the_sweep_at_the_start_spares_what_a_worker_is_writing(store: InstanceS
 
 
 def test_the_sweep_touches_no_stored_instance(store: InstanceStore) -> None:
-    path = store.accept(a_file(store.incoming), a_reference())
+    store.accept(a_file(store.incoming), PATH)
     store.sweep(timedelta(0))
-    assert set(files_in(store)) == {path}
+    assert set(files_in(store)) == {PATH}
 
 
 def test_only_the_owner_may_look_inside(store: InstanceStore) -> None:
-    store.accept(a_file(store.incoming), a_reference())
+    store.accept(a_file(store.incoming), PATH)
     folders = [store.root, *(path for path in store.root.rglob("*") if path.is_dir())]
     assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
 
@@ -180,4 +185,4 @@ def test_a_full_disk_keeps_nobody_from_starting_and_a_read_only_one_does(
 
     monkeypatch.setattr(os, "write", write)
     with nullcontext() if starts else pytest.raises(OSError, match=os.strerror(number)):
-        InstanceStore(tmp_path).prepare()
+        FolderStore(tmp_path).prepare()

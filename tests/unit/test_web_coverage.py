@@ -10,7 +10,7 @@ from node.conformance.web import NOT_COVERED, RESOURCES, coverage
 from node.web.access import Guarded, GuardedSocket
 from node.web.dicomweb import dicomweb_routes
 from node.web.ups import UnifiedProcedureSteps
-from storage.files import InstanceStore
+from storage.files import FolderStore
 
 PAGE = (Path(__file__).parents[2] / "docs" / "dicomweb.md").read_text(encoding="utf-8")
 
@@ -19,7 +19,7 @@ def routes() -> list[BaseRoute]:
     """Return all resources; none of their collaborators is needed to list them."""
     nobody: Any = None
     steps = UnifiedProcedureSteps(nobody, nobody, ())
-    return [*dicomweb_routes(Http(), nobody, InstanceStore(Path()), nobody, nobody), *steps.routes()]
+    return [*dicomweb_routes(Http(), nobody, FolderStore(Path()), nobody, nobody), *steps.routes()]
 
 
 def test_every_resource_is_in_the_coverage_table_and_nothing_else() -> None:

@@ -37,6 +37,7 @@ from node.status import PROCESSING_FAILURE, SUCCESS, error_comment, receiving_st
 from node.telemetry import logger
 from node.tls import Certificate, Transport, is_of, subject
 from storage.commitment_requests import CommitmentRequest
+from storage.errors import BucketUnavailable
 from storage.senders import Context
 
 if TYPE_CHECKING:
@@ -363,7 +364,10 @@ class StorageSCP:
             # Many that go on storing cannot take a request before the answer that they wait for: only in silence.
             while association.is_established and time.monotonic() < deadline:
                 if messages.silence > _SILENCE:
-                    answer = keeping.answer(request)
+                    try:
+                        answer = keeping.answer(request)
+                    except BucketUnavailable:
+                        break  # told where it is tried again
                     response = report_on(association, answer.event_type, answer.information)
                     if response.status == SUCCESS:
                         keeping.told(request, response)

@@ -45,8 +45,8 @@ LEAST_AGE: Final = timedelta(hours=1)
 """A copy that was asked for since may be on its way to somebody, and stays."""
 PROBES: Final = ".mammonode"
 """Where ``prove`` writes."""
-_DIGEST: Final = re.compile(r"([0-9a-f]{64}|(?<=\.)[0-9a-f]{16})\.\w+$")
-"""At the end of a path that tells the object's bytes (SHA-256)."""
+_DIGEST: Final = re.compile(r"(?:[^/]+/){4}([0-9a-f]{64})\.dcm|results/.+\.([0-9a-f]{16})\.\w+")
+"""A path that tells the object's bytes (SHA-256); those of a folder, which may have been copied here, tell no instance's."""
 
 
 class BucketStore(InstanceStore):
@@ -139,7 +139,7 @@ class BucketStore(InstanceStore):
         BucketUnavailable
             When it has to be fetched and cannot be.
         """
-        copy = self._copies / path
+        copy = self._copy_of(path)
         try:
             os.utime(copy)
         except FileNotFoundError:
@@ -200,17 +200,16 @@ class BucketStore(InstanceStore):
         """Remove an object and its copy here; other hosts lose theirs when these have not been asked for for long."""
         with self._asked("remove", may_be_gone=True):
             obstore.delete(self._bucket, path)
-        (self._copies / path).unlink(missing_ok=True)
+        self._copy_of(path).unlink(missing_ok=True)
         self._former.remove(path)
 
     def sweep(self, older_than: timedelta) -> int:
         """Remove old temp files, and the copies that were asked for longest ago while all take more than they may."""
         files = []
-        for file in self._copies.rglob("*"):
+        for file in self._copies.iterdir():
             with suppress(FileNotFoundError):
-                if file.is_file():
-                    status = file.stat()
-                    files.append((status.st_mtime, status.st_size, file))
+                status = file.stat()
+                files.append((status.st_mtime, status.st_size, file))
         taken, until = sum(size for _, size, _ in files), time.time() - LEAST_AGE.total_seconds()
         for asked_for, size, file in sorted(files):
             if taken <= self._keep or asked_for > until:
@@ -226,11 +225,13 @@ class BucketStore(InstanceStore):
             self.flush(temp)
             self._copy(temp, path)
 
+    def _copy_of(self, path: str) -> Path:
+        # In one folder: those of studies and series would be there for ever.
+        return self._copies / f"{hashlib.sha256(path.encode()).hexdigest()}{Path(path).suffix}"
+
     def _copy(self, temp: Path, path: str) -> None:
         """Make a file that was flushed the copy of an object; after a power cut it is whole, or it is not there."""
-        target = self._copies / path
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temp.replace(target)
+        temp.replace(self._copy_of(path))
 
     def _fetch(self, path: str) -> None:
         found = None
@@ -240,8 +241,9 @@ class BucketStore(InstanceStore):
             return
         digest = hashlib.sha256()
         with self._outgoing_file(self._chunks(found, digest)) as temp:
-            told = _DIGEST.search(path)
-            if temp.stat().st_size == found.meta["size"] and (not told or digest.hexdigest().startswith(told[1])):
+            told = _DIGEST.fullmatch(path)
+            whole = temp.stat().st_size == found.meta["size"]
+            if whole and (told is None or digest.hexdigest().startswith(told[1] or told[2])):
                 self.flush(temp)
                 self._copy(temp, path)
             # Otherwise it is as good as gone.

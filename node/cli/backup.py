@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def backup(target: Target = None, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Write the database into one file, as it is at one moment; the node may run. Images are files: copy them after it.
+    """Write the database into one file, as it is at one moment; the node may run. Copy the store, or its bucket, after it.
 
     The file fits SQLite and PostgreSQL alike.
     """

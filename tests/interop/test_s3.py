@@ -160,17 +160,27 @@ def test_what_is_larger_than_one_request_goes_in_parts(
 
 def test_copies_that_were_not_asked_for_for_long_go_and_are_fetched_again(place: BucketPlace, tmp_path: Path) -> None:
     host = a_host(tmp_path / "store", place, keep_bytes=5)
-    old, asked_for, _ = paths = [received(host, data, data.decode()) for data in (b"old!", b"used", b"new!")]
-    for path in (old, asked_for):
-        os.utime(host.root / "copies" / path, (1, 1))
-    host.resolve(asked_for)
+    paths = [received(host, data, data.decode()) for data in (b"old!", b"used", b"new!")]
+    old, used, new = copies = [host.resolve(path) for path in paths]
+    for copy in (old, used):
+        os.utime(copy, (1, 1))
+    host.resolve(paths[1])
     host.sweep(timedelta(0))
-    assert [(host.root / "copies" / path).exists() for path in paths] == [False, True, True]
-    os.utime(host.root / "copies" / asked_for, (1, 1))
+    assert [copy.exists() for copy in copies] == [False, True, True]
+    os.utime(used, (1, 1))
     host.sweep(timedelta(0))
     # Within the hour nothing goes, whatever it takes.
-    assert [(host.root / "copies" / path).exists() for path in paths] == [False, False, True]
+    assert [copy for copy in copies if copy.exists()] == [new]
     assert [host.resolve(path).read_bytes() for path in paths] == [b"old!", b"used", b"new!"]
+
+
+def test_what_was_copied_from_a_folder_under_the_same_names_is_found(
+    bucket: BucketStore, place: BucketPlace, tmp_path: Path
+) -> None:
+    # This name could be taken for one that tells the bytes.
+    path = f"instances/1.2.3/1.2.3.1/{'1' * 64}.dcm"
+    obstore.put(bucket._bucket, path, b"copied")  # noqa: SLF001 (as another tool does)
+    assert a_host(tmp_path / "other", place).resolve(path).read_bytes() == b"copied"
 
 
 def test_what_the_folder_held_before_is_found_there(bucket: BucketStore) -> None:
@@ -178,6 +188,7 @@ def test_what_the_folder_held_before_is_found_there(bucket: BucketStore) -> None
     before.prepare()
     path = received(before, b"before")
     assert (bucket.resolve(path).read_bytes(), bucket.size_of(path)) == (b"before", 6)
+    assert objects(bucket) == set()
     assert [kept.path for kept in bucket.listed("instances")] == [path]
     bucket.sweep(timedelta(0))
     assert bucket.resolve(path).exists()
@@ -365,10 +376,13 @@ def test_two_hosts_share_a_bucket_and_lose_nothing_when_one_is_killed_or_the_buc
         for study in (study_of(first), study_of(second)):
             assert site.answered(study).state is ExamState.ANSWERED
             assert site.archives["pacs"].files(study)
-        uids = {str(image.SOPInstanceUID) for image in (*first, *second)}
-        read = {path.parent.name for path in (tmp_path / "reading" / "copies" / "instances").rglob("*.dcm")}
-        assert read == uids
-        assert sum(path.startswith("instances/") for path in objects(store)) == 8
+        images = {path for path in objects(store) if path.startswith("instances/")}
+        assert {path.split("/")[3] for path in images} == {str(image.SOPInstanceUID) for image in (*first, *second)}
+        assert len(images) == 8
+        # The other host has fetched them.
+        assert {store.resolve(path).name for path in images} <= {
+            p.name for p in (tmp_path / "reading/copies").iterdir()
+        }
         for process in (serve, worker):
             process.signal(15)
             assert process.wait() == 0

@@ -150,7 +150,7 @@ class BucketStore(InstanceStore):
 
     def size_of(self, path: str) -> int | None:
         """Return the number of bytes that the bucket has under a path; None when it is gone."""
-        with self._asked("read", may_be_gone=True):
+        with self._asked("read"), suppress(FileNotFoundError):
             return obstore.head(self._bucket, path)["size"]
         self.reach()  # the answer to HEAD has no words: it may be the bucket that is gone
         return self._former.size_of(path)
@@ -198,8 +198,11 @@ class BucketStore(InstanceStore):
 
     def remove(self, path: str) -> None:
         """Remove an object and its copy here; other hosts lose theirs when these have not been asked for for long."""
-        with self._asked("remove", may_be_gone=True):
-            obstore.delete(self._bucket, path)
+        with self._asked("remove"):
+            try:
+                obstore.delete(self._bucket, path)
+            except FileNotFoundError as error:
+                _require_bucket(error)
         self._copy_of(path).unlink(missing_ok=True)
         self._former.remove(path)
 
@@ -234,11 +237,12 @@ class BucketStore(InstanceStore):
         temp.replace(self._copy_of(path))
 
     def _fetch(self, path: str) -> None:
-        found = None
-        with self._asked("read", may_be_gone=True):
-            found = obstore.get(self._bucket, path)
-        if found is None:
-            return
+        with self._asked("read"):
+            try:
+                found = obstore.get(self._bucket, path)
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                return
         digest = hashlib.sha256()
         with self._outgoing_file(self._chunks(found, digest)) as temp:
             told = _DIGEST.fullmatch(path)
@@ -262,17 +266,18 @@ class BucketStore(InstanceStore):
                 )
 
     @contextmanager
-    def _asked(self, what: str, *, may_be_gone: bool = False) -> Iterator[None]:
-        """Turn what the bucket, or the way to it, does not do into one error, without its text, which quotes the keys.
-
-        That an object is gone may be no error; that the bucket is, always is one.
-        """
+    def _asked(self, what: str) -> Iterator[None]:
+        """Turn what the bucket, or the way to it, does not do into one error, without its text, which quotes the keys."""
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
-            why = _why(str(error))
-            if not (may_be_gone and isinstance(error, FileNotFoundError) and why != "NoSuchBucket"):
-                raise BucketUnavailable(f"{what}, {self._where}: {why}") from None
+            raise BucketUnavailable(f"{what}, {self._where}: {_why(str(error))}") from None
+
+
+def _require_bucket(error: FileNotFoundError) -> None:
+    """Let it be when an object is gone, which may be, and raise the error when the bucket is."""
+    if _why(str(error)) == "NoSuchBucket":
+        raise error
 
 
 def _why(text: str) -> str:

@@ -22,7 +22,7 @@ class StoreUnusable(StorageError):
 
 
 class BucketUnavailable(StorageError):
-    """The bucket did not do as asked: check its server, bucket.url, bucket.endpoint, and the keys with their rights."""
+    """The bucket did not do as asked: check its server, and [bucket]."""
 
 
 class BucketLibraryMissing(StorageError):

@@ -43,7 +43,7 @@ class SwiftServer:
 
     def start(self) -> None:
         """Come back."""
-        command = [self._python, "-W", "ignore", SERVER, self._folder, str(self.port), BUCKET]
+        command = [str(self._python), "-W", "ignore", str(SERVER), str(self._folder), str(self.port), BUCKET]
         self._log = self._folder / "swift.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

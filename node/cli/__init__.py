@@ -70,8 +70,8 @@ HELP: Mapping[str, str] = {
     "ones.",
     "lanes": "Lanes, one for each destination: list what waits and what was proven; pause one, resume it.",
     "tokens": "Tokens that open the HTTP door: make one, list them, take one back.",
-    "backup": "Write the database into one file, as it is at one moment; the node may run. Images are files: copy "
-    "them after it.",
+    "backup": "Write the database into one file, as it is at one moment; the node may run. Copy the store, or its "
+    "bucket, after it.",
     "restore": "Put a backup in the place of the database, then adopt the images that came since it was taken. The "
     "node must not run.",
     "adopt": "Let images in the store that the database does not know come in once more. The node must not run.",

@@ -38,7 +38,7 @@ RETRY_FOR: Final = timedelta(seconds=10)
 """What still fails is told: who sends tries again, and so do jobs and deliveries."""
 WHOLE: Final = 64 << 20
 """Bytes up to which an object is put at once; larger ones in parts of ``PART`` bytes, a few at a time."""
-PART: Final = 16 << 20
+PART: Final = 8 << 20
 PARTS_AT_ONCE: Final = 4
 CHUNK: Final = 4 << 20
 LEAST_AGE: Final = timedelta(hours=1)

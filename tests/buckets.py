@@ -2,9 +2,12 @@
 
 import itertools
 import signal
+import socket
+import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -72,6 +75,43 @@ def a_swift_server(folder: Path) -> Iterator[SwiftServer]:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def over_tls(server: SwiftServer, certificate: Path) -> Iterator[int]:
+    """Let a server be reached over TLS too, at the port that is yielded."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def take(caller: socket.socket) -> None:
+            with (
+                suppress(OSError),
+                context.wrap_socket(caller, server_side=True) as there,
+                socket.create_connection(("127.0.0.1", server.port)) as here,
+            ):
+                back = threading.Thread(target=pass_on, args=(here, there), daemon=True)
+                back.start()
+                pass_on(there, here)
+                here.shutdown(socket.SHUT_WR)
+                back.join()
+            caller.close()
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=take, args=(door.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield door.getsockname()[1]
+        door.shutdown(socket.SHUT_RDWR)
+
+
+def pass_on(one: socket.socket, other: socket.socket) -> None:
+    """Send on what comes, until one end closes."""
+    with suppress(OSError):
+        while data := one.recv(65536):
+            other.sendall(data)
 
 
 def a_host(folder: Path, place: BucketPlace, **changes: object) -> BucketStore:

@@ -32,7 +32,11 @@ devices = {folder}/devices
 mount_check = false
 fallocate_reserve = 0
 log_level = ERROR
+conn_timeout = 30
+node_timeout = 60
+container_update_timeout = 60
 """
+"""The time limits are those of a loaded machine: what comes too late would be missing in a listing."""
 BEHIND: Final = """
 [pipeline:main]
 pipeline = {kind}-server
@@ -45,6 +49,10 @@ pipeline = catch_errors gatekeeper listing_formats bulk s3api tempauth slo dlo p
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
+conn_timeout = 30
+node_timeout = 60
+recoverable_node_timeout = 60
+error_suppression_limit = 1000
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:gatekeeper]

@@ -33,7 +33,8 @@ from storage.files import FolderStore, InstanceStore
 from storage.index import find_instance
 from storage.states import ExamState, JobState
 from tests.acceptance.nodes import MODALITY, a_site, an_exam, patiently, study_of
-from tests.buckets import MAY_NOT_WRITE, SwiftServer, a_host, a_swift_server, objects, section
+from tests.authority import Authority
+from tests.buckets import MAY_NOT_WRITE, SwiftServer, a_host, a_swift_server, objects, over_tls, section
 from tests.databases import PostgreSQLDatabases, SQLiteDatabases
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.faults import Offspring, a_nursery
@@ -284,6 +285,17 @@ def test_what_is_wrong_with_a_bucket_is_said_without_the_keys(
     with pytest.raises(BucketUnavailable, match=what) as refusal:
         a_host(tmp_path / "store", place, **changes).prove()
     assert not re.search(f"guessed|testing|reading|{place.access_key_id}", str(refusal.value))
+
+
+def test_a_server_of_ones_own_is_known_by_its_authority(
+    server: SwiftServer, place: BucketPlace, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path, "hospital")
+    with over_tls(server, authority.signed("s3")) as port:
+        place = replace(place, endpoint=f"https://localhost:{port}", plain_http=False)
+        with pytest.raises(BucketUnavailable, match="write, https"):
+            a_host(tmp_path / "unknown", place).prove()
+        a_host(tmp_path / "known", place, ca=str(authority.path)).prove()
 
 
 def test_a_bucket_that_is_not_there_is_not_taken_for_a_file_that_is_gone(place: BucketPlace, tmp_path: Path) -> None:

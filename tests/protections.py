@@ -136,8 +136,8 @@ PROTECTIONS = (
     Protection(
         "half a PDU is not waited for",
         "node/line.py",
-        "        self.socket.settimeout(left)\n        return",
-        "        self.socket.settimeout(None)\n        return",
+        "_await(self.socket, _left(until))",
+        "_await(self.socket, 1e6)",
         f"{HOSTILE} -k 'does_not_end_is_not_waited_for and byte'",
     ),
     Protection(

@@ -53,7 +53,7 @@ def test_every_command_of_the_guide_is_there_with_its_options() -> None:
         command: Any = typer.main.get_command(app)
         options: set[str] = set()
         for word in words:
-            command = (hasattr(command, "get_command") and command.get_command(None, word)) or command
+            command = (hasattr(command, "get_command") and command.get_command(typer.Context(command), word)) or command
             options |= {option for parameter in command.params for option in parameter.opts}
             if word.startswith("--"):
                 assert word in options, words

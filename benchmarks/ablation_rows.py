@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
@@ -23,7 +24,9 @@ SHIPPED, BEFORE, OUTLINED, BEFORE_OUTLINED = (
 )
 PAIRED_FROM = 0.1
 """Detection of a mark that is looked for in the other view."""
-BOTH, UPRIGHT, TURNED = slice(None), slice(0, 1), slice(1, 2)
+AS_SHIPPED = CentreRule()
+BOTH, UPRIGHT, TURNED = (0, 1), (0,), (1,)
+"""Which ways up are averaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,7 @@ class Told:
     masses: tuple[Mass, ...] = ()
 
 
+Ways = tuple[int, ...]
 Say = Callable[[Mapping[str, Seen]], Told]
 Together = Callable[[Sequence[Record], Sequence[Told], Path], list[Told]]
 
@@ -65,19 +69,21 @@ class Row:
     together: Together = lambda _records, answers, _folder: list(answers)
 
 
-def shipped(seen: Seen, ways: slice = BOTH, rule: CentreRule | None = None) -> list[Mass]:
-    """Return the masses of a network with boxes."""
+@lru_cache(maxsize=64)
+def shipped(seen: Seen, ways: Ways = BOTH, rule: CentreRule = AS_SHIPPED) -> tuple[Mass, ...]:
+    """Return the masses of a network with boxes; kept, since many rows begin with the same."""
     if seen.centres is None or seen.distances is None:
         raise SystemExit("this network tells no boxes")
     told = (seen.mass, seen.malignant, seen.centres, seen.distances)
-    maps = CentreMaps(*(values[ways].mean(0) for values in told), STRIDE)
-    return list(boxed_masses(maps, seen.geometry, None, rule or CentreRule(), 0.0))
+    maps = CentreMaps(*(values[list(ways)].mean(0) for values in told), STRIDE)
+    return boxed_masses(maps, seen.geometry, None, rule, 0.0)
 
 
-def before(seen: Seen) -> list[Mass]:
+@lru_cache(maxsize=8)
+def before(seen: Seen) -> tuple[Mass, ...]:
     """Return the masses of the model that shipped before, by the thresholds of its card."""
     mass, malignant = seen.mass.mean(0), seen.malignant.mean(0)
-    return list(find_masses(mass, malignant, seen.geometry, None, LesionRule(0.15, 0.4), 0.0))
+    return find_masses(mass, malignant, seen.geometry, None, LesionRule(0.15, 0.4), 0.0)
 
 
 def told(masses: Sequence[Mass], malignancy: float) -> Told:
@@ -85,9 +91,9 @@ def told(masses: Sequence[Mass], malignancy: float) -> Told:
     return Told(tuple((m.detection, tuple(map(float, m.box))) for m in masses), malignancy)  # type: ignore[misc]
 
 
-def by(name: str, ways: slice = BOTH, rule: CentreRule | None = None) -> Say:
+def by(name: str, ways: Ways = BOTH, rule: CentreRule = AS_SHIPPED) -> Say:
     """Read one pass of the shipped network."""
-    return lambda seen: told(shipped(seen[name], ways, rule), float(seen[name].malignancy[ways].mean()))
+    return lambda seen: told(shipped(seen[name], ways, rule), float(seen[name].malignancy[list(ways)].mean()))
 
 
 def ranked_by_suspicion(seen: Mapping[str, Seen]) -> Told:
@@ -131,7 +137,7 @@ def by_both(seen: Mapping[str, Seen]) -> Told:
 def with_masses(seen: Mapping[str, Seen]) -> Told:
     """Read as shipped, and keep the masses."""
     masses = shipped(seen["shipped"])
-    return replace(told(masses, float(seen["shipped"].malignancy.mean())), masses=tuple(masses))
+    return replace(told(masses, float(seen["shipped"].malignancy.mean())), masses=masses)
 
 
 def breasts(records: Sequence[Record]) -> list[list[int]]:
@@ -253,7 +259,7 @@ class Outlines:
 
     title: str
     one: Pass
-    masses: Callable[[Seen], list[Mass]]
+    masses: Callable[[Seen], Sequence[Mass]]
     threshold: float
 
 

@@ -75,6 +75,9 @@ def main() -> None:
     challenge = challenges()
     sources[CHALLENGE] = ((lambda image=image: image) for image in challenge.values())
     judged = {name: list(map(judge, images)) for name, images in sources.items()}
+    for name, images in judged.items():
+        if not images:
+            raise SystemExit(f"{name}: there is no image")
     if options.write_reference:
         reference = Reference.of(each.seen for each in judged["CBIS 1-4"] if each.seen)
         REFERENCE.write_text(reference.as_json() + "\n", encoding="utf-8")

@@ -120,8 +120,13 @@ def scores(predictions: Sequence[Prediction], threshold: float) -> dict[Level, l
     return found
 
 
-def fit(scored: Sequence[Scored]) -> Curve:
+def fit(scored: Sequence[Scored], what: str = "these") -> Curve:
     """Fit a curve by maximum likelihood, with Platt's targets that keep it from certainty (Platt 1999, 2.2).
+
+    Parameters
+    ----------
+    what
+        Whose scores they are, for messages.
 
     Raises
     ------
@@ -132,7 +137,7 @@ def fit(scored: Sequence[Scored]) -> Curve:
     y = np.array([s.cancer for s in scored], bool)
     positive, negative = int(y.sum()), int((~y).sum())
     if not positive or not negative:
-        raise InvalidDataset("a calibration needs scores with cancer and without")
+        raise InvalidDataset(f"a calibration of {what} scores needs some with cancer and some without")
     target = np.where(y, (positive + 1) / (positive + 2), 1 / (negative + 2))
     design = np.stack([x, np.ones_like(x)], 1)
     beta = np.zeros(2)
@@ -144,7 +149,7 @@ def fit(scored: Sequence[Scored]) -> Curve:
         if np.abs(step).max() < 1e-10:
             break
     if beta[0] <= 0:
-        raise InvalidDataset("a calibration needs scores that rise with cancer; these do not")
+        raise InvalidDataset(f"a calibration of {what} scores needs them to rise with cancer, and they do not")
     return Curve(slope=round(float(beta[0]), 4), offset=round(float(beta[1]), 4))
 
 
@@ -160,7 +165,7 @@ def calibrate(levels: Mapping[Level, Sequence[Scored]], population: str) -> Cali
     return Calibration(
         population=population,
         prevalence=round(sum(s.cancer for s in exams) / max(len(exams), 1), 4),
-        **{level.value: fit(levels[level]) for level in Level},
+        **{level.value: fit(levels[level], level.value) for level in Level},
     )
 
 

@@ -185,8 +185,9 @@ def _strata(group: Group) -> Iterator[str]:
 
 def _limits(card: ModelCard, data: Source, predictions: Sequence[Prediction]) -> Iterator[str]:
     yield from ("## Limits", "", *(f"- {note}" for note in card.use.notes))
-    yield from (f"- Of the images that it was trained on: {caveat}" for caveat in card.training.caveats)
-    yield from (f"- Of the images that were scored: {caveat}" for caveat in data.caveats)
+    for caveat in dict.fromkeys((*card.training.caveats, *data.caveats)):
+        told = ("trained on", card.training.caveats), ("measured on", data.caveats)
+        yield f"- Of the images that it was {' and '.join(words for words, theirs in told if caveat in theirs)}: {caveat}"
     if all(p.record.boxes for p in predictions):
         yield "- Every image that was scored has a mass: how often healthy women are marked is unknown."
     if any(kind_of(p.record) is Truth.ELLIPSE for p in predictions):

@@ -87,7 +87,10 @@ def test_a_fit_keeps_from_certainty_where_classes_do_not_overlap() -> None:
 @pytest.mark.parametrize(
     ("scored", "words"),
     [
-        ([Scored("A", 10, cancer=True), Scored("B", 90, cancer=True)], "with cancer and without"),
+        (
+            [Scored("A", 10, cancer=True), Scored("B", 90, cancer=True)],
+            "of these scores needs some with cancer and some without",
+        ),
         ([Scored("A", 10, cancer=True), Scored("B", 90, cancer=False)], "rise with cancer"),
     ],
 )

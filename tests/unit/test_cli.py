@@ -483,7 +483,7 @@ def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quic
     written = (card / "card.md").read_text()
     assert "| IoU >= 0.5 |" in written
     assert "On synthetic phantoms: 3 images" in written
-    assert "- Of the images that were scored: Synthetic phantoms: an engineering check" in written
+    assert "- Of the images that it was measured on: Synthetic phantoms: an engineering check" in written
     assert "[Drawn] by hand." in written
     assert "an engineering check, which says nothing about patients.\n[Drawn] by hand.\n" in shown.output
     assert (card / "froc.png").stat().st_size > 1000

@@ -1,7 +1,8 @@
 """STOW-RS: storing instances (PS3.18 10.5); every one goes through the intake that C-STORE goes through."""
 
+import asyncio
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -70,14 +71,18 @@ class Store:
     async def _receive(self, request: Request, receiving: Receiving) -> None:
         feed, end = self._feeding(request, receiving)
         inflated = _inflating(request.headers.get("content-encoding", "identity"), self._maximum_body)
-        pending = bytearray()
+        pending: list[bytes] = []
+        size = 0
+        beside = Beside()
         try:
             async for chunk in request.stream():
-                pending += chunk
-                if len(pending) >= CHUNK:
-                    await run_in_threadpool(_feed, feed, inflated, bytes(pending))
-                    pending.clear()
-            await run_in_threadpool(_feed, feed, inflated, bytes(pending))
+                pending.append(chunk)
+                size += len(chunk)
+                if size >= CHUNK:
+                    await beside.do(_feed, feed, inflated, pending)
+                    pending, size = [], 0
+            await beside.do(_feed, feed, inflated, pending)
+            await beside.done()
             await run_in_threadpool(end)
             await run_in_threadpool(receiving.finish)
         except (BadRequest, UnsupportedMediaType) as error:
@@ -85,6 +90,8 @@ class Store:
                 raise
             # What came before is stored for good: the sender must learn of it.
             receiving.broken(error)
+        finally:
+            await beside.settled()
 
     def _feeding(self, request: Request, receiving: Receiving) -> tuple[Callable[[bytes], None], Callable[[], None]]:
         """Return what takes the body, and what knows that it has ended."""
@@ -117,9 +124,35 @@ def origin(request: Request) -> Origin:
 Inflating = Callable[[bytes], Iterator[bytes]]
 
 
-def _feed(feed: Callable[[bytes], None], inflated: Inflating, data: bytes) -> None:
-    for piece in inflated(data):
-        feed(piece)
+def _feed(feed: Callable[[bytes], None], inflated: Inflating, chunks: Sequence[bytes]) -> None:
+    for chunk in chunks:
+        for piece in inflated(chunk):
+            feed(piece)
+
+
+class Beside:
+    """Does one thing after the other in a thread, while the next is being received."""
+
+    def __init__(self) -> None:
+        self._doing: asyncio.Future[None] | None = None
+
+    async def do(self, function: Callable[..., None], *arguments: object) -> None:
+        """Begin something, once what was begun before is done; what that raised is raised here."""
+        await self.done()
+        self._doing = asyncio.ensure_future(run_in_threadpool(function, *arguments))
+
+    async def done(self) -> None:
+        """Wait for what was begun; what it raised is raised here."""
+        doing, self._doing = self._doing, None
+        if doing:
+            await doing
+
+    async def settled(self) -> None:
+        """Wait for what was begun, whatever comes of it: a thread that still writes must not lose its file."""
+        doing, self._doing = self._doing, None
+        if doing:
+            await asyncio.wait([doing])
+            doing.exception()
 
 
 def _inflating(encoding: str, largest: int) -> Inflating:

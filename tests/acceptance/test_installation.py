@@ -1,8 +1,8 @@
 """The service on a Debian machine, from the first `make install` to `make uninstall`, as docs/operating.md tells it.
 
 One machine and one story: each test goes on where the one before has left it. What was typed, what it printed and how long
-it took is kept in .artefacts/installation.log. MAMMONODE_TEST_SUITE=trixie takes another Debian,
-MAMMONODE_TEST_PYTHON=python3.11 another interpreter of it.
+it took is kept in .artefacts/installation.log. MAMMONODE_TEST_SUITE=trixie takes another Debian, noble Ubuntu 24.04 (with
+MAMMONODE_TEST_MIRROR=URL), MAMMONODE_TEST_PYTHON=python3.11 another interpreter of it.
 """
 
 import json

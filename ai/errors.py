@@ -65,6 +65,10 @@ class NoSuchDevice(ModelError):
     """The device is not there; set reader.device to "auto" or "cpu", or check the GPU's driver."""
 
 
+class RuntimeMissing(ModelError):
+    """The runtime is not to be had; set reader.runtime to "torch", or reader.device to "cpu" and install the extra."""
+
+
 class UnknownReader(ModelError):
     """The model's card names a reader that this version does not have."""
 

@@ -1,4 +1,4 @@
-"""Seconds per stage of reading one four-view exam on this machine: decode, read, encode.
+"""Seconds per stage of reading one four-view exam on this machine, by torch and by OpenVINO: decode, read, encode.
 
 The exam is the full-size phantom, so that everyone can repeat it.
 """
@@ -24,7 +24,8 @@ from node.results.encode import encode, to_bytes
 
 def values(repeats: int) -> Iterator[Value]:
     """Yield the seconds of each stage of one exam: decode, read, encode."""
-    reader = load_reader(open_model("mass-fpn-boxes"), "auto", 0)
+    model = open_model("mass-fpn-boxes")
+    readers = {US: load_reader(model, "auto", 0), "openvino": load_reader(model, "cpu", 0, runtime="openvino")}
     with tempfile.TemporaryDirectory() as folder:
         sources = []
         for view, image in zip(STANDARD_VIEWS, phantom_exam(7).images, strict=True):
@@ -32,9 +33,10 @@ def values(repeats: int) -> Iterator[Value]:
             image.save_as(path, enforce_file_format=True)
             sources.append(Source(str(image.SOPInstanceUID), path, view))
         for repeat in range(repeats + 1):  # the first one warms up
-            for stage, seconds in measure(reader, sources).items():
-                if repeat:
-                    yield Value(f"exam on {reader.device}: {stage}", "s", US, seconds)
+            for name, reader in readers.items():
+                for stage, seconds in measure(reader, sources).items():
+                    if repeat:
+                        yield Value(f"exam on {readers[US].device}: {stage}", "s", name, seconds)
 
 
 def measure(reader: Reader, sources: Sequence[Source]) -> dict[str, float]:

@@ -40,6 +40,7 @@ FIXED = (
     "reader.models_folder",
     "reader.device",
     "reader.threads",
+    "reader.runtime",
 )
 """What only a restart changes."""
 
@@ -69,7 +70,8 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     settings = load()
     configure(settings.log.format, settings.log.level)
     model = open_model(settings.reader.model, settings.reader.models_folder)
-    reader = load_reader(model, settings.reader.device, settings.reader.threads)
+    chosen = settings.reader
+    reader = load_reader(model, chosen.device, chosen.threads, runtime=chosen.runtime)
     parts = open_parts(settings)
     presence = Presence(parts.engine, model, reader.device)
     worker = _worker(parts, reader, signals, manager, presence)

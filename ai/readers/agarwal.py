@@ -126,7 +126,7 @@ class SlidingWindow:
         return grid
 
 
-def agarwal_reader(model: Model, device: torch.device, threshold: float | None = None) -> SegmentationReader:
+def agarwal_reader(model: Model, memory: Memory, threshold: float | None = None) -> SegmentationReader:
     """Load a model of Agarwal's; ``threshold`` stands for the card's ``mass`` when given.
 
     Raises
@@ -139,7 +139,6 @@ def agarwal_reader(model: Model, device: torch.device, threshold: float | None =
     known = ARCHITECTURES.get(card.network)
     if known and known.multiple != PATCH:
         raise InvalidCard(f"{model.folder / CARD}: architecture.network: {card.network} is no patch classifier")
-    memory = Memory(device)
     mass_map = SlidingWindow(card, folds(card, model.weights(), memory), memory)
     rule = LesionRule(thresholds.candidate, None, smallest=1)
     smallest = thresholds.mass if threshold is None else threshold

@@ -11,6 +11,7 @@ from ai.exam import Exam, Laterality, ViewImage
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
 from ai.readers.matching import MatchingPolicy, match_masses
 from ai.readers.memory import Economy, Memory
+from ai.readers.runtime import Runtime
 
 MAP_SIDE: Final = 512
 """Cells along the longer side of the map that goes out with the findings."""
@@ -48,7 +49,8 @@ class ViewReader(ABC):
     @property
     def device(self) -> str:
         """Where it reads."""
-        return str(self._memory.device)
+        device, runtime = self._memory.device, self._memory.runtime
+        return str(device) if runtime is Runtime.TORCH else f"{device}, {runtime}"
 
     def read(self, exam: Exam) -> ExamFindings:
         """Read the images of one exam."""

@@ -111,8 +111,8 @@ class MadsenReader(ViewReader):
     ----------
     model
         The model directory; its card has :class:`MadsenCard` and :class:`MadsenThresholds`.
-    device
-        Where to read.
+    memory
+        Where to read, and how.
     threshold
         Stands for the card's ``mass`` when given.
 
@@ -122,8 +122,7 @@ class MadsenReader(ViewReader):
         When the card lacks a key, or weights are missing or differ from the card.
     """
 
-    def __init__(self, model: Model, device: torch.device, threshold: float | None = None) -> None:
-        memory = Memory(device)
+    def __init__(self, model: Model, memory: Memory, threshold: float | None = None) -> None:
         super().__init__(model.identity, memory)
         self._card = model.part("architecture", MadsenCard)
         thresholds = model.part("thresholds", MadsenThresholds)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
@@ -134,7 +133,7 @@ def wall_at_right(pixels: NDArray[np.float32]) -> bool:
     return bool(pixels[:, :width].mean() < pixels[:, -width:].mean())
 
 
-def marita_reader(model: Model, device: torch.device, threshold: float | None = None) -> SegmentationReader:
+def marita_reader(model: Model, memory: Memory, threshold: float | None = None) -> SegmentationReader:
     """Load a model of Marita et al.; ``threshold`` stands for the card's ``mass`` when given.
 
     Raises
@@ -144,7 +143,6 @@ def marita_reader(model: Model, device: torch.device, threshold: float | None = 
     """
     card = model.part("architecture", MaritaCard)
     thresholds = model.part("thresholds", MaritaThresholds)
-    memory = Memory(device)
     folds = MaskFolds(model, card, ("tile", (card.side, card.side)), memory)
     view = Tiled(Tiling(card.side, card.overlapped), card.reduction, thresholds.dark)
     smallest = thresholds.mass if threshold is None else threshold

@@ -69,8 +69,8 @@ class MassFPNReader(ViewReader):
     ----------
     model
         Its card has :class:`MassFPNCard` and :class:`MassFPNThresholds`.
-    device
-        Where to read.
+    memory
+        Where to read, and how.
     threshold
         Stands for the card's ``mass`` threshold when given.
 
@@ -80,8 +80,7 @@ class MassFPNReader(ViewReader):
         When the card lacks a key, or weights are missing, differ from the card or do not fit.
     """
 
-    def __init__(self, model: Model, device: torch.device, threshold: float | None = None) -> None:
-        memory = Memory(device)
+    def __init__(self, model: Model, memory: Memory, threshold: float | None = None) -> None:
         super().__init__(model.identity, memory)
         card = model.part("architecture", MassFPNCard)
         thresholds = model.part("thresholds", MassFPNThresholds)

@@ -9,9 +9,11 @@ from typing import Any
 import structlog
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ai.errors import NotEnoughMemory
 from ai.findings import ImageFindings
+from ai.readers.runtime import Compiled, Runtime
 
 log = structlog.get_logger()
 
@@ -35,10 +37,13 @@ class Memory:
     ----------
     device
         Where they are meant to run.
+    runtime
+        What runs them as long as memory suffices; torch otherwise.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, runtime: Runtime = Runtime.TORCH) -> None:
         self.device = device
+        self.runtime = runtime
         self.economy = Economy.NONE
 
     @property
@@ -92,7 +97,7 @@ class Elastic(nn.Module):
     Parameters
     ----------
     network
-        Takes tensors of shape (n, …), and gives a tensor of n, a tuple of them, or a list of n.
+        Takes tensors of shape (n, …), and gives a tensor of n, a tuple of them (or of None), or a list of n.
     memory
         Says how it runs; the network is where that is meant to run.
     """
@@ -100,6 +105,7 @@ class Elastic(nn.Module):
     def __init__(self, network: nn.Module, memory: Memory) -> None:
         super().__init__()
         self.network = network
+        self._compiled = None if memory.runtime is Runtime.TORCH else Compiled(network)
         self._memory = memory
         self._place: torch.device | None = memory.device
 
@@ -111,7 +117,7 @@ class Elastic(nn.Module):
             self.network.to(where)
             self._place = where
         if economy is Economy.NONE:
-            return self.network(*inputs)
+            return (self._compiled or self.network)(*inputs)
         half = torch.float16 if where.type == "cuda" else torch.bfloat16
         with torch.autocast(where.type, half, enabled=economy is Economy.HALF):
             parts = [self.network(*(each[n : n + 1] for each in inputs)) for n in range(len(inputs[0]))]
@@ -120,22 +126,22 @@ class Elastic(nn.Module):
 
 def _single(output: Any) -> Any:
     """Return an output in single precision; one that half precision could not hold is an error."""
-    if isinstance(output, Tensor):
-        if not output.is_floating_point():
-            return output
-        if not output.isfinite().all():
+
+    def single(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        if not value.isfinite().all():
             raise FloatingPointError
-        return output.float()
-    if isinstance(output, dict):
-        return {name: _single(value) for name, value in output.items()}
-    return type(output)(_single(value) for value in output)
+        return value.float()
+
+    return tree_map(single, output)
 
 
 def _joined(parts: Sequence[Any]) -> Any:
     """Return the outputs of single pictures as that of all."""
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(parts))
-    if isinstance(first, tuple):
-        return tuple(_joined(each) for each in zip(*parts, strict=True))
-    return [each for part in parts for each in part]
+    if isinstance(parts[0], list):
+        return [each for part in parts for each in part]
+    _, structure = tree_flatten(parts[0])
+    columns = zip(*(tree_flatten(part)[0] for part in parts), strict=True)
+    leaves = [torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in columns]
+    return tree_unflatten(leaves, structure)

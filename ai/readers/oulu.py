@@ -8,7 +8,6 @@ test time. The papers' file format (16-bit PNG) and their viewer's cropping are 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
@@ -65,7 +64,7 @@ class WholeBreast:
         return (geometry.to_canvas(image.pixels) - np.float32(self.mean)) / np.float32(self.std), geometry
 
 
-def oulu_reader(model: Model, device: torch.device, threshold: float | None = None) -> SegmentationReader:
+def oulu_reader(model: Model, memory: Memory, threshold: float | None = None) -> SegmentationReader:
     """Load a model of the Oulu papers; ``threshold`` stands for the card's ``mass`` when given.
 
     Raises
@@ -75,7 +74,6 @@ def oulu_reader(model: Model, device: torch.device, threshold: float | None = No
     """
     card = model.part("architecture", OuluCard)
     thresholds = model.part("thresholds", MaskThresholds)
-    memory = Memory(device)
     folds = MaskFolds(model, card, ("canvas", card.canvas), memory)
     view = WholeBreast(card.canvas, card.mean, card.std)
 

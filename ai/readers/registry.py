@@ -11,9 +11,11 @@ from ai.readers.base import Reader
 from ai.readers.madsen import MadsenReader
 from ai.readers.marita import marita_reader
 from ai.readers.mass_fpn import MassFPNReader
+from ai.readers.memory import Memory
 from ai.readers.oulu import oulu_reader
+from ai.readers.runtime import Runtime, require
 
-READERS: Mapping[str, Callable[[Model, torch.device, float | None], Reader]] = {
+READERS: Mapping[str, Callable[[Model, Memory, float | None], Reader]] = {
     "mass_fpn": MassFPNReader,
     "oulu": oulu_reader,
     "marita": marita_reader,
@@ -23,7 +25,9 @@ READERS: Mapping[str, Callable[[Model, torch.device, float | None], Reader]] = {
 """Reading systems by the name that a card gives; :data:`ai.models.READERS` has the same."""
 
 
-def load_reader(model: Model, device: str = "auto", threads: int = 0, threshold: float | None = None) -> Reader:
+def load_reader(
+    model: Model, device: str = "auto", threads: int = 0, threshold: float | None = None, *, runtime: str = "torch"
+) -> Reader:
     """Load a model into its reader.
 
     Parameters
@@ -36,17 +40,21 @@ def load_reader(model: Model, device: str = "auto", threads: int = 0, threshold:
         Threads on the CPU; 0 leaves torch's choice.
     threshold
         Stands for the card's threshold when given.
+    runtime
+        ``torch``, or ``openvino`` on the CPU.
 
     Raises
     ------
     ai.errors.ModelError
-        When the reader or the device is unknown, or weights are missing or differ from the card.
+        When the reader, the device or the runtime is unknown or not there, or weights are missing or differ from the card.
     """
     model.require_reader()
     if threads:
         torch.set_num_threads(threads)
     where = torch_device(device)
-    return READERS[model.card.reader](model, where, threshold)
+    chosen = Runtime(runtime)
+    require(chosen, where)
+    return READERS[model.card.reader](model, Memory(where, chosen), threshold)
 
 
 def torch_device(name: str) -> torch.device:

@@ -210,7 +210,8 @@ def _model(settings: Settings) -> str:
     from ai.readers.registry import load_reader  # noqa: PLC0415 (as above)
 
     model = open_model(settings.reader.model, settings.reader.models_folder)
-    reader = load_reader(model, settings.reader.device, settings.reader.threads)
+    chosen = settings.reader
+    reader = load_reader(model, chosen.device, chosen.threads, runtime=chosen.runtime)
     return f"{model.card.name} {model.card.version}, digest {model.digest[:12]}, on {reader.device}"
 
 

@@ -1,0 +1,113 @@
+"""What runs a reader's networks on the CPU: torch, or OpenVINO, which does the same sums in less time.
+
+Measured figures and how far both agree: docs/performance.md. Only floating-point single precision is used.
+"""
+
+import warnings
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ai.errors import RuntimeMissing
+
+MOST_SHAPES: Final = 8
+"""Compiled forms of a network that are kept; a reader gives its own one or two shapes."""
+
+
+class Runtime(StrEnum):
+    """What runs networks."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
+def require(runtime: Runtime, device: torch.device) -> None:
+    """See that a runtime is installed, and runs on a device.
+
+    Raises
+    ------
+    RuntimeMissing
+        When it does not.
+    """
+    if runtime is Runtime.TORCH:
+        return
+    if device.type != "cpu":
+        raise RuntimeMissing(f"{runtime} reads on the CPU, not on {device}")
+    try:
+        import openvino  # noqa: F401, PLC0415 (an extra)
+    except ImportError as error:
+        raise RuntimeMissing(f"{runtime} ({error.name})") from error
+
+
+class Flat(nn.Module):
+    """A network that says its tensors one after the other, as tracing wants them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run the network."""
+        leaves, _ = tree_flatten(self.network(*inputs))
+        return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+class Compiled:
+    """A network that OpenVINO runs, compiled once for each shape that it is given.
+
+    What gives other than a tensor, or a tuple of them, stays torch's: a detector, whose output depends on what it sees.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode, on the CPU.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self.forms: dict[tuple[torch.Size, ...], Callable[..., Any]] = {}
+        """Shapes of the inputs → what runs it."""
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Return what the network says."""
+        shapes = tuple(each.shape for each in inputs)
+        form = self.forms.get(shapes)
+        if form is None:
+            if len(self.forms) >= MOST_SHAPES:
+                self.forms.clear()
+            form = self.forms[shapes] = self._compiled(inputs)
+        return form(*inputs)
+
+    def _compiled(self, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
+        import openvino  # noqa: PLC0415 (an extra)
+
+        with torch.inference_mode():
+            output = self._network(*inputs)
+        if not isinstance(output, Tensor | tuple):
+            return self._network
+        leaves, structure = tree_flatten(output)
+        if not all(leaf is None or isinstance(leaf, Tensor) for leaf in leaves):
+            return self._network
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # of torch's tracing, on what is a constant for one shape
+            shapes = [list(each.shape) for each in inputs]
+            model = openvino.convert_model(Flat(self._network).eval(), example_input=inputs, input=shapes)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
+
+        def run(*given: Tensor) -> Any:
+            found = iter(compiled([np.ascontiguousarray(each.numpy()) for each in given]).values())
+            return tree_unflatten(
+                [None if leaf is None else torch.from_numpy(next(found)) for leaf in leaves], structure
+            )
+
+        return run

@@ -242,12 +242,22 @@ ROWS = (
         together=by_partner(lambda own, mate: own / 2 if mate is None else own),
     ),
     Row(
-        "Preparation, one way up", "the whole picture, not the breast", ("whole-picture",), by("whole-picture"), ONE_WAY
+        "Preparation, one way up",
+        "the whole picture, not the breast",
+        ("whole-picture",),
+        by("whole-picture", UPRIGHT),
+        ONE_WAY,
     ),
-    Row("Preparation, one way up", "proportions not restored", ("squeezed",), by("squeezed"), ONE_WAY),
-    Row("Preparation, one way up", "grey values as stored, not stretched", ("as-stored",), by("as-stored"), ONE_WAY),
-    Row("Resolution, one way up", "640 x 416 (768 x 480)", ("smaller",), by("smaller"), ONE_WAY),
-    Row("Resolution, one way up", "960 x 608", ("larger",), by("larger"), ONE_WAY),
+    Row("Preparation, one way up", "proportions not restored", ("squeezed",), by("squeezed", UPRIGHT), ONE_WAY),
+    Row(
+        "Preparation, one way up",
+        "grey values as stored, not stretched",
+        ("as-stored",),
+        by("as-stored", UPRIGHT),
+        ONE_WAY,
+    ),
+    Row("Resolution, one way up", "640 x 416 (768 x 480)", ("smaller",), by("smaller", UPRIGHT), ONE_WAY),
+    Row("Resolution, one way up", "960 x 608", ("larger",), by("larger", UPRIGHT), ONE_WAY),
     Row("Networks", "the model that shipped before, alone", ("before",), by_old),
     Row("Networks", "the mean of both models", ("shipped", "before"), by_both),
 )

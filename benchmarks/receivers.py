@@ -60,6 +60,7 @@ def node(folder: Path) -> Running:
         "MAMMONODE_STORAGE__FOLDER": str(folder / "store"),
         "MAMMONODE_STORAGE__MIN_FREE_GB": "1",
         "MAMMONODE_STORAGE__MAX_USED_PERCENT": "100",
+        "MALLOC_ARENA_MAX": "2",  # as systemd/mammonode.service starts it
     }
     command = [sys.executable, "-P", "-m", "node", "serve"]
     server = Server(command, dicom, folder.with_suffix(".log"), environment)

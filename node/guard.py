@@ -4,7 +4,6 @@ pynetdicom believes every length, waits for ever for the rest of a PDU, dies of 
 leaves the files of what was cut open. The classes here stand in for four of its own, one association each.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -46,9 +45,6 @@ LARGEST_IN_MEMORY = 16 << 20
 
 MOST_WAITING = 64
 """Requests of one association that wait to be served. Without a negotiated window, one is all there may be (PS3.7 D.3.3.3)."""
-
-WRITTEN_EVERY = 4 << 20
-"""Bytes of an instance after which the disk begins to write them, while the rest comes."""
 
 ROOM_EVERY = 32 << 20
 """Bytes of an instance after which the disk is looked at again."""
@@ -162,7 +158,6 @@ class Messages(DIMSEServiceProvider):
         self._context = 0
         self._commanded = False
         self._size = 0
-        self._begun = 0
         self.asking = Lock()
         self.gave_up = False
         self._sending = Lock()
@@ -197,11 +192,7 @@ class Messages(DIMSEServiceProvider):
             self._grow(sum(map(len, parts)))
             self._file.take(parts)
             is_taken = True
-            if self._size - self._begun >= WRITTEN_EVERY:
-                # Not needed, it says, of what is still to be written: Linux begins to write it, and keeps it.
-                os.posix_fadvise(self._file.fileno(), self._begun, self._size - self._begun, os.POSIX_FADV_DONTNEED)
-                self._begun = self._size
-        return is_taken
+        return is_taken  # noqa: RET504 (the context above swallows what is raised)
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -320,7 +311,7 @@ class Messages(DIMSEServiceProvider):
             self._close()
         if self.message is None or not (is_last and is_command):
             return
-        self._commanded, self._size, self._begun = True, 0, 0
+        self._commanded, self._size = True, 0
         if isinstance(self.message, C_STORE_RQ):
             self._open(self.message)
 

@@ -1,4 +1,4 @@
-"""The file of an instance that comes over an association, and the digest of its data set, made while it comes."""
+"""Files of instances that come: on the disk while the rest comes, and their digests made meanwhile."""
 
 import os
 from collections.abc import Sequence
@@ -16,8 +16,56 @@ DIGESTED: Final = 1 << 16
 """Bytes that are digested at once: for more, xxhash lets other threads in, and waits for them."""
 
 
-class InstanceFile:
+WRITTEN_EVERY: Final = 4 << 20
+"""Bytes after which the disk begins to write them, while the rest comes."""
+
+
+class GrowingFile:
     """A file that is written without a buffer: what comes is long, and is written as it comes.
+
+    Parameters
+    ----------
+    folder
+        Where it is made.
+    prefix
+        Of its name.
+    """
+
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        self._handle, self.name = mkstemp(dir=folder, prefix=prefix, suffix=".dcm")
+        self._is_open = True
+        self._size = self._begun = 0
+
+    def write_all(self, parts: Sequence[memoryview]) -> None:
+        """Write parts, in their order.
+
+        Raises
+        ------
+        OSError
+            When the disk does not take them.
+        """
+        left = list(parts)
+        while left:
+            written = os.writev(self._handle, left[:MOST_PARTS])
+            self._size += written
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if left:
+                left[0] = left[0][written:]
+        if self._size - self._begun >= WRITTEN_EVERY:
+            # Not needed, it says, of what is still to be written: Linux begins to write it, and keeps it.
+            os.posix_fadvise(self._handle, self._begun, self._size - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = self._size
+
+    def close(self) -> None:
+        """Close it; again does nothing."""
+        if self._is_open:
+            self._is_open = False
+            os.close(self._handle)
+
+
+class InstanceFile(GrowingFile):
+    """A file whose data set is digested while it comes, and into which pynetdicom writes as well.
 
     Parameters
     ----------
@@ -28,12 +76,11 @@ class InstanceFile:
     """
 
     def __init__(self, folder: Path, head: bytes) -> None:
-        self._handle, self.name = mkstemp(dir=folder, suffix=".dcm")
-        self._is_open = True
+        super().__init__(folder)
         self._digest = xxhash.xxh3_128()
         self.file = self
         """pynetdicom flushes that of a named temporary file."""
-        self._write([memoryview(head)])
+        self.write_all([memoryview(head)])
 
     @property
     def digest(self) -> str:
@@ -48,7 +95,7 @@ class InstanceFile:
         OSError
             When the disk does not take them.
         """
-        self._write(parts)
+        self.write_all(parts)
         for part in parts:
             for at in range(0, len(part), DIGESTED):
                 self._digest.update(part[at : at + DIGESTED])
@@ -60,22 +107,3 @@ class InstanceFile:
 
     def flush(self) -> None:
         """Do nothing: nothing is held back."""
-
-    def fileno(self) -> int:
-        """Return the number by which the system knows it."""
-        return self._handle
-
-    def close(self) -> None:
-        """Close it; again does nothing."""
-        if self._is_open:
-            self._is_open = False
-            os.close(self._handle)
-
-    def _write(self, parts: Sequence[memoryview]) -> None:
-        left = list(parts)
-        while left:
-            written = os.writev(self._handle, left[:MOST_PARTS])
-            while left and written >= len(left[0]):
-                written -= len(left.pop(0))
-            if left:
-                left[0] = left[0][written:]

@@ -1,13 +1,11 @@
 """Receiving instances over HTTP: parts become files in the store, files go to the one intake, and each has its outcome."""
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
@@ -20,6 +18,7 @@ from node.errors import (
     SyntaxNotTaken,
     UnsupportedMediaType,
 )
+from node.instance_file import GrowingFile
 from node.intake import Receiver
 from node.records import Origin, read_header, text
 from node.sop_classes import TRANSFER_SYNTAXES
@@ -126,9 +125,8 @@ class TempFile:
     def __init__(
         self, folder: Path, on_end: Callable[[Path], object], largest: int | None = None, *, is_dicom: bool = False
     ) -> None:
-        handle, name = tempfile.mkstemp(dir=folder, prefix="stow-", suffix=".dcm")
-        self.path = Path(name)
-        self._file: BinaryIO = os.fdopen(handle, "wb")
+        self._file = GrowingFile(folder, "stow-")
+        self.path = Path(self._file.name)
         self._on_end = on_end
         self._largest = largest
         self._is_dicom = is_dicom
@@ -140,8 +138,8 @@ class TempFile:
         if self._largest is not None and self._size > self._largest:
             raise BodyTooLarge(f"a document has at most {self._largest} bytes")
         if self._is_dicom and self._size == len(data) and bytes(data[:2]) == FILE_META:
-            self._file.write(PREAMBLE)
-        self._file.write(data)
+            self._file.write_all([memoryview(PREAMBLE)])
+        self._file.write_all([data])
 
     def end(self) -> None:
         """Hand the file over."""

@@ -19,6 +19,7 @@ from node.parts import Parts, open_parts
 from node.service import web_door
 from node.web.access import Guarded, ThisMachine
 from node.web.app import Counts, Routes, create_app
+from node.web.certificates import CertifyingProtocol
 from node.web.server import WebDoor
 from storage.database import writing
 from storage.tokens import add_token, revoke_token
@@ -41,6 +42,21 @@ def test_it_answers_from_the_moment_it_is_open_until_it_is_closed() -> None:
         assert httpx2.get(address).text == "alive\n"
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(address)
+
+
+def test_no_part_of_a_response_waits_until_the_one_before_was_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once: list[int] = []
+    made = CertifyingProtocol.connection_made
+
+    def noted(protocol: CertifyingProtocol, transport: Any) -> None:
+        line = transport.get_extra_info("socket")
+        at_once.append(line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(protocol, transport)
+
+    monkeypatch.setattr(CertifyingProtocol, "connection_made", noted)
+    with a_door() as door:
+        assert httpx2.get(f"http://127.0.0.1:{door.port}/livez").text == "alive\n"
+    assert at_once == [1]
 
 
 def test_it_lets_what_has_begun_end_before_it_closes() -> None:

@@ -234,7 +234,7 @@ def _use_a_stand_in(*, masses: bool) -> None:
             self.exams.clear()
             return found
 
-    def load_reader(model: Model, _device: str, _threads: int) -> FakeReader:
+    def load_reader(model: Model, _device: str, _threads: int, *, runtime: str) -> FakeReader:
         model.require_reader()
         model.weights()
         return Forgetful(masses=masses, model=model.identity)

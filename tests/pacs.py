@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 
@@ -16,6 +16,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from sqlalchemy import Engine
 
@@ -27,6 +28,7 @@ from storage.files import FolderStore, InstanceStore
 from storage.jobs import JobQueue
 from storage.results import ResultRecord
 from tests.answers import DEFAULT_MIX, INSTALLATION, an_answer, encoded
+from tests.peers import eventually
 from tests.records import LEASE, NOON, POLICY, a_closed_exam
 
 Behaviour = Callable[[evt.Event], int]
@@ -99,7 +101,10 @@ def a_pacs(
     finally:
         server.shutdown()
         for association in server.active_associations:
-            association.abort()
+            # A connection that has asked for nothing yet cannot be aborted; whoever opened it has gone, or goes.
+            eventually(partial(_has_asked_or_gone, association), seconds=5)
+            if association.is_established:
+                association.abort()
 
 
 def answers(*statuses: int) -> Behaviour:
@@ -177,3 +182,7 @@ def a_store(folder: Path) -> InstanceStore:
     store = FolderStore(folder / "store")
     store.prepare()
     return store
+
+
+def _has_asked_or_gone(association: Association) -> bool:
+    return association.is_established or not association.is_alive()

@@ -30,9 +30,7 @@ def facts(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
                 "uid": image.uid,
                 "view": str(image.view) if image.view else None,
                 "not_read": image.not_read,
-                "not_read_codes": [why.coded.value for why in Reason.named_in([image.not_read])]
-                if image.not_read
-                else [],
+                "not_read_codes": [why.code for why in Reason.named_in([image.not_read])] if image.not_read else [],
                 **(image_facts(read, uids) if read else {}),
             }
         )
@@ -43,7 +41,7 @@ def facts(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
         "created_at": answer.created_at.isoformat(),
         "status": answer.status.value,
         "reasons": list(answer.reasons),
-        "reason_codes": [why.coded.value for why in Reason.named_in(answer.reasons)],
+        "reason_codes": [why.code for why in Reason.named_in(answer.reasons)],
         "changes": list(answer.changes),
         "supersedes": [former.instance_uid for former in answer.predecessors],
         "missing": [str(view) for view in answer.missing],

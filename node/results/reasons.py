@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterable
 from enum import Enum
-
-from pydicom.sr.coding import Code
+from typing import TYPE_CHECKING
 
 from ai.checks import Check
+
+if TYPE_CHECKING:
+    from pydicom.sr.coding import Code
 
 SCHEME = "99MAMMONODE"
 """Coding Scheme Designator of the private codes; 99 marks a private scheme (PS3.16 8.2)."""
@@ -49,8 +51,16 @@ class Reason(Enum):
     OTHER = "other", "Another reason, in words", r"(?!)"
 
     def __init__(self, value: str, meaning: str, words: str) -> None:
-        self.coded = Code(value, SCHEME, meaning)
+        self.code = value
+        self._meaning = meaning
         self.words = re.compile(words)
+
+    @property
+    def coded(self) -> "Code":
+        """The code that results tell."""
+        from pydicom.sr.coding import Code  # noqa: PLC0415 (7 MB of codes, which the doors do without)
+
+        return Code(self.code, SCHEME, self._meaning)
 
     @classmethod
     def named_in(cls, sentences: Iterable[str]) -> "list[Reason]":

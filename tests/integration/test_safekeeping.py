@@ -12,6 +12,7 @@ from pydicom import Dataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation as Mammogram
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
@@ -86,6 +87,15 @@ class Modality:
 
     def __post_init__(self) -> None:
         self.ready.set()
+        self._owed = 0
+
+    def _owing(self, event: evt.Event) -> tuple[int, None]:
+        self._owed += 1
+        return self.report(event)
+
+    def _gone(self, event: evt.Event) -> None:
+        if isinstance(event.pdu, P_DATA_TF):
+            self._owed = max(0, self._owed - 1)
 
     def report(self, event: evt.Event) -> tuple[int, None]:
         """Take a report."""
@@ -103,12 +113,15 @@ class Modality:
         entity.add_requested_context(Mammogram)
         entity.add_requested_context(StorageCommitmentPushModel)
         handlers: list[evt.EventHandlerType] = [
-            (evt.EVT_N_EVENT_REPORT, self.report),
+            (evt.EVT_N_EVENT_REPORT, self._owing),
+            (evt.EVT_PDU_SENT, self._gone),
             (evt.EVT_DIMSE_RECV, self._heard),
         ]
         association = entity.associate("127.0.0.1", door.port, ae_title="MAMMONODE", evt_handlers=handlers)
         assert association.is_established
         yield association
+        # pynetdicom's thread ends when an answer follows the release.
+        eventually(lambda: not self._owed, seconds=5)
         association.release()
 
     @contextmanager

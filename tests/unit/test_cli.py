@@ -621,5 +621,11 @@ def test_a_command_without_a_model_imports_none_of_what_it_does_not_need(command
     assert heavy.isdisjoint(done.stdout.split())
 
 
+def test_the_doors_import_nothing_that_only_reading_and_results_need() -> None:
+    program = "import sys; import node.serving; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"torch", "highdicom", "pydicom.sr", "cv2", "openvino", "obstore"}.isdisjoint(done.stdout.split())
+
+
 def cli_module(command: str) -> str:
     return next(module for module, commands in cli.MODULES.items() if command in commands)

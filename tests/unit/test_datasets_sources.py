@@ -21,7 +21,7 @@ def a_sheet(folder: Path, content: str) -> Path:
 
 
 def cli(*arguments: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)))
+    return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "300"})
 
 
 def test_every_source_says_its_licence_whom_to_name_and_what_to_beware_of() -> None:

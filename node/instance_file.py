@@ -80,7 +80,12 @@ class InstanceFile(GrowingFile):
         self._digest = xxhash.xxh3_128()
         self.file = self
         """pynetdicom flushes that of a named temporary file."""
-        self.write_all([memoryview(head)])
+        try:
+            self.write_all([memoryview(head)])
+        except OSError:  # nobody else knows of it yet: a full disk must not cost a file and a handle at each try
+            self.close()
+            Path(self.name).unlink()
+            raise
 
     @property
     def digest(self) -> str:

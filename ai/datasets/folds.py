@@ -96,8 +96,8 @@ def stratified(records: Sequence[Record], count: int, seed: int, first: Collecti
     """Deal the patients of a data set so that folds are alike in all that it tells.
 
     Patients are put in order by whether they have a malignant image, a mass or neither, then by their number of images,
-    density and size of their largest mass in thirds, then by chance, and dealt in turn: so the coarser a distinction, the more exactly the
-    folds share it.
+    density and size of their largest mass in thirds, then by chance, and dealt in turn: so the coarser a distinction, the
+    more exactly the folds share it.
 
     Parameters
     ----------

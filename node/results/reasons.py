@@ -58,7 +58,7 @@ class Reason(Enum):
     @property
     def coded(self) -> "Code":
         """The code that results tell."""
-        from pydicom.sr.coding import Code  # noqa: PLC0415 (7 MB of codes, which the doors do without)
+        from pydicom.sr.coding import Code  # noqa: PLC0415 (14 MB, which the doors do without)
 
         return Code(self.code, SCHEME, self._meaning)
 

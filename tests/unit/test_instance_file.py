@@ -60,3 +60,20 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(OSError, match="No space"):
         file.write(b"x")
     file.close()
+
+
+def test_a_disk_that_takes_not_even_the_head_costs_no_file_and_no_handle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handles: list[int] = []
+
+    def full(handle: int, _parts: list[memoryview]) -> int:
+        handles.append(handle)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "writev", full)
+    with pytest.raises(OSError, match="No space"):
+        InstanceFile(tmp_path, HEAD)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handles[0])

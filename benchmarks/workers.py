@@ -23,10 +23,10 @@ from config.policy import CompletionPolicy
 from config.settings import Settings, Storage
 from node.clock import ExamClock
 from node.intake import Intake, Origin, utc_now
+from node.logs import configure
 from node.parts import open_parts
 from node.phantom import phantom_exam
 from node.results.encode import to_bytes
-from node.telemetry import configure
 from node.worker import Worker
 from storage.database import reading
 from storage.tables import jobs

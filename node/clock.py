@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-import structlog
 from sqlalchemy import Engine
 
 from config.policy import CompletionPolicy, PriorPolicy
 from node.exams import Candidate, Close, assemble, decide, prior_of
+from node.telemetry import logger
 from storage import exams
 from storage.database import reading, writing
 from storage.errors import ExamChanged, StorageError
@@ -18,7 +18,7 @@ from storage.removals import removed_of_exam
 from storage.states import ExamState, Plan
 from storage.withdrawals import withdrawn_of_exam
 
-log = structlog.get_logger()
+log = logger("clock")
 
 NO_PRIORS = PriorPolicy()
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
 
-import structlog
-
 from config.errors import InvalidSettings
 from config.settings import Settings, changed_keys
 from node.errors import NodeError
 from node.progress import Progress
 from node.supervision import ServiceManager
+from node.telemetry import logger
 from node.troubles import Troubles
 from storage.errors import StorageError
 
-log = structlog.get_logger()
+log = logger("running")
 
 LoadSettings = Callable[[], Settings]
 STATUS_EVERY = 10.0

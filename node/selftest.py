@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import structlog
 from pydicom import Dataset
 
 from ai.exam import Laterality
@@ -25,6 +24,7 @@ from node.parts import Parts
 from node.phantom import PhantomExam, phantom_exam
 from node.scu import Item, Sender
 from node.status import SUCCESS
+from node.telemetry import logger
 from node.tls import Transport
 from storage.database import reading, writing
 from storage.errors import StorageError
@@ -32,7 +32,7 @@ from storage.exams import ExamRecord, list_exams
 from storage.selftests import SelfTest, note
 from storage.states import ExamState, JobState
 
-log = structlog.get_logger()
+log = logger("selftest")
 
 SEED = 34
 MASS = Lesion(

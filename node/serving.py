@@ -3,8 +3,6 @@
 import gc
 from datetime import timedelta
 
-import structlog
-
 from ai.models import ready_model
 from config.settings import Destination, Settings, changed_keys
 from node.audit.hooks import Audited
@@ -20,6 +18,7 @@ from node.echoes import Echoes
 from node.errors import CannotListen
 from node.identity import VERSION
 from node.intake import Intake, Renewed, utc_now
+from node.logs import configure
 from node.metrics import Counted, CountedSenders, Metrics
 from node.parts import Parts, open_parts
 from node.progress import Progress
@@ -43,7 +42,7 @@ from node.scu import EchoResult
 from node.senders import Noted
 from node.service import DRAIN_SECONDS, accepted_kinds, carrier, sender, web_door, worklist_of
 from node.supervision import ServiceManager
-from node.telemetry import configure
+from node.telemetry import logger
 from node.timekeeping import Timekeeping
 from node.tls import Transport
 from node.validity import Validity
@@ -63,7 +62,7 @@ from storage.errors import StorageError
 from storage.figures import exams_by_state, unanswered, undelivered
 from storage.states import ExamState
 
-log = structlog.get_logger()
+log = logger("serving")
 
 RETENTION_EVERY = timedelta(minutes=10)
 CATALOGUE_EVERY = 2.0

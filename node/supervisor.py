@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-import structlog
-
 from node.supervision import for_children
+from node.telemetry import logger
 
-log = structlog.get_logger()
+log = logger("supervisor")
 
 RESTART_AFTER = 2.0
 """Seconds before a child that ended is started again."""

@@ -1,12 +1,11 @@
-"""Log configuration: one event a line, to the journal or on stdout, with data as keys and no patient names (rule R14)."""
+"""Lines of the log: one event a line, to the journal or on stdout, with data as keys and no patient names (rule R14)."""
 
 import logging
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -15,79 +14,35 @@ from config.errors import ConfigError
 from node import journal
 from node.errors import NodeError
 from node.events import events
+from node.logs import LogFormat
 from storage.errors import StorageError
-
-ROOMS = ("node", "ai", "storage", "config")
-"""Loggers of our own packages; those of libraries speak from ``warning`` on."""
-
-LogFormat = Literal["auto", "journal", "json", "text"]
 
 GRAVE = ("warning", "error", "critical")
 TELL_THEIR_TEXT = (AIError, ConfigError, NodeError, StorageError, OSError)
 """Errors whose text is ours, or the system's; that of any other may quote a header (rule R14)."""
 
 
-def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
-    """Send our events, and the warnings of the libraries, to one place in one form.
-
-    Parameters
-    ----------
-    log_format
-        ``journal`` sends entries with fields to systemd's journal; ``auto`` does so where systemd has connected the
-        stream with it, and is else text on a terminal and JSON elsewhere.
-    level
-        The least level of our own events: ``debug``, ``info``, ``warning`` or ``error``.
-    stream
-        stdout by default.
-    """
-    target = stream or sys.stdout
-    plain = log_format == "text" or (log_format == "auto" and target.isatty())
-    common: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        explain,
-        tell_exception,
-    ]
-    handler: logging.Handler
-    if log_format == "journal" or (log_format == "auto" and journal.is_the_journal(target)):
+def handler(log_format: LogFormat, stream: TextIO) -> logging.Handler:
+    """Return what writes lines of a form (`node.logs.configure`), our events' and the libraries'."""
+    plain = log_format == "text" or (log_format == "auto" and stream.isatty())
+    made: logging.Handler
+    if log_format == "journal" or (log_format == "auto" and journal.is_the_journal(stream)):
         renderer: list[Any] = [journal.render]
-        handler = journal.JournalHandler(journal.SOCKET, target)
+        made = journal.JournalHandler(journal.SOCKET, stream)
     else:
         renderer = [
-            structlog.dev.ConsoleRenderer(colors=target.isatty())
+            structlog.dev.ConsoleRenderer(colors=stream.isatty())
             if plain
             else structlog.processors.JSONRenderer(sort_keys=False)
         ]
-        handler = logging.StreamHandler(target)
-    handler.setFormatter(
+        made = logging.StreamHandler(stream)
+    made.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
-            foreign_pre_chain=common,
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(allow=DATA), *COMMON],
         )
     )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.WARNING)
-    for room in ROOMS:
-        logging.getLogger(room).setLevel(level.upper())
-    # What these say of an association, our own events say with its destination or its sender, and without a traceback.
-    for silent in (f"pynetdicom.{part}" for part in ("acse", "dimse", "dul", "fsm", "transport")):
-        logging.getLogger(silent).setLevel(logging.CRITICAL)
-    # Both quote the values of odd headers, names among them.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom(\.|$)")
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *common,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
+    return made
 
 
 def explain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -124,3 +79,23 @@ def logger(part: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of a part of the node, for example ``intake``."""
     bound: structlog.stdlib.BoundLogger = structlog.get_logger(f"node.{part}")
     return bound
+
+
+COMMON: Final[list[Any]] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    explain,
+    tell_exception,
+]
+DATA: Final = ("was_read",)
+"""Data of events that `ai` tells by the standard library; any other of a stranger's record may be a name (rule R14)."""
+
+# Our events go the way of all others, through the standard library's loggers, and are formed where they are written.
+structlog.configure(
+    processors=[structlog.stdlib.filter_by_level, *COMMON, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+    cache_logger_on_first_use=False,
+)

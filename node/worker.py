@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-import structlog
 from sqlalchemy import Engine
+from structlog.contextvars import bound_contextvars
 
 from ai.errors import AIError
 from ai.exam import STANDARD_VIEWS, View
@@ -26,6 +26,7 @@ from node.identity import TEST_ISSUER
 from node.previews import draw_previews, write_previews
 from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
+from node.telemetry import logger
 from storage.conflicts import moves_into
 from storage.database import installation_id, reading, writing
 from storage.errors import BucketUnavailable, LeaseLost, StorageError
@@ -38,7 +39,7 @@ from storage.removals import removed_of_exam
 from storage.results import IssuedResult, ResultRecord, results_of
 from storage.states import Plan
 
-log = structlog.get_logger()
+log = logger("worker")
 
 NO_SCORE_POLICY: Final = ScorePolicy()
 
@@ -167,7 +168,7 @@ class Worker:
         job = self._queue.claim(self._owner, self._clock())
         if job is None:
             return False
-        with structlog.contextvars.bound_contextvars(**job.log_context()):
+        with bound_contextvars(**job.log_context()):
             try:
                 with self._renewed(job):
                     self._do(job)

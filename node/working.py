@@ -4,13 +4,13 @@ import os
 import socket
 from contextlib import suppress
 
-import structlog
 from sqlalchemy import Engine
 
 from ai.models import Model, open_model
 from ai.readers.base import Reader
 from node.gpus import gpu_now
 from node.intake import utc_now
+from node.logs import configure
 from node.parts import Parts, open_parts
 from node.running import (
     SIGN_OF_LIFE_EVERY,
@@ -24,13 +24,13 @@ from node.running import (
 )
 from node.service import content_digest
 from node.supervision import ServiceManager
-from node.telemetry import configure
+from node.telemetry import logger
 from node.worker import Worker
 from storage.database import writing
 from storage.errors import StorageError
 from storage.workers import WorkerRecord, forget_worker, note_worker
 
-log = structlog.get_logger()
+log = logger("working")
 
 FIXED = (
     "storage.folder",

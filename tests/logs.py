@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-import structlog
 
 
 @pytest.fixture(autouse=True)
@@ -17,4 +16,3 @@ def logging_as_it_was() -> Iterator[None]:
         yield
     root.handlers = handlers
     root.setLevel(level)
-    structlog.reset_defaults()

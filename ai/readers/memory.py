@@ -1,12 +1,12 @@
 """When memory does not suffice: the image is read again with less of it, and its findings say how."""
 
 import gc
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-import structlog
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -15,7 +15,7 @@ from ai.errors import NotEnoughMemory
 from ai.findings import ImageFindings
 from ai.readers.runtime import Compiled, Runtime
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")
 """Of errors that torch raises as a plain RuntimeError: the CPU's allocator, the driver's, cuBLAS and cuDNN."""
@@ -72,7 +72,7 @@ class Memory:
                 last = error.with_traceback(None)  # whose frames hold what has to be freed
             else:
                 return found if way is Economy.NONE else replace(found, warnings=(*found.warnings, told(way)))
-            log.warning("memory did not suffice to read an image", was_read=way.value)
+            log.warning("memory did not suffice to read an image", extra={"was_read": way.value})
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()

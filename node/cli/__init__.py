@@ -13,7 +13,7 @@ from typer.main import get_group
 from ai.errors import AIError
 from config.errors import ConfigError
 from node.errors import NodeError
-from node.telemetry import configure
+from node.logs import configure
 from storage.errors import StorageError
 
 KNOWN_FAULTS = (AIError, ConfigError, NodeError, StorageError)

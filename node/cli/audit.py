@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 from xml.etree import ElementTree as ET
 
-import structlog
 import typer
 from rich.table import Table
 
@@ -12,10 +11,11 @@ from config.settings import load_settings
 from node.audit.trail import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
 from node.parts import Parts, open_parts
+from node.telemetry import logger
 from storage.audit import Kept, Link, faults, head, kept
 from storage.database import reading, writing
 
-log = structlog.get_logger()
+log = logger("cli.audit")
 
 
 def register(app: typer.Typer) -> None:

@@ -112,8 +112,8 @@ def _idle_store(settings: Settings) -> InstanceStore:
 
 
 def _adopt(settings: Settings, engine: Engine, store: InstanceStore) -> Adopted:
+    from node.logs import configure  # noqa: PLC0415 (as above)
     from node.service import accepted_kinds  # noqa: PLC0415 (as above)
-    from node.telemetry import configure  # noqa: PLC0415 (as above)
 
     configure(settings.log.format, settings.log.level, sys.stderr)
     kinds = accepted_kinds(ready_model(settings.reader.model, settings.reader.models_folder))

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
 from ai.errors import AIError, ModelError
@@ -16,9 +15,10 @@ from config.errors import InvalidSettings
 from config.settings import Destination, Proof, Settings, load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.errors import CannotListen, NodeError
+from node.telemetry import logger
 from storage.errors import DatabaseUnavailable, StorageError
 
-log = structlog.get_logger()
+log = logger("cli.running")
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 @contextmanager
 def _starting() -> Iterator[None]:
     """Log why a part that runs cannot start, or go on; EX_CONFIG means that starting again does not help."""
-    from node.telemetry import configure  # noqa: PLC0415 (only running parts log on stdout)
+    from node.logs import configure  # noqa: PLC0415 (only running parts log on stdout)
 
     configure()
     try:
@@ -92,8 +92,8 @@ def up(
     """Run `serve` and `work` together on this machine; a part that dies is started again."""
     with _starting():
         from ai.models import ready_model  # noqa: PLC0415 (as above)
+        from node.logs import configure  # noqa: PLC0415 (as above)
         from node.supervisor import up as run  # noqa: PLC0415 (as above)
-        from node.telemetry import configure  # noqa: PLC0415 (as above)
 
         settings = load_settings(config)
         configure(settings.log.format, settings.log.level)

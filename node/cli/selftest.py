@@ -3,14 +3,14 @@
 import sys
 from dataclasses import asdict
 
-import structlog
 import typer
 
 from config.settings import load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
+from node.telemetry import logger
 from storage.errors import StorageError
 
-log = structlog.get_logger()
+log = logger("cli.selftest")
 
 
 def register(app: typer.Typer) -> None:
@@ -20,9 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def selftest(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Send a synthetic exam through the running node, and see that its answer comes with the mass that is in it."""
+    from node.logs import configure  # noqa: PLC0415 (as above)
     from node.parts import open_parts  # noqa: PLC0415 (as above)
     from node.selftest import run_selftest  # noqa: PLC0415 (keeps --help quick)
-    from node.telemetry import configure  # noqa: PLC0415 (as above)
 
     settings = load_settings(config)
     configure(settings.log.format, settings.log.level, sys.stderr)

@@ -21,11 +21,11 @@ from config.settings import Destination, Dicom, Settings, load_settings
 from node.analysis import picture
 from node.demo.exams import DemoExam, phantom, real_exams
 from node.demo.pacs import AE_TITLE, DemoPacs, Received, errors_in, outlines_of, received_for, score_of, status_of
+from node.logs import configure
 from node.parts import Parts, open_parts
 from node.results.drawing import Page, Panel, draw_page, png, side_by_side
 from node.results.pages import LABELS, MARK, PRIMARY, SCORES
 from node.scu import Item, Sender
-from node.telemetry import configure
 from storage.database import reading
 from storage.exams import ExamRecord, list_exams
 from storage.index import instances_of_exam

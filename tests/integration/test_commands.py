@@ -15,7 +15,7 @@ from config.settings import Caller, Destination, Dicom, Settings, Storage
 from node.cli import app
 from node.doctor import examine
 from node.intake import utc_now
-from node.telemetry import configure
+from node.logs import configure
 from storage.database import open_database, reading, writing
 from storage.senders import Context, News, add_news
 from storage.states import DeliveryState

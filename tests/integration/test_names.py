@@ -13,9 +13,9 @@ from pydicom import Dataset
 from pynetdicom import evt
 
 from config.settings import Caller, Delivery, Destination, Dicom, ExamClock, Http, Settings, Storage
+from node.logs import configure
 from node.scu import Item, Sender
 from node.serving import Serving
-from node.telemetry import configure
 from node.worker import Worker
 from storage.states import DeliveryState
 from tests.builders import altered

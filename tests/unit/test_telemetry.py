@@ -8,7 +8,8 @@ import pytest
 from structlog.contextvars import bound_contextvars
 
 from node.events import events
-from node.telemetry import configure, logger
+from node.logs import configure
+from node.telemetry import logger
 from storage.errors import DatabaseUnavailable
 from tests.logs import logging_as_it_was
 

@@ -5,10 +5,11 @@ from datetime import timedelta
 
 from ai.models import ready_model
 from config.settings import Destination, Settings, changed_keys
+from node.audit.commands import operator
 from node.audit.hooks import Audited
 from node.audit.receivers import Telling
 from node.audit.spool import Spool
-from node.audit.trail import Trail, operator
+from node.audit.trail import Trail
 from node.catalogue import Cataloguer
 from node.clock import ExamClock
 from node.commitment import Prover, Reports

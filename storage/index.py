@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import cache
+from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, Table, insert, select, union_all, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from storage.files import InstanceReference
@@ -226,7 +226,8 @@ def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> 
 
 @cache
 def _insert_new(table: Table, dialect_name: str) -> ReturningInsert[Any]:
-    dialect = postgresql if dialect_name == "postgresql" else sqlite
+    # By name: the other database's dialect takes as long to import as all our tables.
+    dialect = import_module(f"sqlalchemy.dialects.{dialect_name}")
     statement: ReturningInsert[Any] = dialect.insert(table).on_conflict_do_nothing().returning(*table.primary_key)
     return statement
 

@@ -3,11 +3,10 @@
 import os
 from collections.abc import Callable
 from datetime import datetime
-from getpass import getuser
 from threading import Event, Thread
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from config.settings import Settings
 from node.audit.facts import Fact, compose
@@ -15,7 +14,6 @@ from node.audit.messages import Source
 from node.audit.spool import Spool
 from node.telemetry import logger
 from node.troubles import Troubles
-from storage.actions import Action, record_action
 from storage.audit import append, head
 from storage.database import reading, writing
 from storage.errors import StorageError
@@ -32,32 +30,6 @@ def source_of(settings: Settings) -> Source:
     """Return who this process is."""
     audit = settings.audit
     return Source(audit.source_id, audit.site_id, settings.dicom.ae_title.strip(), str(os.getpid()))
-
-
-def operator() -> str:
-    """Return the user of this machine who works at it."""
-    try:
-        return getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
-
-
-def record(connection: Connection, settings: Settings, now: datetime, kind: str, **data: Any) -> None:
-    """Add a fact's message to the chain within a transaction: what a command changes and its record are one."""
-    append(connection, compose(connection, [Fact.now(kind, now, **data)], source_of(settings)), now)
-
-
-def record_done(connection: Connection, settings: Settings, action: Action, exam: str = "") -> None:
-    """Keep what somebody did with a command, among the actions and in the trail.
-
-    Parameters
-    ----------
-    exam
-        Id of the exam that it was done to; '' where it was none.
-    """
-    record_action(connection, action)
-    told = {"what": action.what, "who": action.who, "destination": action.destination, "detail": action.detail}
-    record(connection, settings, action.done_at, "done", **told, exam=exam)
 
 
 class Trail:

@@ -1,7 +1,9 @@
 """The command line: ``mammonode``."""
 
+import gc
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
@@ -127,8 +129,20 @@ def commands_of(module: str) -> Mapping[str, Any]:
     """Return the commands that a module of this package adds."""
     alone = typer.Typer(rich_markup_mode="markdown")
     alone.callback()(lambda: None)
-    import_module(f"node.cli.{module}").register(alone)
+    with imports():
+        import_module(f"node.cli.{module}").register(alone)
     return get_group(alone).commands
+
+
+@contextmanager
+def imports() -> Iterator[None]:
+    """Look for no garbage in what is imported here, neither now nor at the end: it stays, and is most of a short command."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 LISTING: Final = "node.cli.listing"

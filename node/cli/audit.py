@@ -5,11 +5,10 @@ from typing import Annotated
 from xml.etree import ElementTree as ET
 
 import typer
-from rich.table import Table
 
 from config.settings import load_settings
-from node.audit.trail import operator, record
-from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
+from node.audit.commands import operator, record
+from node.cli.options import ConfigOption, JsonOption, print_json, print_table
 from node.parts import Parts, open_parts
 from node.telemetry import logger
 from storage.audit import Kept, Link, faults, head, kept
@@ -77,10 +76,8 @@ def list_all(
     if as_json:
         print_json(rows)
         return
-    table = Table("number", "at", "event", "who", "about", "outcome")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    stdout_console().print(table)
+    columns = ("number", "at", "event", "who", "about", "outcome")
+    print_table(columns, [[str(value) for value in row.values()] for row in rows])
 
 
 def _row(each: Kept) -> dict[str, object]:

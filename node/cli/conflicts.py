@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from config.settings import load_settings
-from node.audit.trail import operator, record_done
-from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
+from node.audit.commands import operator, record_done
+from node.cli.options import ConfigOption, JsonOption, print_json, print_table
 from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.conflicts import Conflict, list_conflicts
@@ -78,10 +77,8 @@ def _list(parts: Parts, exam: str | None, *, as_json: bool) -> None:
     if not told:
         typer.echo("No conflicts.")
         return
-    table = Table(*told[0])
-    for row in told:
-        table.add_row(*(json.dumps(value) if isinstance(value, bool) else str(value) for value in row.values()))
-    stdout_console().print(table)
+    words = [[json.dumps(value) if isinstance(value, bool) else str(value) for value in row.values()] for row in told]
+    print_table(told[0], words)
 
 
 def _decide(parts: Parts, decision: str, numbers: Sequence[str]) -> None:

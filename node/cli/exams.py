@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from config.settings import load_settings
-from node.audit.trail import operator, record_done
+from node.audit.commands import operator, record_done
 from node.cli.conflicts import plain
 from node.cli.lanes import lanes_of
-from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
+from node.cli.options import ConfigOption, JsonOption, print_json, print_table, stdout_console
 from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.conflicts import list_conflicts, reject_identities
@@ -47,9 +46,8 @@ def exams(
     if as_json:
         print_json([_plain(exam) for exam in found])
         return
-    table = Table("exam", "revision", "state", "answer", "arrivals", "last image", "next look")
-    for exam in found:
-        table.add_row(
+    rows = [
+        (
             exam.uid,
             str(exam.revision),
             exam.state + (" (held)" if exam.held else ""),
@@ -58,11 +56,12 @@ def exams(
             _local(exam.last_image_at),
             _local(exam.due_at) if exam.due_at else "",
         )
-    console = stdout_console()
-    console.print(table)
+        for exam in found
+    ]
+    print_table(("exam", "revision", "state", "answer", "arrivals", "last image", "next look"), rows)
     for lane in lanes_of(parts):
         if lane["paused"]:
-            console.print(f"Nothing is sent to {lane['destination']}: {lane['lane']}.")
+            stdout_console().print(f"Nothing is sent to {lane['destination']}: {lane['lane']}.")
 
 
 def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -84,10 +83,8 @@ def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption
     for title in ("images", "masses", "jobs", "deliveries", "conflicts"):
         rows = facts[title] if title != "masses" else _masses(facts["answer"])
         if rows:
-            table = Table(*rows[0], title=title)
-            for row in rows:
-                table.add_row(*("" if value is None else str(value) for value in row.values()))
-            console.print(table)
+            words = [["" if value is None else str(value) for value in row.values()] for row in rows]
+            print_table(rows[0], words, title)
 
 
 def retry(exam: ExamArgument, *, config: ConfigOption = None) -> None:

@@ -4,11 +4,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from config.settings import load_settings
-from node.audit.trail import operator, record_done
-from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
+from node.audit.commands import operator, record_done
+from node.cli.options import ConfigOption, JsonOption, print_json, print_table
 from node.lanes import lane_statuses
 from node.parts import Parts, open_parts
 from storage.actions import Action
@@ -46,11 +45,11 @@ def list_lanes(context: typer.Context, *, config: ConfigOption = None, as_json: 
     if as_json:
         print_json(lanes)
         return
-    table = Table("destination", "lane", *SHOWN, "oldest waiting")
+    rows = []
     for lane in lanes:
         counts = [str(lane["deliveries"][state]) for state in SHOWN]
-        table.add_row(lane["destination"], lane["lane"], *counts, str(lane["oldest_waiting"] or ""))
-    stdout_console().print(table)
+        rows.append((lane["destination"], lane["lane"], *counts, str(lane["oldest_waiting"] or "")))
+    print_table(("destination", "lane", *SHOWN, "oldest waiting"), rows)
 
 
 def pause(

@@ -3,18 +3,20 @@
 import json
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ai.errors import MissingExtra
 from config.settings import load_settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
     from ai.models import Model
 
 ConfigOption = Annotated[
@@ -50,8 +52,18 @@ def named_model(name: str) -> "Model":
     return open_model(name, load_settings().reader.models_folder)
 
 
-def progress() -> Progress:
+def progress() -> "Progress":
     """Return a progress bar on stderr, so that stdout stays clean for results."""
+    from rich.console import Console  # noqa: PLC0415 (most commands have none)
+    from rich.progress import (  # noqa: PLC0415 (as above)
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -75,9 +87,21 @@ def require_extra(*packages: str) -> None:
         raise MissingExtra(f"Missing: {', '.join(missing)}")
 
 
-def stdout_console() -> Console:
+def stdout_console() -> "Console":
     """Return what tables are printed on; in a pipe there is no window whose width would cut their words."""
+    from rich.console import Console  # noqa: PLC0415 (JSON needs none)
+
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Print a table on stdout."""
+    from rich.table import Table  # noqa: PLC0415 (as above)
+
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    stdout_console().print(table)
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from config.policy import RetentionPolicy
 from config.settings import load_settings
-from node.audit.trail import operator, record
+from node.audit.commands import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.intake import utc_now
 from node.parts import open_parts

@@ -5,11 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from config.settings import load_settings
 from node.cli.lanes import lanes_of
-from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
+from node.cli.options import ConfigOption, JsonOption, print_json, print_table, stdout_console
 from node.parts import Parts, open_parts
 from storage.database import reading
 from storage.exams import find_exam
@@ -187,12 +186,9 @@ def _show(rows: Sequence[dict[str, Any]], nothing: str, *, as_json: bool, title:
     elif not rows:
         typer.echo(nothing)
     else:
-        console = stdout_console()
-        names = [name for name in rows[0] if console.width >= WIDE or name not in LESS_WANTED]
-        table = Table(*names, title=title)
-        for row in rows:
-            table.add_row(*(_cell(name, row[name]) for name in names))
-        console.print(table)
+        wide = stdout_console().width >= WIDE
+        names = [name for name in rows[0] if wide or name not in LESS_WANTED]
+        print_table(names, [[_cell(name, row[name]) for name in names] for row in rows], title)
 
 
 def _cell(name: str, value: object) -> str:

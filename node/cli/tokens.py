@@ -4,11 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from config.settings import Scope, load_settings
-from node.audit.trail import operator, record
-from node.cli.options import ConfigOption, JsonOption, print_json, stdout_console
+from node.audit.commands import operator, record
+from node.cli.options import ConfigOption, JsonOption, print_json, print_table
 from node.parts import open_parts
 from storage.database import reading, writing
 from storage.tokens import add_token, list_tokens, revoke_token
@@ -59,12 +58,12 @@ def list_all(*, config: ConfigOption = None, as_json: JsonOption = False) -> Non
     if as_json:
         print_json([{**vars(token), "valid": token.is_valid(now)} for token in found])
         return
-    table = Table("name", "scopes", "valid", "made", "ends", "used last")
+    rows = []
     for token in found:
         valid = "yes" if token.is_valid(now) else "revoked" if token.revoked_at else "ended"
         times = (token.created_at, token.expires_at, token.used_at)
-        table.add_row(token.name, " ".join(token.scopes), valid, *map(_local, times))
-    stdout_console().print(table)
+        rows.append((token.name, " ".join(token.scopes), valid, *map(_local, times)))
+    print_table(("name", "scopes", "valid", "made", "ends", "used last"), rows)
 
 
 def revoke(name: Name, *, config: ConfigOption = None) -> None:

@@ -109,7 +109,7 @@ catalogue_studies = Table(
     Column("timezone", HeaderText, nullable=False),
     Index(None, "date", "time"),
     # Without this class PostgreSQL finds no beginnings of names by it.
-    Index(None, "patient_name_key", postgresql_ops={"patient_name_key": "text_pattern_ops"}),
+    Index(None, "patient_name_key"),  # PostgreSQL's for beginnings of names, as its migration says (as in deliveries)
 )
 
 catalogue = Table(

@@ -21,12 +21,13 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from config.settings import Audit, Caller, Dicom, Http, Settings, Storage
+from node.audit.commands import operator
 from node.audit.facts import MAKERS, Fact, compose, without_names
 from node.audit.hooks import Audited
 from node.audit.messages import Source
 from node.audit.receivers import Telling
 from node.audit.spool import Spool
-from node.audit.trail import Trail, operator
+from node.audit.trail import Trail
 from node.cli import app
 from node.errors import AssociationRejected
 from node.scu import Item, Peer, Sender

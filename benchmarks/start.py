@@ -19,7 +19,7 @@ VERIFICATION = b"1.2.840.10008.1.1"
 ASSOCIATIONS = 20
 IDLE_SECONDS = 8
 FOLDER = Path(".artefacts/bench")
-COMMANDS = ("--help", "exams", "jobs", "destinations", "senders")
+COMMANDS = ("--help", "exams", "exams --json", "jobs", "lanes", "destinations", "senders", "tokens list")
 
 
 def values(repeats: int) -> Iterator[Value]:
@@ -36,7 +36,7 @@ def values(repeats: int) -> Iterator[Value]:
             environment = os.environ | {"MAMMONODE_STORAGE__FOLDER": str(Path(scratch, US, "store"))}
             for command in COMMANDS if repeat else ():
                 began = time.perf_counter()
-                words = [sys.executable, "-P", "-m", "node", command]
+                words = [sys.executable, "-P", "-m", "node", *command.split()]
                 subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=True)
                 yield Value(f"command {command}", "s", US, time.perf_counter() - began)
 

@@ -9,7 +9,6 @@ from sqlalchemy import Connection
 
 from config.settings import Settings
 from storage.actions import Action, record_action
-from storage.audit import append
 
 
 def operator() -> str:
@@ -24,6 +23,7 @@ def record(connection: Connection, settings: Settings, now: datetime, kind: str,
     """Add a fact's message to the chain within a transaction: what a command changes and its record are one."""
     from node.audit.facts import Fact, compose  # noqa: PLC0415 (messages are no matter of commands that look)
     from node.audit.trail import source_of  # noqa: PLC0415 (as above)
+    from storage.audit import append  # noqa: PLC0415 (as above)
 
     append(connection, compose(connection, [Fact.now(kind, now, **data)], source_of(settings)), now)
 

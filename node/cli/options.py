@@ -91,7 +91,7 @@ def stdout_console() -> "Console":
     """Return what tables are printed on; in a pipe there is no window whose width would cut their words."""
     from rich.console import Console  # noqa: PLC0415 (JSON needs none)
 
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH, emoji=False)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:

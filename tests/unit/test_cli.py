@@ -1,6 +1,7 @@
 """The command line: what each command prints, for people and for scripts, and its exit status."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner, Result
 
 from ai.exam import STANDARD_VIEWS
-from config.settings import load_settings
+from config.settings import Settings, Storage, load_settings
 from node import cli
 from node.cli import app
 from node.demo.run import run_demo
@@ -613,12 +614,31 @@ def test_help_imports_no_command() -> None:
     assert not [name for name in done.stdout.split() if name.startswith(("node.cli.", "sqlalchemy"))]
 
 
-@pytest.mark.parametrize("command", ["exams", "jobs", "lanes", "tokens", "conflicts"])
-def test_a_command_without_a_model_imports_none_of_what_it_does_not_need(command: str) -> None:
-    program = f"import sys; from node import cli; cli.commands_of({cli_module(command)!r}); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    heavy = {"torch", "numpy", "pydicom", "pynetdicom", "alembic", "starlette", "uvicorn", "cv2", "highdicom"}
-    assert heavy.isdisjoint(done.stdout.split())
+@pytest.fixture(scope="module")
+def an_empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    open_parts(Settings(storage=Storage(folder=folder))).engine.dispose()
+    return folder
+
+
+@pytest.mark.parametrize("words", ["exams", "jobs", "lanes", "tokens list", "conflicts"])
+def test_a_command_that_looks_imports_none_of_what_it_does_not_need(words: str, an_empty_store: Path) -> None:
+    program = "import sys; from node import cli\ntry: cli.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words.split(), "--json"],
+        env=os.environ | {"MAMMONODE_STORAGE__FOLDER": str(an_empty_store)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) is not None
+    imported = set(done.stderr.split())
+    assert {"sqlalchemy", "pydantic", f"node.cli.{cli_module(words.split(maxsplit=1)[0])}"} <= imported
+    reading = {"torch", "numpy", "pydicom", "cv2", "highdicom"}
+    serving = {"pynetdicom", "starlette", "uvicorn", "prometheus_client", "node.audit.facts"}
+    telling = {"structlog", "rich", "pygments", "xml"}
+    of_the_database = {"alembic", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql"}
+    assert not (reading | serving | telling | of_the_database) & imported
 
 
 def test_the_doors_import_nothing_that_only_reading_and_results_need() -> None:

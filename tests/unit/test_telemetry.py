@@ -100,3 +100,18 @@ def test_what_pydicom_quotes_from_odd_headers_is_not_told() -> None:
     configure("json", "debug", stream)
     logging.getLogger("pydicom").error("Invalid value for VR PN: Doe^Anne")
     assert stream.getvalue() == ""
+
+
+def test_what_reading_tells_by_the_standard_library_keeps_its_data_and_no_other() -> None:
+    stream = io.StringIO()
+    configure("json", "info", stream)
+    told = {"was_read": "one picture at a time", "patient": "Doe^Anne"}
+    logging.getLogger("ai.readers.memory").warning("memory did not suffice to read an image", extra=told)
+    [line] = map(json.loads, stream.getvalue().splitlines())
+    assert (line["was_read"], line["level"], line["logger"]) == (
+        "one picture at a time",
+        "warning",
+        "ai.readers.memory",
+    )
+    assert line["check"] == events()["memory did not suffice to read an image"].check
+    assert "Doe" not in stream.getvalue()

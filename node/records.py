@@ -20,6 +20,10 @@ from storage.index import InstanceRecord, PatientRecord, SeriesRecord, StudyReco
 PREAMBLE = 128 + len(b"DICM")
 GROUP_LENGTH_ELEMENT = 12
 """Tag, VR, length and value of File Meta Information Group Length, in bytes (PS3.10 7.1)."""
+HEAD = PREAMBLE + GROUP_LENGTH_ELEMENT
+"""Bytes of a file after which it is known where its data set begins."""
+START = b"DICM\2\0\0\0UL\4\0"
+"""What stands in them after 128 bytes that may be any, before the value of that element."""
 
 LONGEST_TEXT = 512
 """Characters of a header's text that the index keeps: a Long String has 64 (PS3.5 6.2), a garbled one any number, and
@@ -84,7 +88,7 @@ def require_inflatable(path: Path) -> None:
         return
     inflate, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
     with path.open("rb") as file:
-        file.seek(PREAMBLE + GROUP_LENGTH_ELEMENT + int(meta.FileMetaInformationGroupLength))
+        file.seek(HEAD + int(meta.FileMetaInformationGroupLength))
         while block := inflate.unconsumed_tail or file.read(1 << 16):
             inflated += len(inflate.decompress(block, 1 << 20))
             if inflated > LARGEST_INFLATED:
@@ -94,7 +98,15 @@ def require_inflatable(path: Path) -> None:
 def dataset_offset(header: Dataset) -> int:
     """Return where the data set begins in the file, 0 when the File Meta Information does not say."""
     length = int(number(header.file_meta, "FileMetaInformationGroupLength"))
-    return PREAMBLE + GROUP_LENGTH_ELEMENT + length if length else 0
+    return HEAD + length if length else 0
+
+
+def dataset_begins(start: bytes) -> int:
+    """Return the same from how the file starts; 0 also where that is not yet known."""
+    if start[128 : HEAD - 4] != START or len(start) < HEAD:
+        return 0
+    length = int.from_bytes(start[HEAD - 4 : HEAD], "little")
+    return HEAD + length if length else 0
 
 
 def reference(header: Dataset) -> InstanceReference:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.parser import BytesParser
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from pydicom import Dataset, dcmread
@@ -24,6 +25,8 @@ from node.results.encode import to_bytes
 from node.user_agent import UserAgent
 from node.web.access import EVERYTHING, Identity
 from node.web.app import Counts, Routes, create_app
+from node.web.certificates import CertifyingProtocol, CertifyingSocket
+from node.web.connection import room
 from node.web.decoding import Decoders
 from node.web.dicomweb import dicomweb_routes
 from node.web.retrieving import Retrieval
@@ -40,6 +43,9 @@ from tests.builders import own_result_header
 from tests.doors import Room, phantom_images
 from tests.peers import eventually
 from tests.records import LEASE, NOON, POLICY, STUDY, a_closed_exam
+
+if TYPE_CHECKING:
+    import asyncio
 
 BOUNDARY = "a-boundary"
 
@@ -112,7 +118,13 @@ def served(app: Starlette, **options: Any) -> Iterator[str]:
     """Serve an application on a free port, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(
-            app, loop="asyncio", http="httptools", ws="websockets-sansio", lifespan="off", log_config=None, **options
+            app,
+            loop="asyncio",
+            http=cast("type[asyncio.Protocol]", partial(CertifyingProtocol, room())),
+            ws=CertifyingSocket,
+            lifespan="off",
+            log_config=None,
+            **options,
         )
         server = uvicorn.Server(config)
         thread = Thread(target=server.run, args=([listening],), daemon=True)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from config.settings import Client
 from node.telemetry import logger
 from node.tls import common_name, subject
 from node.web.access import Identity
+from node.web.connection import LongReading
 
 if TYPE_CHECKING:
     import ssl
@@ -40,13 +40,21 @@ class Certificates:
         return None
 
 
-class CertifyingProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which puts the client's certificate beside each request; uvicorn itself drops it."""
+class CertifyingProtocol(LongReading):
+    """An HTTP connection that puts the client's certificate beside each request; uvicorn itself drops it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Keep the certificate of a connection for its requests."""
         super().connection_made(transport)
         self.app = _with(self.app, transport)
+
+    def on_body(self, body: bytes) -> None:
+        """Hand on what has come as it is; uvicorn copies it twice, and stops and starts to read at each piece."""
+        if self.parser.should_upgrade() or self.cycle.response_complete or self.cycle.body:
+            super().on_body(body)
+        else:
+            self.cycle.body = body  # type: ignore[assignment]
+            self.cycle.message_event.set()
 
 
 class CertifyingSocket(WebSocketsSansIOProtocol):

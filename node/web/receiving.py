@@ -7,7 +7,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 
 from node.errors import (
@@ -18,9 +17,9 @@ from node.errors import (
     SyntaxNotTaken,
     UnsupportedMediaType,
 )
-from node.instance_file import GrowingFile
-from node.intake import Receiver
-from node.records import Origin, read_header, text
+from node.instance_file import GrowingFile, InstanceFile
+from node.intake import Announced, Receiver
+from node.records import HEAD, Origin, dataset_begins, read_header, text
 from node.sop_classes import TRANSFER_SYNTAXES
 from node.status import OUT_OF_RESOURCES, storing_reason
 from node.telemetry import logger
@@ -34,6 +33,8 @@ log = logger("web")
 FILE_META: Final = b"\x02\x00"
 PREAMBLE: Final = b"\0" * 128 + b"DICM"
 """What PS3.10 7.1 asks for, and senders whose instances were never files leave out (dicomweb-client)."""
+LONGEST_META: Final = 1 << 16
+"""Bytes before a data set that are waited for; with more its digest is another, and copies are told apart by their content."""
 LARGEST_DOCUMENT: Final = 64 << 20
 """Bytes of a DICOM JSON document, which is parsed in memory."""
 
@@ -118,18 +119,13 @@ class TempFile:
         Takes the file once all of it is there, and sees that it goes.
     largest
         Bytes that it may have.
-    is_dicom
-        Whether it is to be a DICOM file, and gets the preamble that it lacks.
     """
 
-    def __init__(
-        self, folder: Path, on_end: Callable[[Path], object], largest: int | None = None, *, is_dicom: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, on_end: Callable[[Path], object], largest: int | None = None) -> None:
         self._file = GrowingFile(folder, "stow-")
         self.path = Path(self._file.name)
         self._on_end = on_end
         self._largest = largest
-        self._is_dicom = is_dicom
         self._size = 0
 
     def write(self, data: memoryview) -> None:
@@ -137,8 +133,6 @@ class TempFile:
         self._size += len(data)
         if self._largest is not None and self._size > self._largest:
             raise BodyTooLarge(f"a document has at most {self._largest} bytes")
-        if self._is_dicom and self._size == len(data) and bytes(data[:2]) == FILE_META:
-            self._file.write_all([memoryview(PREAMBLE)])
         self._file.write_all([data])
 
     def end(self) -> None:
@@ -150,6 +144,63 @@ class TempFile:
         """Remove what there is."""
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+class InstancePart:
+    """An instance that goes to a file: it gets the preamble that it lacks, and its data set is digested while it comes.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    on_end
+        Takes the file, once all of it is there, and the digest of its data set, and sees that the file goes.
+    """
+
+    def __init__(self, folder: Path, on_end: Callable[[Path, str], object]) -> None:
+        self._folder = folder
+        self._on_end = on_end
+        self._start = b""
+        self._file: InstanceFile | None = None
+
+    def write(self, data: memoryview) -> None:
+        """Take some bytes."""
+        while self._file is None and data:
+            lacking = self._lacking
+            self._start += data[:lacking]
+            data = data[lacking:]
+            if self._start == FILE_META:
+                self._start = PREAMBLE + FILE_META
+            if not self._lacking:
+                self._begin()
+        if self._file is not None:
+            self._file.take([data])
+
+    def end(self) -> None:
+        """Hand the file over."""
+        file = self._file or self._begin()
+        file.close()
+        self._on_end(Path(file.name), file.digest)
+
+    def discard(self) -> None:
+        """Remove what there is."""
+        if self._file is not None:
+            self._file.close()
+            Path(self._file.name).unlink(missing_ok=True)
+
+    @property
+    def _lacking(self) -> int:
+        """Bytes that are still to come before the data set."""
+        if len(self._start) < len(FILE_META):
+            return len(FILE_META) - len(self._start)
+        return max(min(dataset_begins(self._start) or HEAD, LONGEST_META) - len(self._start), 0)
+
+    def _begin(self) -> InstanceFile:
+        is_known = dataset_begins(self._start) > 0
+        self._file = InstanceFile(self._folder, self._start if is_known else b"")
+        if not is_known:
+            self._file.take([memoryview(self._start)])
+        return self._file
 
 
 class Receiving:
@@ -173,7 +224,7 @@ class Receiving:
         self._incoming = incoming
         self._origin = origin
         self._study_uid = study_uid
-        self._open: TempFile | None = None
+        self._open: TempFile | InstancePart | None = None
         self._documents = Documents(incoming)
 
     def part(self, headers: Mapping[str, str]) -> Part:
@@ -186,7 +237,7 @@ class Receiving:
     def begin(self, kind: MediaType, location: str = "") -> Part:
         """Begin a file of a media type; one with an address belongs to a JSON document before it."""
         if kind.name == DICOM:
-            self._open = TempFile(self._incoming, self._instance, is_dicom=True)
+            self._open = InstancePart(self._incoming, self._instance)
         elif kind.name in {DICOM_JSON, "application/json"}:
             self._open = TempFile(self._incoming, self._documents.document, LARGEST_DOCUMENT)
         elif location and self._documents.waiting:
@@ -213,7 +264,7 @@ class Receiving:
         """Note that the body ended in the middle."""
         self.outcomes.failed.append(Failed(storing_reason(error)))
 
-    def _instance(self, path: Path) -> None:
+    def _instance(self, path: Path, digest: str = "") -> None:
         named = Failed(0)
         try:
             header = read_header(path)
@@ -224,8 +275,9 @@ class Receiving:
                 )
             )
             named = Failed(0, stored.instance_uid[:64], stored.sop_class_uid[:64])
-            self._require_taken(stored, text(read_file_meta_info(path), "TransferSyntaxUID"))
-            self._intake.receive(path, None, self._origin)
+            self._require_taken(stored, text(header.file_meta, "TransferSyntaxUID"))
+            read = Announced(stored.sop_class_uid, stored.instance_uid, digest, header)
+            self._intake.receive(path, read, self._origin)
         except Exception as error:  # noqa: BLE001 - the sender must learn of each instance, whatever happens
             reason = storing_reason(error)
             self.outcomes.failed.append(Failed(reason, named.instance_uid, named.sop_class_uid))

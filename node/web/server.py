@@ -4,7 +4,9 @@ import asyncio
 import socket
 import ssl
 from contextlib import suppress
+from functools import partial
 from threading import Thread
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -13,6 +15,7 @@ from config.settings import Http
 from node.errors import CannotListen, CertificateUnusable
 from node.telemetry import logger
 from node.web.certificates import CertifyingProtocol, CertifyingSocket
+from node.web.connection import room
 
 log = logger("web")
 
@@ -61,7 +64,7 @@ class WebDoor:
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http=CertifyingProtocol,
+                http=cast("type[asyncio.Protocol]", partial(CertifyingProtocol, room())),
                 ws=CertifyingSocket,
                 ssl_certfile=settings.certificate or None,
                 ssl_keyfile=settings.key or None,

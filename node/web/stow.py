@@ -4,6 +4,7 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -24,6 +25,9 @@ from node.web.problems import RETRY_AFTER
 from node.web.receiving import Receiving
 
 log = logger("web")
+
+HANDED_ON: Final = 3 << 17
+"""Bytes that are handed on at once: of 1 MiB thread and event loop wait longer for each other (measured)."""
 
 
 class Store:
@@ -78,7 +82,7 @@ class Store:
             async for chunk in request.stream():
                 pending.append(chunk)
                 size += len(chunk)
-                if size >= CHUNK:
+                if size >= HANDED_ON:
                     await beside.do(_feed, feed, inflated, pending)
                     pending, size = [], 0
             await beside.do(_feed, feed, inflated, pending)

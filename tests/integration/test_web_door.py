@@ -1,5 +1,7 @@
 """The HTTP door over a real socket: opened, drained, closed; and closed to the network while it is not protected."""
 
+import asyncio
+import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from node.service import web_door
 from node.web.access import Guarded, ThisMachine
 from node.web.app import Counts, Routes, create_app
 from node.web.certificates import CertifyingProtocol
+from node.web.connection import LONG_READ
 from node.web.server import WebDoor
 from storage.database import writing
 from storage.tokens import add_token, revoke_token
@@ -57,6 +60,39 @@ def test_no_part_of_a_response_waits_until_the_one_before_was_acknowledged(monke
     with a_door() as door:
         assert httpx2.get(f"http://127.0.0.1:{door.port}/livez").text == "alive\n"
     assert at_once == [1]
+
+
+def test_a_body_comes_whole_to_whoever_reads_it_slowly_and_in_pieces_of_bounded_size() -> None:
+    body = bytes(range(251)) * (5 * LONG_READ // 251)
+    sizes: list[list[int]] = []
+
+    async def digested(request: Request) -> Response:
+        made, own = hashlib.sha256(), list[int]()
+        sizes.append(own)
+        async for piece in request.stream():
+            made.update(piece)
+            own.append(len(piece))
+            await asyncio.sleep(0.001)
+        return PlainTextResponse(made.hexdigest())
+
+    def pieces(size: int) -> Iterator[bytes]:
+        yield from (body[at : at + size] for at in range(0, len(body), size))
+
+    with a_door(Guarded("/digest", digested, needs=None, methods=("POST",))) as door:
+        address = f"http://127.0.0.1:{door.port}/digest"
+        with httpx2.Client() as first, httpx2.Client() as second:
+            for content in (body, pieces(100_000), pieces(3 * LONG_READ)):
+                assert first.post(address, content=content).text == hashlib.sha256(body).hexdigest()
+            assert first.post(address, content=b"").text == hashlib.sha256().hexdigest()
+            # Both are read to one place.
+            answers: list[str] = []
+            thread = threading.Thread(target=lambda: answers.append(second.post(address, content=body).text))
+            thread.start()
+            other = bytes(len(body))
+            assert first.post(address, content=other).text == hashlib.sha256(other).hexdigest()
+            thread.join()
+        assert answers == [hashlib.sha256(body).hexdigest()]
+    assert max(map(max, filter(None, sizes))) <= 2 * LONG_READ
 
 
 def test_it_lets_what_has_begun_end_before_it_closes() -> None:

@@ -111,7 +111,8 @@ class ImageFindings:
     score
         0 to 100, suspicion of the image (rule R4), never below that of its most suspicious mass.
     malignancy
-        0 to 1, how malignant the image as a whole looks; None when the reader does not classify.
+        0 to 1, how malignant the image as a whole looks, with the other view of its breast where the reader takes both
+        together; None when the reader does not classify.
     warnings
         What the gate noticed, in words.
     probability

@@ -43,6 +43,36 @@ Say = Callable[[Mapping[str, Seen]], Told]
 Together = Callable[[Sequence[Record], Sequence[Told], Path], list[Told]]
 
 
+def alone(_records: Sequence[Record], answers: Sequence[Told], _folder: Path) -> list[Told]:
+    """Leave each image its own malignancy."""
+    return list(answers)
+
+
+def by_breast(combine: Callable[[list[float]], float]) -> Together:
+    """Give an image the malignancy of its breast."""
+
+    def together(records: Sequence[Record], answers: Sequence[Told], _: Path) -> list[Told]:
+        result = list(answers)
+        for members in breasts(records):
+            malignancy = combine([answers[place].malignancy for place in members])
+            for place in members:
+                result[place] = replace(answers[place], malignancy=malignancy)
+        return result
+
+    return together
+
+
+def breasts(records: Sequence[Record]) -> list[list[int]]:
+    """Return where the images of each breast stand."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for place, record in enumerate(records):
+        found.setdefault((record.patient_id, record.view.laterality), []).append(place)
+    return list(found.values())
+
+
+MEAN_OF_BREAST: Together = by_breast(fmean)
+
+
 @dataclass(frozen=True)
 class Row:
     """One way of reading.
@@ -56,7 +86,7 @@ class Row:
     say
         Makes findings of what the passes saw.
     together
-        Changes them once all images of a breast are read.
+        Changes them once all images of a breast are read; as shipped, each image tells the mean of its breast's views.
     base
         Title of the row that it is compared with; the shipped way's when empty.
     """
@@ -66,7 +96,7 @@ class Row:
     passes: tuple[str, ...]
     say: Say
     base: str = ""
-    together: Together = lambda _records, answers, _folder: list(answers)
+    together: Together = MEAN_OF_BREAST
 
 
 @lru_cache(maxsize=64)
@@ -140,28 +170,6 @@ def with_masses(seen: Mapping[str, Seen]) -> Told:
     return replace(told(masses, float(seen["shipped"].malignancy.mean())), masses=masses)
 
 
-def breasts(records: Sequence[Record]) -> list[list[int]]:
-    """Return where the images of each breast stand."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for place, record in enumerate(records):
-        found.setdefault((record.patient_id, record.view.laterality), []).append(place)
-    return list(found.values())
-
-
-def by_breast(combine: Callable[[list[float]], float]) -> Together:
-    """Give an image the malignancy of its breast."""
-
-    def together(records: Sequence[Record], answers: Sequence[Told], _: Path) -> list[Told]:
-        result = list(answers)
-        for members in breasts(records):
-            malignancy = combine([answers[place].malignancy for place in members])
-            for place in members:
-                result[place] = replace(answers[place], malignancy=malignancy)
-        return result
-
-    return together
-
-
 def by_partner(change: Callable[[float, float | None], float]) -> Together:
     """Change detections, in breasts that were read in both views, by that of the mass they may be one lesion with."""
 
@@ -179,7 +187,7 @@ def by_partner(change: Callable[[float, float | None], float]) -> Together:
                     mate = answers[other].found[partner[number] - 1][0] if number in partner else None
                     found.append((change(score, mate), box))
                 result[place] = replace(answers[place], found=tuple(found))
-        return result
+        return MEAN_OF_BREAST(records, result, folder)
 
     return together
 
@@ -225,7 +233,7 @@ ROWS = (
     Row("Scores", "findings ranked by suspicion, not detection", ("shipped",), ranked_by_suspicion),
     Row("Scores", "image by its worst finding, not its own output", ("shipped",), image_by_findings),
     Row("Scores", "image by the higher of both", ("shipped",), image_by_either),
-    Row("Two views", "image by the mean of its breast's views", ("shipped",), with_masses, together=by_breast(fmean)),
+    Row("Two views", "each image by its own", ("shipped",), with_masses, together=alone),
     Row("Two views", "image by the worst of its breast's views", ("shipped",), with_masses, together=by_breast(max)),
     Row(
         "Two views",

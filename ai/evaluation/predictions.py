@@ -1,6 +1,7 @@
 """Run a reader over a data set, and score what it says: what a model's card tells."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 
 from ai.datasets.records import Record
 from ai.datasets.truth import Truth, kind_of, mass_mask, read_mask
-from ai.errors import AIError
+from ai.errors import AIError, NoBreast
 from ai.evaluation.detection import BOX_RULES, FPPI, Curve, HitRule, ImageDetections, match
 from ai.evaluation.overlap import Overlap, overlap
 from ai.evaluation.size import Extent, extents
 from ai.evaluation.statistics import Figure, auc, bootstrap
-from ai.exam import Exam, ViewImage
+from ai.exam import Exam, View, ViewImage
 from ai.findings import ImageFindings, Mass
 from ai.pixels import file_image
 from ai.readers.base import Reader
@@ -96,7 +97,10 @@ def predict(
     threshold: float = 0.0,
     weak: bool = False,
 ) -> list[Prediction]:
-    """Read every image of the records alone, as a whole exam of one view.
+    """Read the records, exam by exam as the node does.
+
+    The images of a patient, of one study where the set tells studies, are one exam; of two images of one view the second
+    begins another.
 
     Parameters
     ----------
@@ -109,23 +113,59 @@ def predict(
     weak
         Count pixels against ellipses too where a mass is known by its box alone.
 
+    Returns
+    -------
+    list of Prediction
+        In the order of the records.
+
     Raises
     ------
     ai.errors.InvalidDataset
         When a mask cannot be read or has another size than its image.
     """
-    predictions = []
-    for record in records:
-        image: ViewImage | None = None
-        findings, refused = None, None
+    predictions: dict[int, Prediction] = {}
+    for places in exams_of(records):
+        images: dict[int, ViewImage] = {}
+        refused: dict[int, str] = {}
+        for place in places:
+            try:
+                images[place] = file_image(folder / records[place].path, records[place].view)
+            except AIError as error:
+                refused[place] = str(error)
+        found = _read(reader, images, refused)
+        for place in places:
+            scored = records[place], folder, images.get(place), found.get(place), refused.get(place), threshold
+            predictions[place] = _scored(*scored, weak=weak)
+            on_image()
+    return [predictions[place] for place in range(len(records))]
+
+
+def exams_of(records: Sequence[Record]) -> list[list[int]]:
+    """Return where the images of each exam stand: of one patient and study, no two of one view."""
+    exams: dict[tuple[str, str | None, int], list[int]] = {}
+    seen: Counter[tuple[str, str | None, View]] = Counter()
+    for place, record in enumerate(records):
+        key = record.patient_id, record.study
+        exams.setdefault((*key, seen[*key, record.view]), []).append(place)
+        seen[*key, record.view] += 1
+    return list(exams.values())
+
+
+def _read(reader: Reader, images: Mapping[int, ViewImage], refused: dict[int, str]) -> dict[int, ImageFindings]:
+    """Return the findings of an exam's images; why some could not be read is noted, and costs the others nothing."""
+    left = dict(images)
+    while left:
         try:
-            image = file_image(folder / record.path, record.view)
-            findings = replace(reader.read(Exam((image,))).images[0], probability=None)
+            found = reader.read(Exam(tuple(left.values()))).images
         except AIError as error:
-            refused = str(error)
-        predictions.append(_scored(record, folder, image, findings, refused, threshold, weak=weak))
-        on_image()
-    return predictions
+            named = error.image_uid if isinstance(error, NoBreast) else None
+            culprits = [place for place, image in left.items() if image.uid == named] or list(left)
+            for place in culprits:
+                refused[place] = str(error)
+                del left[place]
+        else:
+            return {place: replace(each, probability=None) for place, each in zip(left, found, strict=True)}
+    return {}
 
 
 def _scored(

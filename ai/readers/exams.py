@@ -55,7 +55,7 @@ class ViewReader(ABC):
     def read(self, exam: Exam) -> ExamFindings:
         """Read the images of one exam."""
         self._memory.economy = Economy.NONE
-        found = tuple(self._memory.read(partial(self._read_image, image)) for image in exam.images)
+        found = self._together(tuple(self._memory.read(partial(self._read_image, image)) for image in exam.images))
         breasts = tuple(
             BreastScore(side, max(image.score for image in found if image.view.laterality == side))
             for side in Laterality
@@ -63,6 +63,10 @@ class ViewReader(ABC):
         )
         matches = match_masses(exam, found, self._matching)
         return ExamFindings(self._identity, found, breasts, max((b.score for b in breasts), default=0), matches)
+
+    def _together(self, found: tuple[ImageFindings, ...]) -> tuple[ImageFindings, ...]:
+        """Return what the images say in view of each other: as it is, unless the reader knows better."""
+        return found
 
     @abstractmethod
     def _read_image(self, image: ViewImage) -> ImageFindings:

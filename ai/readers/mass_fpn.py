@@ -16,6 +16,7 @@ from ai.findings import ImageFindings
 from ai.models import CARD, CardPart, Model
 from ai.networks.mass_fpn import STRIDE
 from ai.networks.registry import ARCHITECTURES
+from ai.readers.breasts import in_their_breasts
 from ai.readers.centres import CentreMaps, CentreRule, boxed_masses
 from ai.readers.exams import MAP_SIDE, ViewReader
 from ai.readers.folds import NetworkCard, folds
@@ -65,6 +66,8 @@ class MassFPNThresholds(CardPart):
 class MassFPNReader(ViewReader):
     """Reads each view alone, both ways up; several weights files are folds. All probabilities are averaged.
 
+    The views of a breast then share their malignancy, see :func:`ai.readers.breasts.in_their_breasts`.
+
     Parameters
     ----------
     model
@@ -108,8 +111,7 @@ class MassFPNReader(ViewReader):
             masses = find_masses(told.mass, told.malignant, geometry, image.spacing, self._rule, self._threshold)
         else:
             masses = boxed_masses(told.boxes, geometry, image.spacing, self._centres, self._threshold)
-        worst = max((mass.suspicion for mass in masses), default=0)
-        score, *each = [max(round(100 * malignancy), worst) for malignancy in (told.malignancy, *told.members)]
+        score, *each = [round(100 * malignancy) for malignancy in (told.malignancy, *told.members)]
         shown = geometry.to_grid(told.mass, MAP_SIDE)
         seen = np.round(127.5 * (prepared.pixels + 1)).astype(np.uint8)
         return ImageFindings(
@@ -117,6 +119,9 @@ class MassFPNReader(ViewReader):
             prepared=seen,
             span=(min(each), max(each)),
         )
+
+    def _together(self, found: tuple[ImageFindings, ...]) -> tuple[ImageFindings, ...]:
+        return in_their_breasts(found)
 
     @torch.inference_mode()
     def _infer(self, prepared: PreparedView) -> "_Told":

@@ -25,9 +25,9 @@ from ai.evaluation.detection import (
     sensitivity,
     threshold_at,
 )
-from ai.evaluation.predictions import Prediction, evaluate, figures, predict, to_json
+from ai.evaluation.predictions import Prediction, evaluate, exams_of, figures, predict, to_json
 from ai.evaluation.statistics import auc, bootstrap, dice
-from ai.exam import Exam
+from ai.exam import Exam, Laterality, View, ViewPosition
 from ai.findings import ExamFindings, ImageFindings, LengthUnit, Mass, ModelIdentity, Size
 from tests.builders import L_CC
 
@@ -417,6 +417,46 @@ def test_a_data_set_is_read_image_by_image_and_refusals_are_told(tmp_path: Path)
     assert [bool(p.refused) for p in predictions] == [False, False, True, True]
     assert "breast" in str(predictions[2].refused)
     assert "gone.png" in str(predictions[3].refused)
+
+
+def test_images_of_one_exam_are_read_together_and_come_back_in_their_order(tmp_path: Path) -> None:
+    grey = np.zeros((40, 30), np.uint8)
+    grey[10:20, 5:15] = 200
+    for name in ("a", "b", "c", "d", "e"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros_like(grey) if name == "b" else grey)
+    mlo = View(Laterality.LEFT, ViewPosition.MLO)
+    records = [
+        Record("a.png", "one", L_CC),
+        Record("c.png", "two", L_CC),
+        Record("b.png", "one", mlo),
+        Record("d.png", "one", L_CC),
+        Record("e.png", "one", mlo, study="later"),
+    ]
+    assert exams_of(records) == [[0, 2], [1], [3], [4]]
+    reader = Together()
+    predictions = predict(reader, tmp_path, records)
+    assert reader.asked == [["a.png", "b.png"], ["a.png"], ["c.png"], ["d.png"], ["e.png"]]
+    assert [p.record.file for p in predictions] == ["a.png", "c.png", "b.png", "d.png", "e.png"]
+    assert [p.findings.uid if p.findings else None for p in predictions] == ["a.png", "c.png", None, "d.png", "e.png"]
+    assert "breast" in str(predictions[2].refused)
+
+
+class Together:
+    """A reader that finds nothing, refuses black pictures, and remembers what it was given together."""
+
+    model = MODEL
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def read(self, exam: Exam) -> ExamFindings:
+        self.asked.append([image.uid for image in exam.images])
+        for image in exam.images:
+            if not image.pixels.any():
+                raise NoBreast(image.uid)
+        found = tuple(ImageFindings(image.uid, image.view, image.shape, (), 0, 0.0) for image in exam.images)
+        return ExamFindings(MODEL, found, (), 0)
 
 
 def test_what_predict_writes_names_every_image_and_boxes_in_its_pixels(tmp_path: Path) -> None:

@@ -169,6 +169,10 @@ class PreparedView:
     pixels: NDArray[np.float32]
     geometry: Geometry
 
+    def as_bytes(self) -> NDArray[np.uint8]:
+        """Return the pixels as 0 to 255."""
+        return np.round(127.5 * (self.pixels + 1)).astype(np.uint8)
+
 
 def breast_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Tell the breast from the background.

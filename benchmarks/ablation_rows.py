@@ -15,7 +15,7 @@ from ai.findings import Mass
 from ai.networks.mass_fpn import STRIDE
 from ai.pixels import file_image
 from ai.readers.boxes import Boxes, fuse
-from ai.readers.centres import CentreMaps, CentreRule, boxed_masses
+from ai.readers.centres import CentreMaps, CentreRule, boxed_masses, candidates
 from ai.readers.lesions import LesionRule, find_masses
 from ai.readers.matching import MatchingPolicy, pair, places, units, view_line
 
@@ -106,7 +106,7 @@ def shipped(seen: Seen, ways: Ways = BOTH, rule: CentreRule = AS_SHIPPED) -> tup
         raise SystemExit("this network tells no boxes")
     told = (seen.mass, seen.malignant, seen.centres, seen.distances)
     maps = CentreMaps(*(values[list(ways)].mean(0) for values in told), STRIDE)
-    return boxed_masses(maps, seen.geometry, None, rule, 0.0)
+    return boxed_masses(maps, candidates(maps, rule), seen.geometry, None, rule, 0.0)
 
 
 @lru_cache(maxsize=8)

@@ -91,23 +91,24 @@ class MassFPN(nn.Module):
         image = self.image(torch.cat([last.amax((2, 3)), attended], 1))[:, 0]
         return MassOutputs(maps, image, centres, distances)
 
-    def load_lite0(self, state: dict[str, Tensor]) -> None:
-        """Start the encoder from the ImageNet weights of EfficientNet-Lite0 (RangiLyu, Apache-2.0).
 
-        The file's tensors and the encoder's agree in order and shape once batch counters and the classifier are left
-        out. The stem is summed over RGB, so that a grey image in (x - 127) / 128 gives what its RGB copy gave.
+def load_lite0(encoder: nn.Module, state: dict[str, Tensor]) -> None:
+    """Start an encoder from the ImageNet weights of EfficientNet-Lite0 (RangiLyu, Apache-2.0).
 
-        Raises
-        ------
-        ValueError
-            When the tensors do not fit.
-        """
-        target = {k: v for k, v in self.fpn.encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
-        source = [v for k, v in state.items() if not k.endswith("num_batches_tracked")][: len(target)]
-        source[0] = source[0].sum(1, keepdim=True)
-        if [v.shape for v in source] != [v.shape for v in target.values()]:
-            raise ValueError("the file does not hold EfficientNet-Lite0")
-        self.fpn.encoder.load_state_dict(dict(zip(target, source, strict=True)), strict=False)
+    The file's tensors and the encoder's agree in order and shape once batch counters and the classifier are left out. The
+    stem is summed over RGB, so that a grey image in (x - 127) / 128 gives what its RGB copy gave.
+
+    Raises
+    ------
+    ValueError
+        When the tensors do not fit.
+    """
+    target = {k: v for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
+    source = [v for k, v in state.items() if not k.endswith("num_batches_tracked")][: len(target)]
+    source[0] = source[0].sum(1, keepdim=True)
+    if [v.shape for v in source] != [v.shape for v in target.values()]:
+        raise ValueError("the file does not hold EfficientNet-Lite0")
+    encoder.load_state_dict(dict(zip(target, source, strict=True)), strict=False)
 
 
 def imagenet_lite0() -> dict[str, Tensor]:

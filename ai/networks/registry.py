@@ -10,6 +10,7 @@ from torch import nn
 
 from ai.errors import UnknownArchitecture
 from ai.networks.mass_fpn import MassFPN
+from ai.networks.mass_look import MassLook
 from ai.networks.oulu import RESNET34, OuluNetwork, PlainUNet, SmpVariant
 from ai.networks.patch import PatchClassifier
 from ai.networks.resnet22 import RESNET22
@@ -43,6 +44,7 @@ class Architecture:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "mass_fpn": Architecture(MassFPN, 5_124_419, 32),
+    "mass_look": Architecture(MassLook, 3_377_366, 32),
     # The thesis on OUDSM and INbreast; Isosalo et al. 2022. Encoder and decoder are stated one by one in the papers.
     "plain_unet": Architecture(PlainUNet, 31_036_481, 16, masks=True),
     "resnet22_unet": Architecture(partial(OuluNetwork, RESNET22, "unet"), 2_799_536 + 4_773_025, 64, masks=True),

@@ -1,5 +1,6 @@
 """Masses from boxes: centres and distances to boxes, and in each box the outline of the mass map that fits it best."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,8 @@ LEVELS: Final = tuple(level / 20 for level in range(3, 17))
 MARGIN: Final = 0.25
 """Of a box's sides: how far an outline may lie beyond it; a map without any shape there fits badly."""
 Map = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,21 @@ class CentreMaps:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A box, x1, y1, x2, y2 in canvas pixels, and how sure the network is of it, 0 to 1."""
+    """A place that may be a mass.
 
-    box: tuple[float, float, float, float]
+    Attributes
+    ----------
+    box
+        x1, y1, x2, y2 in canvas pixels.
+    score
+        How sure the network is of it, 0 to 1.
+    malignancy
+        What a second look says, 0 to 1; None without one.
+    """
+
+    box: Box
     score: float
+    malignancy: float | None = None
 
 
 def candidates(maps: CentreMaps, rule: CentreRule) -> list[Candidate]:
@@ -92,15 +106,25 @@ def candidates(maps: CentreMaps, rule: CentreRule) -> list[Candidate]:
         weight = heat[around] / heat[around].sum()
         x1, y1, x2, y2 = (corners * weight).sum((1, 2)).tolist()
         box = (x1, y1, x2, y2)
-        if all(overlap(box, better.box) < rule.overlap for better in kept):
+        if is_new(box, kept, rule):
             kept.append(Candidate(box, float(heat[row, column])))
         if len(kept) == rule.most:
             break
     return kept
 
 
+def is_new(box: Box, better: Iterable[Candidate], rule: CentreRule) -> bool:
+    """Tell whether a box is another mass than all those of better candidates."""
+    return all(overlap(box, each.box) < rule.overlap for each in better)
+
+
 def boxed_masses(
-    maps: CentreMaps, geometry: Geometry, spacing: Spacing | None, rule: CentreRule, threshold: float
+    maps: CentreMaps,
+    found: Iterable[Candidate],
+    geometry: Geometry,
+    spacing: Spacing | None,
+    rule: CentreRule,
+    threshold: float,
 ) -> tuple[Mass, ...]:
     """Return the masses of one image by falling suspicion; what lies beside the breast's crop on the canvas is no mass.
 
@@ -108,6 +132,8 @@ def boxed_masses(
     ----------
     maps
         Of the canvas.
+    found
+        Candidates on it.
     geometry
         The way from the canvas to the image.
     spacing
@@ -115,18 +141,18 @@ def boxed_masses(
     rule
         How boxes are told apart and outlined.
     threshold
-        Smallest detection of a mass: the probability of its centre.
+        Smallest detection of a mass: its candidate's score.
     """
     columns, rows = geometry.covered
-    found = []
-    for candidate in candidates(maps, rule):
+    masses = []
+    for candidate in found:
         x1, y1, x2, y2 = candidate.box
         if candidate.score >= threshold and (x1 + x2) / 2 < columns and (y1 + y2) / 2 < rows:
-            found.append(_mass(maps, candidate, geometry, spacing, rule.fits))
-    return ranked(mass for mass in found if mass is not None)
+            masses.append(_mass(maps, candidate, geometry, spacing, rule.fits))
+    return ranked(mass for mass in masses if mass is not None)
 
 
-def overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+def overlap(one: Box, other: Box) -> float:
     """Return the intersection over union of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
@@ -155,10 +181,12 @@ def _mass(
     inner = ((xs + 0.5 - (x1 + x2) / 2) / (x2 - x1)) ** 2 + ((ys + 0.5 - (y1 + y2) / 2) / (y2 - y1)) ** 2 <= 0.25
     malignant = maps.malignant[window]
     malignancy = float(malignant[inner].mean()) if inner.any() else float(malignant.mean())
+    if candidate.malignancy is not None:
+        malignancy = (malignancy + candidate.malignancy) / 2
     return delineate(mask, (row, column), spacing, candidate.score, malignancy)
 
 
-def _outlined(values: Map, box: tuple[float, float, float, float], fits: float) -> NDArray[np.bool_]:
+def _outlined(values: Map, box: Box, fits: float) -> NDArray[np.bool_]:
     """Return the part of the map, at the level whose extent fits the box best, or the ellipse inscribed in the box."""
     best, fit = None, fits
     peak = float(values.max())
@@ -174,7 +202,7 @@ def _outlined(values: Map, box: tuple[float, float, float, float], fits: float) 
     return _ellipse(values.shape, box) if best is None else np.asarray(best)
 
 
-def _ellipse(shape: tuple[int, ...], box: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+def _ellipse(shape: tuple[int, ...], box: Box) -> NDArray[np.bool_]:
     """Return the ellipse inscribed in a box, at least its middle pixel."""
     x1, y1, x2, y2 = box
     y, x = np.mgrid[: shape[0], : shape[1]] + 0.5

@@ -1,7 +1,8 @@
 """The reader that ships: a feature pyramid network on each view, masses by their boxes, or by threshold and components."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from ai.models import CARD, CardPart, Model
 from ai.networks.mass_fpn import STRIDE
 from ai.networks.registry import ARCHITECTURES
 from ai.readers.breasts import in_their_breasts
-from ai.readers.centres import CentreMaps, CentreRule, boxed_masses
+from ai.readers.centres import Candidate, CentreMaps, CentreRule, boxed_masses, candidates
 from ai.readers.exams import MAP_SIDE, ViewReader
 from ai.readers.folds import NetworkCard, folds
 from ai.readers.lesions import LesionRule, find_masses
 from ai.readers.memory import Memory
+from ai.readers.second_look import LookCard, SecondLook, moved
 
 NETWORK = "mass_fpn"
 
@@ -37,11 +39,14 @@ class MassFPNCard(CardPart):
         Rows and columns that the network sees.
     boxes
         Whether the network tells boxes, and masses are found by them.
+    look
+        How candidates are looked at a second time; None: they are not.
     """
 
     encoder: str
     canvas: tuple[PositiveInt, PositiveInt]
     boxes: bool = False
+    look: LookCard | None = None
 
 
 class MassFPNThresholds(CardPart):
@@ -98,10 +103,13 @@ class MassFPNReader(ViewReader):
                 f"not {card.canvas[0]} x {card.canvas[1]}"
             )
         network = NetworkCard(network=NETWORK, options={"encoder": card.encoder, "boxes": card.boxes})
+        second = () if card.look is None else card.look.weights
+        first, looks = _divided(model, second)
         self._networks = [
             fold.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for fold in folds(network, model.weights(), memory)
+            for fold in folds(network, first, memory)
         ]
+        self._look = None if card.look is None else SecondLook(card.look, looks, memory)
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
         prepared = prepare(image, self._canvas)
@@ -110,15 +118,34 @@ class MassFPNReader(ViewReader):
         if told.boxes is None:
             masses = find_masses(told.mass, told.malignant, geometry, image.spacing, self._rule, self._threshold)
         else:
-            masses = boxed_masses(told.boxes, geometry, image.spacing, self._centres, self._threshold)
+            found = candidates(told.boxes, self._centres)
+            if self._look is not None:
+                found = self._look.again(image, geometry, found, self._centres)
+            masses = boxed_masses(told.boxes, found, geometry, image.spacing, self._centres, self._threshold)
         score, *each = [round(100 * malignancy) for malignancy in (told.malignancy, *told.members)]
         shown = geometry.to_grid(told.mass, MAP_SIDE)
-        seen = np.round(127.5 * (prepared.pixels + 1)).astype(np.uint8)
+        seen = prepared.as_bytes()
         return ImageFindings(
             *(image.uid, image.view, image.shape, masses, score, told.malignancy, image.warnings, shown),
             prepared=seen,
             span=(min(each), max(each)),
         )
+
+    def seen(self, image: ViewImage) -> list[Candidate]:
+        """Return what the first network alone takes for a mass, boxes x1, y1, x2, y2 in the image's pixels.
+
+        It must tell boxes.
+        """
+        prepared = prepare(image, self._canvas)
+        maps = self._infer(prepared).boxes
+        if maps is None:
+            raise InvalidCard(
+                f"{self._identity.name}: architecture.boxes: candidates come from a network that tells boxes"
+            )
+        return [
+            replace(each, box=moved(each.box, prepared.geometry.points_to_image))
+            for each in candidates(maps, self._centres)
+        ]
 
     def _together(self, found: tuple[ImageFindings, ...]) -> tuple[ImageFindings, ...]:
         return in_their_breasts(found)
@@ -156,3 +183,20 @@ def _upright(pairs: Sequence[Tensor]) -> NDArray[np.float32]:
     """Return the mean over networks and both ways up, shape (channels, rows, columns); the second image is upside down."""
     every = torch.stack([part for pair in pairs for part in (pair[0], pair[1].flip(1))])
     return np.asarray(every.mean(0).cpu().numpy())
+
+
+def _divided(model: Model, second: Collection[str]) -> tuple[list[Path], list[Path]]:
+    """Return the weights files of the first network and of the second look.
+
+    Raises
+    ------
+    ai.errors.ModelError
+        When the card's table names one that is not there, or leaves none for the first network.
+    """
+    paths = {part.file: path for part, path in zip(model.card.weights, model.weights(), strict=True)}
+    first = [path for file, path in paths.items() if file not in second]
+    if lost := [file for file in second if file not in paths]:
+        raise InvalidCard(f"{model.folder / CARD}: architecture.look.weights: {lost[0]} is not among the weights")
+    if not first:
+        raise InvalidCard(f"{model.folder / CARD}: architecture.look.weights: none is left for the first network")
+    return first, [paths[file] for file in second]

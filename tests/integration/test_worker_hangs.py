@@ -84,7 +84,8 @@ def test_a_worker_that_is_to_stop_gives_back_the_job_that_takes_too_long(tmp_pat
     done = subprocess.run(
         [sys.executable, "-c", program, url, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, "job given back" in done.stdout) == (0, True), done.stdout + done.stderr
+    told = done.stdout + done.stderr
+    assert (done.returncode, "job given back" in told) == (0, True), told
     again = the_queue(url).claim("next", datetime.now(UTC))
     assert again is not None
     assert (again.state, again.attempts) == (JobState.RUNNING, 1)

@@ -6,6 +6,7 @@ Measured figures and how far both agree: docs/performance.md. Only floating-poin
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +43,18 @@ def require(runtime: Runtime, device: torch.device) -> None:
         import openvino  # noqa: F401, PLC0415 (an extra)
     except ImportError as error:
         raise RuntimeMissing(f"{runtime} ({error.name})") from error
+
+
+@cache
+def _core() -> Any:
+    """Return the one core of this process.
+
+    Each core gives its thread a stack for signals, and takes it away at its end, also where a later core has come to lean on
+    it: then the next signal, such as that to stop, ends the process on the spot (OpenVINO 2026, seen).
+    """
+    import openvino  # noqa: PLC0415 (an extra)
+
+    return openvino.Core()
 
 
 class Flat(nn.Module):
@@ -102,7 +115,7 @@ class Compiled:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        compiled = _core().compile_model(model, "CPU", settings)
 
         def run(*given: Tensor) -> Any:
             found = iter(compiled([np.ascontiguousarray(each.numpy()) for each in given]).values())

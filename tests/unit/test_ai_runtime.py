@@ -1,5 +1,6 @@
 """OpenVINO in torch's place: the same outputs in their structure, one form for each shape, torch where it must be."""
 
+import subprocess
 import sys
 from typing import Any, NamedTuple
 
@@ -80,6 +81,29 @@ def test_each_shape_is_compiled_once_and_torch_rests_then(pixels: Tensor) -> Non
     for side in range(16, 16 + MOST_SHAPES):
         compiled(pixels[:, :, :side, :8])
     assert len(compiled.forms) <= MOST_SHAPES
+
+
+SIGNALLED = """
+import gc, signal, torch
+from ai.readers.runtime import Compiled
+for shapes in ((1, 2), (1, 2, 3)):
+    compiled = Compiled(torch.nn.Conv2d(1, 4, 3).eval())
+    for count in shapes:
+        compiled(torch.zeros(count, 1, 32, 32))
+    del compiled
+    gc.collect()
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append("heard"))
+signal.raise_signal(signal.SIGTERM)
+print(*heard)
+"""
+
+
+def test_a_process_whose_networks_are_compiled_hears_signals() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SIGNALLED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def test_a_detector_stays_torch_s(pixels: Tensor) -> None:

@@ -65,7 +65,7 @@ def test_a_square_beside_a_mass_has_its_box_and_label_and_others_have_none(seed:
 def test_a_box_beside_a_mass_still_means_that_mass(seed: int) -> None:
     from ai.training.learners.mass_look import beside
 
-    assert overlap(beside(MASS, np.random.default_rng(seed)), MASS) >= 0.25
+    assert overlap(beside(MASS, np.random.default_rng(seed)), MASS) >= 0.4
 
 
 def test_an_image_without_anything_shows_some_place() -> None:
@@ -78,7 +78,8 @@ def test_an_image_without_anything_shows_some_place() -> None:
 def test_examples_are_the_same_without_chance_and_differ_by_what_they_hold() -> None:
     one = examples(an_image(MASS))
     first, second = (one.batch([0], None) for _ in range(2))
-    assert all(a.equal(b) or (a.isnan() == b.isnan()).all() for a, b in zip(first, second, strict=True))
+    assert all(a.equal(b) for a, b in zip(first[:3], second[:3], strict=True))
+    assert all(a.nan_to_num(-1).equal(b.nan_to_num(-1)) for a, b in zip(first[3:], second[3:], strict=True))
     others = (examples(an_image(MASS), changes=False), examples(an_image(MASS, false=FALSE[:2])), examples(an_image()))
     assert len({each.fingerprint for each in (one, *others)}) == 4
     assert one.fingerprint == examples(an_image(MASS)).fingerprint

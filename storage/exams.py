@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, insert, select, update
 
+from storage.database import limited
 from storage.errors import AmbiguousExam, ExamChanged, NoSuchExam
 from storage.index import PatientRecord, insert_new, patient_key
 from storage.states import DeliveryState, ExamState, JobState, Plan
@@ -315,7 +316,7 @@ def find_exam(connection: Connection, uid: str) -> ExamRecord:
 
 def list_exams(connection: Connection, limit: int, state: ExamState | None = None) -> list[ExamRecord]:
     """Return the exams whose images arrived last, newest first."""
-    query = _exams().order_by(exams.c.last_image_at.desc(), exams.c.id.desc()).limit(limit)
+    query = limited(_exams().order_by(exams.c.last_image_at.desc(), exams.c.id.desc()), limit)
     if state is not None:
         query = query.where(exams.c.state == state)
     return _list(connection, query)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
+from storage.database import limited
 from storage.exams import ExamRecord
 from storage.index import PatientRecord
 from storage.states import ExamState, JobState
@@ -73,8 +74,8 @@ class Row:
 def search_exams(connection: Connection, wanted: Wanted, limit: int, offset: int = 0) -> list[Row]:
     """Return the exams that are wanted, those first whose images arrived last."""
     query = _rows().where(*_conditions(wanted))
-    query = query.order_by(exams.c.last_image_at.desc(), exams.c.id.desc()).limit(limit).offset(offset)
-    found = list(connection.execute(query).mappings())
+    query = query.order_by(exams.c.last_image_at.desc(), exams.c.id.desc())
+    found = list(connection.execute(limited(query, limit, offset)).mappings())
     senders = _senders(connection, [row["id"] for row in found])
     return [_row(row, senders.get(row["id"], ((), 0))) for row in found]
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Select, and_, func, select
 
 from storage.catalogue import files, kept, with_files
+from storage.database import limited
 from storage.tables import catalogue, catalogue_studies
 
 
@@ -140,7 +141,7 @@ def search(
         matching(dialect, SERIES_KEYS[name] if name in SERIES_KEYS else INSTANCE_KEYS[name], each)
         for name, each in of_rows.items()
     ]
-    newest = (_studies.date.desc(), _studies.time.desc(), _studies.key)
+    newest = (_studies.date.desc(), _studies.time.desc(), _studies.key.desc())
     match level:
         case Level.STUDY:
             query = select(catalogue_studies).where(*where, _in_study(*rows)).order_by(*newest)
@@ -151,7 +152,7 @@ def search(
             own = [column.label(f"instance__{column.name}") for column in columns]
             query = select(catalogue_studies, *own).select_from(with_files()).where(kept(), *where, *rows)
             query = query.order_by(*newest, _rows.series_number, _rows.series_uid, _rows.instance_number, _rows.uid)
-    matches = list(connection.execute(query.limit(limit).offset(offset)).mappings())
+    matches = list(connection.execute(limited(query, limit, offset)).mappings())
     return _described(connection, level, matches)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
 
+from storage.database import limited
 from storage.errors import NoSuchWorkitem, WorkitemExists
 from storage.exams import ExamRecord, get_exam
 from storage.index import insert_new
@@ -236,7 +237,7 @@ def search_workitems(
     """Return the workitems that match, newest first."""
     where = [matching(connection.dialect.name, KEYS[name], each) for name, each in conditions.items()]
     query = select(workitems).where(*where).order_by(workitems.c.created_at.desc(), workitems.c.uid)
-    return [Workitem(**row) for row in connection.execute(query.limit(limit).offset(offset)).mappings()]
+    return [Workitem(**row) for row in connection.execute(limited(query, limit, offset)).mappings()]
 
 
 def subscribe(connection: Connection, ae_title: str, uid: str, *, deletion_lock: bool) -> None:

@@ -30,12 +30,13 @@ exams = Table(
     Column("revision", Integer, nullable=False),
     Column("arrivals", Integer, nullable=False),
     Column("opened_at", Moment, nullable=False),
-    Column("last_image_at", Moment, nullable=False, index=True),
+    Column("last_image_at", Moment, nullable=False),
     Column("due_at", Moment),
     Column("status", String(32)),
     Column("reasons", JSON, nullable=False),
     Column("held", Boolean, nullable=False),
     UniqueConstraint("patient_id", "study_uid"),
+    Index(None, "last_image_at", "id"),
 )
 
 # Exams whose images all became another's when an identity was corrected (rule R6).

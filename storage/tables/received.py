@@ -107,7 +107,7 @@ catalogue_studies = Table(
     Column("referring_physician_key", HeaderText, nullable=False),
     Column("description", HeaderText, nullable=False),
     Column("timezone", HeaderText, nullable=False),
-    Index(None, "date", "time"),
+    Index(None, "date", "time", "key"),
     # Without this class PostgreSQL finds no beginnings of names by it.
     Index(None, "patient_name_key"),  # PostgreSQL's for beginnings of names, as its migration says (as in deliveries)
 )

@@ -17,6 +17,7 @@ from storage.figures import unanswered, undelivered
 from storage.index import add_instance, find_instance, instances_of_exam
 from storage.jobs import JobQueue
 from storage.outbox import Outbox
+from storage.overview import Wanted, search_exams
 from storage.removals import removed_of_exam
 from storage.search import Level, OneOf, Range, Wildcard, search
 from storage.withdrawals import withdrawn_of_exam
@@ -102,29 +103,38 @@ OF_WHAT_WAITS = re.compile("ix_jobs_claimable|ix_deliveries_waiting")
 """Indexes of the few rows that wait: to go through one of them is no scan."""
 IN_ORDER = ("exams", "studies newest", "studies of a modality")
 """Lists that end at their limit: they may go through a table in the order of an index."""
+LISTS: dict[str, Does] = {
+    **{name: STATEMENTS[name] for name in (*IN_ORDER, "studies by day")},
+    "exams on a page": read(search_exams, Wanted(), 50),
+}
 
 
-def scans(engine: Engine, said: Said, *, in_order: bool = False) -> list[str]:
-    """Return the steps of a statement's plan that go through a whole table."""
+def plan(engine: Engine, said: Said, without: str) -> list[str]:
+    """Return the steps of a statement's plan; PostgreSQL's without one kind of step, if there is another way."""
     statement, parameters = said
     if statement.split()[0] not in {"SELECT", "UPDATE", "DELETE", "WITH"}:
         return []
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
-            steps = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-            ordered = r"SCAN \w+ USING (COVERING )?INDEX" if in_order and "LIMIT" in statement else "$^"
-            found = [step for step in steps if step.startswith("SCAN") and not re.match(ordered, step)]
-            return [step for step in found if not OF_WHAT_WAITS.search(step)]
-        # The tables are empty: without this, to go through them would cost the least.
-        connection.execute(text("SET LOCAL enable_seqscan = off"))
-        connection.execute(text("SET LOCAL enable_bitmapscan = on"))
-        rows = [row[0].strip() for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
-        whole = [
-            row
-            for row, after in pairwise([*rows, ""])
-            if re.search(r"Index (Only )?Scan", row) and "Index Cond" not in after and not OF_WHAT_WAITS.search(row)
-        ]
-        return [row for row in rows if "Seq Scan" in row] + ([] if in_order else whole)
+            return [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        # The tables are empty: without this, to go through them and to sort them would cost the least.
+        connection.execute(text(f"SET LOCAL {without} = off"))
+        return [row[0].strip() for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
+
+
+def scans(engine: Engine, said: Said, *, in_order: bool = False) -> list[str]:
+    """Return the steps of a statement's plan that go through a whole table."""
+    steps = plan(engine, said, "enable_seqscan")
+    if engine.dialect.name == "sqlite":
+        ordered = r"SCAN \w+ USING (COVERING )?INDEX" if in_order and "LIMIT" in said[0] else "$^"
+        found = [step for step in steps if step.startswith("SCAN") and not re.match(ordered, step)]
+        return [step for step in found if not OF_WHAT_WAITS.search(step)]
+    whole = [
+        step
+        for step, after in pairwise([*steps, ""])
+        if re.search(r"Index (Only )?Scan", step) and "Index Cond" not in after and not OF_WHAT_WAITS.search(step)
+    ]
+    return [step for step in steps if "Seq Scan" in step] + ([] if in_order else whole)
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
@@ -133,6 +143,16 @@ def test_no_statement_that_is_asked_often_goes_through_a_whole_table(engine: Eng
         STATEMENTS[name](engine)
     assert said
     assert {each[0]: found for each in said if (found := scans(engine, each, in_order=name in IN_ORDER))} == {}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_ends_at_its_limit_without_a_sort_however_many_share_a_time(engine: Engine, name: str) -> None:
+    with statements(engine) as said:
+        LISTS[name](engine)
+    [ends] = [each for each in said if "LIMIT" in each[0]]
+    # As a parameter it would be unknown to a plan that is kept.
+    assert "LIMIT 50" in ends[0]
+    assert [step for step in plan(engine, ends, "enable_sort") if re.search("Sort|ORDER BY", step)] == []
 
 
 def test_a_table_that_is_gone_through_is_told(engine: Engine) -> None:

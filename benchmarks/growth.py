@@ -41,7 +41,7 @@ from storage.database import migrate, newest_revision, open_database, reading, w
 from storage.exams import list_exams, touch
 from storage.index import InstanceRecord, PatientRecord, SeriesRecord, StudyRecord, add_instance, instances_of_exam
 from storage.jobs import JobQueue
-from storage.search import Level, OneOf, Range, search
+from storage.search import Level, OneOf, Range, Wildcard, search
 from storage.states import DeliveryState, ExamState, JobState, Plan, StepState
 from storage.tables import (
     CLAIMABLE,
@@ -175,6 +175,7 @@ STATEMENTS: dict[str, Callable[[Engine], Callable[[], object]]] = {
     "images of an exam": asks(instances_of_exam, 11),
     "QIDO by patient": asks(search, Level.STUDY, {"PatientID": OneOf(("P1",))}, 50),
     "QIDO by name": asks(search, Level.STUDY, {"PatientName": OneOf(("doe^77",))}, 10),
+    "QIDO by beginning": asks(search, Level.STUDY, {"PatientName": Wildcard("doe^1*")}, 10),
     "QIDO by day": asks(search, Level.STUDY, {"StudyDate": Range("20260304", "20260304")}, 10),
     "QIDO series": asks(search, Level.SERIES, {"StudyInstanceUID": OneOf(("1.7.1",))}, 50),
 }

@@ -155,6 +155,30 @@ def test_a_list_ends_at_its_limit_without_a_sort_however_many_share_a_time(engin
     assert [step for step in plan(engine, ends, "enable_sort") if re.search("Sort|ORDER BY", step)] == []
 
 
+def test_of_a_beginning_that_many_share_the_newest_are_found_without_sorting_all(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(engine) as connection:
+        for day in ("05", "02", "04", "01", "03"):
+            record = an_instance(f"1.2.{day}.1.1", study=f"1.2.{day}")
+            entry = StudyEntry(record.study.uid, date=f"202601{day}", patient_name="Doe^Anne" if day < "05" else "Roe")
+            add_instance(connection, record)
+            catalogued(connection, Entry(entry, record.uid, record.series.uid, "1.2", "1.2"))
+
+    def newest() -> list[str]:
+        with statements(engine) as said, reading(engine) as connection:
+            found = search(connection, Level.STUDY, {"PatientName": Wildcard("doe*")}, 2, 1)
+        plans.append([step for each in said if "LIMIT 2" in each[0] for step in plan(engine, each, "enable_sort")])
+        return [each.row["uid"] for each in found]
+
+    plans: list[list[str]] = []
+    assert newest() == ["1.2.03", "1.2.02"]
+    monkeypatch.setattr("storage.search.MANY", 4)
+    assert newest() == ["1.2.03", "1.2.02"]
+    if engine.dialect.name == "sqlite":  # PostgreSQL knows by its statistics how many there are
+        assert [any("ORDER BY" in step for step in steps) for steps in plans] == [True, False]
+
+
 def test_a_table_that_is_gone_through_is_told(engine: Engine) -> None:
     with statements(engine) as said, reading(engine) as connection:
         connection.execute(text("SELECT uid FROM instances WHERE kind = 'x'"))

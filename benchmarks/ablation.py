@@ -1,7 +1,8 @@
 """What each choice of the shipped reader is worth on the validation patients, without training: docs/ablation.md.
 
 Run: python benchmarks/ablation.py MANIFEST --cache FOLDER [--before FOLDER] [--outlined MANIFEST]
-                                   [--passes NAME …] [--images N] [--threads 2] [--output docs/ablation.md]
+                                   [--passes NAME …] [--images N] [--threads 2] [--runtime openvino]
+                                   [--output docs/ablation.md]
 MANIFEST is that of ``mammonode train`` on CBIS-DDSM; read are the patients whom the shipped model's card kept. Networks
 see each image once, and what they say is kept in the cache (2 to 4 MB an image and pass): a run that was stopped goes on,
 and other rows cost seconds. ``--before`` is the model that shipped before, `ai/weights/mass-fpn-lite0` in the history of
@@ -26,6 +27,7 @@ from ai.datasets.truth import mass_mask
 from ai.evaluation.detection import Curve, HitRule, ImageDetections, match
 from ai.evaluation.statistics import auc, dice
 from ai.models import Model, open_model
+from ai.readers.runtime import Runtime
 
 CENTRE_FPPI = (0.25, 0.5, 1.0)
 IOU_FPPI = (0.04, 0.44, 1.21)
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("--passes", nargs="*", choices=[one.name for one in PASSES])
     parser.add_argument("--images", type=int, help="no more than these of each pass, the first of the manifest")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--runtime", choices=list(Runtime), default=Runtime.TORCH, type=Runtime)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     import torch  # noqa: PLC0415 (after --help)
@@ -65,7 +68,7 @@ def main() -> None:
         wanted = options.passes is None or one.name in options.passes
         if wanted and one.outlined in images and one.old in models:
             folder, records = images[one.outlined]
-            run(one, models[one.old], folder, records[: options.images], options.cache)
+            run(one, models[one.old], folder, records[: options.images], options.cache, options.runtime)
     lines = list(figures(*images[False], options.cache))
     if options.outlined:
         lines += ["", *drawn(*images[True], options.cache)]

@@ -19,6 +19,7 @@ from ai.pixels import file_image
 from ai.readers.folds import NetworkCard, folds
 from ai.readers.mass_fpn import NETWORK, MassFPNCard
 from ai.readers.memory import Memory
+from ai.readers.runtime import Runtime
 
 Canvas = tuple[int, int]
 Prepare = Callable[[ViewImage, Canvas], PreparedView]
@@ -107,14 +108,16 @@ class Seen:
     geometry: Geometry
 
 
-def run(one: Pass, model: Model, folder: Path, records: Sequence[Record], cache: Path) -> None:
+def run(
+    one: Pass, model: Model, folder: Path, records: Sequence[Record], cache: Path, runtime: Runtime = Runtime.TORCH
+) -> None:
     """Let a network see the images that it has not seen yet."""
     place = cache / one.name
     place.mkdir(parents=True, exist_ok=True)
     left = [record for record in records if not file_of(place, record).is_file()]
     if not left:
         return
-    memory = Memory(torch.device("cpu"))
+    memory = Memory(torch.device("cpu"), runtime)
     card = model.part("architecture", MassFPNCard)
     options = {"encoder": card.encoder, "boxes": card.boxes}
     (network,) = folds(NetworkCard(network=NETWORK, options=options), model.weights(), memory)

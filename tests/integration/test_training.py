@@ -506,6 +506,32 @@ def boxes(manifest: Path, files: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
+def test_a_network_begins_with_that_of_a_trained_model(
+    boxes: Path, oulu: Path, manifest: Path, files: Path, tmp_path: Path
+) -> None:
+    from ai.errors import UnusableWeights
+    from ai.networks.registry import build
+    from ai.training.recipe import open_recipe
+    from ai.training.systems import SYSTEMS
+
+    (part,) = open_recipe("mass-fpn/boxes").parts
+    network = build(part.network, part.options)
+    said = SYSTEMS["mass_fpn"].start(network, part, boxes)
+    assert re.fullmatch(r"boxes [\d.]+, fold-0\.safetensors, trained on set \(.*\), from random", said)
+    own = network.state_dict()
+    for key, value in load_file(boxes / "fold-0.safetensors").items():
+        np.testing.assert_array_equal(own[key].numpy(), value.astype(own[key].numpy().dtype), key)
+    with pytest.raises(UnusableWeights, match="model of oulu, wanted is one of mass_fpn"):
+        SYSTEMS["mass_fpn"].start(network, part, oulu)
+    (without,) = open_recipe("mass-fpn/lite0").parts
+    with pytest.raises(UnusableWeights, match="do not fit"):
+        SYSTEMS["mass_fpn"].start(build(without.network, without.options), without, boxes)
+    recipe = files / "onward.toml"
+    recipe.write_text(BOXES.replace('start = "random"\n', ""), encoding="utf-8")
+    train(recipe, manifest, tmp_path, "--start", boxes, "--no-evaluation")
+    assert open_model(str(tmp_path)).card.training.start == said
+
+
 def test_a_second_look_is_trained_upon_a_finished_model_and_reads_with_it(
     boxes: Path, manifest: Path, files: Path, tmp_path: Path
 ) -> None:

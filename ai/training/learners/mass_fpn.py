@@ -24,6 +24,7 @@ from ai.readers.mass_fpn import MassFPNCard, MassFPNThresholds
 from ai.training.augmentation import STRONG, Augmentation
 from ai.training.engine import Examples, Objective
 from ai.training.learners.base import Role, Shape, System
+from ai.training.learners.transfer import trained
 from ai.training.losses import box_loss, mass_loss
 from ai.training.phases import Part
 from ai.training.recipe import Recipe
@@ -165,7 +166,12 @@ def _start(network: nn.Module, part: Part, file: Path | None) -> str:
     if part.start != "lite0" or not isinstance(network, MassFPN):
         raise UnusableWeights(f"{part.network} does not start from {part.start!r}")
     if file is not None:
-        raise UnusableWeights(f"{file}: {part.network} starts from a package's weights alone; leave out --start")
+        if not file.is_dir():
+            raise UnusableWeights(
+                f"{file}: {part.network} starts from a package's weights or from a model directory; leave out --start, or "
+                "give a directory"
+            )
+        return trained(network, part, file, reader="mass_fpn")
     return start_lite0(network.fpn.encoder, part)
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ai.errors import UnusableWeights
-from ai.models import CARD, Model, open_model
+from ai.models import CARD, open_model
 from ai.networks.weights import read_weights
 from ai.networks.weights import start as copy
 from ai.training.phases import Part
@@ -52,29 +52,43 @@ def trained_or_imagenet(network: nn.Module, part: Part, path: Path | None, *, re
             "trained here: give --start"
         )
     if path.is_dir():
-        if not (path / CARD).is_file():
-            raise UnusableWeights(f"{path} is no model directory: there is no {CARD} in it")
-        return _trained(network, part, open_model(f"{path}/"), reader)
+        return trained(network, part, path, reader=reader)
     digest = _digest(path)
     getattr(network, "load_imagenet")(read_weights(path, {digest}))  # noqa: B009 (not every network has it)
     return f"ImageNet, {path.name}, SHA-256 {digest}"
 
 
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UnusableWeights(f"{path}: {error.strerror}") from error
+def trained(network: nn.Module, part: Part, path: Path, *, reader: str) -> str:
+    """Start a network from the same network of a trained model.
 
+    Parameters
+    ----------
+    network, part, reader
+        As for :func:`trained_or_imagenet`.
+    path
+        The model's directory; of several folds the first is taken.
 
-def _trained(network: nn.Module, part: Part, model: Model, reader: str) -> str:
+    Returns
+    -------
+    str
+        What the card says.
+
+    Raises
+    ------
+    UnusableWeights
+        When there is no model, or it is another reader's or network's.
+    ai.errors.ModelError
+        When the model cannot be used.
+    """
+    if not (path / CARD).is_file():
+        raise UnusableWeights(f"{path} is no model directory: there is no {CARD} in it")
+    model = open_model(f"{path}/")
     card = model.card
     if card.reader != reader:
         raise UnusableWeights(f"{model.folder} is a model of {card.reader}, wanted is one of {reader}")
     table = card.architecture if part.role == SINGLE else card.architecture[part.role]
-    if table["network"] != part.network:
-        raise UnusableWeights(f"{model.folder} has a {table['network']}, the recipe's {part.role} is a {part.network}")
+    if (there := table.get("network", part.network)) != part.network:
+        raise UnusableWeights(f"{model.folder} has a {there}, the recipe's {part.role} is a {part.network}")
     files = dict(zip((weights.file for weights in card.weights), model.weights(), strict=True))
     first = next(iter(files if part.role == SINGLE else table["weights"]))
     try:
@@ -87,4 +101,13 @@ def _trained(network: nn.Module, part: Part, model: Model, reader: str) -> str:
         )
     except (SafetensorError, UnusableWeights) as error:
         raise UnusableWeights(f"{files[first]}: {error}") from error
-    return f"{card.name} {card.version}, {first}, trained on {card.training.data}"
+    before = card.training
+    return f"{card.name} {card.version}, {first}, trained on {before.data} ({before.licence}), from {before.start}"
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UnusableWeights(f"{path}: {error.strerror}") from error

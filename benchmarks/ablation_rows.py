@@ -150,18 +150,29 @@ def by_old(seen: Mapping[str, Seen]) -> Told:
 
 
 def by_both(seen: Mapping[str, Seen]) -> Told:
-    """Read with both models: boxes that overlap by half are one, their scores averaged, 0 from one that is silent."""
+    """Read with both models."""
+    masses = {"shipped": shipped(seen["shipped"]), "before": before(seen["before"])}
+    return agreed(masses, seen)
+
+
+def by_scales(seen: Mapping[str, Seen]) -> Told:
+    """Read with the shipped network at several resolutions."""
+    return agreed({name: shipped(each, tuple(range(len(each.mass)))) for name, each in seen.items()}, seen)
+
+
+def agreed(masses: Mapping[str, Sequence[Mass]], seen: Mapping[str, Seen]) -> Told:
+    """Return one answer of several: boxes that overlap by half are one, their scores averaged, 0 from one that is silent."""
     sides = []
-    for masses in (shipped(seen["shipped"]), before(seen["before"])):
-        corners = [(x, y, x + w, y + h) for x, y, w, h in (m.box for m in masses)]
-        scores = np.array([m.detection for m in masses], np.float64)
+    for each in masses.values():
+        corners = [(x, y, x + w, y + h) for x, y, w, h in (m.box for m in each)]
+        scores = np.array([m.detection for m in each], np.float64)
         sides.append(Boxes(np.array(corners, np.float64).reshape(-1, 4), scores))
     fused = fuse(sides)
     found = [
         (float(score), (float(x1), float(y1), float(x2 - x1), float(y2 - y1)))
         for (x1, y1, x2, y2), score in zip(fused.corners, fused.scores, strict=True)
     ]
-    return Told(tuple(found), float(np.mean([seen[name].malignancy.mean() for name in ("shipped", "before")])))
+    return Told(tuple(found), fmean(float(seen[name].malignancy.mean()) for name in masses))
 
 
 def with_masses(seen: Mapping[str, Seen]) -> Told:
@@ -266,6 +277,8 @@ ROWS = (
     ),
     Row("Resolution, one way up", "640 x 416 (768 x 480)", ("smaller",), by("smaller", UPRIGHT), ONE_WAY),
     Row("Resolution, one way up", "960 x 608", ("larger",), by("larger", UPRIGHT), ONE_WAY),
+    Row("Resolutions together", "and 960 x 608 upright", ("shipped", "larger"), by_scales),
+    Row("Resolutions together", "and 640 x 416 and 960 x 608 upright", ("shipped", "smaller", "larger"), by_scales),
     Row("Networks", "the model that shipped before, alone", ("before",), by_old),
     Row("Networks", "the mean of both models", ("shipped", "before"), by_both),
 )

@@ -1,6 +1,6 @@
 """The reader that ships: a feature pyramid network on each view, masses by their boxes, or by threshold and components."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from ai.breast import PreparedView, prepare
 from ai.errors import InvalidCard
@@ -102,14 +102,8 @@ class MassFPNReader(ViewReader):
                 f"{model.folder / CARD}: architecture.canvas: {NETWORK} takes multiples of {multiple}, "
                 f"not {card.canvas[0]} x {card.canvas[1]}"
             )
-        network = NetworkCard(network=NETWORK, options={"encoder": card.encoder, "boxes": card.boxes})
-        second = () if card.look is None else card.look.weights
-        first, looks = _divided(model, second)
-        self._networks = [
-            fold.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for fold in folds(network, first, memory)
-        ]
-        self._look = None if card.look is None else SecondLook(card.look, looks, memory)
+        self._networks = first_networks(model, memory)
+        self._look = None if card.look is None else SecondLook(card.look, _divided(model, card.look)[1], memory)
 
     def _read_image(self, image: ViewImage) -> ImageFindings:
         prepared = prepare(image, self._canvas)
@@ -185,7 +179,23 @@ def _upright(pairs: Sequence[Tensor]) -> NDArray[np.float32]:
     return np.asarray(every.mean(0).cpu().numpy())
 
 
-def _divided(model: Model, second: Collection[str]) -> tuple[list[Path], list[Path]]:
+def first_networks(model: Model, memory: Memory) -> list[nn.Module]:
+    """Return the networks that see the whole breast, one for each fold.
+
+    Raises
+    ------
+    ai.errors.ModelError
+        When the card lacks a key, or weights are missing, differ from the card or do not fit.
+    """
+    card = model.part("architecture", MassFPNCard)
+    network = NetworkCard(network=NETWORK, options={"encoder": card.encoder, "boxes": card.boxes})
+    return [
+        fold.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for fold in folds(network, _divided(model, card.look)[0], memory)
+    ]
+
+
+def _divided(model: Model, look: LookCard | None) -> tuple[list[Path], list[Path]]:
     """Return the weights files of the first network and of the second look.
 
     Raises
@@ -193,6 +203,7 @@ def _divided(model: Model, second: Collection[str]) -> tuple[list[Path], list[Pa
     ai.errors.ModelError
         When the card's table names one that is not there, or leaves none for the first network.
     """
+    second = () if look is None else look.weights
     paths = {part.file: path for part, path in zip(model.card.weights, model.weights(), strict=True)}
     first = [path for file, path in paths.items() if file not in second]
     if lost := [file for file in second if file not in paths]:

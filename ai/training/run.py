@@ -195,7 +195,7 @@ class _Run:
                 device=self.settings.device,
                 precision=self.settings.precision,
                 repeatable=self.settings.repeatable,
-                what={"system": self.recipe.system, "start": self.start, "fold": fold},
+                what={"system": self.recipe.system, "start": self.start, "fold": fold, **self._upon()},
                 weights=self.output / file,
                 on_step=lambda step, part=part: self.watcher.step(fold, part, step),  # type: ignore[misc]
             )
@@ -290,10 +290,16 @@ class _Run:
                 "trained_folds": folds,
                 "file": split.file.name if split.file else None,
             },
+            **self._upon(),
             "budget": self.settings.budget,
             "precision": self.settings.precision.value,
             "threshold": how,
         }
+
+    def _upon(self) -> dict[str, str]:
+        """Return which model this one is trained upon, where it is."""
+        model = self.settings.upon
+        return {} if model is None else {"upon": f"{model.card.name} {model.card.version}, {model.digest}"}
 
     def _noted(self) -> Provenance:
         given, budget = self.provenance, self.settings.budget

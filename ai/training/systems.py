@@ -13,6 +13,7 @@ from ai.training.learners.madsen import MADSEN
 from ai.training.learners.marita import MARITA
 from ai.training.learners.mass_fpn import MASS_FPN
 from ai.training.learners.mass_look import MASS_LOOK
+from ai.training.learners.mass_student import MASS_STUDENT
 from ai.training.learners.oulu import OULU
 from ai.training.phases import Part
 from ai.training.recipe import Recipe
@@ -24,6 +25,7 @@ SYSTEMS: Mapping[str, System] = {
     "madsen": MADSEN,
     "mass_fpn": MASS_FPN,
     "mass_look": MASS_LOOK,
+    "mass_student": MASS_STUDENT,
 }
 """Systems by the name that a recipe gives."""
 

@@ -81,7 +81,10 @@ def train(
         str, typer.Option("--start", help="Your file or model directory to start from, or `random`.")
     ] = "",
     upon: Annotated[
-        str, typer.Option("--upon", help="Finished model that a second look is trained upon: a name or a directory.")
+        str,
+        typer.Option(
+            "--upon", help="Finished model that a second look or a student is trained upon: name or directory."
+        ),
     ] = "",
     budget: Annotated[
         int | None, typer.Option(min=1, help="Examples that a fold sees in all: the recipe's epochs are cut to it.")

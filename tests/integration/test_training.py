@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from typer.testing import CliRunner
 
 from ai.datasets.folds import read_folds
 from ai.datasets.manifest import read_manifest
@@ -23,7 +22,7 @@ from ai.exam import STANDARD_VIEWS, Exam, Laterality
 from ai.models import CARD, open_model
 from ai.pixels import view_image
 from node.phantom import phantom_exam
-from tests.drawn import a_data_set
+from tests.training_runs import FPN, invoke, mammonode, train, twelve_patients
 
 if TYPE_CHECKING:
     from ai.training.engine import Step
@@ -32,46 +31,6 @@ if TYPE_CHECKING:
 # The name that smp wants instead gives the encoder's tensors other keys.
 pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 
-FPN = """
-extends = "mass-fpn/random"
-[split]
-parts = 2
-[parts.network]
-batch = 2
-[parts.network.examples]
-canvas = [64, 64]
-[parts.network.phases.all]
-epochs = 1
-"""
-BOXES = """
-extends = "mass-fpn/boxes"
-[split]
-parts = 2
-[parts.network]
-start = "random"
-batch = 2
-[parts.network.examples]
-canvas = [64, 64]
-[parts.network.phases.all]
-epochs = 1
-[reader.thresholds]
-candidate = 0.001
-"""
-LOOK = """
-extends = "mass-look"
-[split]
-parts = 2
-[parts.look]
-start = "random"
-batch = 2
-[parts.look.examples]
-canvas = [96, 64]
-side = 32
-[parts.look.phases.all]
-epochs = 1
-[reader.thresholds]
-candidate = 0.001
-"""
 OULU = """
 extends = "thesis-table-5/unet-ft05"
 complete_exams = false
@@ -124,42 +83,15 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = a_data_set(tmp_path_factory.mktemp("data") / "set", 12)
-    for number, record in enumerate(read_manifest(path)):  # or they would be one picture under several patients
-        file = str(path.parent / record.file)
-        pixels = cv2.imread(file, cv2.IMREAD_GRAYSCALE)
-        assert pixels is not None
-        pixels[pixels == 120] = 60 + 9 * number
-        if not record.boxes:
-            cv2.circle(pixels, (22, 40 + 7 * number), 10, (30,), -1)
-        cv2.imwrite(file, pixels)
-    return path
+    return twelve_patients(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recipes")
-    for name, content in {"fpn": FPN, "oulu": OULU, "boxes": BOXES, "look": LOOK}.items():
+    for name, content in {"fpn": FPN, "oulu": OULU}.items():
         (folder / f"{name}.toml").write_text(content, encoding="utf-8")
     return folder
-
-
-def invoke(*arguments: object) -> Any:
-    """Run the command line in this process."""
-    from node.cli import app
-
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def mammonode(*arguments: object) -> str:
-    """Run the command line in this process, and return what it wrote on stdout."""
-    result = invoke(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return str(result.stdout)
-
-
-def train(recipe: object, data: Path, output: Path, *options: object) -> None:
-    mammonode("train", recipe, data, "-o", output, "--device", "cpu", "--threads", 1, *options)
 
 
 @pytest.fixture(scope="module")
@@ -496,108 +428,6 @@ def test_the_written_model_reads_a_phantom_exam(trained: Path) -> None:
         assert means == pytest.approx([mass.detection for mass in image.masses], abs=0.1)
     again = reader.read(exam)
     assert [m.box for i in again.images for m in i.masses] == [m.box for i in findings.images for m in i.masses]
-
-
-@pytest.fixture(scope="module")
-def boxes(manifest: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model that tells boxes."""
-    folder = tmp_path_factory.mktemp("boxes")
-    train(files / "boxes.toml", manifest, folder, "--no-evaluation")
-    return folder
-
-
-def test_a_network_begins_with_that_of_a_trained_model(
-    boxes: Path, oulu: Path, manifest: Path, files: Path, tmp_path: Path
-) -> None:
-    from ai.errors import UnusableWeights
-    from ai.networks.registry import build
-    from ai.training.recipe import open_recipe
-    from ai.training.systems import SYSTEMS
-
-    (part,) = open_recipe("mass-fpn/boxes").parts
-    network = build(part.network, part.options)
-    said = SYSTEMS["mass_fpn"].start(network, part, boxes)
-    assert re.fullmatch(r"boxes [\d.]+, fold-0\.safetensors, trained on set \(.*\), from random", said)
-    own = network.state_dict()
-    for key, value in load_file(boxes / "fold-0.safetensors").items():
-        np.testing.assert_array_equal(own[key].numpy(), value.astype(own[key].numpy().dtype), key)
-    with pytest.raises(UnusableWeights, match="model of oulu, wanted is one of mass_fpn"):
-        SYSTEMS["mass_fpn"].start(network, part, oulu)
-    (without,) = open_recipe("mass-fpn/lite0").parts
-    with pytest.raises(UnusableWeights, match="do not fit"):
-        SYSTEMS["mass_fpn"].start(build(without.network, without.options), without, boxes)
-    recipe = files / "onward.toml"
-    recipe.write_text(BOXES.replace('start = "random"\n', ""), encoding="utf-8")
-    train(recipe, manifest, tmp_path, "--start", boxes, "--no-evaluation")
-    assert open_model(str(tmp_path)).card.training.start == said
-
-
-def test_a_second_look_is_trained_upon_a_finished_model_and_reads_with_it(
-    boxes: Path, manifest: Path, files: Path, tmp_path: Path
-) -> None:
-    from ai.readers.registry import load_reader
-
-    train(files / "look.toml", manifest, tmp_path, "--upon", boxes)
-    model, first = open_model(str(tmp_path)), open_model(str(boxes))
-    assert [w.file for w in model.card.weights] == ["fold-0.safetensors", "look-fold-0.safetensors"]
-    assert model.card.weights[0] == first.card.weights[0]
-    look = model.card.architecture["look"]
-    assert {**model.card.architecture, "look": None} == {**first.card.architecture, "look": None}
-    assert (look["canvas"], look["side"], look["weights"]) == ([96, 64], 32, ["look-fold-0.safetensors"])
-    assert model.card.training.plan["split"]["held_out"] == first.card.training.plan["split"]["held_out"]
-    phantom = phantom_exam(2, small=True).images[0]
-    exam = Exam((view_image(phantom, STANDARD_VIEWS[0]),))
-    once, twice = (load_reader(m, "cpu", threads=1, threshold=0.0).read(exam).images[0] for m in (first, model))
-    assert once.masses
-    assert twice.masses
-    assert {m.detection for m in once.masses}.isdisjoint(m.detection for m in twice.masses)
-    assert {m.box for m in once.masses} != {m.box for m in twice.masses}
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ((), "name it with --upon"),
-        (("--upon", "mass-fpn-boxes"), "held out other patients"),
-        (("--folds", "2"), "there is one"),
-        (("--start", "mine.safetensors"), "all parts start at random"),
-    ],
-)
-def test_a_second_look_says_what_it_cannot_be_trained_upon(
-    boxes: Path, manifest: Path, files: Path, tmp_path: Path, options: tuple[str, ...], why: str
-) -> None:
-    upon = () if "--upon" in options or not options else ("--upon", boxes)
-    result = invoke("train", files / "look.toml", manifest, "-o", tmp_path / "new", *upon, *options)
-    assert result.exit_code == 1
-    assert why in " ".join(str(result.exception).split())
-    assert not (tmp_path / "new").exists()
-
-
-def test_what_tells_no_boxes_gets_no_second_look(trained: Path, manifest: Path, files: Path, tmp_path: Path) -> None:
-    result = invoke("train", files / "look.toml", manifest, "-o", tmp_path / "new", "--upon", trained)
-    assert "with boxes" in str(result.exception)
-    other = invoke("train", files / "fpn.toml", manifest, "-o", tmp_path / "new", "--upon", trained)
-    assert "leave out --upon" in str(other.exception)
-
-
-@pytest.mark.parametrize(
-    ("weights", "why"), [(["other.safetensors"], "not among the weights"), (["fold-0.safetensors"], "none is left")]
-)
-def test_a_card_whose_second_look_has_no_weights_of_its_own_is_refused(
-    boxes: Path, tmp_path: Path, weights: list[str], why: str
-) -> None:
-    import tomlkit
-
-    from ai.errors import InvalidCard
-    from ai.readers.registry import load_reader
-
-    shutil.copytree(boxes, tmp_path, dirs_exist_ok=True)
-    card = tomlkit.parse((tmp_path / CARD).read_text(encoding="utf-8"))
-    look = {"canvas": [96, 64], "side": 32, "encoder": "timm-tf_efficientnet_lite0", "trust": 0.5, "weights": weights}
-    card["architecture"]["look"] = look
-    (tmp_path / CARD).write_text(tomlkit.dumps(card), encoding="utf-8")
-    with pytest.raises(InvalidCard, match=why):
-        load_reader(open_model(str(tmp_path)), "cpu")
 
 
 def test_two_folds_with_the_same_weights_read_like_one(trained: Path, tmp_path: Path) -> None:

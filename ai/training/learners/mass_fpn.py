@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ai.datasets.records import Record
 from ai.errors import InvalidDataset, UnusableWeights
 from ai.models import CardPart
-from ai.networks.mass_fpn import LITE0, STRIDE, MassFPN, imagenet_lite0, load_lite0
+from ai.networks.mass_fpn import LITE0, STRIDE, MassFPN, MassOutputs, imagenet_lite0, load_lite0
 from ai.readers.mass_fpn import MassFPNCard, MassFPNThresholds
 from ai.training.augmentation import STRONG, Augmentation
 from ai.training.engine import Examples, Objective
@@ -136,10 +136,16 @@ def mass_fpn_learner(
 
 
 def _loss(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    pixels, mass, mass_malignant, image_malignant, boxes = batch
-    outputs = network(pixels)
+    pixels, *labels = batch
+    return label_loss(network(pixels), *labels)
+
+
+def label_loss(
+    outputs: MassOutputs, mass: Tensor, mass_malignant: Tensor, image_malignant: Tensor, boxes: Tensor
+) -> Tensor:
+    """Return the sum of the losses of the network's outputs; see :func:`mass_loss` and :func:`box_loss`."""
     total = mass_loss(outputs.maps.float(), outputs.image.float(), mass, mass_malignant, image_malignant)
-    if outputs.centres is None:
+    if outputs.centres is None or outputs.distances is None:
         return total
     return total + box_loss(outputs.centres, outputs.distances, boxes, STRIDE)
 
@@ -156,7 +162,7 @@ def _input(examples: MassFPNExamples, part: Part) -> Shape:  # noqa: ARG001 (the
 
 def _tables(recipe: Recipe, _files: Mapping[str, Sequence[str]], measured: Mapping[str, float]) -> Mapping[str, Any]:
     part = recipe.parts[0]
-    canvas = list(MassFPNExamples.model_validate(part.examples).canvas)
+    canvas = list(part.examples.get("canvas", MassFPNExamples().canvas))
     boxes = {"boxes": True} if part.options.get("boxes") else {}
     encoder = part.options.get("encoder", LITE0)
     return {"encoder": encoder, "canvas": canvas, **boxes, **measured, **recipe.reader.architecture}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, func, select
 
 from storage.database import limited
 from storage.exams import ExamRecord
@@ -82,7 +82,9 @@ def search_exams(connection: Connection, wanted: Wanted, limit: int, offset: int
 
 def count_exams(connection: Connection, wanted: Wanted) -> int:
     """Return how many exams are wanted."""
-    query = select(func.count()).select_from(_rows().where(*_conditions(wanted)).subquery())
+    # Of what the rows tell only the score decides which are wanted.
+    counted = exams if wanted.least_score is None else exams.outerjoin(jobs, jobs.c.id == _newest_job())
+    query = select(func.count()).select_from(counted).where(*_conditions(wanted))
     count: int = connection.execute(query).scalar_one()
     return count
 
@@ -130,9 +132,9 @@ def typical_seconds(connection: Connection, of_last: int = 25) -> float | None:
         select(jobs.c.timings)
         .where(jobs.c.state == JobState.DONE, jobs.c.timings.is_not(None))
         .order_by(jobs.c.finished_at.desc())
-        .limit(of_last)
     )
-    totals = sorted(float(timings["total"]) for timings in connection.execute(query).scalars() if "total" in timings)
+    last = connection.execute(limited(query, of_last)).scalars()
+    totals = sorted(float(timings["total"]) for timings in last if "total" in timings)
     return totals[len(totals) // 2] if totals else None
 
 
@@ -163,14 +165,17 @@ def bytes_kept(connection: Connection) -> tuple[int, int]:
     return int(images), int(ours)
 
 
-def _rows() -> Select[Any]:
+def _newest_job() -> ScalarSelect[Any]:
     # Of several models one may have read one revision; the newest job counts.
-    newest = (
+    return (
         select(func.max(jobs.c.id))
         .where(jobs.c.exam_id == exams.c.id, jobs.c.revision == exams.c.revision)
         .correlate(exams)
         .scalar_subquery()
     )
+
+
+def _rows() -> Select[Any]:
     patient = [patients.c[field.name].label(f"patient__{field.name}") for field in fields(PatientRecord)]
     own = [exams.c[field.name] for field in fields(ExamRecord) if field.name != "patient"]
     job = [jobs.c.suspicion, jobs.c.state.label("job_state"), jobs.c.attempts, jobs.c.started_at, jobs.c.not_before]
@@ -178,7 +183,7 @@ def _rows() -> Select[Any]:
         select(*own, *patient, *job, studies.c.date.label("study_date"))
         .join(patients, patients.c.id == exams.c.patient_id)
         .join(studies, studies.c.uid == exams.c.study_uid)
-        .outerjoin(jobs, jobs.c.id == newest)
+        .outerjoin(jobs, jobs.c.id == _newest_job())
     )
 
 

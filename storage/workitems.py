@@ -236,7 +236,7 @@ def search_workitems(
 ) -> list[Workitem]:
     """Return the workitems that match, newest first."""
     where = [matching(connection.dialect.name, KEYS[name], each) for name, each in conditions.items()]
-    query = select(workitems).where(*where).order_by(workitems.c.created_at.desc(), workitems.c.uid)
+    query = select(workitems).where(*where).order_by(workitems.c.created_at.desc(), workitems.c.uid.desc())
     return [Workitem(**row) for row in connection.execute(limited(query, limit, offset)).mappings()]
 
 

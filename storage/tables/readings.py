@@ -82,7 +82,7 @@ jobs = Table(
     Column("lease_until", Moment),
     Column("created_at", Moment, nullable=False),
     Column("started_at", Moment),
-    Column("finished_at", Moment),
+    Column("finished_at", Moment, index=True),
     Column("error", HeaderText),
     Column("answer", String(32)),
     Column("timings", JSON),
@@ -176,6 +176,7 @@ workitems = Table(
     Column("started_at", Moment),
     Column("finished_at", Moment),
     Index(None, "exam_id", "revision"),
+    Index(None, "created_at", "uid"),
 )
 
 # What subscribers are told; one row for all of them, or for one.

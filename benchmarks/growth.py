@@ -39,8 +39,9 @@ from config.policy import RetryPolicy
 from storage.catalogue import Entry, StudyEntry, catalogued
 from storage.database import migrate, newest_revision, open_database, reading, writing
 from storage.exams import list_exams, touch
-from storage.index import InstanceRecord, PatientRecord, SeriesRecord, StudyRecord, add_instance, instances_of_exam
+from storage.index import InstanceRecord, SeriesRecord, StudyRecord, add_instance, instances_of_exam
 from storage.jobs import JobQueue
+from storage.patients import PatientRecord
 from storage.search import Level, OneOf, Range, Wildcard, search
 from storage.states import DeliveryState, ExamState, JobState, Plan, StepState
 from storage.tables import (

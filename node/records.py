@@ -15,7 +15,8 @@ from node.headers import acquired_at, instance_number, number
 from node.views import Classification, ImageKind
 from storage.errors import MalformedUID
 from storage.files import InstanceReference
-from storage.index import InstanceRecord, PatientRecord, SeriesRecord, StudyRecord
+from storage.index import InstanceRecord, SeriesRecord, StudyRecord
+from storage.patients import PatientRecord
 
 PREAMBLE = 128 + len(b"DICM")
 GROUP_LENGTH_ELEMENT = 12

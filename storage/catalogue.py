@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, exists, func, select, update
 
-from storage.index import insert_new
+from storage.database import insert_new
 from storage.states import ExamState
 from storage.tables import catalogue, catalogue_studies, exams, instances, jobs, removals, results
 

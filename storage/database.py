@@ -3,9 +3,11 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from sqlalchemy import (
     Engine,
     Integer,
     Select,
+    Table,
     bindparam,
     column,
     create_engine,
@@ -27,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.sql.dml import ReturningInsert
 
 from storage.errors import DatabaseUnavailable, DatabaseURLUnknown, DriverMissing
 from storage.tables import installation
@@ -152,6 +156,23 @@ def reading(engine: Engine) -> Iterator[Connection]:
                 yield connection
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise DatabaseUnavailable(_cause(error)) from error
+
+
+def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row unless its key exists, and return whether it was inserted.
+
+    Waits for a transaction that is inserting the same key.
+    """
+    statement = _insert_new(table, connection.dialect.name)
+    return connection.execute(statement, row).one_or_none() is not None
+
+
+@cache
+def _insert_new(table: Table, dialect_name: str) -> ReturningInsert[Any]:
+    # By name: the other database's dialect takes as long to import as all our tables.
+    dialect = import_module(f"sqlalchemy.dialects.{dialect_name}")
+    statement: ReturningInsert[Any] = dialect.insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+    return statement
 
 
 def has_come(moment: ColumnElement[datetime], now: datetime, longest: timedelta) -> ColumnElement[bool]:

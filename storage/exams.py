@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, insert, select, update
 
-from storage.database import limited
+from storage.database import insert_new, limited
 from storage.errors import AmbiguousExam, ExamChanged, NoSuchExam
-from storage.index import PatientRecord, insert_new, patient_key
+from storage.patients import PatientRecord, patient_key
 from storage.states import DeliveryState, ExamState, JobState, Plan
 from storage.tables import deliveries, exam_images, exams, jobs, patients, results
 

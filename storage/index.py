@@ -3,27 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from functools import cache
-from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, Table, insert, select, union_all, update
-from sqlalchemy.sql.dml import ReturningInsert
 
+from storage.database import insert_new
 from storage.files import InstanceReference
+from storage.patients import PatientRecord, patient_key
 from storage.tables import conflicts, exams, instances, patients, series, studies
-
-
-@dataclass(frozen=True)
-class PatientRecord:
-    """A patient, identified by Issuer of Patient ID ('' when absent) and Patient ID; values as in the header."""
-
-    issuer: str
-    patient_id: str
-    name: str = ""
-    birth_date: str = ""
-    sex: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,31 +193,6 @@ def conflicts_of_instance(connection: Connection, uid: str) -> list[ConflictReco
     query = select(*columns).where(conflicts.c.instance_uid == uid).order_by(conflicts.c.id)
     rows = connection.execute(query).mappings()
     return [ConflictRecord(**{**row, "differences": tuple(row["differences"])}) for row in rows]
-
-
-def patient_key(connection: Connection, patient: PatientRecord) -> int | None:
-    """Return the primary key of a patient, or None."""
-    query = select(patients.c.id).where(
-        patients.c.issuer == patient.issuer, patients.c.patient_id == patient.patient_id
-    )
-    return connection.execute(query).scalar_one_or_none()
-
-
-def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
-    """Insert a row unless its key exists, and return whether it was inserted.
-
-    Waits for a transaction that is inserting the same key.
-    """
-    statement = _insert_new(table, connection.dialect.name)
-    return connection.execute(statement, row).one_or_none() is not None
-
-
-@cache
-def _insert_new(table: Table, dialect_name: str) -> ReturningInsert[Any]:
-    # By name: the other database's dialect takes as long to import as all our tables.
-    dialect = import_module(f"sqlalchemy.dialects.{dialect_name}")
-    statement: ReturningInsert[Any] = dialect.insert(table).on_conflict_do_nothing().returning(*table.primary_key)
-    return statement
 
 
 _INSTANCE_COLUMNS = tuple(

@@ -7,7 +7,7 @@ jumps back, nothing waits longer than it could have been told to (``storage.data
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Row, RowMapping, Select, func, literal, select, update
 
@@ -16,9 +16,11 @@ from storage.database import has_come, reading, writing
 from storage.errors import CannotCancel, CannotRetry, LeaseLost, NoSuchJob
 from storage.outbox import enqueue
 from storage.removals import any_removed
-from storage.results import ResultRecord, add_results
 from storage.states import ExamState, JobState, Plan
 from storage.tables import CLAIMABLE, Moment, exams, jobs
+
+if TYPE_CHECKING:
+    from storage.results import ResultRecord
 
 CANCELLED = "The reading was cancelled by an operator."
 """Reason of a job that reads nothing because somebody said so."""
@@ -139,7 +141,7 @@ class JobQueue:
         owner: str,
         *,
         answer: str,
-        results: Sequence[ResultRecord],
+        results: Sequence["ResultRecord"],
         destinations: Mapping[str, Sequence[str]],
         timings: Mapping[str, float],
         now: datetime,
@@ -170,6 +172,8 @@ class JobQueue:
         ResultDiffers
             When a result was issued before with other bytes; nothing is changed.
         """
+        from storage.results import add_results  # noqa: PLC0415 (lists need neither catalogue nor index)
+
         with writing(self._engine) as connection:
             exam = self._lock(connection, job, owner)
             add_results(connection, job.id, results, now)

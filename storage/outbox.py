@@ -11,8 +11,7 @@ from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
 from storage.attempts import note_attempt
-from storage.database import has_come, reading, writing
-from storage.index import insert_new
+from storage.database import has_come, insert_new, reading, writing
 from storage.states import DeliveryState
 from storage.tables import Moment, deliveries, exams, jobs, lanes, removals, results
 

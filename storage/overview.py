@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, func, se
 
 from storage.database import limited
 from storage.exams import ExamRecord
-from storage.index import PatientRecord
+from storage.patients import PatientRecord
 from storage.states import ExamState, JobState
 from storage.tables import deliveries, exams, instances, jobs, patients, results, studies
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from storage.catalogue import Entry, catalogued
+from storage.database import insert_new
 from storage.errors import ResultDiffers
-from storage.index import insert_new
 from storage.tables import jobs, results
 
 

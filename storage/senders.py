@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, update
 
-from storage.index import insert_new
+from storage.database import insert_new
 from storage.tables import sender_days, senders
 
 MOST_SENDERS: Final = 1000

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select
 
-from storage.index import insert_new
+from storage.database import insert_new
 from storage.tables import exams, instances, withdrawals
 
 

@@ -7,10 +7,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
 
-from storage.database import limited
+from storage.database import insert_new, limited
 from storage.errors import NoSuchWorkitem, WorkitemExists
 from storage.exams import ExamRecord, get_exam
-from storage.index import insert_new
 from storage.search import Condition, matching
 from storage.states import UNANSWERED, ExamState, JobState, Plan, StepState
 from storage.tables import exams, jobs, subscribers, subscriptions, workitem_events, workitems

@@ -12,7 +12,8 @@ from config.policy import RetryPolicy
 from storage.database import reading, writing
 from storage.exams import ExamRecord, close, get_exam, touch
 from storage.files import InstanceReference
-from storage.index import InstanceRecord, PatientRecord, SeriesRecord, StudyRecord, add_instance
+from storage.index import InstanceRecord, SeriesRecord, StudyRecord, add_instance
+from storage.patients import PatientRecord
 from storage.results import ResultRecord
 from storage.states import Plan
 

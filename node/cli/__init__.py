@@ -1,6 +1,7 @@
 """The command line: ``mammonode``."""
 
 import gc
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +27,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "selftest": ("selftest",),
     "events": ("events",),
     "audit": ("audit",),
-    "exams": ("exams", "show", "retry", "send"),
-    "queues": ("jobs", "deliveries", "destinations", "senders"),
+    "queues": ("exams", "jobs", "deliveries"),
+    "exams": ("show", "retry", "send"),
     "conflicts": ("conflicts",),
-    "lanes": ("lanes",),
+    "senders": ("senders",),
+    "lanes": ("destinations", "lanes"),
     "tokens": ("tokens",),
     "backup": ("backup", "restore", "adopt"),
     "purge": ("purge",),
@@ -162,6 +164,10 @@ app.callback()(lambda: None)
 
 def main() -> None:
     """Run the command line; stdout is for results alone, and a known fault is one line on stderr and exit status 1."""
+    gc.disable()  # until all is imported, and not before: see `imports`
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = (
+        "1"  # looked for in all that is installed, which takes as long as our tables
+    )
     configure(stream=sys.stderr)
     try:
         app()

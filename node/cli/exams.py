@@ -1,4 +1,4 @@
-"""Commands about exams: list, show, retry, send again."""
+"""Commands about one exam: show, retry, send again."""
 
 import json
 from datetime import UTC, datetime
@@ -9,59 +9,25 @@ import typer
 from config.settings import load_settings
 from node.audit.commands import operator, record_done
 from node.cli.conflicts import plain
-from node.cli.lanes import lanes_of
-from node.cli.options import ConfigOption, JsonOption, print_json, print_table, stdout_console
+from node.cli.options import ConfigOption, JsonOption, local, print_json, print_table, stdout_console
+from node.cli.queues import plain_exam
 from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.conflicts import list_conflicts, reject_identities
 from storage.database import reading, writing
-from storage.exams import ExamRecord, find_exam, images_of, list_exams
+from storage.exams import find_exam, images_of
 from storage.index import instances_of_exam
 from storage.removals import removed_of_exam
 from storage.results import results_of
-from storage.states import ExamState
 
 ExamArgument = Annotated[str, typer.Argument(help="Exam id, or its first characters (mammonode exams).")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command("exams")(exams)
     app.command("show")(show)
     app.command("retry")(retry)
     app.command("send")(send)
-
-
-def exams(
-    *,
-    config: ConfigOption = None,
-    state: Annotated[ExamState | None, typer.Option(help="Only exams in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Newest so many.")] = 50,
-    as_json: JsonOption = False,
-) -> None:
-    """List exams, newest first: what was received, where it stands, and the answer."""
-    parts = open_parts(load_settings(config))
-    with reading(parts.engine) as connection:
-        found = list_exams(connection, limit, state)
-    if as_json:
-        print_json([_plain(exam) for exam in found])
-        return
-    rows = [
-        (
-            exam.uid,
-            str(exam.revision),
-            exam.state + (" (held)" if exam.held else ""),
-            exam.status or "",
-            str(exam.arrivals),
-            _local(exam.last_image_at),
-            _local(exam.due_at) if exam.due_at else "",
-        )
-        for exam in found
-    ]
-    print_table(("exam", "revision", "state", "answer", "arrivals", "last image", "next look"), rows)
-    for lane in lanes_of(parts):
-        if lane["paused"]:
-            stdout_console().print(f"Nothing is sent to {lane['destination']}: {lane['lane']}.")
 
 
 def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -152,7 +118,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
             "view": f"{record.laterality or '?'} {record.view_position or '?'}",
             "chosen": decided[uid].chosen if uid in decided else None,
             "why": (decided[uid].reason if uid in decided else "") or record.reasons[-1],
-            "received": _local(record.received_at),
+            "received": local(record.received_at),
             "removed": uid in removed,
         }
         for uid, record in instances.items()
@@ -177,8 +143,8 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
             "destination": d.destination,
             "kind": d.kind,
             "state": d.state,
-            "sent": _local(d.sent_at) if d.sent_at else None,
-            "proven": _local(d.proven_at) if d.proven_at else None,
+            "sent": local(d.sent_at) if d.sent_at else None,
+            "proven": local(d.proven_at) if d.proven_at else None,
             "attempts": d.attempts,
             "status": None if d.status_code is None else f"{d.status_code:04X}H",
             "message": d.message,
@@ -187,7 +153,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
         for d in parts.outbox.of_exam(found.id)
     ]
     return {
-        **_plain(found),
+        **plain_exam(found),
         "images": images,
         "answer": _answer(parts, issued[0].path) if issued else None,
         "jobs": jobs,
@@ -218,23 +184,3 @@ def _masses(answer: dict[str, Any] | None) -> list[dict[str, Any]]:
         for image in (answer or {}).get("images", ())
         for mass in image.get("masses", ())
     ]
-
-
-def _plain(exam: ExamRecord) -> dict[str, Any]:
-    return {
-        "exam": exam.uid,
-        "study": exam.study_uid,
-        "revision": exam.revision,
-        "state": exam.state,
-        "status": exam.status,
-        "reasons": list(exam.reasons),
-        "arrivals": exam.arrivals,
-        "opened_at": exam.opened_at,
-        "last_image_at": exam.last_image_at,
-        "due_at": exam.due_at,
-        "held": exam.held,
-    }
-
-
-def _local(moment: datetime) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

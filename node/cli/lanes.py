@@ -1,4 +1,4 @@
-"""Commands for lanes: what waits for each destination, pause, resume."""
+"""Commands for destinations and their lanes: what waits for each, pause, resume."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from config.settings import load_settings
 from node.audit.commands import operator, record_done
-from node.cli.options import ConfigOption, JsonOption, print_json, print_table
+from node.cli.options import ConfigOption, JsonOption, print_json, print_rows, print_table
 from node.lanes import lane_statuses
 from node.parts import Parts, open_parts
 from storage.actions import Action
@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     group.command("pause")(pause)
     group.command("resume")(resume)
     app.add_typer(group, name="lanes")
+    app.command("destinations")(destinations)
 
 
 def list_lanes(context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -80,6 +81,30 @@ def resume(name: Name, *, config: ConfigOption = None) -> None:
     if not resumed:
         _known(parts, name)
     typer.echo(f"{name} is resumed." if resumed else f"{name} was not paused.")
+
+
+def destinations(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the destinations of the settings: where they are, what they get, how they prove it, what waits for them."""
+    parts = open_parts(load_settings(config))
+    lanes = {lane["destination"]: lane for lane in lanes_of(parts)}
+    print_rows(
+        [
+            {
+                "destination": each.name,
+                "where": each.where,
+                "over": "HTTPS" if each.web and each.web.url.startswith("https") else "TLS" if each.tls else "",
+                "gets": " ".join(each.mix.objects),
+                "proof": str(each.proof),
+                "lane": lanes[each.name]["lane"],
+                "waiting": lanes[each.name]["deliveries"][DeliveryState.WAITING],
+                "refused": lanes[each.name]["deliveries"][DeliveryState.REFUSED],
+                "test": each.test,
+            }
+            for each in parts.settings.destinations
+        ],
+        "No destinations: results stay in the store.",
+        as_json=as_json,
+    )
 
 
 def lanes_of(parts: Parts) -> list[dict[str, Any]]:

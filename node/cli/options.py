@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,3 +108,32 @@ def print_table(columns: Iterable[str], rows: Iterable[Sequence[str]], title: st
 def print_json(value: Any) -> None:
     """Print JSON on stdout."""
     typer.echo(json.dumps(value, indent=1, default=str))
+
+
+LESS_WANTED = ("queued", "next", "sent", "proven", "refused at", "test", "worker", "answer", "associations")
+"""Columns that only a wide terminal shows; JSON has them all."""
+WIDE = 150
+SHORT_EXAM = 8
+
+
+def print_rows(rows: Sequence[dict[str, Any]], nothing: str, *, as_json: bool, title: str | None = None) -> None:
+    """Print rows as JSON or as a table, or that there are none."""
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        typer.echo(nothing)
+    else:
+        wide = stdout_console().width >= WIDE
+        names = [name for name in rows[0] if wide or name not in LESS_WANTED]
+        print_table(names, [[_cell(name, row[name]) for name in names] for row in rows], title)
+
+
+def _cell(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return str(value)[:SHORT_EXAM] if name == "exam" else str(value)
+
+
+def local(moment: datetime | None) -> str:
+    """Return a time as people of this place read it."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""

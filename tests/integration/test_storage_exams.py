@@ -22,8 +22,9 @@ from storage.exams import (
     set_due,
     touch,
 )
-from storage.index import PatientRecord, add_instance
+from storage.index import add_instance
 from storage.jobs import JobQueue
+from storage.patients import PatientRecord
 from storage.states import ExamState, JobState, Plan
 from storage.tables import exam_images, jobs
 from tests.records import ANNE, LEASE, MODEL, NOON, POLICY, SECOND, STUDY, a_closed_exam, an_exam, an_instance

@@ -19,7 +19,6 @@ from storage.files import FolderStore, InstanceStore
 from storage.index import (
     ConflictRecord,
     InstanceRecord,
-    PatientRecord,
     SeriesRecord,
     add_conflict,
     add_instance,
@@ -27,6 +26,7 @@ from storage.index import (
     find_instance,
     instances_of_exam,
 )
+from storage.patients import PatientRecord
 from tests.databases import wipe
 from tests.records import ANNE, NOON, SECOND, a_file, an_exam, an_instance
 

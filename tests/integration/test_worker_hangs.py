@@ -8,8 +8,9 @@ from pathlib import Path
 from config.policy import RetryPolicy
 from storage.database import migrate, open_database, writing
 from storage.exams import close, touch
-from storage.index import PatientRecord, add_instance
+from storage.index import add_instance
 from storage.jobs import JobQueue
+from storage.patients import PatientRecord
 from storage.states import JobState, Plan
 from tests.records import an_instance
 

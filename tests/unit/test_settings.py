@@ -217,6 +217,42 @@ def test_a_wrong_value_in_the_environment_is_refused(monkeypatch: pytest.MonkeyP
         load_settings()
 
 
+def test_lists_and_whole_sections_come_from_the_environment_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAMMONODE_DICOM__CALLERS", '[{"ae_title": "CT"}]')
+    monkeypatch.setenv("MAMMONODE_DICOM", '{"port": 105, "ae_title": "FROM_SECTION"}')
+    monkeypatch.setenv("mammonode_dicom__port", "106")
+    monkeypatch.setenv("MAMMONODE_DESTINATIONS", '[{"name": "a", "ae_title": "A", "host": "h", "port": 1}]')
+    monkeypatch.setenv("MAMMONODE_STORAGE__DATABASE", "[s3cret")
+    settings = load_settings(a_file(tmp_path, "[dicom]\nport = 104\nallow_unknown_callers = true"))
+    assert [caller.ae_title for caller in settings.dicom.callers] == ["CT"]
+    assert (settings.dicom.port, settings.dicom.ae_title) == (106, "FROM_SECTION")
+    assert settings.dicom.allow_unknown_callers
+    assert [destination.name for destination in settings.destinations] == ["a"]
+    assert settings.storage.database_url == "[s3cret"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("MAMMONODE_DICOM__CALLERS", "[s3cret", "MAMMONODE_DICOM__CALLERS: not JSON: "),
+        ("MAMMONODE_DICOM__PRT", "1", "dicom.prt: unknown key; did you mean dicom.port?"),
+        ("MAMMONODE_DICM__PORT", "1", "dicm: unknown key; did you mean dicom?"),
+        ("MAMMONODE_DESTINATIONS__NAME", "a", "destinations: "),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, fault: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings()
+    [found] = refusal.value.faults
+    assert found.startswith(fault)
+    assert "s3cret" not in found
+
+
 def test_a_password_is_masked_where_settings_are_shown(tmp_path: Path) -> None:
     settings = load_settings(a_file(tmp_path, '[storage]\ndatabase = "postgresql://me:s3cret@db/mammonode"'))
     assert settings.storage.database_url == "postgresql://me:s3cret@db/mammonode"

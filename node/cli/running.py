@@ -67,9 +67,9 @@ def _cannot_start(error: Exception, check: str) -> None:
 def serve(*, config: ConfigOption = None) -> None:
     """Receive images, assemble exams and deliver results, until SIGTERM. Reading needs `work` beside it."""
     with _starting():
-        # The doors decode no pixel (node.web.decoder is a process of its own) and fetch no test files: a decoder of 17 MB and
-        # a client of 5 MB, which pydicom loads where they are installed, stay out of theirs.
-        for name in ("gdcm", "requests"):
+        # The doors decode no pixel (node.web.decoder is a process of its own) and fetch no test files: decoders of 17 and
+        # 2 MB, a client of 5 and its bar of 1, which pydicom loads where they are installed, stay out of theirs.
+        for name in ("gdcm", "PIL", "requests", "tqdm"):
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # which lets its import fail
         from node.serving import serve as run  # noqa: PLC0415 (keeps --help quick)
 

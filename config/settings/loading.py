@@ -1,14 +1,19 @@
 """All settings, and how they are read: environment before systemd's credentials before file."""
 
 import difflib
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from config.errors import InvalidSettings
 from config.settings.destinations import TEST_DESTINATION, Delivery, Destination
@@ -37,8 +42,16 @@ CREDENTIALS_PREFIX = "mammonode_"
 DEFAULT_FILE = Path(__file__).parents[1] / "mammonode.toml"
 
 
-class Settings(Section):
-    """All settings of the node."""
+class Settings(BaseSettings):
+    """All settings of the node; what it is called with stands behind the environment and systemd's credentials."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
 
     dicom: Dicom = Dicom()
     tls: Tls = Tls()
@@ -55,6 +68,18 @@ class Settings(Section):
     selftest: SelfTest = SelfTest()
     log: Log = Log()
     audit: Audit = Audit()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings passes it)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (as above)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before credentials before what the file says."""
+        return env_settings, InitSettingsSource(settings_cls, _from_credentials()), init_settings
 
     @property
     def places(self) -> tuple[Destination, ...]:
@@ -88,11 +113,12 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise InvalidSettings([f"{path}: {error}"]) from None
 
 
-def _from_credentials(folder: Path) -> dict[str, Any]:
+def _from_credentials() -> dict[str, Any]:
     """Return the settings that systemd hands over as files, each named by its key: ``storage.database``.
 
     Where the setting is itself the name of a file, as ``tls.key`` is, it is that of the credential.
     """
+    folder = Path(os.environ.get(CREDENTIALS_VARIABLE, os.devnull))
     found: dict[str, Any] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         section, _, key = path.name.removeprefix(CREDENTIALS_PREFIX).partition(".")
@@ -102,47 +128,18 @@ def _from_credentials(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that variables give, ``MAMMONODE_SECTION__KEY``; lists, and whole sections, as JSON."""
-    sections: dict[str, Any] = {}
-    keys: dict[str, dict[str, Any]] = {}
-    for variable, text in environment.items():
-        name = variable.upper()
-        section, delimiter, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
-        if not name.startswith(ENVIRONMENT_PREFIX):
-            continue
-        if delimiter:
-            keys.setdefault(section, {})[key] = _json(name, text) if _is_list(section, key) else text
-        elif section in Settings.model_fields:
-            sections[section] = _json(name, text)
-    return _laid_over(sections, keys)
-
-
-def _json(name: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:  # which tells nothing of the text, a secret perhaps
-        raise InvalidSettings([f"{name}: not JSON: {error}"]) from None
-
-
-def _laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    both = (name for name in base.keys() & top if isinstance(base[name], dict) and isinstance(top[name], dict))
-    return base | top | {name: base[name] | top[name] for name in both}
-
-
-def _is_list(section: str, key: str) -> bool:
-    field = _field(section, key)
-    return field is not None and get_origin(field.annotation) is tuple
-
-
 def _names_a_file(section: str, key: str) -> bool:
-    field = _field(section, key)
+    table = _section_of(Settings.model_fields[section].annotation)
+    field = table.model_fields.get(key) if table else None
     return field is not None and A_FILE in field.metadata
 
 
-def _field(section: str, key: str) -> FieldInfo | None:
-    table = _section_of(Settings.model_fields[section].annotation) if section in Settings.model_fields else None
-    return table.model_fields.get(key) if table else None
+def _unknown_sections(variables: Iterable[str]) -> Iterator[str]:
+    """Yield the sections of variables ``MAMMONODE_SECTION__KEY`` that there are none of; pydantic-settings passes them over."""
+    for name in variables:
+        section, delimiter, _ = name.upper().removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        if name.upper().startswith(ENVIRONMENT_PREFIX) and delimiter and section not in Settings.model_fields:
+            yield section
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -162,13 +159,13 @@ def load_settings(path: Path | None = None) -> Settings:
     if chosen is not None and not chosen.is_file():
         raise InvalidSettings([f"{chosen}: no such file"])
 
-    values = _from_file(chosen) if chosen else {}
-    values = _laid_over(values, _from_credentials(Path(os.environ.get(CREDENTIALS_VARIABLE, os.devnull))))
-    values = _laid_over(values, _from_environment(os.environ))
+    values = dict.fromkeys(_unknown_sections(os.environ)) | (_from_file(chosen) if chosen else {})
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings(**values)
     except ValidationError as error:
         raise InvalidSettings([_fault(fault) for fault in error.errors()]) from None
+    except SettingsError as error:  # which tells nothing of the text, a secret perhaps
+        raise InvalidSettings([f"environment: {error}: lists are given as JSON"]) from None
     names = [destination.name for destination in settings.destinations]
     if len(set(names)) != len(names):
         raise InvalidSettings(["destinations: two have one name"])

@@ -236,7 +236,7 @@ def test_lists_and_whole_sections_come_from_the_environment_as_json(
 @pytest.mark.parametrize(
     ("name", "text", "fault"),
     [
-        ("MAMMONODE_DICOM__CALLERS", "[s3cret", "MAMMONODE_DICOM__CALLERS: not JSON: "),
+        ("MAMMONODE_DICOM__CALLERS", "[s3cret", 'environment: error parsing value for field "dicom"'),
         ("MAMMONODE_DICOM__PRT", "1", "dicom.prt: unknown key; did you mean dicom.port?"),
         ("MAMMONODE_DICM__PORT", "1", "dicm: unknown key; did you mean dicom?"),
         ("MAMMONODE_DESTINATIONS__NAME", "a", "destinations: "),

@@ -16,9 +16,6 @@ AXE := 4.14.1
 SWIFT := 2.38.3
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-# One more than there are processors: a sixth of the tests' time is waiting for browsers, peers and the disk.
-WORKERS ?= $(shell expr $$(nproc) + 1)
-
 # What make model trains, and where to: the shipped model's recipe; mass-fpn/lite0 suits machines without a GPU.
 RECIPE ?= mass-fpn/boxes
 MODEL ?= runs/model
@@ -35,7 +32,7 @@ demo: $(READY) ## Run the main job on real exams: modality -> node -> PACS (pict
 	@$(BIN)/mammonode demo
 
 test: check ## Check the code and run all tests in small counts
-	@$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-long: check ## The same with full counts and fixed seeds
 	@MAMMONODE_TEST_PROFILE=long $(BIN)/pytest

@@ -43,6 +43,17 @@ def postgresql_databases() -> Iterator[PostgreSQLDatabases]:
         yield PostgreSQLDatabases(url)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads wait for each other on a busy machine, and the networks of tests are small."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=BACKENDS)
 def databases(request: pytest.FixtureRequest) -> Databases:
     """SQLite, then PostgreSQL."""

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,10 @@ if TYPE_CHECKING:
     from ai.training.phases import Part
 
 # The name that smp wants instead gives the encoder's tensors other keys.
-pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 OULU = """
 extends = "thesis-table-5/unet-ft05"
@@ -69,16 +71,6 @@ learning_rate = 1e-3
 candidate = 0.1
 dark = 0.01
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,10 @@ from node.phantom import phantom_exam
 from tests.training_runs import FPN, invoke, train, twelve_patients
 
 # The name that smp wants instead gives the encoder's tensors other keys.
-pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 BOXES = """
 extends = "mass-fpn/boxes"
@@ -61,16 +63,6 @@ epochs = 1
 [reader.thresholds]
 candidate = 0.001
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The readers of Oulu and of Marita et al.: what a network marks is found, at its place, in every view."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,23 +25,14 @@ if TYPE_CHECKING:
 
     from ai.readers.base import Reader
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 THRESHOLDS = {"mass": 0.5, "candidate": 0.5}
 OULU = {"network": "plain_unet", "options": {"widths": [1]}, "canvas": [512, 512], "mean": 0.5, "std": 0.1}
 MARITA = {"network": "tile_unet", "options": {"widths": [1]}, "tile": 128, "reduction": 2}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads wait for each other on a busy machine; these networks are small."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def bright(name: str, slope: float, middle: float) -> "nn.Module":

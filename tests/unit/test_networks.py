@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,10 @@ from ai.errors import UnknownArchitecture, UnusableWeights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 SEGMENTERS = [
     "plain_unet",
@@ -57,17 +59,6 @@ def trainable(network: "nn.Module") -> int:
 
 def part_of(network: "nn.Module", path: str) -> "nn.Module":
     return network.get_submodule(path)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads wait for each other on a busy machine; these networks are small."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-LONG_READ: Final = 3 << 17
-"""Bytes: measured, 256 KiB take a sixth more of the processor's time, 512 KiB take 4 MB more of memory."""
+LONG_READ: Final = 9 << 15
+"""Bytes: measured, fewer take more of the processor's time and more take more memory; see docs/performance.md."""
+MOST_WAITING: Final = LONG_READ + (1 << 14)
+"""Bytes of a body that may wait to be taken before no more is read: one read and the rest of the one before."""
 
 
 def room() -> memoryview:
@@ -42,7 +44,17 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.data_received(self._room[:nbytes])  # type: ignore[arg-type]  # httptools takes any buffer
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of a body: bytes that are added to no bytes, and made bytes, stay where they are."""
-        if getattr(self.cycle, "body", None) == b"":
+        """Take a piece of a body: bytes that are added to no bytes, and made bytes, stay where they are.
+
+        uvicorn reads on only when 64 KiB or less wait, which is never the case after a long read: the sender would stop and
+        start each time.
+        """
+        waiting = getattr(self.cycle, "body", None)
+        if waiting == b"":
             self.cycle.body = b""  # type: ignore[assignment]
-        super().on_body(body)
+        enough = waiting is None or len(waiting) + len(body) > MOST_WAITING
+        if enough or self.cycle.response_complete or self.parser.should_upgrade():
+            super().on_body(body)
+            return
+        self.cycle.body += body
+        self.cycle.message_event.set()

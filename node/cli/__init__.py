@@ -165,9 +165,8 @@ app.callback()(lambda: None)
 def main() -> None:
     """Run the command line; stdout is for results alone, and a known fault is one line on stderr and exit status 1."""
     gc.disable()  # until all is imported, and not before: see `imports`
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = (
-        "1"  # looked for in all that is installed, which takes as long as our tables
-    )
+    # They are looked for in all that is installed, which takes as long as our tables.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
     configure(stream=sys.stderr)
     try:
         app()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ai.errors import ForeignCheckpoint
 from ai.exam import STANDARD_VIEWS, Exam
 from ai.models import CARD, open_model
 from ai.pixels import view_image
@@ -204,7 +205,7 @@ def test_a_student_learns_from_a_finished_model_on_fewer_pixels(
     card = (other / CARD).read_text(encoding="utf-8")
     (other / CARD).write_text(card.replace('name = "boxes"', 'name = "other"'), encoding="utf-8")
     again = invoke("train", files / "student.toml", manifest, "-o", tmp_path, "--upon", other, "--threads", 1)
-    assert "upon" in str(again.exception), "a checkpoint that another teacher taught"
+    assert isinstance(again.exception, ForeignCheckpoint), "of another teacher"
 
 
 def test_a_student_of_other_proportions_or_without_boxes_to_learn_is_refused(

@@ -9,11 +9,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import tomlkit
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+from ai.models import CARD, SHIPPED, Model, read_card
 from tests.drawn import a_breast
 
 Square = tuple[int, int, int]
@@ -243,3 +245,12 @@ def a_code(value: str) -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", "view"
     return item
+
+
+def card_of(folder: Path, split: dict[str, Any]) -> Model:
+    """Return a model whose card says who was kept."""
+    card = tomlkit.parse((SHIPPED / "mass-fpn-boxes" / CARD).read_text(encoding="utf-8")).unwrap()
+    card["training"]["plan"]["split"] = split
+    folder.mkdir(exist_ok=True)
+    (folder / CARD).write_text(tomlkit.dumps(card), encoding="utf-8")
+    return Model(folder, read_card(folder / CARD))

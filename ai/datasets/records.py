@@ -51,6 +51,10 @@ class Record:
     labelled
         Whether the set says what masses the image shows. A labelled image without any shows none; what an unlabelled
         one shows is not known, and it is neither trained on nor scored.
+    source
+        Name of the set that the image comes from, in a collection of several; else "".
+    times
+        How often an epoch of training shows the image.
     """
 
     file: str
@@ -68,6 +72,8 @@ class Record:
     margins: tuple[str, ...] = ()
     subset: str | None = None
     labelled: bool = True
+    source: str = ""
+    times: int = 1
 
     @property
     def path(self) -> Path:

@@ -8,6 +8,7 @@ from typing import Final
 
 from ai.datasets.cbis_ddsm import is_cbis_ddsm, read_cbis_ddsm
 from ai.datasets.cdd_cesm import is_cdd_cesm, read_cdd_cesm
+from ai.datasets.collection import is_collection, read_collection
 from ai.datasets.folders import is_folders, read_folders
 from ai.datasets.inbreast import is_inbreast, read_inbreast
 from ai.datasets.manifest import read_manifest
@@ -114,7 +115,7 @@ def _kind(path: Path, kind: str) -> Kind:
 
 
 def _is_manifest(path: Path) -> bool:
-    return path.is_file() or (path / "manifest.csv").is_file()
+    return (path.is_file() and not is_collection(path)) or (path / "manifest.csv").is_file()
 
 
 def _manifest(path: Path, options: Options) -> Dataset:
@@ -126,6 +127,15 @@ def _manifest(path: Path, options: Options) -> Dataset:
     return Dataset(read_sheet(file.parent), file.parent, tuple(records))
 
 
+def _collection(path: Path, options: Options) -> Dataset:
+    def opened(member: Path, kind: str, where: Where) -> Dataset:
+        return open_dataset(
+            member, kind, options.on_image, where=where, leave_out_mismatched=options.leave_out_mismatched
+        )
+
+    return read_collection(path, opened)
+
+
 def _with_boxes(record: Record, folder: Path) -> Record:
     if record.boxes or not record.masks:
         return record
@@ -134,6 +144,7 @@ def _with_boxes(record: Record, folder: Path) -> Record:
 
 KINDS: Final[Mapping[str, Kind]] = {
     "manifest": Kind("a CSV file, or a folder with manifest.csv", _is_manifest, _manifest),
+    "collection": Kind("a TOML file that names several sets", is_collection, _collection),
     "inbreast": Kind(
         "a folder with INbreast.csv, AllDICOMs and AllXML", is_inbreast, lambda p, o: read_inbreast(p, o.on_image)
     ),

@@ -97,12 +97,18 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 def boxes_of_mask(mask: NDArray[np.bool_]) -> tuple[Box, ...]:
     """Return a box around each connected region of at least ``SPECK`` pixels, from the top down."""
+    return tuple((float(x), float(y), float(width), float(height)) for x, y, width, height, _ in _regions(mask))
+
+
+def fills_of_mask(mask: NDArray[np.bool_]) -> tuple[float, ...]:
+    """Return which part of its box each of the regions of :func:`boxes_of_mask` fills, above 0, at most 1."""
+    return tuple(area / (width * height) for *_, width, height, area in _regions(mask))
+
+
+def _regions(mask: NDArray[np.bool_]) -> list[list[int]]:
+    """Return x, y, width, height and area of each connected region that is no speck, from the top down."""
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    return tuple(
-        (float(x), float(y), float(width), float(height))
-        for x, y, width, height, area in stats[1:count].tolist()
-        if area >= SPECK
-    )
+    return [row for row in stats[1:count].tolist() if row[-1] >= SPECK]
 
 
 def box_around(boxes: Iterable[Box]) -> Box:

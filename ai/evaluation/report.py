@@ -297,6 +297,8 @@ class _Scored:
         for i, p in enumerate(self._all):
             keys.setdefault(f"view {p.record.view.position}", []).append(i)
             keys.setdefault(f"side {p.record.view.laterality}", []).append(i)
+            if p.record.source:
+                keys.setdefault(f"set {p.record.source}", []).append(i)
             if p.record.density is not None:
                 keys.setdefault(f"density {p.record.density}", []).append(i)
         for name in sorted(keys):

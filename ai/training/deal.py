@@ -33,10 +33,11 @@ class Dealt:
     fold: Mapping[str, int]
 
     def sides(self, fold: int, folds: int) -> tuple[list[Record], list[Record] | None]:
-        """Return what a fold learns from and is validated on."""
+        """Return what a fold learns from, each image as often as an epoch shows it, and what it is validated on."""
+        shown = [r for r in self.training for _ in range(r.times)]
         if folds == 1:
-            return list(self.training), None
-        learnt = [r for r in self.training if self.fold[r.patient_id] != fold]
+            return shown, None
+        learnt = [r for r in shown if self.fold[r.patient_id] != fold]
         kept = [r for r in self.training if self.fold[r.patient_id] == fold]
         return learnt, kept
 

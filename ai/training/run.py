@@ -26,6 +26,7 @@ from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
 from ai.training.deal import Dealt, deal
 from ai.training.durable import alone
 from ai.training.engine import CHECKPOINT, Examples, Step, check_examples, train_part
+from ai.training.known import check_start, check_upon
 from ai.training.learners.base import Learner, System
 from ai.training.phases import Part, Precision
 from ai.training.recipe import Recipe
@@ -127,7 +128,10 @@ def train(
     folds = _folds(recipe, settings.folds)
     dealt = deal(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
     if settings.upon is not None:
-        _check_held_out(settings.upon, dealt, recipe)
+        check_upon(settings.upon, dealt, recipe.name)
+    if settings.start is not None and settings.start.is_dir():
+        unknown = check_start(open_model(f"{settings.start}/"), dealt, dataset.records, recipe.name)
+        provenance = replace(provenance, notes=(*provenance.notes, *filter(None, [unknown])))
     writable_folder(output)
     with alone(output):
         _check_pictures(dataset, dealt, recipe, watcher)
@@ -333,16 +337,6 @@ def _upon(system: System, recipe: Recipe, model: Model | None) -> System:
     if recipe.split.folds != 1:
         raise InvalidRecipe(f"{recipe.name}: split.folds: upon a finished model there is one")
     return system.upon(model)
-
-
-def _check_held_out(model: Model, dealt: Dealt, recipe: Recipe) -> None:
-    """Refuse a model that was trained on patients who are to be held out."""
-    split = model.card.training.plan.get("split", {})
-    if split.get("held_out") != digest_of(dealt.kept):
-        raise InvalidRecipe(
-            f"{recipe.name}: {model.card.name} held out other patients than this recipe does on these data; give the data, "
-            "seed or folds file that it was trained with"
-        )
 
 
 def _folds(recipe: Recipe, wanted: Sequence[int] | None) -> Sequence[int]:

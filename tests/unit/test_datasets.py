@@ -37,12 +37,23 @@ from tests.datasets import (
 from tests.drawn import a_data_set
 
 A_MASS = ("MALIGNANT",)
+
+
+def a_collection(folder: Path) -> Path:
+    a_data_set(folder / "one")
+    some_folders(folder / "two")
+    path = folder / "both.toml"
+    path.write_text('[[sets]]\npath = "one"\n[[sets]]\npath = "two"\n', encoding="utf-8")
+    return path
+
+
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "manifest": a_data_set,
     "inbreast": an_inbreast,
     "cbis-ddsm": a_cbis_ddsm,
     "cdd-cesm": a_cdd_cesm,
     "folders": some_folders,
+    "collection": a_collection,
 }
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
@@ -18,11 +17,11 @@ from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import digest_of, held_out_patients
 from ai.datasets.sources import Source
 from ai.errors import InvalidDataset, InvalidRecipe, UnfitFolds
-from ai.models import CARD, SHIPPED, Model, read_card
 from ai.training.deal import deal
 from ai.training.recipe import open_recipe
 from node.cli import app
 from tests.builders import L_CC
+from tests.datasets import card_of
 from tests.drawn import a_data_set
 
 
@@ -148,15 +147,6 @@ def test_a_recipe_deals_by_the_file_beside_it(tmp_path: Path) -> None:
         deal(recipe.dealt(parts=5, folds=1), dataset)
     with pytest.raises(InvalidRecipe, match="with a file of 4 folds 1, or 3"):
         recipe.dealt(folds=2)
-
-
-def card_of(folder: Path, split: dict[str, Any]) -> Model:
-    """Return a model whose card says who was kept."""
-    card = tomlkit.parse((SHIPPED / "mass-fpn-boxes" / CARD).read_text(encoding="utf-8")).unwrap()
-    card["training"]["plan"]["split"] = split
-    folder.mkdir(exist_ok=True)
-    (folder / CARD).write_text(tomlkit.dumps(card), encoding="utf-8")
-    return Model(folder, read_card(folder / CARD))
 
 
 def test_who_was_held_out_is_known_by_the_file_alone(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from storage.database import migrate, newest_revision, open_database, reading, w
 from storage.exams import list_exams, touch
 from storage.index import InstanceRecord, SeriesRecord, StudyRecord, add_instance, instances_of_exam
 from storage.jobs import JobQueue
+from storage.overview import calling_aes
 from storage.patients import PatientRecord
 from storage.search import Level, OneOf, Range, Wildcard, search
 from storage.states import DeliveryState, ExamState, JobState, Plan, StepState
@@ -174,6 +175,7 @@ STATEMENTS: dict[str, Callable[[Engine], Callable[[], object]]] = {
     "claim": claim,
     "exams": asks(list_exams, 50),
     "images of an exam": asks(instances_of_exam, 11),
+    "whose images": asks(calling_aes),
     "QIDO by patient": asks(search, Level.STUDY, {"PatientID": OneOf(("P1",))}, 50),
     "QIDO by name": asks(search, Level.STUDY, {"PatientName": OneOf(("doe^77",))}, 10),
     "QIDO by beginning": asks(search, Level.STUDY, {"PatientName": Wildcard("doe^1*")}, 10),

@@ -90,10 +90,13 @@ def count_exams(connection: Connection, wanted: Wanted) -> int:
 
 
 def calling_aes(connection: Connection) -> list[str]:
-    """Return the AE titles that images came from."""
-    return list(
-        connection.execute(select(instances.c.calling_ae).distinct().order_by(instances.c.calling_ae)).scalars()
-    )
+    """Return the AE titles that images came from, sorted."""
+    # SELECT DISTINCT goes through every image; this takes a step in the index for each name.
+    column = instances.c.calling_ae
+    first = select(func.min(column).label("name")).where(column >= "").cte("names", recursive=True)
+    greater = select(func.min(column)).where(column > first.c.name).scalar_subquery()
+    names = first.union_all(select(greater).where(first.c.name.is_not(None)))
+    return list(connection.execute(select(names.c.name).where(names.c.name.is_not(None))).scalars())
 
 
 def study_of(connection: Connection, exam: ExamRecord) -> tuple[str, str]:

@@ -85,6 +85,7 @@ instances = Table(
     Column("reasons", JSON, nullable=False),
     Index(None, "patient_id", "study_uid"),
     Index(None, "study_uid"),
+    Index(None, "calling_ae"),
 )
 
 # What can be searched for and retrieved, as each header says (storage.catalogue).

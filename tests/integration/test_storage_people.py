@@ -12,6 +12,7 @@ from storage.attempts import attempts_of_exam
 from storage.database import reading, writing
 from storage.errors import CannotCancel, LeaseLost, NoSuchJob
 from storage.exams import revise
+from storage.index import add_instance
 from storage.jobs import CANCELLED, JobQueue
 from storage.outbox import Outbox
 from storage.overview import (
@@ -31,7 +32,7 @@ from storage.previews import Preview, PreviewKind, announce_previews, previews_o
 from storage.removals import Due, remove_files
 from storage.senders import Context, News, Tally, add_news, forget, list_senders
 from storage.states import DeliveryState, ExamState, JobState, Plan
-from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_exam
+from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_exam, an_instance
 
 HOUR = timedelta(hours=1)
 
@@ -78,6 +79,14 @@ def test_exams_are_found_by_what_people_look_for(engine: Engine) -> None:
         )
         assert calling_aes(connection) == ["MODALITY"]
         assert study_of(connection, row.exam) == ("20260304", "Screening")
+
+
+def test_whose_images_there_are_is_told_once_each(engine: Engine) -> None:
+    with writing(engine) as connection:
+        assert calling_aes(connection) == []
+        for number, name in enumerate(["ROOM 2", "ROOM 1", "", "ROOM 2", "OTHER"]):
+            assert add_instance(connection, an_instance(f"1.2.3.1.{number}", calling_ae=name))
+        assert calling_aes(connection) == ["", "OTHER", "ROOM 1", "ROOM 2"]
 
 
 def test_a_score_is_that_of_the_present_revision(engine: Engine) -> None:

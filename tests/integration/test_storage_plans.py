@@ -17,7 +17,7 @@ from storage.figures import unanswered, undelivered
 from storage.index import add_instance, find_instance, instances_of_exam
 from storage.jobs import JobQueue
 from storage.outbox import Outbox
-from storage.overview import Wanted, readings_since, search_exams, typical_seconds
+from storage.overview import Wanted, calling_aes, readings_since, search_exams, typical_seconds
 from storage.removals import removed_of_exam
 from storage.search import Level, OneOf, Range, Wildcard, search
 from storage.withdrawals import withdrawn_of_exam
@@ -69,6 +69,7 @@ STATEMENTS: dict[str, Does] = {
     "images of an exam": read(instances_of_exam, 1),
     "how long the last readings took": read(typical_seconds),
     "readings of some time": read(readings_since, NOON),
+    "whose images there are": read(calling_aes),
     "withdrawn images": read(withdrawn_of_exam, 1),
     "removed images": read(removed_of_exam, 1),
     "unanswered": read(unanswered),
@@ -130,7 +131,8 @@ def scans(engine: Engine, said: Said, *, in_order: bool = False) -> list[str]:
     steps = plan(engine, said, "enable_seqscan")
     if engine.dialect.name == "sqlite":
         ordered = r"SCAN \w+ USING (COVERING )?INDEX" if in_order and "LIMIT" in said[0] else "$^"
-        found = [step for step in steps if step.startswith("SCAN") and not re.match(ordered, step)]
+        # "names" is what a recursion has found so far (storage.overview).
+        found = [step for step in steps if step.startswith("SCAN") and not re.match(rf"{ordered}|SCAN names$", step)]
         return [step for step in found if not OF_WHAT_WAITS.search(step)]
     whole = [
         step

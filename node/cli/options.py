@@ -54,25 +54,10 @@ def named_model(name: str) -> "Model":
 
 
 def progress() -> "Progress":
-    """Return a progress bar on stderr, so that stdout stays clean for results."""
-    from rich.console import Console  # noqa: PLC0415 (most commands have none)
-    from rich.progress import (  # noqa: PLC0415 (as above)
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    """Return bars that show how long work goes on."""
+    from node.cli.bars import Bars  # noqa: PLC0415 (most commands have none)
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    return Bars()
 
 
 def require_extra(*packages: str) -> None:

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -9,6 +11,10 @@ from sqlalchemy import Engine
 
 from storage.database import open_database
 from tests.databases import BACKENDS, Databases, PostgreSQLDatabases, SQLiteDatabases, embedded_postgresql
+
+if TYPE_CHECKING:
+    from node.scp import StorageSCP
+    from tests.doors import Room
 
 settings.register_profile(
     "short",
@@ -54,9 +60,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=BACKENDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Ask both databases, or SQLite alone where that is what a test or its module is marked with."""
+    if "databases" in metafunc.fixturenames:
+        alone = metafunc.definition.get_closest_marker("sqlite_alone")
+        metafunc.parametrize("databases", ["sqlite"] if alone else BACKENDS, indirect=True)
+
+
+@pytest.fixture
 def databases(request: pytest.FixtureRequest) -> Databases:
-    """SQLite, then PostgreSQL."""
+    """Those that a test is asked on."""
     found: Databases = request.getfixturevalue(f"{request.param}_databases")
     return found
 
@@ -67,3 +80,20 @@ def engine(databases: Databases) -> Iterator[Engine]:
     opened = open_database(databases.fresh())
     yield opened
     opened.dispose()
+
+
+@pytest.fixture
+def room(tmp_path: Path, engine: Engine) -> "Room":
+    """An empty store with its database."""
+    from tests.doors import a_room
+
+    return a_room(tmp_path, engine)
+
+
+@pytest.fixture
+def door(room: "Room") -> Iterator["StorageSCP"]:
+    """The DICOM door of the room, which MODALITY may knock at."""
+    from tests.doors import an_open_door
+
+    with an_open_door(room) as opened:
+        yield opened

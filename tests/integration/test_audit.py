@@ -36,7 +36,7 @@ from storage.audit import Entry, Link, append, faults, head, kept
 from storage.database import open_database, reading, writing
 from storage.tables import audit, audit_head
 from tests.authority import Authority
-from tests.doors import ORIGIN, Room, a_room, an_image
+from tests.doors import ORIGIN, Room, an_image
 from tests.logs import logging_as_it_was
 from tests.peers import eventually
 from tests.records import NOON
@@ -68,11 +68,6 @@ def told(engine: Engine) -> list[str]:
 
 
 # --- messages
-
-
-@pytest.fixture
-def room(tmp_path: Path, engine: Engine) -> Room:
-    return a_room(tmp_path, engine)
 
 
 def test_every_kind_of_fact_makes_a_message_by_the_schema(room: Room) -> None:

@@ -1,46 +1,29 @@
 """Proof of delivery: Storage Commitment as SCU on the same and on a new association, and C-FIND where it is missing."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import Dataset
-from sqlalchemy import Engine
 
 from config.settings import Caller, Destination, Dicom
 from node.commitment import Prover, Reports
 from node.delivery import Lane
 from node.scu import Sender
 from storage.commitments import Commitments
-from storage.database import open_database
 from storage.outbox import Delivery, Outbox
 from storage.states import DeliveryState
 from tests.archives import Archive, a_report, an_archive
-from tests.databases import SQLiteDatabases
-from tests.doors import Clock, Room, a_destination, a_room, an_open_door
+from tests.doors import Clock, Room, a_destination, an_open_door
 from tests.pacs import a_free_port, waiting_results
 from tests.peers import eventually
 from tests.records import NOON, POLICY
 
 # pynetdicom leaves the socket of a connection that failed to its destructor.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.sqlite_alone]
 
 SENDER = Sender(Dicom(dimse_timeout=20, acse_timeout=5, network_timeout=20))
 CALLERS = tuple(Caller(ae_title=name) for name in ("PACS", "OTHER"))
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def room(tmp_path: Path, engine: Engine) -> Room:
-    return a_room(tmp_path, engine)
 
 
 class Lanes:

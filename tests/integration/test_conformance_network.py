@@ -1,6 +1,6 @@
 """What the statement says of associations, tried on the wire: contexts both ways, negotiation, rejections, responses."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -41,25 +41,14 @@ from tests.pacs import a_pacs
 from tests.peers import eventually
 from tests.statements import Row, section, table
 
+pytestmark = pytest.mark.sqlite_alone
+
 NOT_LISTED = (EnhancedCTImageStorage, MRImageStorage, UltrasoundImageStorage, VLPhotographicImageStorage)
 NEVER_LISTED = (MPEG2MPML, JPEG2000MC, HTJ2K)
 """Transfer syntaxes that no SOP class is accepted in."""
 
 MOST_CONTEXTS = 120
 """An association has 128 at most (PS3.8 7.1.1.13)."""
-
-
-@pytest.fixture
-def room(tmp_path: Path, sqlite_databases: SQLiteDatabases) -> Iterator[Room]:
-    engine = open_database(sqlite_databases.fresh())
-    yield a_room(tmp_path, engine)
-    engine.dispose()
-
-
-@pytest.fixture
-def door(room: Room) -> Iterator[StorageSCP]:
-    with an_open_door(room) as opened:
-        yield opened
 
 
 def associate(

@@ -1,6 +1,5 @@
 """Lanes against a PACS that accepts, warns, refuses, aborts, hangs, is down and comes back."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -15,30 +14,22 @@ from config.settings import Delivery as DeliverySettings
 from config.settings import Destination, Dicom
 from node.delivery import DeliveryService, Lane
 from node.scu import Sender
-from storage.database import open_database, writing
+from storage.database import writing
 from storage.exams import hold
 from storage.files import InstanceStore
 from storage.lanes import Pause, pause, resume
 from storage.outbox import Delivery, Outbox
 from storage.results import ResultRecord
 from storage.states import DeliveryState
-from tests.databases import SQLiteDatabases
 from tests.doors import Clock, a_destination
 from tests.pacs import a_free_port, a_pacs, a_store, aborts, answers, hangs_until, waiting_results
 from tests.peers import eventually
 from tests.records import NOON, POLICY
 
 # pynetdicom leaves the socket of a connection that failed to its destructor.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.sqlite_alone]
 
 SENDER = Sender(Dicom(dimse_timeout=20, acse_timeout=5, network_timeout=20))
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
 
 
 @pytest.fixture

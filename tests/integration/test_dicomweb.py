@@ -44,11 +44,6 @@ STUDY = str(phantom_images()[0].StudyInstanceUID)
 
 
 @pytest.fixture
-def room(tmp_path: Path, engine: Engine) -> Room:
-    return a_room(tmp_path, engine)
-
-
-@pytest.fixture
 def service(room: Room) -> Iterator[Service]:
     with a_service(room) as opened:
         yield opened

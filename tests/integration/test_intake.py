@@ -26,11 +26,6 @@ from tests.builders import compressed
 from tests.doors import NO_ROOM, ORIGIN, PHANTOM_NAME, Room, a_room, an_image, phantom_images
 
 
-@pytest.fixture
-def room(tmp_path: Path, engine: Engine) -> Room:
-    return a_room(tmp_path, engine)
-
-
 def exam_of(room: Room, uid: str) -> ExamRecord | None:
     with reading(room.engine) as connection:
         record = find_instance(connection, uid)

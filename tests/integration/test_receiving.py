@@ -32,29 +32,11 @@ from structlog.testing import capture_logs
 from config.settings import Caller
 from node.scp import StorageSCP
 from node.sop_classes import LOSSLESS, TRANSFER_SYNTAXES
-from storage.database import open_database
 from tests.builders import compressed
-from tests.databases import SQLiteDatabases
 from tests.doors import NO_ROOM, Room, a_room, an_image, an_open_door, open_files, phantom_images
 from tests.peers import eventually
 
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def room(tmp_path: Path, engine: Engine) -> Room:
-    return a_room(tmp_path, engine)
-
-
-@pytest.fixture
-def door(room: Room) -> Iterator[StorageSCP]:
-    with an_open_door(room) as opened:
-        yield opened
+pytestmark = pytest.mark.sqlite_alone
 
 
 @contextmanager

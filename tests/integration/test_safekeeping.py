@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from threading import Event
 
 import pytest
@@ -25,25 +24,17 @@ from node.intake import utc_now
 from node.safekeeping import UNTIL_TAKEN_OVER, Answer, SafeKeepingService
 from node.scp import StorageSCP
 from storage.commitment_requests import CommitmentRequest
-from storage.database import open_database, reading
+from storage.database import reading
 from storage.tables import commitment_requests as requests
-from tests.databases import SQLiteDatabases
-from tests.doors import Clock, Room, a_room, an_image, an_open_door, safekeeping
+from tests.doors import Clock, Room, an_image, an_open_door, safekeeping
 from tests.pacs import a_free_port
 from tests.peers import eventually
 from tests.records import POLICY
 
 # pynetdicom leaves the socket of a connection that failed to its destructor.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.sqlite_alone]
 
 TRANSACTION = "1.2.3.4.5"
-
-
-@pytest.fixture
-def room(tmp_path: Path, sqlite_databases: SQLiteDatabases) -> Iterator[Room]:
-    engine = open_database(sqlite_databases.fresh())
-    yield a_room(tmp_path, engine)
-    engine.dispose()
 
 
 @pytest.fixture

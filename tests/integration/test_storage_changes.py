@@ -13,10 +13,7 @@ from storage.database import open_database, reading, writing
 from storage.tables import patients
 from tests.databases import SQLiteDatabases
 
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Engine:
-    return open_database(sqlite_databases.fresh())
+pytestmark = pytest.mark.sqlite_alone
 
 
 @pytest.fixture

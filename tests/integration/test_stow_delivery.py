@@ -164,7 +164,7 @@ def test_a_web_service_has_no_other_one_for_queries() -> None:
         Destination(name="archive", web=service, query=service)
 
 
-@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(
     ("answers", "state", "status"),
     [

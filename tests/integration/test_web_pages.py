@@ -31,6 +31,8 @@ from tests.pacs import a_free_port, a_pacs
 from tests.pages import Node, a_node
 from tests.peers import eventually
 
+pytestmark = pytest.mark.sqlite_alone
+
 ADA = "Ada"
 OPERATOR = ("read", "operate", "store")
 
@@ -40,14 +42,6 @@ class Visitor(httpx2.Client):
 
     def button(self, path: str, **form: str) -> httpx2.Response:
         return self.post(path, data=form, headers={"HX-Request": "true"})
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    """One kind suffices: ``test_storage_people`` asks both what the pages ask."""
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
 
 
 @pytest.fixture

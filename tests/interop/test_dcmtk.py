@@ -1,7 +1,6 @@
 """DCMTK as a modality that sends to the door, and as a PACS that results are delivered to."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,10 @@ from node.comparison import differences
 from node.delivery import Lane
 from node.scp import StorageSCP
 from node.scu import Sender
-from storage.database import open_database
 from storage.outbox import Outbox
 from storage.states import DeliveryState
 from tests.builders import compressed
-from tests.databases import SQLiteDatabases
-from tests.doors import Clock, Room, a_destination, a_room, an_image, an_open_door, phantom_images
+from tests.doors import Clock, Room, a_destination, an_image, phantom_images
 from tests.pacs import a_free_port, a_store, phantom_objects, waiting_results
 from tests.peers import eventually, require_dcmtk, running
 from tests.records import POLICY
@@ -36,27 +33,10 @@ pytestmark = [
     pytest.mark.interop,
     # pynetdicom leaves the socket of a connection that failed to its destructor: the PACS may not listen yet.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.sqlite_alone,
 ]
 
 SENDER = Sender(Dicom(acse_timeout=10, dimse_timeout=30))
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def room(tmp_path: Path, engine: Engine) -> Room:
-    return a_room(tmp_path, engine)
-
-
-@pytest.fixture
-def door(room: Room) -> Iterator[StorageSCP]:
-    with an_open_door(room) as opened:
-        yield opened
 
 
 def run(program: str, door: StorageSCP, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -23,10 +23,8 @@ from node.delivery import Lane
 from node.results.encode import to_bytes
 from node.user_agent import UserAgent
 from storage.commitments import Commitments
-from storage.database import open_database
 from storage.outbox import Outbox
 from storage.states import DeliveryState
-from tests.databases import SQLiteDatabases
 from tests.doors import Clock, a_room, no_reports, phantom_images
 from tests.ohif import DICOMWEB_PLUGIN
 from tests.pacs import a_free_port, a_store
@@ -38,16 +36,10 @@ pytestmark = [
     pytest.mark.interop,
     # requests and Orthanc close their connections when they like.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.sqlite_alone,
 ]
 
 STUDY = str(phantom_images()[0].StudyInstanceUID)
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,8 @@ from node.delivery import Lane
 from node.safekeeping import SafeKeepingService
 from node.scu import Sender
 from storage.commitments import Commitments
-from storage.database import open_database
 from storage.outbox import Outbox
 from storage.states import DeliveryState
-from tests.databases import SQLiteDatabases
 from tests.doors import Clock, a_destination, a_room, an_image, an_open_door, safekeeping
 from tests.pacs import a_free_port, a_store, phantom_objects, waiting_results
 from tests.peers import eventually, require_program, running
@@ -30,16 +28,10 @@ pytestmark = [
     pytest.mark.interop,
     # pynetdicom leaves the socket of a connection that failed to its destructor: Orthanc may not listen yet.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.sqlite_alone,
 ]
 
 SENDER = Sender(Dicom(acse_timeout=10, dimse_timeout=30))
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
 
 
 class Orthanc:

@@ -44,6 +44,7 @@ pytestmark = [
     pytest.mark.interop,
     # pynetdicom does not close the socket of a connection that was refused or cut.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.sqlite_alone,
 ]
 DIGEST: Final = re.compile(r"[0-9a-f]{64}\.dcm")
 
@@ -75,13 +76,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> InstanceStore:
     store = FolderStore(tmp_path / "store")
     store.prepare()
     return store
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
 
 
 def received(store: InstanceStore, data: bytes = b"DICM", name: str = "received") -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from config.settings import Caller, Destination, Dicom, Tls
@@ -17,10 +16,8 @@ from node.errors import HandshakeFailed, TlsUnusable
 from node.scp import StorageSCP
 from node.scu import Item, Sender
 from node.tls import ANYBODY, Transport
-from storage.database import open_database
 from tests.authority import Authority
-from tests.databases import SQLiteDatabases
-from tests.doors import Room, a_room, an_image, an_open_door
+from tests.doors import Room, an_image, an_open_door
 from tests.pacs import a_free_port
 from tests.peers import eventually, require_dcmtk, running
 
@@ -28,6 +25,7 @@ pytestmark = [
     pytest.mark.interop,
     # Connections that fail are left to pynetdicom's destructors.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.sqlite_alone,
 ]
 
 KNOWN = (Caller(ae_title="MODALITY"), Caller(ae_title="BOUND", subject="bound"))
@@ -65,18 +63,6 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
         other.signed("modality"),
         ours.revocation_list([revoked]),
     )
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def room(tmp_path: Path, engine: Engine) -> Room:
-    return a_room(tmp_path, engine)
 
 
 @pytest.fixture

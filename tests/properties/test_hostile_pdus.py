@@ -18,16 +18,14 @@ from typing import Any
 import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from config.policy import Watermark
 from node.scp import StorageSCP
-from storage.database import open_database, reading
+from storage.database import reading
 from storage.errors import DiskLow
 from storage.index import find_instance
-from tests.databases import SQLiteDatabases
-from tests.doors import Room, a_room, an_image, an_open_door, open_files
+from tests.doors import Room, an_image, an_open_door, open_files
 from tests.fuzz import (
     A_DATA_SET,
     COMMAND,
@@ -59,19 +57,8 @@ UIDS = count(1)
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.sqlite_alone,
 ]
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def room(tmp_path: Path, engine: Engine) -> Room:
-    return a_room(tmp_path, engine)
 
 
 @contextmanager

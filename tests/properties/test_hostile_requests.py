@@ -8,21 +8,14 @@ import pytest
 from sqlalchemy import Engine
 
 from node.results.encode import to_bytes
-from storage.database import open_database
-from tests.databases import SQLiteDatabases
 from tests.doors import a_room, phantom_images
 from tests.web import Service, a_service, parts_of
 from tests.web_fuzz import STUDY, attacked, memory
 
+pytestmark = pytest.mark.sqlite_alone
+
 CASES = 3000 if os.environ.get("MAMMONODE_TEST_PROFILE") == "long" else 300
 SEED = 7
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
 
 
 @pytest.fixture

@@ -4,23 +4,20 @@ import random
 import socket
 from collections.abc import Iterator, Sequence
 from itertools import count
-from pathlib import Path
 
 import pynetdicom
 import pytest
 from pydicom import dcmread
 from pynetdicom.dsutils import encode
-from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 import node.guard
 from node.digests import digest
 from node.guard import Messages
-from storage.database import open_database, reading
+from storage.database import reading
 from storage.index import find_instance
 from tests.builders import quick_header
-from tests.databases import SQLiteDatabases
-from tests.doors import Room, a_room, an_open_door
+from tests.doors import Room, an_open_door
 from tests.fuzz import (
     A_DATA_SET,
     COMMAND,
@@ -35,19 +32,9 @@ from tests.fuzz import (
     request,
 )
 
+pytestmark = pytest.mark.sqlite_alone
+
 UIDS = count(100_001)
-
-
-@pytest.fixture
-def engine(sqlite_databases: SQLiteDatabases) -> Iterator[Engine]:
-    opened = open_database(sqlite_databases.fresh())
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def room(tmp_path: Path, engine: Engine) -> Room:
-    return a_room(tmp_path, engine)
 
 
 def an_image(uid: str, rng: random.Random) -> bytes:

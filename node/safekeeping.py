@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from threading import Event, Thread
 
 from pydicom import Dataset
 from sqlalchemy import Engine
@@ -17,8 +16,6 @@ from config.settings import Caller
 from node.commitment import FAILURES_EXIST, SUCCESSFUL
 from node.errors import InvalidInformation, NodeError, NoSuchAction, NotWellKnownInstance
 from node.intake import utc_now
-from node.pace import Pace
-from node.progress import Progress
 from node.scu import Peer, Response, Sender
 from node.sop_classes import STORAGE_COMMITMENT_INSTANCE
 from node.status import (
@@ -29,11 +26,8 @@ from node.status import (
     commitment_status,
 )
 from node.telemetry import logger
-from node.troubles import Troubles
-from storage.changes import Changes
 from storage.commitment_requests import Asked, CommitmentRequest, CommitmentRequests, Held, held
 from storage.database import reading
-from storage.errors import StorageError
 from storage.files import InstanceStore
 
 log = logger("safekeeping")
@@ -45,9 +39,6 @@ UNTIL_TAKEN_OVER = timedelta(minutes=3)
 """When a report is sent on a new association although nobody gave up on the one it was asked on: a crash."""
 
 BATCH = 20
-
-PATIENCE = 3600.0
-"""Seconds that one turn may take: every time-out of a batch."""
 
 
 def read_request(information: Dataset) -> tuple[str, tuple[Asked, ...]]:
@@ -208,67 +199,6 @@ class SafeKeeping:
                 host = caller.host or caller.address or request.address
                 return Peer(title, title, host, caller.port, caller.tls, caller.subject)
         return None
-
-
-class SafeKeepingService:
-    """Sends reports in a thread of its own.
-
-    Parameters
-    ----------
-    keeping
-        Whose.
-    poll
-        Seconds between looks at what is due.
-    progress
-        Expects the thread to get on.
-    changes
-        Of the database; None looks every time.
-    """
-
-    def __init__(
-        self,
-        keeping: SafeKeeping,
-        poll: float = 1,
-        progress: Progress | None = None,
-        changes: Changes | None = None,
-    ) -> None:
-        self._keeping = keeping
-        self._pace = Pace(changes)
-        self._poll = poll
-        self._progress = progress or Progress()
-        self._stopping = Event()
-        self._thread = Thread(target=self._run, name="safekeeping", daemon=True)
-
-    def start(self) -> None:
-        """Begin to report."""
-        self._thread.start()
-
-    def use(self, keeping: SafeKeeping, poll: float) -> None:
-        """Report for another from the next turn on."""
-        self._keeping, self._poll = keeping, poll
-
-    def stop(self, timeout: float = 10) -> None:
-        """Stop after the report that is being sent."""
-        self._stopping.set()
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        part, troubles = self._progress.expect("commitment reports", PATIENCE), Troubles()
-        while not self._stopping.is_set():
-            part.beat()
-            try:
-                self._keeping.report_due()
-            except StorageError as error:
-                if troubles.begin(error):
-                    log.error("commitment reports wait", cause=str(error))  # noqa: TRY400 (the cause says it)
-            except Exception as error:  # a thread that ends would go unnoticed
-                if troubles.begin(error):
-                    log.exception("commitment reports failed")
-            else:
-                if troubles.end():
-                    log.info("goes on again", part="commitment reports")
-            self._pace.rest(self._stopping, self._poll)
-        part.end()
 
 
 def _told(request: CommitmentRequest) -> dict[str, object]:

@@ -37,7 +37,7 @@ from node.running import (
     read_again,
     run_until_stopped,
 )
-from node.safekeeping import SafeKeeping, SafeKeepingService
+from node.safekeeping import SafeKeeping
 from node.scp import StorageSCP
 from node.scu import EchoResult
 from node.senders import Noted
@@ -46,6 +46,7 @@ from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.timekeeping import Timekeeping
 from node.tls import Transport
+from node.turns import Turns
 from node.validity import Validity
 from node.web.app import Counts, Routes
 from node.web.decoding import Decoders
@@ -54,7 +55,6 @@ from node.web.health import health_routes
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
 from node.web.ups import UnifiedProcedureSteps
-from node.worklist import WorklistService
 from storage.changes import Changes
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
@@ -164,7 +164,10 @@ class Serving:
         self._receiver = Audited(Noted(Counted(self._renewed, self.metrics), self._senders), self.trail)
         self.readiness = Readiness(lambda: self.parts, self.model.digest, self.progress, self._echoes, utc_now)
         self._wire(self.parts)
-        self._answers = SafeKeepingService(self._keeping, settings.delivery.poll, self.progress, self._changes)
+        watched = self._changes, self.progress
+        self._answers = Turns(
+            "commitment reports", lambda _: self._keeping.report_due(), settings.delivery.poll, *watched
+        )
         incoming = self.parts.store.incoming
         self._door = StorageSCP(
             *(settings.dicom, self._receiver, incoming, self._reports, self._keeping),
@@ -174,7 +177,10 @@ class Serving:
         )
         self._decoders, counts = Decoders(), Counts()
         worklist = worklist_of(self.parts, self._receiver)
-        self._steps = WorklistService(worklist, changes=self._changes)
+        self._steps = (
+            Turns("worklist", lambda _: worklist.tick(), 1, *watched),
+            Turns("retrieving", worklist.retrieve_due, 1, *watched),
+        )
         steps = UnifiedProcedureSteps(self.parts.engine, worklist, settings.worklist.sources)
         services = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
         dicom_web = [*services, *steps.routes()]
@@ -257,8 +263,8 @@ class Serving:
         self.trail.start()
         self._telling.start()
         self._deliveries.start()
-        self._answers.start()
-        self._steps.start()
+        for turns in (self._answers, *self._steps):
+            turns.start()
         self._echoes.start()
         self._probe.start(self.parts.settings, self.dicom_port, self.web_port, lambda: self._transport)
         log.info(
@@ -328,7 +334,7 @@ class Serving:
         self.parts = self.parts.with_settings(settings)
         self._wire(self.parts)
         self._door.use(settings.dicom, self._reports, self._keeping, self._transport)
-        self._answers.use(self._keeping, settings.delivery.poll)
+        self._answers.poll = settings.delivery.poll
         self._deliveries.start(former)
 
     def status(self) -> str:
@@ -360,8 +366,8 @@ class Serving:
         self._decoders.close()
         self._door.stop(DRAIN_SECONDS)
         self._deliveries.stop()
-        self._answers.stop()
-        self._steps.stop()
+        for turns in (self._answers, *self._steps):
+            turns.stop()
         self.trail.note("stop", who=operator())
         self.trail.stop()
         self._telling.stop()

@@ -8,17 +8,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from threading import Event, Thread
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine
 
 from config.policy import RetryPolicy
 from node.errors import NodeError
-from node.pace import Pace
 from node.telemetry import logger
-from node.troubles import Troubles
-from storage.changes import Changes
 from storage.database import installation_id, reading, writing
 from storage.errors import CannotCancel, StorageError, WorkitemEnded
 from storage.exams import ExamRecord
@@ -213,8 +209,8 @@ class Worklist:
         with reading(self._engine) as connection:
             return get_workitem(connection, uid)
 
-    def retrieve_due(self) -> int:
-        """Retrieve the studies that are to be had elsewhere, and return how many were tried."""
+    def retrieve_due(self, beat: Callable[[], object] = lambda: None) -> int:
+        """Retrieve the studies that are to be had elsewhere, and return how many were tried; each is a beat."""
         now = self._clock()
         with reading(self._engine) as connection:
             due = [
@@ -224,6 +220,7 @@ class Worklist:
             ]
         for item in due:
             self._retrieve(item)
+            beat()
         return len(due)
 
     def _retrieve(self, item: Workitem) -> None:
@@ -368,53 +365,3 @@ def _stale(connection: Connection, item: Workitem) -> bool:
 
 def _moment(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y%m%d%H%M%S")
-
-
-class WorklistService:
-    """Keeps the worklist true in a thread, and retrieves in another.
-
-    Parameters
-    ----------
-    worklist
-        Which one.
-    poll
-        Seconds between looks.
-    changes
-        Of the database; None looks every time.
-    """
-
-    def __init__(self, worklist: Worklist, poll: float = 1.0, changes: Changes | None = None) -> None:
-        self._poll = poll
-        self._changes = changes
-        self._stopping = Event()
-        chores = {"worklist": worklist.tick, "retrieving": worklist.retrieve_due}
-        self._threads = [
-            Thread(target=self._run, args=(chore,), name=name, daemon=True) for name, chore in chores.items()
-        ]
-
-    def start(self) -> None:
-        """Begin."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self, timeout: float = 10) -> None:
-        """Stop after what is being done."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(timeout)
-
-    def _run(self, chore: Callable[[], int]) -> None:
-        troubles, pace = Troubles(), Pace(self._changes)
-        while not self._stopping.is_set():
-            try:
-                chore()
-            except StorageError as error:
-                if troubles.begin(error):
-                    log.error("worklist waits", cause=str(error))  # noqa: TRY400 (the cause says it)
-            except Exception as error:  # a thread that ends would go unnoticed
-                if troubles.begin(error):
-                    log.exception("worklist failed")
-            else:
-                if troubles.end():
-                    log.info("goes on again", part="worklist")
-            pace.rest(self._stopping, self._poll)

@@ -21,8 +21,9 @@ from sqlalchemy import select
 import node.scp
 from config.settings import Caller
 from node.intake import utc_now
-from node.safekeeping import UNTIL_TAKEN_OVER, Answer, SafeKeepingService
+from node.safekeeping import UNTIL_TAKEN_OVER, Answer
 from node.scp import StorageSCP
+from node.turns import Turns
 from storage.commitment_requests import CommitmentRequest
 from storage.database import reading
 from storage.tables import commitment_requests as requests
@@ -237,7 +238,8 @@ def test_a_report_that_a_killed_process_owed_is_sent_by_the_next_one(room: Room)
         1, StorageCommitmentPushModelInstance, a_request((str(Mammogram), "1.2.3.1")), "MODALITY", "127.0.0.1"
     )
     assert (status, request is not None) == (0x0000, True)
-    service = SafeKeepingService(safekeeping(room, (Caller(ae_title="MODALITY", port=port),), clock), 0.01)
+    next_one = safekeeping(room, (Caller(ae_title="MODALITY", port=port),), clock)
+    service = Turns("commitment reports", lambda _: next_one.report_due(), 0.01)
     with modality.listening(port):
         clock.forward(UNTIL_TAKEN_OVER)
         service.start()

@@ -14,8 +14,8 @@ from config.mix import ObjectMix, ResultKind, SegmentationType
 from config.settings import Caller, Destination, Dicom, Proof
 from node.commitment import Prover, Reports
 from node.delivery import Lane
-from node.safekeeping import SafeKeepingService
 from node.scu import Sender
+from node.turns import Turns
 from storage.commitments import Commitments
 from storage.outbox import Outbox
 from storage.states import DeliveryState
@@ -198,7 +198,8 @@ def test_orthanc_may_ask_whether_we_keep_what_it_sent(orthanc: Orthanc, tmp_path
     room, image = a_room(tmp_path, engine), an_image()
     room.receive(image)
     caller = Caller(ae_title="PACS", port=orthanc.destination.port)
-    service = SafeKeepingService(safekeeping(room, (caller,)), poll=0.05)
+    keeping = safekeeping(room, (caller,))
+    service = Turns("commitment reports", lambda _: keeping.report_due(), 0.05)
     held = {"SOPClassUID": str(image.SOPClassUID), "SOPInstanceUID": str(image.SOPInstanceUID)}
     unknown = held | {"SOPInstanceUID": "1.2.3.4"}
     with an_open_door(room, port=orthanc.our_port, callers=(caller,)):

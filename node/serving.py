@@ -170,7 +170,11 @@ class Serving:
         )
         incoming = self.parts.store.incoming
         self._door = StorageSCP(
-            *(settings.dicom, self._receiver, incoming, self._reports, self._keeping),
+            settings.dicom,
+            self._receiver,
+            incoming,
+            self._reports,
+            self._keeping,
             senders=self._senders,
             transport=self._transport,
             notes=self.trail,

@@ -1,7 +1,7 @@
 """What a data set says of an image, and patients dealt to parts."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,18 +118,27 @@ def split_by_patient(records: Iterable[Record], parts: int, seed: int) -> dict[s
     """Deal patients to parts, stratified by whether they have a malignant image, a mass, or neither.
 
     A patient's place depends on the seed and on who the patients are, not on the order of the records. It does not
-    survive a longer or filtered data set: split first, filter then.
+    survive a longer or filtered data set: split first, filter then. Of a collection each set is dealt by itself, as it is
+    without the others.
 
     Returns
     -------
     dict
         Part, 0 to ``parts - 1``, by patient.
     """
-    rows: Sequence[Record] = list(records)
-    malignant = {r.patient_id for r in rows if r.malignant}
-    masses = {r.patient_id for r in rows if r.boxes} - malignant
     result: dict[str, int] = {}
-    for group in (malignant, masses, {r.patient_id for r in rows} - malignant - masses):
-        ordered = sorted(group, key=lambda p: hashlib.sha256(f"{seed}|{p}".encode()).digest())
-        result |= {patient: place % parts for place, patient in enumerate(ordered)}
+    for rows in by_set(records):
+        malignant = {r.patient_id for r in rows if r.malignant}
+        masses = {r.patient_id for r in rows if r.boxes} - malignant
+        for group in (malignant, masses, {r.patient_id for r in rows} - malignant - masses):
+            ordered = sorted(group, key=lambda p: hashlib.sha256(f"{seed}|{p}".encode()).digest())
+            result |= {patient: place % parts for place, patient in enumerate(ordered)}
     return result
+
+
+def by_set(records: Iterable[Record]) -> list[list[Record]]:
+    """Return the records of each set of a collection, or all together where there is but one set."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.source, []).append(record)
+    return list(found.values())

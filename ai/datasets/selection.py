@@ -2,9 +2,10 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from ai.datasets.records import Record, split_by_patient
+from ai.datasets.records import Record, by_set, split_by_patient
 from ai.errors import InvalidDataset
 from ai.exam import STANDARD_VIEWS, View
 
@@ -102,6 +103,19 @@ def held_out_patients(records: Sequence[Record], parts: int, part: int, seed: in
 def digest_of(patients: Collection[str]) -> str:
     """Return a SHA-256, hexadecimal, by which the same patients are known again without being named."""
     return hashlib.sha256("\n".join(sorted(patients)).encode()).hexdigest()
+
+
+def digests_of(patients: Collection[str], records: Sequence[Record]) -> dict[str, str]:
+    """Return the digest of those of some patients that are of each set of a collection; nothing where there is but one."""
+    sets = by_set(records)
+    if len(sets) < 2:
+        return {}
+    return {rows[0].source: digest_of({r.patient_id for r in rows}.intersection(patients)) for rows in sets}
+
+
+def known_digests(split: Mapping[str, Any]) -> set[str]:
+    """Return the digests by which a card's split knows whom it held out: of all, and of each set; older cards have none."""
+    return {str(each) for each in (split.get("held_out"), *split.get("held_out_of", {}).values()) if each}
 
 
 def some(names: Sequence[str]) -> str:

@@ -1,11 +1,11 @@
 """What a model that a run begins from, or is made upon, knows of the patients that are held out."""
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from ai.datasets.folds import held_out_by
-from ai.datasets.records import Record
-from ai.datasets.selection import digest_of
+from ai.datasets.records import Record, by_set
+from ai.datasets.selection import digest_of, digests_of, known_digests
 from ai.errors import InvalidDataset, InvalidRecipe
 from ai.models import Model
 from ai.training.deal import Dealt
@@ -22,7 +22,7 @@ def check_upon(model: Model, dealt: Dealt, recipe: str) -> None:
     InvalidRecipe
         When it did: it may have been trained on patients who are to be held out.
     """
-    if _digest(model) != digest_of(dealt.kept):
+    if digest_of(dealt.kept) not in _digests(model):
         raise InvalidRecipe(
             f"{recipe}: {model.card.name} held out other patients than this recipe does on these data; give the data, "
             "seed or folds file that it was trained with"
@@ -44,10 +44,12 @@ def check_start(model: Model, dealt: Dealt, records: Sequence[Record], recipe: s
     InvalidRecipe
         When a patient who is to be held out was not held out of the model.
     """
-    digest = _digest(model)
-    for group in _sets(records) if digest else ():
+    digests, by_its_sets = _digests(model), _split(model).get("held_out_of", {})
+    ours = digests_of(dealt.kept, records)
+    differs = any(by_its_sets.get(source, digest) != digest for source, digest in ours.items())
+    for group in () if not digests else [records] if differs else [records, *by_set(records)]:
         kept = dealt.kept & {record.patient_id for record in group}
-        if digest_of(kept) == digest:
+        if digest_of(kept) in digests:
             return ""
         try:
             theirs = held_out_by(model, group)
@@ -62,13 +64,10 @@ def check_start(model: Model, dealt: Dealt, records: Sequence[Record], recipe: s
     return UNKNOWN.format(name=model.card.name)
 
 
-def _digest(model: Model) -> str | None:
-    found = model.card.training.plan.get("split", {}).get("held_out")
-    return None if found is None else str(found)
+def _digests(model: Model) -> set[str]:
+    return known_digests(_split(model))
 
 
-def _sets(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    """Yield all records, and those of each set of a collection."""
-    yield records
-    for source in sorted({record.source for record in records} - {""}):
-        yield [record for record in records if record.source == source]
+def _split(model: Model) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = model.card.training.plan.get("split", {})
+    return found

@@ -13,7 +13,7 @@ from torch import nn
 
 from ai.datasets.leaks import check_duplicates, find_duplicates
 from ai.datasets.records import Dataset, Record
-from ai.datasets.selection import digest_of
+from ai.datasets.selection import digest_of, digests_of
 from ai.errors import InvalidRecipe
 from ai.evaluation.detection import HitRule, match, threshold_at
 from ai.evaluation.predictions import Prediction, detections, evaluate, figures, predict
@@ -290,6 +290,7 @@ class _Run:
                 "folds": split.parts,
                 "fold": split.part,
                 "held_out": digest_of(self.dealt.kept),
+                "held_out_of": digests_of(self.dealt.kept, self.dataset.records),
                 "inner_folds": split.folds,
                 "trained_folds": folds,
                 "file": split.file.name if split.file else None,

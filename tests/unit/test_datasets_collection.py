@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ai.datasets.folds import held_out_by
 from ai.datasets.records import Dataset, Record
 from ai.datasets.registry import open_dataset
-from ai.datasets.selection import digest_of, held_out_patients
+from ai.datasets.selection import digest_of, digests_of, held_out_patients
 from ai.datasets.truth import fills_of_mask
 from ai.errors import InvalidDataset, InvalidRecipe
 from ai.evaluation.predictions import Prediction
@@ -104,6 +105,27 @@ def test_an_epoch_shows_an_image_as_often_as_its_set_says(collection: Path) -> N
         assert (shown[0]["W1"], shown[1]["W1"]) in {(3, 0), (0, 1)}
 
 
+def test_each_set_is_dealt_as_it_is_without_the_others_and_its_patients_are_known_again(
+    collection: Path, tmp_path: Path
+) -> None:
+    opened, recipe = open_dataset(collection), open_recipe("mass-fpn/random").dealt(parts=3, part=1, seed=4)
+    films = open_dataset(collection.parent / "films")
+    kept, alone = deal(recipe, opened).kept, deal(recipe, films).kept
+    assert kept & {r.patient_id for r in films.records} == alone
+    split = {
+        "folds": 3,
+        "fold": 1,
+        "seed": 4,
+        "held_out": digest_of(kept),
+        "held_out_of": digests_of(kept, opened.records),
+    }
+    model = card_of(tmp_path / "model", split)
+    assert held_out_by(model, opened.records) == kept
+    assert held_out_by(model, films.records) == alone
+    with pytest.raises(InvalidDataset, match="leave out --validation"):
+        held_out_by(model, [r for r in films.records if r.patient_id != min(alone)])
+
+
 def test_figures_are_told_for_each_set(collection: Path) -> None:
     predictions = [Prediction(record, None, "no breast") for record in open_dataset(collection).records]
     (strata,) = (group for group in report(predictions, 0.5, repeats=2).groups if group.key == "strata")
@@ -167,6 +189,18 @@ def test_a_model_to_start_from_must_not_know_who_is_held_out(tmp_path: Path, rec
         InvalidRecipe, match=r"recipe: mass-fpn-boxes.* was trained on 2 of the patients that are held out"
     ):
         check_start(model, dealt_of({*theirs, *other[:2]}), records, "recipe")
+
+
+def test_a_model_of_both_sets_must_know_nobody_of_either(tmp_path: Path) -> None:
+    films, digital = a_set_of_films("films"), tuple(Record(f"w{n}", f"W{n}", L_CC, source="digital") for n in range(4))
+    kept = {"P1", "P2", "W1"}
+    split = {"folds": 5, "fold": 1, "seed": 3, "file": "folds.csv", "held_out": digest_of(kept)}
+    split["held_out_of"] = digests_of(kept, (*films, *digital))
+    model = card_of(tmp_path, split)
+    assert check_start(model, dealt_of(kept), (*films, *digital), "recipe") == ""
+    assert check_start(model, dealt_of({"P1", "P2"}), films, "recipe") == ""
+    assert "is not known" in check_start(model, dealt_of({"P1", "P2", "W2"}), (*films, *digital), "recipe")
+    assert "is not known" in check_start(model, dealt_of({"P1"}), films, "recipe")
 
 
 def test_a_model_of_other_data_to_start_from_is_told_of_in_every_report(tmp_path: Path) -> None:

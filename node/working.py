@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from sqlalchemy import Engine
 
+from ai.allocation import give_back
 from ai.models import Model, open_model
 from ai.readers.base import Reader
 from node.gpus import gpu_now
@@ -80,9 +81,13 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     manager.ready(waits)
 
     def drain() -> None:
+        done = 0
         while not signals.stop.is_set() and worker.work_once():
+            done += 1
             manager.alive()
             manager.status(waits)
+        if done:
+            give_back()
 
     def reload() -> None:
         nonlocal parts, worker

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from ai.allocation import keep_freed_memory
 from ai.errors import NoSuchDevice
 from ai.models import Model
 from ai.readers.agarwal import agarwal_reader
@@ -28,7 +29,7 @@ READERS: Mapping[str, Callable[[Model, Memory, float | None], Reader]] = {
 def load_reader(
     model: Model, device: str = "auto", threads: int = 0, threshold: float | None = None, *, runtime: str = "torch"
 ) -> Reader:
-    """Load a model into its reader.
+    """Load a model into its reader; on the CPU the process keeps the memory that it frees (:mod:`ai.allocation`).
 
     Parameters
     ----------
@@ -54,6 +55,8 @@ def load_reader(
     where = torch_device(device)
     chosen = Runtime(runtime)
     require(chosen, where)
+    if where.type == "cpu":
+        keep_freed_memory()
     return READERS[model.card.reader](model, Memory(where, chosen), threshold)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import nn
 
+from ai.allocation import keep_freed_memory
 from ai.datasets.leaks import check_duplicates, find_duplicates
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import digest_of, digests_of
@@ -123,6 +124,8 @@ def train(
     ForeignCheckpoint, Diverged
         As :func:`ai.training.engine.train_part`.
     """
+    if settings.device.type == "cpu":
+        keep_freed_memory()
     system = _upon(system_of(recipe), recipe, settings.upon)
     start = _try_start(system, recipe, settings.start)
     folds = _folds(recipe, settings.folds)

@@ -1,8 +1,8 @@
 """How this process gets its memory: large blocks that networks free are kept for the next layer.
 
 The C library (glibc) asks the kernel for every block above 128 KiB anew, and returns it when it is freed. The kernel clears
-each page when it is first touched: of an exam read by torch on two processors that was a third of the time, in 800,000 page
-faults (docs/performance.md). With these settings blocks up to 32 MiB come from the heap, which grows and shrinks in large
+each page when it is first touched: of an exam read by torch on two processors that was a third of the time, in more than half a million
+page faults (docs/performance.md). With these settings blocks up to 32 MiB come from the heap, which grows and shrinks in large
 steps. The greatest memory stays what it was.
 """
 

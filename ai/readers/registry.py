@@ -29,7 +29,7 @@ READERS: Mapping[str, Callable[[Model, Memory, float | None], Reader]] = {
 def load_reader(
     model: Model, device: str = "auto", threads: int = 0, threshold: float | None = None, *, runtime: str = "torch"
 ) -> Reader:
-    """Load a model into its reader; on the CPU the process keeps the memory that it frees (:mod:`ai.allocation`).
+    """Load a model into its reader; with torch on the CPU the process keeps the memory that it frees (:mod:`ai.allocation`).
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def load_reader(
     where = torch_device(device)
     chosen = Runtime(runtime)
     require(chosen, where)
-    if where.type == "cpu":
+    if where.type == "cpu" and chosen is Runtime.TORCH:  # OpenVINO keeps its own
         keep_freed_memory()
     return READERS[model.card.reader](model, Memory(where, chosen), threshold)
 

@@ -284,7 +284,7 @@ class _Run:
 
     def _plan(self, folds: Sequence[int], how: str) -> dict[str, Any]:
         """Return the whole recipe, with its split as ``mammonode evaluate --validation`` wants it."""
-        split = self.recipe.split
+        split, of_sets = self.recipe.split, digests_of(self.dealt.kept, self.dataset.records)
         return {
             "recipe": self.recipe.name,
             **self.recipe.model_dump(mode="json", exclude={"name", "split"}),
@@ -293,7 +293,7 @@ class _Run:
                 "folds": split.parts,
                 "fold": split.part,
                 "held_out": digest_of(self.dealt.kept),
-                "held_out_of": digests_of(self.dealt.kept, self.dataset.records),
+                **({"held_out_of": of_sets} if of_sets else {}),
                 "inner_folds": split.folds,
                 "trained_folds": folds,
                 "file": split.file.name if split.file else None,

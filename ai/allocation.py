@@ -1,9 +1,9 @@
 """How this process gets its memory: large blocks that networks free are kept for the next layer.
 
 The C library (glibc) asks the kernel for every block above 128 KiB anew, and returns it when it is freed. The kernel clears
-each page when it is first touched: of an exam read by torch on two processors that was a third of the time, in more than half a million
-page faults (docs/performance.md). With these settings blocks up to 32 MiB come from the heap, which grows and shrinks in large
-steps. The greatest memory stays what it was.
+each page when it is first touched: of an exam read by torch on two processors that was a seventh to a third of the time, in
+more than half a million page faults (docs/performance.md). With these settings blocks up to 32 MiB come from the heap,
+which grows and shrinks in large steps. The greatest memory stays what it was.
 """
 
 import ctypes
@@ -15,7 +15,10 @@ _M_MMAP_THRESHOLD: Final = -3
 _MIB: Final = 1 << 20
 
 LARGEST: Final = 32 * _MIB
-"""Of a block that comes from the heap: the most that glibc takes (HEAP_MAX_SIZE / 2). A map of 128 channels for two ways up is 23.6 MB."""
+"""Of a block that comes from the heap: the most that glibc takes (HEAP_MAX_SIZE / 2).
+
+A map of 128 channels, a quarter of the canvas' rows and columns and two ways up has 23.6 MB.
+"""
 STEP: Final = 256 * _MIB
 """By which the heap grows."""
 NEVER: Final = 2_000_000_000

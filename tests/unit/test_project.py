@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from xml.parsers import expat
 
 import pytest
 from typer.testing import CliRunner
@@ -102,3 +103,10 @@ def test_no_file_names_a_place_on_the_machine_that_it_was_written_on() -> None:
         lines = data.decode("utf-8").splitlines()
         found += [f"{name}:{number}: {line}" for number, line in enumerate(lines, 1) if forbidden.search(line)]
     assert found == []
+
+
+def test_drawn_pictures_of_the_documentation_can_be_shown() -> None:
+    pictures = sorted((ROOT / "docs").rglob("*.svg"))
+    assert pictures
+    for picture in pictures:
+        expat.ParserCreate().Parse(picture.read_bytes(), True)  # noqa: FBT003 (the last piece)

@@ -96,8 +96,8 @@ INSTANCE_KEYS: Mapping[str, Column[Any]] = MappingProxyType(
 )
 
 INDEXED = ("PatientName", "PatientID", "AccessionNumber")
-MANY = 10_000
-"""So many studies are sorted in 40 ms; a thousand of them are found among 250,000 as soon, newest first."""
+MANY = 2_000
+"""So many studies are found and sorted in 10 ms; among 250,000, newest first, a page of them as soon."""
 
 OF_STUDY = ("ModalitiesInStudy", "SOPClassesInStudy")
 

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from sqlalchemy import DateTime, Dialect, Enum, MetaData, String, Text, TypeDecorator
 
+DIALECT = "dialect"
+"""Key of an index's ``info``: the only database that has it."""
 UID = String(64)
 """A UID has at most 64 characters (PS3.5 9.1)."""
 

@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 
 from storage.states import ConflictState
-from storage.tables.columns import UID, HeaderText, Moment, metadata, states
+from storage.tables.columns import DIALECT, UID, HeaderText, Moment, metadata, states
 
 installation = Table(
     "installation",
@@ -86,6 +86,7 @@ instances = Table(
     Index(None, "patient_id", "study_uid"),
     Index(None, "study_uid"),
     Index(None, "calling_ae"),
+    Index(None, "received_at", "size"),
 )
 
 # What can be searched for and retrieved, as each header says (storage.catalogue).
@@ -108,7 +109,13 @@ catalogue_studies = Table(
     Column("referring_physician_key", HeaderText, nullable=False),
     Column("description", HeaderText, nullable=False),
     Column("timezone", HeaderText, nullable=False),
-    Index(None, "date", "time", "key"),
+    # SQLite looks at what an index holds before it opens a row; PostgreSQL opens it all the same.
+    Index(None, "date", "time", "key", info={DIALECT: "postgresql"}),
+    Index(
+        "ix_catalogue_studies_newest",
+        *("date", "time", "key", "patient_name_key", "patient_id", "accession_number"),
+        info={DIALECT: "sqlite"},
+    ),
     # Without this class PostgreSQL finds no beginnings of names by it.
     Index(None, "patient_name_key"),  # PostgreSQL's for beginnings of names, as its migration says (as in deliveries)
 )

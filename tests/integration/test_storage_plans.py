@@ -17,7 +17,15 @@ from storage.figures import unanswered, undelivered
 from storage.index import add_instance, find_instance, instances_of_exam
 from storage.jobs import JobQueue
 from storage.outbox import Outbox
-from storage.overview import Wanted, calling_aes, readings_since, search_exams, typical_seconds
+from storage.overview import (
+    Wanted,
+    bytes_kept,
+    calling_aes,
+    readings_since,
+    received_since,
+    search_exams,
+    typical_seconds,
+)
 from storage.removals import removed_of_exam
 from storage.search import Level, OneOf, Range, Wildcard, search
 from storage.withdrawals import withdrawn_of_exam
@@ -70,6 +78,7 @@ STATEMENTS: dict[str, Does] = {
     "how long the last readings took": read(typical_seconds),
     "readings of some time": read(readings_since, NOON),
     "whose images there are": read(calling_aes),
+    "images of some time": read(received_since, NOON),
     "withdrawn images": read(withdrawn_of_exam, 1),
     "removed images": read(removed_of_exam, 1),
     "unanswered": read(unanswered),
@@ -182,6 +191,14 @@ def test_of_a_beginning_that_many_share_the_newest_are_found_without_sorting_all
     assert newest() == ["1.2.03", "1.2.02"]
     if engine.dialect.name == "sqlite":  # PostgreSQL knows by its statistics how many there are
         assert [any("ORDER BY" in step for step in steps) for steps in plans] == [True, False]
+        assert any("ix_catalogue_studies_newest" in step for step in plans[1])
+
+
+def test_the_sizes_of_all_images_are_added_up_without_opening_a_row(engine: Engine) -> None:
+    with statements(engine) as said, reading(engine) as connection:
+        bytes_kept(connection)
+    [of_images] = [each for each in said if "instances" in each[0]]
+    assert "ix_instances_received_at_size" in "".join(plan(engine, of_images, "enable_seqscan"))
 
 
 def test_a_table_that_is_gone_through_is_told(engine: Engine) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from ai.errors import InvalidCard, UnusableWeights
 from ai.models import CARD, CardPart, Model
+from ai.networks.fused import fused
 from ai.networks.registry import build
 from ai.networks.weights import start
 from ai.readers.memory import Elastic, Memory
@@ -60,7 +61,7 @@ def folds(card: NetworkCard, paths: Iterable[Path], memory: Memory) -> list[nn.M
     ai.errors.ModelError
         When there is no such network, its options are not valid, or the tensors do not fit it.
     """
-    return [Elastic(_network(card, path).eval().to(memory.device), memory) for path in paths]
+    return [Elastic(fused(_network(card, path).eval()).to(memory.device), memory) for path in paths]
 
 
 def weights_by_role(model: Model, roles: Mapping[str, RoleCard]) -> dict[str, list[Path]]:

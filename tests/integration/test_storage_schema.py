@@ -36,7 +36,7 @@ from tests.records import NOON, POLICY, a_closed_exam, an_exam
 
 def test_migrations_make_exactly_the_tables_of_the_code(engine: Engine) -> None:
     def is_here(item: SchemaItem, *_: object) -> bool:
-        return item.info.get(DIALECT, engine.dialect.name) == engine.dialect.name
+        return bool(item.info.get(DIALECT, engine.dialect.name) == engine.dialect.name)
 
     with reading(engine) as connection:
         context = MigrationContext.configure(connection, opts={"include_object": is_here})

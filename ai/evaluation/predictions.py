@@ -313,6 +313,15 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
     return result
 
 
+def figures_by_set(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return a card's figures on the held-out part, and on what it has of each set where there are several."""
+    told = {"validation": figures(evaluate(predictions))}
+    sets = dict.fromkeys(p.record.source for p in predictions)
+    for source in sets if len(sets) > 1 else ():
+        told[f"validation, {source}"] = figures(evaluate([p for p in predictions if p.record.source == source]))
+    return told
+
+
 def _found_malignancies(prediction: Prediction) -> list[float]:
     """Malignancy of the strongest detection on each mass that was found."""
     if prediction.findings is None:

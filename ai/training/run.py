@@ -17,7 +17,7 @@ from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import digest_of, digests_of
 from ai.errors import InvalidRecipe
 from ai.evaluation.detection import HitRule, match, threshold_at
-from ai.evaluation.predictions import Prediction, detections, evaluate, figures, predict
+from ai.evaluation.predictions import Prediction, detections, figures_by_set, predict
 from ai.models import Model, open_model
 from ai.networks.registry import build
 from ai.outputs import writable_folder
@@ -173,8 +173,7 @@ class _Run:
         predictions = self._predict(self.output, self.dealt.held_out, "reading the held-out part")
         if thresholds is None:
             thresholds = {"mass": _threshold(predictions)}
-        evaluation = {"validation": figures(evaluate(predictions))}
-        return self._card(self.output, trained, thresholds, how, evaluation)
+        return self._card(self.output, trained, thresholds, how, figures_by_set(predictions))
 
     def _wanted(self, fold: int, folds: Sequence[int]) -> bool:
         """Tell whether a fold is to be trained now, or was trained before."""

@@ -25,7 +25,7 @@ from ai.evaluation.detection import (
     sensitivity,
     threshold_at,
 )
-from ai.evaluation.predictions import Prediction, evaluate, exams_of, figures, predict, to_json
+from ai.evaluation.predictions import Prediction, evaluate, exams_of, figures, figures_by_set, predict, to_json
 from ai.evaluation.statistics import auc, bootstrap, dice
 from ai.exam import Exam, Laterality, View, ViewPosition
 from ai.findings import ExamFindings, ImageFindings, LengthUnit, Mass, ModelIdentity, Size
@@ -476,6 +476,20 @@ def test_figures_are_plain_and_rounded() -> None:
     assert result["sensitivity_at_fppi"]["IoU >= 0.5"]["0.5"] == [1, 1, 1]
     assert "image_auc" not in result
     assert (result["images"], result["refused"]) == (3, 0)
+
+
+def test_a_card_tells_the_figures_of_each_of_several_sets_too() -> None:
+    films = [a_prediction(a_record(n), a_mass((10, 10, 10, 10))) for n in range(3)]
+    digital = [a_prediction(replace(a_record(n), source="digital"), a_mass((60, 60, 10, 10))) for n in range(3, 5)]
+    assert figures_by_set(films).keys() == {"validation"}
+    told = figures_by_set([*films, *digital])
+    assert {name: each["images"] for name, each in told.items()} == {
+        "validation": 5,
+        "validation, ": 3,
+        "validation, digital": 2,
+    }
+    found = [each["sensitivity_at_fppi"]["IoU >= 0.5"]["2.0"][0] for each in told.values()]
+    assert found == [0.6, 1, 0]
 
 
 def test_without_a_mass_no_sensitivity_is_told() -> None:

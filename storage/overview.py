@@ -11,7 +11,7 @@ from storage.database import limited
 from storage.exams import ExamRecord
 from storage.patients import PatientRecord
 from storage.states import ExamState, JobState
-from storage.tables import deliveries, exams, instances, jobs, patients, results, studies
+from storage.tables import CLAIMABLE, deliveries, exams, instances, jobs, patients, results, studies
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def typical_seconds(connection: Connection, of_last: int = 25) -> float | None:
 
 def oldest_waiting_job(connection: Connection) -> datetime | None:
     """Return since when the oldest job that nobody reads waits."""
-    query = select(func.min(jobs.c.created_at)).where(jobs.c.state == JobState.QUEUED)
+    query = select(func.min(jobs.c.created_at)).where(CLAIMABLE, jobs.c.state == JobState.QUEUED)
     oldest: datetime | None = connection.execute(query).scalar_one()
     return oldest
 

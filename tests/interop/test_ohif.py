@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_windowing
 from pydicom.uid import SegmentationStorage
 
 from ai.exam import STANDARD_VIEWS, Laterality, View
@@ -47,6 +48,9 @@ LESIONS = (
     Lesion(LEFT, 0.6, 0.2, 0.25, radius=11, irregularity=0.15),
 )
 """Masses in all four views, none over another."""
+
+ALIKE = 0.95
+"""Likeness of an image that is seen; measured 0.968 and more under an overlay, of another view 0.54 at most."""
 
 
 @cache
@@ -190,16 +194,22 @@ def whole(answer: Answer, view: View, exam: PhantomExam) -> NDArray[np.bool_]:
     return np.asarray(np.any([mass.full_mask(shape) for mass in masses_of(answer, view)], axis=0), np.bool_)
 
 
+def displayed(exam: PhantomExam, view: View) -> NDArray[Any]:
+    """Return the greys of a view as a viewer displays them: what its window and VOI LUT function make of its pixels."""
+    image = exam.image(view)
+    return apply_windowing(image.pixel_array, image)
+
+
 def shows(image: NDArray[Any], screen: Screen) -> bool:
     """Tell whether this image is seen."""
-    return screen.likeness(image) > 0.97
+    return screen.likeness(image) > ALIKE
 
 
 def view_shown(screen: Screen, exam: PhantomExam) -> View:
     """Return the view whose image is seen."""
-    likeness = {view: screen.likeness(exam.image(view).pixel_array) for view in STANDARD_VIEWS}
+    likeness = {view: screen.likeness(displayed(exam, view)) for view in STANDARD_VIEWS}
     best = max(STANDARD_VIEWS, key=lambda view: likeness[view])
-    assert likeness[best] > 0.97, likeness
+    assert likeness[best] > ALIKE, likeness
     return best
 
 
@@ -211,7 +221,7 @@ def outlined(mass: Mass, exam: PhantomExam, view: View, screen: Screen) -> float
 def all_outlined(answer: Answer, exam: PhantomExam, view: View, screen: Screen) -> bool:
     """Tell whether a view is seen with the outlines of all its masses."""
     drawn = [outlined(mass, exam, view, screen) for mass in masses_of(answer, view)]
-    return shows(exam.image(view).pixel_array, screen) and min(drawn) > 0.9
+    return shows(displayed(exam, view), screen) and min(drawn) > 0.9
 
 
 def lies_over(expected: NDArray[np.bool_], before: Screen, screen: Screen) -> bool:
@@ -223,7 +233,7 @@ def lies_over(expected: NDArray[np.bool_], before: Screen, screen: Screen) -> bo
 def image_then_overlay(desk: Desk, exam: PhantomExam, answer: Answer, view: View, series: str) -> tuple[Screen, Screen]:
     """Open a view, then a Segmentation of it, load it, and return what is seen before and when its masses have come."""
     desk.viewer.show(str(view))
-    before = desk.viewer.look_until(partial(shows, exam.image(view).pixel_array))
+    before = desk.viewer.look_until(partial(shows, displayed(exam, view)))
     desk.viewer.show(series)
     assert desk.viewer.say("Yes", "Do you want to open this Segmentation?")
     after = desk.viewer.look_until(partial(lies_over, whole(answer, view, exam), before))
@@ -260,7 +270,7 @@ def test_segmentations_lie_over_their_masses_in_all_four_views(desk: Desk) -> No
         for mass, colour in zip(masses_of(answer, view), COLOURS, strict=False):
             tint = np.subtract(colour, min(colour))
             assert after.colour(mass.full_mask(expected.shape)) @ tint / np.linalg.norm(tint) > 0.95
-    assert not desk.viewer.crashed()
+    assert not desk.viewer.complaint()
 
 
 @pytest.mark.parametrize("desk", [AT_THE_NODE], indirect=True)
@@ -277,7 +287,7 @@ def test_the_node_itself_is_the_archive_from_which_an_exam_and_its_overlays_are_
     screen = open_report(desk, "AI mammography report", partial(all_outlined, answer, exam, view))
     desk.viewer.keep("sr")
     assert outlined(masses_of(answer, view)[0], exam, view, screen) > 0.9
-    assert not desk.viewer.crashed()
+    assert not desk.viewer.complaint()
 
 
 @pytest.mark.parametrize(
@@ -303,7 +313,7 @@ def test_reports_show_outlines_and_numbers_on_the_image_they_belong_to(desk: Des
         for mass in masses_of(answer, view):
             assert outlined(mass, exam, view, screen) > 0.9
             assert any(numbers(mass) <= set(numbers_in(label)) for label in labels), (mass, labels)
-    assert not desk.viewer.crashed()
+    assert not desk.viewer.complaint()
 
 
 def test_a_report_opens_on_the_image_of_the_most_suspicious_mass(desk: Desk) -> None:
@@ -367,13 +377,12 @@ def test_a_study_with_all_objects_still_opens_its_images_and_results(desk: Desk)
     # One series of each kind; a Parametric Map leaves its window and colours to the images that are opened after it.
     opened = {each.kind: str(each.dataset.SeriesDescription) for each in made if each.kind is not ResultKind.PMAP}
     for kind, series in opened.items():
-        desk.viewer.show(series)
-        desk.viewer.page.wait_for_timeout(1000)
+        complaint = desk.viewer.complaint_over(series)
         desk.viewer.keep(f"all {kind}")
-        assert not desk.viewer.crashed(), kind
+        assert not complaint, kind
     for view in STANDARD_VIEWS:
         desk.viewer.show(str(view))
-        assert view_shown(desk.viewer.look_until(partial(shows, exam.image(view).pixel_array)), exam) == view
+        assert view_shown(desk.viewer.look_until(partial(shows, displayed(exam, view))), exam) == view
     # What was opened stays drawn, and a capture brings OHIF's player for films.
     desk.viewer.reload()
     for view in STANDARD_VIEWS:
@@ -391,7 +400,7 @@ def withdrawing(answer: Answer) -> Answer:
 
 def test_after_a_second_revision_the_new_outline_is_drawn(desk: Desk) -> None:
     exam = desk.exam("REVISED")
-    first, second = read(exam), replace(read(exam, move=560), revision=2)  # texts beside outlines, too
+    first, second = read(exam), replace(read(exam, move=-560), revision=2)  # texts beside outlines, too
     made = objects(exam, first, ResultKind.SEG, ResultKind.SR)
     former = next(each for each in made if each.kind is ResultKind.SR)
     predecessor = Predecessor(former.study_uid, former.series_uid, former.sop_class_uid, former.instance_uid)

@@ -26,9 +26,9 @@ HEAD = PREAMBLE + GROUP_LENGTH_ELEMENT
 START = b"DICM\2\0\0\0UL\4\0"
 """What stands in them after 128 bytes that may be any, before the value of that element."""
 
-LONGEST_TEXT = 512
-"""Characters of a header's text that the index keeps: a Long String has 64 (PS3.5 6.2), a garbled one any number, and
-PostgreSQL's unique indexes take 2.7 kB."""
+LONGEST_TEXT = 320
+"""Characters of a header's text that the index keeps: a Long String has 64 (PS3.5 6.2), a garbled one any number. Two of
+them, an ID and its issuer, each character of four bytes, fit into the 2,704 bytes of an entry of PostgreSQL's indexes."""
 
 
 LARGEST_INFLATED = 256 << 20

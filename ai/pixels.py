@@ -38,11 +38,11 @@ def view_image(dataset: Dataset, view: View) -> ViewImage:
         warnings.append(Check.NO_SPACING.words)
     elif not all(POSSIBLE_SPACING[0] <= side <= POSSIBLE_SPACING[1] for side in (spacing.row, spacing.column)):
         warnings.append(Check.ODD_SPACING.words)
-    if int(dataset.get("BitsStored", 16)) <= 8:
+    if (_number(_stated(dataset, "BitsStored")) or 16) <= 8:
         warnings.append(Check.EIGHT_BITS.words)
-    if dataset.get("BreastImplantPresent") == "YES":
+    if _stated(dataset, "BreastImplantPresent") == "YES":
         warnings.append(Check.IMPLANT.words)
-    if dataset.get("BurnedInAnnotation") == "YES":
+    if _stated(dataset, "BurnedInAnnotation") == "YES":
         warnings.append(Check.BURNED_IN.words)
     return ViewImage(str(dataset.SOPInstanceUID), view, pixels, spacing, 1.0, tuple(warnings), chest_wall(dataset))
 
@@ -100,7 +100,8 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     if padding is not None and not padding.all():
         values[padding] = values[~padding].min()
     unit = _to_unit(values)
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
+    inverse = ("PhotometricInterpretation", "MONOCHROME1"), ("PresentationLUTShape", "INVERSE")
+    if any(_stated(dataset, keyword) == value for keyword, value in inverse):
         unit = 1 - unit
         if padding is not None:
             unit[padding] = 0
@@ -113,11 +114,11 @@ def pixel_spacing(dataset: Dataset) -> Spacing | None:
     PixelSpacing counts when it is calibrated (PS3.3 10.7.1.2); ImagerPixelSpacing is divided by the magnification.
     """
     calibrated, imager = _pair(dataset, "PixelSpacing"), _pair(dataset, "ImagerPixelSpacing")
-    if calibrated and (dataset.get("PixelSpacingCalibrationType") or imager is None or calibrated != imager):
+    if calibrated and (_stated(dataset, "PixelSpacingCalibrationType") or imager is None or calibrated != imager):
         return Spacing(*calibrated, SpacingRule.CALIBRATED)
     if imager is None:
         return None
-    factor = _number(dataset.get("EstimatedRadiographicMagnificationFactor"))
+    factor = _number(_stated(dataset, "EstimatedRadiographicMagnificationFactor"))
     if factor:
         return Spacing(imager[0] / factor, imager[1] / factor, SpacingRule.MAGNIFICATION)
     return Spacing(*imager, SpacingRule.DETECTOR)
@@ -128,7 +129,7 @@ def chest_wall(dataset: Dataset) -> Side | None:
 
     It describes the image as it is stored, whatever Field of View Horizontal Flip (0018,7034) says was done before.
     """
-    value = dataset.get("PatientOrientation")
+    value = _stated(dataset, "PatientOrientation")
     if not isinstance(value, MultiValue) or len(value) != 2:
         return None
     along_rows, along_columns = (str(direction)[:1] for direction in value)
@@ -138,9 +139,17 @@ def chest_wall(dataset: Dataset) -> Side | None:
     return ends[along_columns][1] if along_columns in ends else None
 
 
+def _stated(dataset: Dataset, keyword: str) -> Any:
+    """Return an attribute's value; None when it is absent or nobody can read it: its image may still be seen."""
+    try:
+        return dataset.get(keyword)
+    except Exception:  # noqa: BLE001 - pydicom converts at access, and its converters raise whatever odd bytes make them
+        return None
+
+
 def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
     try:
-        row, column = (float(v) for v in dataset.get(keyword) or ())
+        row, column = (float(v) for v in _stated(dataset, keyword) or ())
     except (TypeError, ValueError):
         return None
     return (row, column) if row > 0 and column > 0 else None
@@ -171,10 +180,10 @@ def _voi(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
 
 def _padding(dataset: Dataset, stored: NDArray[np.int64]) -> NDArray[np.bool_] | None:
     """Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2)."""
-    value = dataset.get("PixelPaddingValue")
+    value = _stated(dataset, "PixelPaddingValue")
     if not isinstance(value, int):
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
+    limit = _stated(dataset, "PixelPaddingRangeLimit")
     low, high = sorted((value, limit if isinstance(limit, int) else value))
     return (stored >= low) & (stored <= high)
 

@@ -4,17 +4,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import cv2
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
-from pydicom.valuerep import STR_VR
+from pydicom.valuerep import FLOAT_VR, INT_VR, STR_VR
 
 from ai.checks import Check, Verdict
 from ai.errors import NoBreast, UndecodablePixels
@@ -23,6 +23,8 @@ from ai.findings import ExamFindings
 from ai.gate import GatePolicy, inspect, shipped_reference, twins, with_warnings
 from ai.pixels import view_image
 from ai.readers.base import Reader
+
+NUMBERS: Final = INT_VR | FLOAT_VR
 
 
 @dataclass(frozen=True)
@@ -91,29 +93,38 @@ def picture(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
 def header_of(path: Path) -> Dataset:
     """Return an instance without its pixel data, and without the attributes that say nothing in their form.
 
-    Those cannot be read, or come in a VR of another kind than the standard's: a sequence where a name belongs. Texts that
-    come in another VR of texts are read as the standard's: numbers as numbers, UIDs without what fills them up.
+    Those cannot be read, come in a VR of another kind than the standard's (a sequence where a name belongs), or are no
+    number, or several, where one belongs. Texts that come in another VR of texts are read as the standard's: numbers as
+    numbers, UIDs without what fills them up.
     """
     header = pydicom.dcmread(path, stop_before_pixels=True)
     for tag in list(header.keys()):
-        raw, expected = (
-            cast("DataElement | RawDataElement", header.get_item(tag)),
-            dictionary_VR(tag) if dictionary_has_tag(tag) else "",
-        )
-        if isinstance(raw, RawDataElement) and expected != raw.VR and {raw.VR, expected} <= STR_VR:
-            header[tag] = raw._replace(VR=expected)
         if not _is_sound(header, tag):
             del header[tag]
     return header
 
 
 def _is_sound(header: Dataset, tag: BaseTag) -> bool:
+    expected = dictionary_VR(tag) if dictionary_has_tag(tag) else ""
     try:
-        stated = header[tag].VR
+        raw = cast("DataElement | RawDataElement", header.get_item(tag))
+        if isinstance(raw, RawDataElement) and expected != raw.VR and {raw.VR, expected} <= STR_VR:
+            header[tag] = raw._replace(VR=expected)
+        element = header[tag]
     except Exception:  # noqa: BLE001 (pydicom converts at access, and its converters raise whatever odd bytes make them)
         return False
-    expected = dictionary_VR(tag) if dictionary_has_tag(tag) else stated
-    return stated in expected or {stated, expected} <= STR_VR
+    if not expected:
+        return True
+    if element.VR in NUMBERS and not _are_numbers(element):
+        return False
+    return element.VR in expected or {element.VR, expected} <= STR_VR
+
+
+def _are_numbers(element: DataElement) -> bool:
+    several = element.value if element.VM > 1 else [element.value]
+    # pydicom leaves a text that is no number as it is, and takes as many numbers as there are.
+    fits = element.VM <= 1 or dictionary_VM(element.tag) != "1"
+    return fits and all(value is None or value == "" or isinstance(value, int | float) for value in several)
 
 
 def _through_the_gate(images: list[ViewImage], not_read: dict[str, str]) -> list[ViewImage]:

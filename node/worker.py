@@ -26,6 +26,7 @@ from node.identity import TEST_ISSUER
 from node.previews import draw_previews, write_previews
 from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
+from node.results.source import names_alone
 from node.telemetry import logger
 from storage.conflicts import moves_into
 from storage.database import installation_id, reading, writing
@@ -308,7 +309,9 @@ class Worker:
                 why = not_read.get(record.uid) or (None if findings else "; ".join(reasons) or "not analysed")
             else:
                 why = image.reason
-            images.append(ImageAnswer(header_of(self._path(record)), view, why))
+            header = header_of(self._path(record))
+            # Whatever else stands in it may be why the attempts before failed.
+            images.append(ImageAnswer(names_alone(header) if job.exhausted else header, view, why))
         assembly = assemble(candidates.values(), one_breast_suffices=self._one_breast_suffices)
         unread = [view for view, uid in assembly.chosen.items() if uid in not_read]
         missing = (*assembly.missing, *unread)

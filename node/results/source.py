@@ -26,6 +26,13 @@ IDENTITY: Final = (
 )
 """Texts by which patient and study are known."""
 
+NAMES: Final = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("SpecificCharacterSet", "TimezoneOffsetFromUTC", "IssuerOfPatientID", "StudyDescription"),
+    *TYPE_2,
+)
+"""What names an image, its study and its patient."""
+
 WITHOUT_FRAME_OF_REFERENCE: Final = (
     "FrameOfReferenceUID",
     "ImagePositionPatient",
@@ -33,6 +40,15 @@ WITHOUT_FRAME_OF_REFERENCE: Final = (
     "NumberOfFrames",
 )
 """Left out, so that every object takes the one form that viewers accept: a mammogram without a Frame of Reference."""
+
+
+def names_alone(header: Dataset) -> Dataset:
+    """Return a header with nothing but what names an image: no other oddity of it keeps an answer from being written."""
+    named = Dataset()
+    for keyword in NAMES:
+        if keyword in header:
+            named[keyword] = header[keyword]
+    return named
 
 
 def source_header(header: Dataset) -> Dataset:

@@ -5,12 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from sqlalchemy import Engine
 
 from ai.checks import Check
 from ai.exam import STANDARD_VIEWS, Exam, Laterality, View
 from config.mix import ResultKind
+from node.analysis import header_of
 from node.demo.pacs import named_segmentations
 from storage.states import DeliveryState, ExamState, JobState, Plan
 from tests.builders import L_CC, R_CC, altered, for_processing, inverted
@@ -235,6 +236,23 @@ def test_an_exam_whose_reading_always_fails_is_answered_with_failed(chain: Chain
     assert summary_of(chain.report) == "111245"
     assert "The reading failed 3 times." in text_of(chain.report)
     assert {delivery.kind for delivery in chain.outbox.of_exam(chain.exam.id)} == {"SR"}
+
+
+def test_an_oddity_of_a_header_that_no_encoder_bears_keeps_no_exam_from_being_answered(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd_header(path: Path) -> Dataset:
+        header = header_of(path)
+        header["ImagerPixelSpacing"] = DataElement("ImagerPixelSpacing", "DS", ["?", "?"], already_converted=True)
+        return header
+
+    monkeypatch.setattr("node.worker.header_of", odd_header)
+    chain.close(four())
+    exhaust(chain)
+    assert (chain.exam.status, chain.job.attempts) == ("failed", 4)
+    assert "The reading failed 3 times." in text_of(chain.report)
+    [image, *_] = four()
+    assert (chain.report.PatientID, chain.report.StudyInstanceUID) == (image.PatientID, image.StudyInstanceUID)
 
 
 def test_an_error_is_noted_with_its_place_and_without_what_it_quotes(chain: Chain) -> None:

@@ -121,9 +121,16 @@ def test_exams_of_hostile_images_are_answered(chain: Chain) -> None:
     answer_all(chain)
 
 
-@pytest.mark.parametrize("number", [66, 313, 562], ids=["no size", "spacings as text", "class as text"])
-def test_an_image_that_was_answered_with_nothing_once_is_answered(chain: Chain, number: int) -> None:
-    receive_all(chain, [odd_file(1, number)])
+@pytest.mark.parametrize(
+    ("seed", "number"),
+    [(1, 66), (1, 302), (1, 313), (1, 562), (1, 595), (3, 285), (8, 240), (10, 291), (10, 301)],
+    ids=[
+        *("no size", "a spacing with a NUL", "spacings as text", "class as text", "many rows", "no VR"),
+        *("an implant without VR", "a spacing without VR", "a LUT shape without VR"),
+    ],
+)
+def test_an_image_that_was_answered_with_nothing_once_is_answered(chain: Chain, seed: int, number: int) -> None:
+    receive_all(chain, [odd_file(seed, number)])
     answer_all(chain)
 
 

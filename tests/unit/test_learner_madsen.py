@@ -356,9 +356,10 @@ def test_the_detectors_losses_are_there_in_both_modes_and_the_same_in_half_preci
     from ai.networks.retinanet import MassRetinaNet
 
     torch.manual_seed(1)
-    detector = MassRetinaNet(canvas=(320, 32)).eval()
+    # As wide as this: where a convolution's output is one pixel wide, oneDNN is wrong on processors with AMX (torch 2.13).
+    detector = MassRetinaNet(canvas=(320, 160)).eval()
     # In bfloat16 there is no place between 256 and 258.
-    pixels, boxes = torch.rand(1, 1, 320, 32), [torch.tensor([[3.0, 257, 29, 290]])]
+    pixels, boxes = torch.rand(1, 1, 320, 160), [torch.tensor([[3.0, 257, 29, 290]])]
     with torch.no_grad():
         whole = detector.losses(pixels, boxes)
         with torch.autocast("cpu", torch.bfloat16):

@@ -70,7 +70,8 @@ class Canvas:
         moved = cv2.warpAffine(self._values, _for_centres(matrix), (columns, rows), flags=cv2.INTER_LINEAR)
         still = replace(change, rotation=0, scale=1, shear=(0, 0), shift=(0, 0), mirrored=False, flipped=False)
         pixels, _ = table.apply(still, moved.astype(np.float32), np.zeros((rows, columns), np.uint8), rng)
-        return pixels, seen(_mapped(self.boxes, matrix), (rows, columns))
+        # What reaches over the canvas has no pixels that could come into it.
+        return pixels, seen(_mapped(seen(self.boxes, (rows, columns)), matrix), (rows, columns))
 
     @property
     def _values(self) -> Floats:

@@ -25,7 +25,11 @@ from node.results.encode import encode, to_bytes
 def values(repeats: int) -> Iterator[Value]:
     """Yield the seconds of each stage of one exam: decode, read, encode."""
     model = open_model("mass-fpn-boxes")
-    readers = {US: load_reader(model, "auto", 0), "openvino": load_reader(model, "cpu", 0, runtime="openvino")}
+    readers = {
+        US: load_reader(model, "auto", 0),
+        "torch-half": load_reader(model, "auto", 0, runtime="torch-half"),
+        "openvino": load_reader(model, "cpu", 0, runtime="openvino"),
+    }
     with tempfile.TemporaryDirectory() as folder:
         sources = []
         for view, image in zip(STANDARD_VIEWS, phantom_exam(7).images, strict=True):

@@ -31,11 +31,12 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--images", type=int, default=0, help="the first so many; 0 takes all")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runtime", choices=["openvino", "torch-half"], default="openvino", help="beside torch")
     options = parser.parse_args()
     records, model = read_manifest(options.manifest), open_model(MODEL)
     parts = split_by_patient(records, 5, 1)
     kept = [record for record in records if parts[record.patient_id] == 0][: options.images or None]
-    names = ("torch", "openvino")
+    names = ("torch", options.runtime)
     readers = [load_reader(model, "cpu", options.threads, 0.0, runtime=name) for name in names]
     found: list[list[ImageFindings]] = []
     seconds: list[list[float]] = []
@@ -47,10 +48,10 @@ def main() -> None:
             began = time.perf_counter()
             found[-1].append(reader.read(Exam((image,))).images[0])
             seconds[-1].append(time.perf_counter() - began)
-    told(found, seconds[1:])  # the first image compiles
+    told(found, seconds[1:], options.runtime)  # the first image compiles
 
 
-def told(found: Sequence[Sequence[ImageFindings]], seconds: Sequence[Sequence[float]]) -> None:
+def told(found: Sequence[Sequence[ImageFindings]], seconds: Sequence[Sequence[float]], runtime: str) -> None:
     """Print how far the findings of two readers lie apart, and what a reading took."""
     alike = [(one, other) for one, other in found if len(one.masses) == len(other.masses)]
     pairs = list(
@@ -64,7 +65,7 @@ def told(found: Sequence[Sequence[ImageFindings]], seconds: Sequence[Sequence[fl
     print(f"  of a side of its box: {max(np.abs(np.subtract(a.box, b.box)).max() for a, b in pairs)} pixels")
     one, other = (statistics.median(each) for each in zip(*seconds, strict=True))
     ratio = statistics.median(a / b for a, b in seconds)
-    print(f"  seconds an image, median: torch {one:.2f}, openvino {other:.2f}; median of the ratios {ratio:.2f}")
+    print(f"  seconds an image, median: torch {one:.2f}, {runtime} {other:.2f}; median of the ratios {ratio:.2f}")
 
 
 def _sorted(masses: Iterable[Mass]) -> list[Mass]:

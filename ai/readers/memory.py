@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -105,20 +106,23 @@ class Elastic(nn.Module):
     def __init__(self, network: nn.Module, memory: Memory) -> None:
         super().__init__()
         self.network = network
-        self._compiled = None if memory.runtime is Runtime.TORCH else Compiled(network)
+        self._compiled = Compiled(network) if memory.runtime is Runtime.OPENVINO else None
         self._memory = memory
         self._place: torch.device | None = memory.device
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Run the network."""
+        """Run the network; in single precision what half cannot hold."""
         where, economy = self._memory.where, self._memory.economy
         if self._place != where:
             self._place = None  # half of it may have moved when this fails
             self.network.to(where)
             self._place = where
-        if economy is Economy.NONE:
-            return (self._compiled or self.network)(*inputs)
         half = torch.float16 if where.type == "cuda" else torch.bfloat16
+        if economy is Economy.NONE:
+            if self._memory.runtime is Runtime.TORCH_HALF:
+                with suppress(FloatingPointError), torch.autocast(where.type, half):
+                    return _single(self.network(*inputs))
+            return (self._compiled or self.network)(*inputs)
         with torch.autocast(where.type, half, enabled=economy is Economy.HALF):
             parts = [self.network(*(each[n : n + 1] for each in inputs)) for n in range(len(inputs[0]))]
         return _joined([_single(part) for part in parts])

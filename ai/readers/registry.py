@@ -42,7 +42,7 @@ def load_reader(
     threshold
         Stands for the card's threshold when given.
     runtime
-        ``torch``, or ``openvino`` on the CPU.
+        ``torch``, ``torch-half`` for half precision, or ``openvino`` on the CPU.
 
     Raises
     ------
@@ -54,8 +54,8 @@ def load_reader(
         torch.set_num_threads(threads)
     where = torch_device(device)
     chosen = Runtime(runtime)
-    require(chosen, where)
-    if where.type == "cpu" and chosen is Runtime.TORCH:  # OpenVINO keeps its own
+    require(chosen, where, model.card.reader)
+    if where.type == "cpu" and chosen is not Runtime.OPENVINO:  # which keeps its own
         keep_freed_memory()
     return READERS[model.card.reader](model, Memory(where, chosen), threshold)
 

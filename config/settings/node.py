@@ -141,7 +141,7 @@ class ReaderSection(Section):
     models_folder: Path = Path("models")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
-    runtime: Literal["torch", "openvino"] = "torch"
+    runtime: Literal["torch", "torch-half", "openvino"] = "torch"
     prevalence: float = Field(default=0, ge=0, lt=1)
     recall: tuple[Recall, ...] = ()
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,6 +115,37 @@ def test_a_detector_stays_torch_s(pixels: Tensor) -> None:
     assert network.runs == 3  # the first time it was tried
 
 
+class Divides(nn.Module):
+    """A network whose output half precision cannot hold, and counts in which precision it ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[torch.dtype] = []
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Run."""
+        product = pixels.flatten(1) @ torch.ones(pixels[0].numel(), 1)
+        self.ran.append(product.dtype)
+        return product / (product.dtype is torch.float32)
+
+
+def test_half_precision_says_nearly_the_same_in_single(pixels: Tensor) -> None:
+    network = Tells().eval()
+    with torch.inference_mode():
+        wanted, said = network(pixels), Elastic(network, Memory(CPU, Runtime.TORCH_HALF))(pixels)
+    assert isinstance(said, Said)
+    assert said.maps.dtype is torch.float32
+    assert not torch.equal(said.maps, wanted.maps)
+    torch.testing.assert_close(said.maps, wanted.maps, atol=0.05, rtol=0.05)
+
+
+def test_what_half_precision_cannot_hold_is_said_in_single(pixels: Tensor) -> None:
+    network = Divides()
+    said = Elastic(network, Memory(CPU, Runtime.TORCH_HALF))(pixels)
+    assert network.ran == [torch.bfloat16, torch.float32]
+    assert said.isfinite().all()
+
+
 def test_less_memory_is_torch_s_as_well(pixels: Tensor) -> None:
     memory = Memory(CPU, Runtime.OPENVINO)
     network = Tells().eval()
@@ -144,6 +176,30 @@ def test_the_shipped_model_finds_the_same_with_both() -> None:
         for mass, again in zip(here.masses, there.masses, strict=True):
             assert mass.detection == pytest.approx(again.detection, abs=1e-3)
             np.testing.assert_allclose(mass.box, again.box, atol=2)
+
+
+@pytest.mark.skipif(
+    "amx_bf16" not in Path("/proc/cpuinfo").read_text(), reason="bfloat16 takes minutes on a processor without AMX"
+)
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+def test_the_shipped_model_finds_nearly_the_same_in_half_precision() -> None:
+    views = zip(STANDARD_VIEWS[:1], phantom_exam(7, small=True).images, strict=False)
+    exam = Exam(tuple(view_image(dataset, view) for view, dataset in views))
+    model = open_model("mass-fpn-boxes")
+    readers = [load_reader(model, "cpu", runtime=runtime) for runtime in ("torch", "torch-half")]
+    one, other = (reader.read(exam) for reader in readers)
+    assert [reader.device for reader in readers] == ["cpu", "cpu, torch-half"]
+    assert abs(one.score - other.score) <= 3
+    for here, there in zip(one.images, other.images, strict=True):
+        for mass, again in zip(here.masses, there.masses, strict=True):
+            assert mass.detection == pytest.approx(again.detection, abs=0.03)
+            np.testing.assert_allclose(mass.box, again.box, atol=10)
+
+
+def test_only_the_reader_that_was_measured_so_reads_in_half_precision() -> None:
+    require(Runtime.TORCH_HALF, CPU, "mass_fpn")
+    with pytest.raises(RuntimeMissing, match="mass_fpn alone, not with agarwal"):
+        require(Runtime.TORCH_HALF, CPU, "agarwal")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])

@@ -11,13 +11,14 @@ from ai.training.phases import Precision
 
 
 def resolved(precision: Precision, device: torch.device) -> Precision:
-    """Return which numbers "auto" stands for: bfloat16 on a GPU, and on a CPU that has AVX-512.
+    """Return which numbers "auto" stands for: bfloat16 on a GPU, and on a CPU that has AMX.
 
-    Others compute in bfloat16 many times slower than in float32, since every product is put together by hand.
+    There training takes a third of float32's time with most networks (docs/training.md); with AVX-512's bfloat16 alone it
+    takes longer than float32, and on others many times longer, since every product is put together by hand.
     """
     if precision is not Precision.AUTO:
         return precision
-    quick = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    quick = device.type != "cpu" or torch.cpu.get_capabilities().get("amx_bf16", False)
     return Precision.BFLOAT16 if quick else Precision.SINGLE
 
 

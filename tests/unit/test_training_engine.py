@@ -216,7 +216,7 @@ def test_what_is_the_same_in_other_words_is_no_other_plan(
 ) -> None:
     import torch
 
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     shutil.copytree(uncut[0], tmp_path, dirs_exist_ok=True)
     assert run(tmp_path, precision=Precision.AUTO, what={})[1] == []
 
@@ -561,17 +561,22 @@ def test_the_loss_falls_on_images_seen_again_and_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "capability", "expected"),
-    [("cpu", "AVX2", "single"), ("cpu", "AVX512", "bfloat16"), ("cuda", "AVX2", "bfloat16")],
+    ("device", "capabilities", "expected"),
+    [
+        ("cpu", {"avx2": True}, "single"),
+        ("cpu", {"avx512_bf16": True, "amx_bf16": False}, "single"),
+        ("cpu", {"avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ("cuda", {"avx2": True}, "bfloat16"),
+    ],
 )
 def test_auto_is_bfloat16_where_that_is_quick(
-    monkeypatch: pytest.MonkeyPatch, device: str, capability: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, device: str, capabilities: dict[str, bool], expected: str
 ) -> None:
     import torch
 
     from ai.training.devices import resolved
 
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert resolved(Precision.AUTO, torch.device(device)) == expected
     assert resolved(Precision.SINGLE, torch.device(device)) == "single"
     assert resolved(Precision.BFLOAT16, torch.device(device)) == "bfloat16"

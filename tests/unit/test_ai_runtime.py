@@ -179,7 +179,8 @@ def test_the_shipped_model_finds_the_same_with_both() -> None:
 
 
 @pytest.mark.skipif(
-    "amx_bf16" not in Path("/proc/cpuinfo").read_text(), reason="bfloat16 takes minutes on a processor without AMX"
+    "amx_bf16" not in Path("/proc/cpuinfo").read_text(),
+    reason="bfloat16 is put together by hand on a processor without AMX",
 )
 @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 def test_the_shipped_model_finds_nearly_the_same_in_half_precision() -> None:

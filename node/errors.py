@@ -105,6 +105,10 @@ class BodyTooLarge(NodeError):
     """The body is larger than this node takes: send less at once, or raise http.maximum_body_mb."""
 
 
+class BodyStalled(NodeError):
+    """Nothing more of the body came for a minute: look whether the sender, or the network to it, has stopped in the middle."""
+
+
 class TooManyParts(NodeError):
     """The body has more parts than this node takes: send fewer at once, or raise http.maximum_parts."""
 

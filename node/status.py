@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from node.errors import (
     BadRequest,
+    BodyStalled,
     BodyTooLarge,
     ClassMismatch,
     ClassNotTaken,
@@ -265,6 +266,7 @@ HTTP_STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),
     (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (TooManyParts, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (BodyStalled, HTTPStatus.REQUEST_TIMEOUT),
     (NotAuthenticated, HTTPStatus.UNAUTHORIZED),
     (NotAllowed, HTTPStatus.FORBIDDEN),
     (NoSuchResource, HTTPStatus.NOT_FOUND),

@@ -1,13 +1,21 @@
-"""A connection of the HTTP door: bodies come in long reads, and are copied once.
+"""A connection of the HTTP door: bodies come in long reads, and are copied once, or are read by the thread that stores them.
 
 uvicorn 0.54 copies what is read of a body three times: httptools makes bytes of it, which are added to a buffer, of which bytes
 are made again.
 """
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from socket import SHUT_RD, socket
 from typing import Any, Final
 
+import httptools
+from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from node.errors import BodyStalled
 
 LONG_READ: Final = 9 << 15
 """Bytes: measured, fewer take more of the processor's time and more take more memory; see docs/performance.md."""
@@ -15,9 +23,95 @@ MOST_WAITING: Final = LONG_READ + (1 << 14)
 """Bytes of a body that may wait to be taken before no more is read: one read and the rest of the one before."""
 
 
+BLOCK: Final = 1 << 18
+"""Bytes that a thread reads of a body before it looks at them."""
+SILENCE: Final = 60.0
+"""Seconds in which something of a request comes, or it is given up: as DICOM's network_timeout, which is a setting."""
+_REST: Final = "mammonode.rest"
+
+
 def room() -> memoryview:
     """Return where the connections of one event loop are read to: what is there is handed on before the next is read."""
     return memoryview(bytearray(LONG_READ))
+
+
+def rest_of(request: Request) -> "Rest | None":
+    """Take what is still to come of a request's body from the event loop, to be read by a thread; see `Rest`.
+
+    None where that is not possible: the body's length is not known, all of it has come, or it is encrypted. What comes is in
+    `Request.stream` then, as all before.
+    """
+    take = request.scope.get("extensions", {}).get(_REST)
+    return take() if take else None
+
+
+class Rest:
+    """What is still to come of a body, for one thread to read from the connection.
+
+    That takes 0.6 of the processor's time of the way through the event loop, for which the two wait in turn (docs/performance.md).
+
+    Parameters
+    ----------
+    line
+        The connection, which nobody else reads.
+    left
+        Bytes that are still to come.
+    on_close
+        Takes the connection back, and how many bytes of the body were not read.
+    """
+
+    def __init__(self, line: socket, left: int, on_close: Callable[[int], None]) -> None:
+        self._line = line
+        self._line.settimeout(SILENCE)
+        self._left = left
+        self._on_close = on_close
+        self._is_read = self._is_stopped = False
+
+    def __iter__(self) -> Iterator[bytearray]:
+        """Yield it in blocks; the same one each time.
+
+        Raises
+        ------
+        starlette.requests.ClientDisconnect
+            When the sender has gone in the middle, or the thread was told to stop.
+        BodyStalled
+            When it sends no more.
+        """
+        self._is_read = True
+        try:
+            block = bytearray(min(self._left, BLOCK))
+            while self._left:
+                if self._left < len(block):
+                    block = bytearray(self._left)
+                self._fill(memoryview(block))
+                yield block
+        finally:
+            self._is_read = False
+
+    def _fill(self, empty: memoryview) -> None:
+        while empty:
+            try:
+                size = 0 if self._is_stopped else self._line.recv_into(empty)
+            except TimeoutError:
+                raise BodyStalled(f"with {self._left} bytes to come") from None
+            except OSError:
+                size = 0
+            if not size:
+                raise ClientDisconnect
+            self._left -= size
+            empty = empty[size:]
+
+    def stop(self) -> None:
+        """Let the thread end, if it still reads; from another one."""
+        self._is_stopped = True
+        if self._is_read:
+            with suppress(OSError):  # the sender has gone
+                self._line.shutdown(SHUT_RD)
+
+    def close(self) -> None:
+        """Leave the connection to the event loop, in which this is called once the thread has ended."""
+        self._line.close()
+        self._on_close(self._left)
 
 
 class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
@@ -34,14 +128,46 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
     def __init__(self, here: memoryview, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._room = here
+        self._came = 0
+        self._unseen = 0
+        self._silence: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Wait for a request, but not for ever."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._heard()
+        super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's)
         """Return where to read to."""
-        return self._room
+        return self._room[: self._unseen] if self._unseen else self._room
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        self.data_received(self._room[:nbytes])  # type: ignore[arg-type]  # httptools takes any buffer
+        if not self._unseen:
+            self.data_received(self._room[:nbytes])  # type: ignore[arg-type]  # httptools takes any buffer
+            return
+        # Of a body whose thread has ended before it.
+        self._unset_keepalive_if_required()
+        self._unseen -= nbytes
+        if not self._unseen:
+            self._end_body()
+
+    def on_message_begin(self) -> None:
+        """Wait for the rest of the headers, but not for ever."""
+        self._wait()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Let whoever answers take the body."""
+        self._heard()
+        self._came = 0
+        self.scope["extensions"] = {_REST: partial(self._take, self.scope)}  # type: ignore[dict-item]
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body: bytes that are added to no bytes, and made bytes, stay where they are.
@@ -49,6 +175,7 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
         uvicorn reads on only when 64 KiB or less wait, which is never the case after a long read: the sender would stop and
         start each time.
         """
+        self._came += len(body)
         waiting = getattr(self.cycle, "body", None)
         if waiting == b"":
             self.cycle.body = b""  # type: ignore[assignment]
@@ -58,3 +185,41 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
             return
         self.cycle.body += body
         self.cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        """Wait for what nobody reads of a body, but not for ever."""
+        super().on_response_complete()
+        if self._unseen or self.cycle.more_body:
+            self._wait()
+
+    def _wait(self) -> None:
+        self._heard()
+        self._silence = self.loop.call_later(SILENCE, self.timeout_keep_alive_handler)
+
+    def _heard(self) -> None:
+        if self._silence:
+            self._silence.cancel()
+
+    def _take(self, scope: object) -> Rest | None:
+        cycle = self.cycle
+        is_over = cycle.scope is not scope or cycle.disconnected or cycle.response_complete
+        if is_over or cycle.body or self._unseen or self.scheme == "https":
+            return None
+        self._unseen = max(int(dict(self.headers).get(b"content-length", b"0")) - self._came, 0)
+        if not self._unseen:
+            return None
+        self.transport.pause_reading()
+        self.flow.read_paused = False  # it is not the flow's to read on
+        return Rest(self.transport.get_extra_info("socket").dup(), self._unseen, self._take_back)
+
+    def _take_back(self, left: int) -> None:
+        self._unseen = left
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            if not left:
+                self._end_body()
+
+    def _end_body(self) -> None:
+        # The parser waits for bytes that it did not see.
+        self.parser = httptools.HttpRequestParser(self)
+        self.on_message_complete()

@@ -1,5 +1,6 @@
 """How much callers may ask of the door: requests at once, the size of bodies, requests a second, guesses of secrets."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import Final
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from node.errors import BadRequest, BodyTooLarge, NotAuthenticated, Overloaded, TooManyRequests
+from node.errors import BadRequest, BodyStalled, BodyTooLarge, NotAuthenticated, Overloaded, TooManyRequests
 from node.web.access import caller
+from node.web.connection import SILENCE
 
 BURST: Final = 5.0
 """Seconds over which the rate is averaged."""
@@ -68,7 +70,7 @@ class Buckets:
 
 
 class Limits:
-    """ASGI middleware that refuses what is too much: bodies, and requests at once.
+    """ASGI middleware that refuses what is too much: bodies, what is waited for them, and requests at once.
 
     Parameters
     ----------
@@ -78,12 +80,15 @@ class Limits:
         How many at once.
     body
         Bytes of one body.
+    silence
+        Seconds in which some of it comes.
     """
 
-    def __init__(self, app: ASGIApp, requests: int, body: int) -> None:
+    def __init__(self, app: ASGIApp, requests: int, body: int, silence: float = SILENCE) -> None:
         self._app = app
         self._requests = requests
         self._body = body
+        self._silence = silence
         self._now = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,11 +110,16 @@ class Limits:
             raise BadRequest("Content-Length is no number")
         if int(stated) > self._body:
             raise BodyTooLarge(f"{int(stated)} of at most {self._body} bytes")
-        size = 0
+        size, is_whole = 0, False
 
         async def counted() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, is_whole
+            try:
+                async with asyncio.timeout(None if is_whole else self._silence):
+                    message = await receive()
+            except TimeoutError:
+                raise BodyStalled(f"after {size} bytes") from None
+            is_whole = not message.get("more_body", False)
             size += len(message.get("body", b""))
             if size > self._body:
                 raise BodyTooLarge(f"more than {self._body} bytes")

@@ -64,7 +64,7 @@ class Reader:
             },
         )
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         """Take some bytes of the body.
 
         Raises
@@ -73,7 +73,7 @@ class Reader:
             When it is no multipart body, or has too many parts.
         """
         try:
-            self._parser.write(data)
+            self._parser.write(data)  # type: ignore[arg-type]  # it takes either
         except MultipartParseError as error:
             raise BadRequest("the multipart body is broken") from error
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from config.settings import Http
-from node.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+from node.errors import BadRequest, BodyStalled, BodyTooLarge, UnsupportedMediaType
 from node.intake import Receiver
 from node.records import Origin
 from node.telemetry import logger
 from node.web.access import Guarded, Scope, caller
 from node.web.addresses import base, uids
+from node.web.connection import Rest, rest_of
 from node.web.dicom_json import json_bytes, xml_bytes
 from node.web.media import DICOM_JSON, DICOM_XML, RELATED, chosen, parse_media_types
 from node.web.multipart import CHUNK, Reader
@@ -29,6 +31,7 @@ from node.web.receiving import Receiving
 
 log = logger("web")
 
+Buffer = bytes | bytearray
 HANDED_ON: Final = 3 << 17
 """Bytes that are handed on at once: of 1 MiB thread and event loop wait longer for each other (measured)."""
 
@@ -81,27 +84,36 @@ class Store:
         inflated = _inflating(request.headers.get("content-encoding", "identity"), self._maximum_body)
         pending: list[bytes] = []
         size = 0
+        rest: Rest | None = None
         beside = Beside(self._threads)
         try:
             async for chunk in request.stream():
                 pending.append(chunk)
                 size += len(chunk)
+                if rest := rest_of(request):
+                    break
                 if size >= HANDED_ON:
                     await beside.do(_feed, feed, inflated, pending)
                     pending, size = [], 0
             await beside.do(_feed, feed, inflated, pending)
+            if rest:
+                await beside.do(_feed, feed, inflated, rest)
             await beside.done()
             await run_in_threadpool(end)
             await run_in_threadpool(receiving.finish)
-        except (BadRequest, UnsupportedMediaType) as error:
+        except (BadRequest, BodyStalled, UnsupportedMediaType) as error:
             if not receiving.outcomes.stored:
                 raise
             # What came before is stored for good: the sender must learn of it.
             receiving.broken(error)
         finally:
+            if rest:
+                rest.stop()
             await beside.settled()
+            if rest:
+                rest.close()
 
-    def _feeding(self, request: Request, receiving: Receiving) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+    def _feeding(self, request: Request, receiving: Receiving) -> tuple[Callable[[Buffer], None], Callable[[], None]]:
         """Return what takes the body, and what knows that it has ended."""
         types = parse_media_types(request.headers.get("content-type", ""))
         if len(types) != 1:
@@ -129,10 +141,10 @@ def origin(request: Request) -> Origin:
     )
 
 
-Inflating = Callable[[bytes], Iterator[bytes]]
+Inflating = Callable[[Buffer], Iterator[Buffer]]
 
 
-def _feed(feed: Callable[[bytes], None], inflated: Inflating, chunks: Sequence[bytes]) -> None:
+def _feed(feed: Callable[[Buffer], None], inflated: Inflating, chunks: Iterable[Buffer]) -> None:
     for chunk in chunks:
         for piece in inflated(chunk):
             feed(piece)
@@ -164,8 +176,10 @@ class Beside:
 
     async def settled(self) -> None:
         """Wait for what was begun, whatever comes of it: a thread that still writes must not lose its file."""
-        if doing := await self._waited():
-            doing.exception()
+        while doing := self._doing:
+            with suppress(asyncio.CancelledError):  # once more, while the server ends
+                await self._waited()
+                doing.exception()
 
     async def _waited(self) -> asyncio.Future[None] | None:
         doing = self._doing
@@ -188,7 +202,7 @@ def _inflating(encoding: str, largest: int) -> Inflating:
             raise UnsupportedMediaType("the Content-Encoding is not gzip")
     size = 0
 
-    def inflate(data: bytes) -> Iterator[bytes]:
+    def inflate(data: Buffer) -> Iterator[bytes]:
         nonlocal size
         while data:
             try:

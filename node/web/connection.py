@@ -131,6 +131,7 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._came = 0
         self._unseen = 0
         self._silence: asyncio.TimerHandle | None = None
+        self._unwritten: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Wait for a request, but not for ever."""
@@ -140,6 +141,8 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._heard()
+        if self._unwritten:
+            self._unwritten.cancel()
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's)
@@ -191,6 +194,17 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().on_response_complete()
         if self._unseen or self.cycle.more_body:
             self._wait()
+
+    def pause_writing(self) -> None:
+        """Wait for whoever takes no more of an answer, but not for ever."""
+        super().pause_writing()
+        self._unwritten = self.loop.call_later(SILENCE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Write on."""
+        if self._unwritten:
+            self._unwritten.cancel()
+        super().resume_writing()
 
     def _wait(self) -> None:
         self._heard()

@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import httpx2
 import pytest
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from config.settings import Http, Settings, Storage
 from node.errors import CannotListen, CertificateUnusable, NotProtected
 from node.parts import Parts, open_parts
 from node.service import web_door
+from node.web import connection
 from node.web.access import Guarded, ThisMachine
 from node.web.app import Counts, Routes, create_app
 from node.web.certificates import CertifyingProtocol
@@ -94,6 +96,42 @@ def test_a_body_comes_whole_to_whoever_reads_it_slowly_and_in_pieces_of_bounded_
         assert answers == [hashlib.sha256(body).hexdigest()]
     # A sender is stopped when more than one read waits, and not before.
     assert LONG_READ < max(map(max, filter(None, sizes))) <= MOST_WAITING + LONG_READ
+
+
+def test_whoever_takes_no_more_of_an_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "SILENCE", 0.4)
+    ended = threading.Event()
+
+    def pieces(count: int, seconds: float) -> Iterator[bytes]:
+        for _ in range(count):
+            time.sleep(seconds)
+            yield bytes(1 << 20)
+
+    class Noted(StreamingResponse):
+        async def __call__(self, *given: Any) -> None:
+            try:
+                await super().__call__(*given)
+            finally:
+                ended.set()
+
+    async def much(_request: Request) -> Response:
+        return Noted(pieces(400, 0))
+
+    async def slow(_request: Request) -> Response:
+        return StreamingResponse(pieces(6, 0.2))
+
+    with a_door(Guarded("/much", much, needs=None), Guarded("/slow", slow, needs=None)) as door:
+        address = "127.0.0.1", door.port
+        with socket.create_connection(address, timeout=20) as line:
+            line.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert ended.wait(20)
+            taken = 0
+            with suppress(ConnectionResetError):
+                while data := line.recv(1 << 20):
+                    taken += len(data)
+            assert taken < 400 << 20
+        # An answer that takes longer is not given up while it is taken.
+        assert len(httpx2.get(f"http://{address[0]}:{address[1]}/slow").content) == 6 << 20
 
 
 def test_it_lets_what_has_begun_end_before_it_closes() -> None:

@@ -106,7 +106,7 @@ class BodyTooLarge(NodeError):
 
 
 class BodyStalled(NodeError):
-    """Nothing more of the body came for a minute: look whether the sender, or the network to it, has stopped in the middle."""
+    """Nothing more of the body came: look whether the sender or its network has stopped, or raise http.network_timeout."""
 
 
 class TooManyParts(NodeError):

@@ -41,6 +41,7 @@ class Protection:
 
 RECEIVING = "tests/integration/test_failing_writes.py"
 HOSTILE = "tests/properties/test_hostile_pdus.py"
+BODIES = "tests/integration/test_web_bodies.py"
 PROTECTIONS = (
     Protection(
         "the bytes of an instance go to the disk before it is in its place",
@@ -328,6 +329,55 @@ PROTECTIONS = (
         "            self.process, self.start_at = None, time.monotonic() + RESTART_AFTER\n",
         "            self.process, self.start_at = None, time.monotonic() + 1e9\n",
         "tests/acceptance/test_main_job.py -k part_that_dies",
+    ),
+    Protection(
+        "a body whose sender has fallen silent is given up by the thread that reads it",
+        "node/web/connection.py",
+        "self._line.settimeout(silence)",
+        "self._line.settimeout(3600)",
+        f"{BODIES} -k 'anything_was_kept or image_was_kept'",
+    ),
+    Protection(
+        "and by the event loop",
+        "node/web/limits.py",
+        "None if is_whole else self._silence",
+        "None",
+        f"{BODIES} -k of_unknown_length",
+    ),
+    Protection(
+        "headers are not waited for without end",
+        "node/web/connection.py",
+        "self.loop.call_later(self._patience, self.timeout_keep_alive_handler)",
+        "self.loop.call_later(3600, self.timeout_keep_alive_handler)",
+        f"{BODIES} -k 'of_headers or from_the_beginning'",
+    ),
+    Protection(
+        "nor is an answer kept for whoever takes no more of it",
+        "node/web/connection.py",
+        "self.loop.call_later(self._patience, self.transport.abort)",
+        "self.loop.call_later(3600, self.transport.abort)",
+        "tests/integration/test_web_door.py -k takes_no_more",
+    ),
+    Protection(
+        "a thread reads no further than its body's end",
+        "node/web/connection.py",
+        "block = bytearray(self._left)",
+        "block = bytearray(BLOCK)",
+        f"{BODIES} -k sent_at_once",
+    ),
+    Protection(
+        "what nobody reads of a body is read to its end before the next request",
+        "node/web/connection.py",
+        "return self._room[: self._unseen] if self._unseen else self._room",
+        "return self._room",
+        f"{BODIES} -k refused_in_the_middle",
+    ),
+    Protection(
+        "the file of a body is not taken away while its thread still writes, however often the request is given up",
+        "node/web/stow.py",
+        "with suppress(asyncio.CancelledError):  # once more, while the server ends",
+        "with suppress(KeyError):",
+        f"{BODIES} -k door_that_closes",
     ),
 )
 

@@ -114,13 +114,13 @@ def an_address(app: Starlette) -> Iterator[str]:
 
 
 @contextmanager
-def served(app: Starlette, **options: Any) -> Iterator[str]:
+def served(app: Starlette, silence: float = 60, **options: Any) -> Iterator[str]:
     """Serve an application on a free port, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http=cast("type[asyncio.Protocol]", partial(CertifyingProtocol, room())),
+            http=cast("type[asyncio.Protocol]", partial(CertifyingProtocol, room(), silence)),
             ws=CertifyingSocket,
             lifespan="off",
             log_config=None,

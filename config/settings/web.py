@@ -51,6 +51,7 @@ class Http(Section):
     maximum_body_mb: float = Field(default=16384, gt=0)
     maximum_parts: int = Field(default=5000, ge=1)
     requests_per_second: float = Field(default=200, gt=0)
+    network_timeout: float = Field(default=60, gt=0)
     address: Url | Literal[""] = ""
 
     @model_validator(mode="after")

@@ -73,7 +73,9 @@ def create_app(
         routes=answered,
         middleware=[
             Middleware(Requests, counts.answers),
-            Middleware(Limits, settings.maximum_requests, int(settings.maximum_body_mb * 1e6)),
+            Middleware(
+                Limits, settings.maximum_requests, int(settings.maximum_body_mb * 1e6), settings.network_timeout
+            ),
             Middleware(SameOrigin),
             Middleware(Auditing, notes),
             Middleware(Guesses, Buckets(GUESSES_A_SECOND, GUESSES)),

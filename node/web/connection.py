@@ -25,8 +25,6 @@ MOST_WAITING: Final = LONG_READ + (1 << 14)
 
 BLOCK: Final = 1 << 18
 """Bytes that a thread reads of a body before it looks at them."""
-SILENCE: Final = 60.0
-"""Seconds in which something of a request comes, or it is given up: as DICOM's network_timeout, which is a setting."""
 _REST: Final = "mammonode.rest"
 
 
@@ -56,13 +54,15 @@ class Rest:
         The connection, which nobody else reads.
     left
         Bytes that are still to come.
+    silence
+        Seconds in which some of it must come.
     on_close
         Takes the connection back, and how many bytes of the body were not read.
     """
 
-    def __init__(self, line: socket, left: int, on_close: Callable[[int], None]) -> None:
+    def __init__(self, line: socket, left: int, silence: float, on_close: Callable[[int], None]) -> None:
         self._line = line
-        self._line.settimeout(SILENCE)
+        self._line.settimeout(silence)
         self._left = left
         self._on_close = on_close
         self._is_read = self._is_stopped = False
@@ -121,13 +121,16 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
     ----------
     here
         The `room` of the event loop.
+    silence
+        Seconds in which something must come of a request that has begun, or be taken of an answer.
     uvicorns
         What uvicorn makes its protocol with.
     """
 
-    def __init__(self, here: memoryview, **uvicorns: Any) -> None:
+    def __init__(self, here: memoryview, silence: float, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._room = here
+        self._patience = silence
         self._came = 0
         self._unseen = 0
         self._silence: asyncio.TimerHandle | None = None
@@ -198,7 +201,7 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Wait for whoever takes no more of an answer, but not for ever."""
         super().pause_writing()
-        self._unwritten = self.loop.call_later(SILENCE, self.transport.abort)
+        self._unwritten = self.loop.call_later(self._patience, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Write on."""
@@ -208,7 +211,7 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _wait(self) -> None:
         self._heard()
-        self._silence = self.loop.call_later(SILENCE, self.timeout_keep_alive_handler)
+        self._silence = self.loop.call_later(self._patience, self.timeout_keep_alive_handler)
 
     def _heard(self) -> None:
         if self._silence:
@@ -224,7 +227,7 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
             return None
         self.transport.pause_reading()
         self.flow.read_paused = False  # it is not the flow's to read on
-        return Rest(self.transport.get_extra_info("socket").dup(), self._unseen, self._take_back)
+        return Rest(self.transport.get_extra_info("socket").dup(), self._unseen, self._patience, self._take_back)
 
     def _take_back(self, left: int) -> None:
         self._unseen = left

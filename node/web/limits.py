@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node.errors import BadRequest, BodyStalled, BodyTooLarge, NotAuthenticated, Overloaded, TooManyRequests
 from node.web.access import caller
-from node.web.connection import SILENCE
 
 BURST: Final = 5.0
 """Seconds over which the rate is averaged."""
@@ -81,10 +80,10 @@ class Limits:
     body
         Bytes of one body.
     silence
-        Seconds in which some of it comes.
+        Seconds in which some of it must come.
     """
 
-    def __init__(self, app: ASGIApp, requests: int, body: int, silence: float = SILENCE) -> None:
+    def __init__(self, app: ASGIApp, requests: int, body: int, silence: float) -> None:
         self._app = app
         self._requests = requests
         self._body = body

@@ -64,7 +64,7 @@ class WebDoor:
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http=cast("type[asyncio.Protocol]", partial(CertifyingProtocol, room())),
+                http=cast("type[asyncio.Protocol]", partial(CertifyingProtocol, room(), settings.network_timeout)),
                 ws=CertifyingSocket,
                 ssl_certfile=settings.certificate or None,
                 ssl_keyfile=settings.key or None,

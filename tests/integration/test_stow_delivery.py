@@ -272,7 +272,7 @@ def test_certificates_are_checked(item: Item, tmp_path: Path) -> None:
 
 def test_a_service_may_ask_for_our_certificate(item: Item, tmp_path: Path) -> None:
     authority, files = certificates(tmp_path)
-    mutual = {"ssl_ca_certs": str(authority), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    mutual: dict[str, Any] = {"ssl_ca_certs": str(authority), "ssl_cert_reqs": ssl.CERT_REQUIRED}
     with served(StandIn().app, ssl_certfile=str(files[0]), ssl_keyfile=str(files[1]), **mutual) as url:
         secure = url.replace("http:", "https:")
         known = a_web_destination(f"{secure}/dicom-web", ca_file=authority, certificate=files[0], key=files[1])

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -19,9 +18,8 @@ from pydicom.uid import generate_uid
 from starlette.requests import Request
 
 from node.results.encode import to_bytes
-from node.web import app, connection, stow
+from node.web import connection, stow
 from node.web.connection import BLOCK, Rest
-from node.web.limits import Limits
 from tests.authority import Authority
 from tests.doors import Room, phantom_images
 from tests.peers import eventually
@@ -82,8 +80,11 @@ class Line:
 
 
 @contextmanager
-def a_door(room: Room) -> Iterator[str]:
-    with a_service(room) as service, served(service.app, timeout_graceful_shutdown=1) as address:
+def a_door(room: Room, silence: float = 60) -> Iterator[str]:
+    with (
+        a_service(room, network_timeout=silence) as service,
+        served(service.app, silence, timeout_graceful_shutdown=1) as address,
+    ):
         yield address
 
 
@@ -113,11 +114,6 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> list[Rest]:
 
     monkeypatch.setattr(stow, "rest_of", rest_of)
     return found
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "SILENCE", 0.4)
 
 
 def kept(room: Room) -> set[bytes]:
@@ -215,9 +211,13 @@ def test_a_door_that_closes_does_not_wait_for_a_sender_that_is_silent(room: Room
     line.socket.close()
 
 
-@pytest.mark.usefixtures("impatient")
 class TestSilence:
     """Whoever sends no more is told so, and let go."""
+
+    @pytest.fixture
+    def door(self, room: Room) -> Iterator[str]:
+        with a_door(room, 0.4) as address:
+            yield address
 
     def test_before_anything_was_kept(self, line: Line, room: Room) -> None:
         body = related([to_bytes(images(1)[0])])
@@ -253,11 +253,7 @@ class TestSilence:
         line.send(body[BLOCK + 6 :])
         assert line.answer()[0] == 200
 
-
-def test_a_body_of_unknown_length_is_not_waited_for_for_ever(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "Limits", partial(Limits, silence=0.3))
-    with a_door(room) as address:
-        line = Line(address)
+    def test_of_a_body_of_unknown_length(self, line: Line) -> None:
         line.send(head("", "Transfer-Encoding: chunked"), b"5\r\n--a-b\r\n")
         assert line.answer()[0] == 408
-        line.socket.close()
+        assert line.ends()

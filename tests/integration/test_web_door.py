@@ -20,7 +20,6 @@ from config.settings import Http, Settings, Storage
 from node.errors import CannotListen, CertificateUnusable, NotProtected
 from node.parts import Parts, open_parts
 from node.service import web_door
-from node.web import connection
 from node.web.access import Guarded, ThisMachine
 from node.web.app import Counts, Routes, create_app
 from node.web.certificates import CertifyingProtocol
@@ -31,8 +30,8 @@ from storage.tokens import add_token, revoke_token
 
 
 @contextmanager
-def a_door(*routes: Guarded) -> Iterator[WebDoor]:
-    settings = Http(port=0)
+def a_door(*routes: Guarded, **http: Any) -> Iterator[WebDoor]:
+    settings = Http(port=0, **http)
     door = WebDoor(settings, create_app(settings, [ThisMachine()], Routes(pages=routes), Counts()))
     door.start()
     try:
@@ -98,8 +97,7 @@ def test_a_body_comes_whole_to_whoever_reads_it_slowly_and_in_pieces_of_bounded_
     assert LONG_READ < max(map(max, filter(None, sizes))) <= MOST_WAITING + LONG_READ
 
 
-def test_whoever_takes_no_more_of_an_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "SILENCE", 0.4)
+def test_whoever_takes_no_more_of_an_answer_is_let_go() -> None:
     ended = threading.Event()
 
     def pieces(count: int, seconds: float) -> Iterator[bytes]:
@@ -120,7 +118,7 @@ def test_whoever_takes_no_more_of_an_answer_is_let_go(monkeypatch: pytest.Monkey
     async def slow(_request: Request) -> Response:
         return StreamingResponse(pieces(6, 0.2))
 
-    with a_door(Guarded("/much", much, needs=None), Guarded("/slow", slow, needs=None)) as door:
+    with a_door(Guarded("/much", much, needs=None), Guarded("/slow", slow, needs=None), network_timeout=0.4) as door:
         address = "127.0.0.1", door.port
         with socket.create_connection(address, timeout=20) as line:
             line.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -354,8 +354,8 @@ PROTECTIONS = (
     Protection(
         "nor is an answer kept for whoever takes no more of it",
         "node/web/connection.py",
-        "self.loop.call_later(self._patience, self.transport.abort)",
-        "self.loop.call_later(3600, self.transport.abort)",
+        "            self.transport.abort()",
+        "            pass",
         "tests/integration/test_web_door.py -k takes_no_more",
     ),
     Protection(

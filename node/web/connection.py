@@ -201,13 +201,22 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Wait for whoever takes no more of an answer, but not for ever."""
         super().pause_writing()
-        self._unwritten = self.loop.call_later(self._patience, self.transport.abort)
+        self._watch(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Write on."""
         if self._unwritten:
             self._unwritten.cancel()
         super().resume_writing()
+
+    def _watch(self, waiting: int) -> None:
+        self._unwritten = self.loop.call_later(self._patience, self._require_less_than, waiting)
+
+    def _require_less_than(self, waiting: int) -> None:
+        if self.transport.get_write_buffer_size() < waiting:
+            self._watch(self.transport.get_write_buffer_size())
+        else:
+            self.transport.abort()
 
     def _wait(self) -> None:
         self._heard()

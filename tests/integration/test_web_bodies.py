@@ -189,6 +189,19 @@ def test_what_is_refused_in_the_middle_is_read_to_its_end_and_the_connection_goe
     assert room.files() == set()
 
 
+def test_what_is_refused_by_the_thread_that_reads_it_leaves_the_connection_good(
+    room: Room, line: Line, beside: list[Rest]
+) -> None:
+    body = related([to_bytes(images(1)[0]), ({"Content-Type": "text/plain"}, bytes(20 * BLOCK))])
+    line.send(head(len(body)), body[:100])
+    assert eventually(lambda: bool(beside))
+    line.send(body[100 : 5 * BLOCK])
+    assert line.answer()[0] == 202
+    line.send(body[5 * BLOCK :], LIVING)
+    assert line.answer() == (200, b"alive\n")
+    assert room.rows()[0] == 1
+
+
 def test_a_sender_that_goes_in_the_middle_loses_what_was_not_whole_alone(room: Room, line: Line) -> None:
     sent = [to_bytes(image) for image in images(2)]
     body = related(sent)

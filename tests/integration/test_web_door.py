@@ -115,10 +115,16 @@ def test_whoever_takes_no_more_of_an_answer_is_let_go() -> None:
     async def much(_request: Request) -> Response:
         return Noted(pieces(400, 0))
 
+    async def long(_request: Request) -> Response:
+        return Response(bytes(48 << 20))
+
     async def slow(_request: Request) -> Response:
         return StreamingResponse(pieces(6, 0.2))
 
-    with a_door(Guarded("/much", much, needs=None), Guarded("/slow", slow, needs=None), network_timeout=0.4) as door:
+    routes = (
+        Guarded(f"/{name}", answer, needs=None) for name, answer in {"much": much, "long": long, "slow": slow}.items()
+    )
+    with a_door(*routes, network_timeout=0.4) as door:
         address = "127.0.0.1", door.port
         with socket.create_connection(address, timeout=20) as line:
             line.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -128,6 +134,16 @@ def test_whoever_takes_no_more_of_an_answer_is_let_go() -> None:
                 while data := line.recv(1 << 20):
                     taken += len(data)
             assert taken < 400 << 20
+        # Whoever takes a long one slowly is waited for, though it stays beyond what may wait.
+        with socket.create_connection(address, timeout=20) as line:
+            line.sendall(b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            taken, began = 0, time.monotonic()
+            while taken < 48 << 20:
+                time.sleep(0.004)
+                data = line.recv(1 << 16)
+                assert data
+                taken += len(data)
+            assert time.monotonic() - began > 1
         # An answer that takes longer is not given up while it is taken.
         assert len(httpx2.get(f"http://{address[0]}:{address[1]}/slow").content) == 6 << 20
 

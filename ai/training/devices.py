@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
 
+from ai.training.depthwise import SingleGradients
 from ai.training.phases import Precision
 
 
@@ -20,6 +21,16 @@ def resolved(precision: Precision, device: torch.device) -> Precision:
         return precision
     quick = device.type != "cpu" or torch.cpu.get_capabilities().get("amx_bf16", False)
     return Precision.BFLOAT16 if quick else Precision.SINGLE
+
+
+@contextmanager
+def halved(device: torch.device) -> Iterator[None]:
+    """Compute convolutions and products in bfloat16, where that is worth it: the weights stay float32."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+        if device.type == "cpu":
+            stack.enter_context(SingleGradients())
+        yield
 
 
 def laid_out(tensor: Tensor) -> Tensor:

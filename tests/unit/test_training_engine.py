@@ -580,3 +580,22 @@ def test_auto_is_bfloat16_where_that_is_quick(
     assert resolved(Precision.AUTO, torch.device(device)) == expected
     assert resolved(Precision.SINGLE, torch.device(device)) == "single"
     assert resolved(Precision.BFLOAT16, torch.device(device)) == "bfloat16"
+
+
+@pytest.mark.parametrize(("precision", "there"), [(Precision.BFLOAT16, True), (Precision.SINGLE, False)])
+def test_depthwise_gradients_are_float32_where_the_rest_is_bfloat16(
+    tmp_path: Path, precision: Precision, *, there: bool
+) -> None:
+    from torch import nn
+
+    seen = set()
+
+    def objective(network: nn.Module, batch: "tuple[Tensor, ...]") -> "Tensor":
+        outputs: Tensor = network(batch[0].expand(-1, 2, -1, -1))
+        if outputs.grad_fn is not None:  # in validation there is none
+            seen.add("Depthwise" in type(outputs.grad_fn).__name__)
+        return outputs.float().mean()
+
+    part = a_part(phases=[{"loss": "bce", "epochs": 1, "learning_rate": 0.05}])
+    run(tmp_path, part, network=nn.Conv2d(2, 2, 3, groups=2, bias=False), objective=objective, precision=precision)
+    assert seen == {there}

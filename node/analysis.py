@@ -25,6 +25,7 @@ from ai.pixels import view_image
 from ai.readers.base import Reader
 
 NUMBERS: Final = INT_VR | FLOAT_VR
+"""VRs whose values are numbers (PS3.5 6.2)."""
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     """
     try:
         stored = dataset.pixel_array
+    except MemoryError:
+        raise
     except Exception as error:  # the decoders of pydicom's plugins raise whatever they like
         raise UndecodablePixels(type(error).__name__) from error
     if stored.ndim != 2:

@@ -62,6 +62,8 @@ class Analysis:
 def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False) -> Analysis:
     """Decode, judge and read the images of one exam; an image that cannot be read costs none of the others theirs.
 
+    What the machine may be the reason of, such as a file that is not there or too little memory, is raised: it may pass.
+
     Parameters
     ----------
     pictures
@@ -75,8 +77,13 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
             image = view_image(pydicom.dcmread(source.path), source.view)
         except UndecodablePixels as error:
             not_read[source.uid] = str(error)
-            continue
-        images.append(image)
+        except Exception as error:
+            if _may_pass(error):
+                raise
+            # Its header was read when it came, so what pydicom stumbles over comes later: attributes after the pixel data.
+            not_read[source.uid] = str(UndecodablePixels(type(error).__name__))
+        else:
+            images.append(image)
     shown = {image.uid: picture(image.pixels) for image in images} if pictures else {}
     decoded = time.perf_counter()
     passed = _through_the_gate(images, not_read)
@@ -84,6 +91,11 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
     findings = _read(reader, passed, not_read)
     seconds = {"decode": decoded - begin, "gate": gated - decoded, "read": time.perf_counter() - gated}
     return Analysis(findings, not_read, seconds, shown)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Tell whether the machine and not the file may be why it was not read; pydicom's own OSErrors have no number."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def picture(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:

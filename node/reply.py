@@ -101,7 +101,9 @@ class Replies:
         again: Sequence[Issue],
         pictures: Pictures,
     ) -> Reply:
-        """Give the answer as it was issued for this revision (rule R1), or as successor of what was issued (R2).
+        """Give the answer as it was issued last for this revision (rule R1), or as successor of what was issued (R2).
+
+        What was issued before the last is superseded: an answer that says it once more is a successor of the last.
 
         Parameters
         ----------
@@ -116,7 +118,7 @@ class Replies:
         pictures
             The images that could be decoded, where a mix shows them.
         """
-        known = {record.uid for issue in again for record in issue.records}
+        known = {record.uid for issue in again[-1:] for record in issue.records}
         for issue in (former, *again):
             whole = self._succeeding(answer, issue, 0)
             uids = ObjectUIDs.of(whole, self._installation, self._settings_digest, "")

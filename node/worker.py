@@ -26,6 +26,7 @@ from node.identity import TEST_ISSUER
 from node.previews import draw_previews, write_previews
 from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
+from node.results.facts import FACTS
 from node.results.source import names_alone
 from node.telemetry import logger
 from storage.conflicts import moves_into
@@ -269,15 +270,12 @@ class Worker:
             for move, issued in moved
             if last < move.into_revision <= job.revision and (records := _last_issue(issued, move.revision))
         }
-        again: dict[tuple[datetime, int], list[ResultRecord]] = {}
-        for result in reversed(results):
-            if result.revision == job.revision:
-                again.setdefault((result.created_at, result.job_id), []).append(result.record)
+        again = _issues([result for result in reversed(results) if result.revision == job.revision])
         return Material(
             tuple(images),
             removed,
             Issue(last, former, stands_in) if former or stands_in else None,
-            tuple(Issue(job.revision, tuple(again[run])) for run in sorted(again)),
+            tuple(Issue(job.revision, tuple(records)) for records in again),
         )
 
     def _sources(self, material: Material) -> list[Source]:
@@ -299,7 +297,8 @@ class Worker:
         # What was taken back is no longer shown, unless nothing else is left to answer for.
         left = any(each.is_image and not (each.withdrawn or each.removed) for each in candidates.values())
         not_read = dict(analysis.not_read) if analysis else {}
-        images = []
+        images: list[ImageAnswer] = []
+        lost: list[Exception] = []
         for image, record in material.images:
             candidate = candidates[record.uid]
             if not candidate.is_image or candidate.removed or (left and candidate.withdrawn):
@@ -309,9 +308,18 @@ class Worker:
                 why = not_read.get(record.uid) or (None if findings else "; ".join(reasons) or "not analysed")
             else:
                 why = image.reason
-            header = header_of(self._path(record))
+            try:
+                header = header_of(self._path(record))
+            except Exception as error:
+                if not job.exhausted or isinstance(error, StorageError):
+                    raise
+                lost.append(error)
+                reasons.append(f"{record.uid}: its file cannot be read ({_describe(error)}).")
+                continue
             # Whatever else stands in it may be why the attempts before failed.
             images.append(ImageAnswer(names_alone(header) if job.exhausted else header, view, why))
+        if lost and not images:
+            raise lost[0]
         assembly = assemble(candidates.values(), one_breast_suffices=self._one_breast_suffices)
         unread = [view for view, uid in assembly.chosen.items() if uid in not_read]
         missing = (*assembly.missing, *unread)
@@ -384,6 +392,23 @@ class Worker:
         finally:
             done.set()
             thread.join()
+
+
+def _issues(results: Sequence[IssuedResult]) -> list[list[ResultRecord]]:
+    """Return what was issued for one revision, oldest first.
+
+    A run that gave a further destination what others have had, has no facts of its own: its objects belong to the issue before.
+    """
+    runs: dict[tuple[datetime, int], list[ResultRecord]] = {}
+    for result in results:
+        runs.setdefault((result.created_at, result.job_id), []).append(result.record)
+    issues: list[list[ResultRecord]] = []
+    for run in sorted(runs):
+        if issues and all(record.kind != FACTS for record in runs[run]):
+            issues[-1] += runs[run]
+        else:
+            issues.append(runs[run])
+    return issues
 
 
 def _last_issue(issued: Sequence[IssuedResult], revision: int) -> tuple[ResultRecord, ...]:

@@ -157,7 +157,7 @@ def accept(connection: Connection, conflict_id: int, record: InstanceRecord, now
         else:
             _move(connection, left, joined, now)
             changed.append(left)
-    if left and conflict.identity_changed:
+    if left and first.opens_exam and conflict.identity_changed:
         recall(connection, left.id, now)
     return [_held_as_needed(connection, exam.id) for exam in changed]
 

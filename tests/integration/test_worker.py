@@ -335,3 +335,75 @@ def test_the_lease_is_renewed_while_the_exam_is_read(chain: Chain) -> None:
     chain.worker(heartbeat=0.01).work_once()
     assert chain.exam.status == "findings"
     assert chain.job.attempts == 1
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        # A sequence and an unknown value of undefined length that never end.
+        b"\xe1\x7f\x11\x10SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff\x10\x00",
+        b"\xe1\x7f\x11\x10UN\0\0\xff\xff\xff\xffabcdefgh",
+    ],
+)
+def test_an_image_with_damaged_attributes_after_its_pixels_costs_the_others_nothing(chain: Chain, tail: bytes) -> None:
+    chain.receive(image for image in four() if image is not of_view(R_CC))
+    path = chain.room.incoming(of_view(R_CC))
+    with path.open("ab") as file:
+        file.write(tail)
+    chain.room.intake.receive(path, None, ORIGIN)
+    chain.close([])
+    chain.worker().work_once()
+    assert chain.exam.status == "partial, findings"
+    told = text_of(chain.report)
+    assert f"NOT READ: R CC {of_view(R_CC).SOPInstanceUID}: The pixel data cannot be decoded" in told
+
+
+def test_an_exam_one_of_whose_files_is_gone_is_answered_with_failed(chain: Chain) -> None:
+    chain.close(four())
+    gone = chain.room.store.root / next(path for path in chain.room.files() if of_view(R_CC).SOPInstanceUID in path)
+    gone.unlink()
+    exhaust(chain)
+    assert (chain.exam.status, chain.job.state) == ("failed", JobState.DEAD)
+    assert summary_of(chain.report) == "111245"
+    told = text_of(chain.report)
+    assert f"{of_view(R_CC).SOPInstanceUID}: its file cannot be read (FileNotFoundError" in told
+    assert len(told.split("NOT READ: ")) == 4
+
+
+def test_too_little_memory_is_no_fault_of_the_image(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_little(*_: object) -> Dataset:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pydicom.Dataset.pixel_array", property(too_little))
+        chain.close(four())
+        chain.worker().work_once()
+    assert chain.job.state is JobState.QUEUED
+    chain.clock.forward(timedelta(minutes=1))
+    chain.worker().work_once()
+    assert chain.exam.status == "findings"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_was_said_before_the_last_answer_is_said_anew(chain: Chain, *, cancelled: bool) -> None:
+    job = chain.close(four())
+    chain.worker().work_once()
+    first = {str(report.SOPInstanceUID) for report in chain.of_kind(ResultKind.SR)}
+    chain.queue.retry(job.id, chain.clock())
+    if cancelled:
+        chain.queue.cancel(job.id, chain.clock())
+        chain.worker().work_once()
+    else:
+        chain.reader.meanwhile = breaks
+        exhaust(chain)
+        chain.reader.meanwhile = lambda _: None
+    [second] = {str(report.SOPInstanceUID) for report in chain.of_kind(ResultKind.SR)} - first
+    for _ in range(2):  # the second reading says the same
+        chain.clock.forward(timedelta(hours=1))
+        chain.queue.retry(job.id, chain.clock())
+        chain.worker().work_once()
+        assert chain.exam.status == "findings"
+        reports = {str(report.SOPInstanceUID): report for report in chain.of_kind(ResultKind.SR)}
+        [third] = reports.keys() - first - {second}
+        assert predecessors_of(reports[third]) == {second}
+        assert summary_of(reports[third]) == "111242"

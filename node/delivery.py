@@ -14,7 +14,7 @@ from threading import Event, Lock, Thread
 from config.settings import Destination, Proof
 from node.audit.notes import NOTHING, Notes
 from node.commitment import Prover
-from node.errors import AssociationRejected, DestinationUnreachable
+from node.errors import AssociationRejected, DestinationUnreachable, HandshakeFailed
 from node.intake import utc_now
 from node.pace import Pace
 from node.progress import Part, Progress
@@ -180,7 +180,7 @@ class Lane:
                         part.beat()
                     if (stopping and stopping.is_set()) or not all(map(self._may_go, due[tried : tried + 1])):
                         break
-        except (DestinationUnreachable, AssociationRejected) as error:
+        except (DestinationUnreachable, AssociationRejected, HandshakeFailed) as error:
             again = [each for each in due[tried:] if self._note(each, Response(None, str(error)), alone=False)]
             if again:
                 self._tell(again, str(error))

@@ -18,7 +18,7 @@ from structlog.contextvars import bound_contextvars
 
 from config.policy import Watermark
 from node.comparison import IDENTITY, differences
-from node.corrections import Corrections, is_correction
+from node.corrections import is_correction
 from node.digests import digest, is_among
 from node.entries import entry_of
 from node.errors import ClassMismatch, InstanceUIDInvalid
@@ -27,7 +27,8 @@ from node.telemetry import logger
 from node.views import ImageKind, classify
 from node.withdrawals import RejectionNote, rejection_note
 from storage.archive import keep
-from storage.catalogue import catalogued
+from storage.catalogue import catalogued, corrected
+from storage.conflicts import accept
 from storage.database import reading, writing
 from storage.exams import ExamRecord, exam_of_study, hold, recall, revise, touch
 from storage.files import InstanceStore
@@ -152,7 +153,7 @@ class Intake:
         self._watermark = watermark
         self._accepts = accepts
         self._clock = clock
-        self._corrections = Corrections(engine, store, accepts, clock) if accept_corrections else None
+        self._accepts_corrections = accept_corrections
 
     def require_space(self) -> None:
         """Raise `storage.errors.DiskLow` when the disk is too full to receive anything."""
@@ -193,7 +194,7 @@ class Intake:
             header, record = self._describe(temp, announced, origin)
         flushing.result()
         if self._store.far and self._is_known(record):
-            return self._receive_again(temp, record)
+            return self._receive_again(temp, header, record)
         self._store.make_way(temp, record.path)
         with writing(self._engine) as connection:
             if new := keep(connection, self._store, temp, record):
@@ -205,7 +206,7 @@ class Intake:
                 else:
                     exam = exam_of_study(connection, record.patient, record.study.uid)
         if not new:
-            return self._receive_again(temp, record)
+            return self._receive_again(temp, header, record)
         receipt = _receipt(Outcome.OWN if record.own else Outcome.STORED, record, exam)
         log.info("instance received", **_context(receipt, exam), kind=record.kind, size=record.size)
         if note:
@@ -257,7 +258,7 @@ class Intake:
         with reading(self._engine) as connection:
             return find_instance(connection, record.uid) is not None
 
-    def _receive_again(self, temp: Path, record: InstanceRecord) -> Receipt:
+    def _receive_again(self, temp: Path, header: Dataset, record: InstanceRecord) -> Receipt:
         with reading(self._engine) as connection:
             first = find_instance(connection, record.uid)
             if first is None:  # pragma: no cover - instances are never removed
@@ -276,30 +277,43 @@ class Intake:
             receipt = _receipt(Outcome.KNOWN, record, exam)
             log.info("instance known", **_context(receipt, exam))
             return receipt
+        is_mere = is_correction(found, identity_changed=not IDENTITY.isdisjoint(found))
+        if self._accepts_corrections and is_mere and record.opens_exam >= first.opens_exam:
+            return self._correct(temp, header, record, found, exam)
         return self._set_aside(temp, record, found, exam)
 
-    def _set_aside(
-        self, temp: Path, record: InstanceRecord, found: tuple[str, ...], exam: ExamRecord | None
+    def _correct(
+        self, temp: Path, header: Dataset, record: InstanceRecord, found: tuple[str, ...], exam: ExamRecord | None
     ) -> Receipt:
-        conflict = ConflictRecord(
+        """Put a copy in force at once: were it known first, a crash in between would leave its exam held for nobody to see."""
+        copy = self._copy_of(temp, record, found)
+        with writing(self._engine) as connection:
+            number = add_conflict(connection, copy)
+            changed = accept(connection, number, replace(record, path=copy.path), self._clock())
+            corrected(connection, entry_of(header))
+        receipt = _receipt(Outcome.CORRECTED, record, changed[0] if changed else None)
+        log.warning("instance corrected", **_context(receipt, exam), differences=found)
+        return receipt
+
+    def _copy_of(self, temp: Path, record: InstanceRecord, found: tuple[str, ...]) -> ConflictRecord:
+        return ConflictRecord(
             instance_uid=record.uid,
-            path="",
+            path=self._store.set_aside(temp, record.reference),
             received_at=record.received_at,
             calling_ae=record.calling_ae,
             digest=record.digest,
             identity_changed=not IDENTITY.isdisjoint(found),
             differences=found,
         )
-        path = self._store.set_aside(temp, record.reference)
+
+    def _set_aside(
+        self, temp: Path, record: InstanceRecord, found: tuple[str, ...], exam: ExamRecord | None
+    ) -> Receipt:
+        conflict = self._copy_of(temp, record, found)
         with writing(self._engine) as connection:
-            number = add_conflict(connection, replace(conflict, path=path))
+            add_conflict(connection, conflict)
             if conflict.identity_changed and exam:
                 hold(connection, exam.id, held=True)
-        if self._corrections and is_correction(found, identity_changed=conflict.identity_changed):
-            changed = self._corrections.accept(number)
-            receipt = _receipt(Outcome.CORRECTED, record, changed[0] if changed else None)
-            log.warning("instance corrected", **_context(receipt, exam), differences=found)
-            return receipt
         receipt = _receipt(Outcome.CONFLICT, record, exam)
         if conflict.identity_changed:
             log.critical(

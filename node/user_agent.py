@@ -56,11 +56,19 @@ class UserAgent:
         Raises
         ------
         DestinationUnreachable
-            When the service does not answer; what follows was not sent.
+            When no connection comes about. One that ends is the last response; what follows was not sent.
         """
         with self._client(destination) as client:
             for item in items:
-                yield self._store(client, destination, item)
+                try:
+                    response = self._store(client, destination, item)
+                except DestinationUnreachable as error:
+                    if not _was_reached(error):
+                        raise
+                    # What ended may be this item's fault, as where a proxy takes none of its size: the others are not tried with it.
+                    yield Response(None, str(error))
+                    return
+                yield response
 
     def find(self, destination: Destination, sought: Sequence[InstanceReference]) -> set[str]:
         """Return the SOP Instance UIDs, of those sought, that a service finds by QIDO-RS.
@@ -258,6 +266,13 @@ def _verified(service: WebService) -> ssl.SSLContext:
     if service.certificate:
         context.load_cert_chain(service.certificate, service.key)
     return context
+
+
+def _was_reached(error: DestinationUnreachable) -> bool:
+    """Tell whether a connection was there, and ended."""
+    return isinstance(error.__cause__, httpx2.TransportError) and not isinstance(
+        error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError
+    )
 
 
 def _cause(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from storage.errors import CannotDecide, NoSuchConflict
-from storage.exams import ExamRecord, exam_of_study, get_exam, hold, recall, revise, touch
+from storage.exams import ExamRecord, exam_of_study, get_exam, hold, lock, recall, revise, touch
 from storage.index import ConflictRecord, InstanceRecord, find_instance, replace_instance
 from storage.states import ConflictState, ExamState
 from storage.tables import conflicts, exams, instances, moves
@@ -129,9 +129,10 @@ def accept(connection: Connection, conflict_id: int, record: InstanceRecord, now
         When it was decided before, or the copy is no mammogram any more although the first one is.
     """
     conflict = _undecided(connection, conflict_id)
-    first = find_instance(connection, record.uid)
+    first = _locked(connection, record.uid)
     if first is None or (first.opens_exam and not record.opens_exam):
         raise CannotDecide("the later copy is no mammogram: only the first one can be read")
+    lock(connection, *(exam_of_study(connection, each.patient, each.study.uid) for each in (first, record)))
     left = exam_of_study(connection, first.patient, first.study.uid)
     # The image arrived when its first copy did: how old it was then tells a prior from a correction.
     record = replace(record, received_at=first.received_at)
@@ -174,13 +175,15 @@ def reject(connection: Connection, conflict_id: int, now: datetime) -> list[Exam
     connection.execute(
         update(conflicts).where(conflicts.c.id == conflict_id).values(state=ConflictState.REJECTED, decided_at=now)
     )
-    instance = find_instance(connection, conflict.instance_uid)
+    instance = _locked(connection, conflict.instance_uid)
     exam = exam_of_study(connection, instance.patient, instance.study.uid) if instance else None
+    lock(connection, exam)
     return [_held_as_needed(connection, exam.id)] if exam else []
 
 
 def reject_identities(connection: Connection, exam_id: int, now: datetime) -> None:
     """Reject all copies with another identity that an exam is held for, and let its deliveries go on."""
+    lock(connection, get_exam(connection, exam_id))
     for conflict in list_conflicts(connection, exam_id=exam_id, state=ConflictState.OPEN):
         if conflict.copy.identity_changed:
             reject(connection, conflict.id, now)
@@ -205,6 +208,12 @@ def _undecided(connection: Connection, conflict_id: int) -> Any:
     if row.state is not ConflictState.OPEN:
         raise CannotDecide(f"{row.state} already")
     return row
+
+
+def _locked(connection: Connection, uid: str) -> InstanceRecord | None:
+    """Return an instance that no other decision puts elsewhere before this one is made."""
+    connection.execute(select(instances.c.uid).where(instances.c.uid == uid).with_for_update(key_share=True))
+    return find_instance(connection, uid)
 
 
 def _has_images(connection: Connection, exam_id: int) -> bool:

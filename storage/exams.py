@@ -265,6 +265,12 @@ def close(
     return created
 
 
+def lock(connection: Connection, *of: ExamRecord | None) -> None:
+    """Let no image arrive for exams, and none be held, before this transaction ends; SQLite has one writer at a time."""
+    keys = [exam.id for exam in of if exam]
+    connection.execute(select(exams.c.id).where(exams.c.id.in_(keys)).order_by(exams.c.id).with_for_update())
+
+
 def hold(connection: Connection, exam_id: int, *, held: bool) -> None:
     """Stop or resume an exam's deliveries (rule R6)."""
     connection.execute(update(exams).where(exams.c.id == exam_id).values(held=held))

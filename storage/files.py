@@ -3,12 +3,12 @@
 import contextlib
 import errno
 import hashlib
-import itertools
 import os
 import re
 import shutil
 import tempfile
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -293,11 +293,11 @@ class FolderStore(InstanceStore):
         _flush(target.parent)
 
     def set_aside(self, temp: Path, reference: InstanceReference) -> str:
-        """Keep a different instance with a UID that is known under the next number, and return its path."""
-        for number in itertools.count(1):
-            with contextlib.suppress(AlreadyStored):
-                return self._publish(temp, path_in("conflicts", reference, f"/{number}.dcm"))
-        raise AssertionError  # pragma: no cover  (count never ends)
+        """Keep a different instance with a UID that is known under a name that none ever had, and return its path.
+
+        A path whose file was removed is marked as removed for good.
+        """
+        return self._publish(temp, path_in("conflicts", reference, f"/{uuid.uuid4().hex}.dcm"))
 
     def write_result(self, reference: InstanceReference, data: bytes, suffix: str = "dcm") -> str:
         """Keep one of our own objects durably and return its path, which tells its bytes."""

@@ -46,7 +46,7 @@ class Delivery:
     created_at, not_before
         Since when it waits, and when it may be tried.
     first_attempt_at, last_attempt_at, finished_at
-        When it was first and last tried, and ended.
+        When it was first and last tried, and ended; the first moved on by the time in which it was due and not tried.
     status_code, message
         What the destination said last: DIMSE status, and words.
     sent_at, proven_at
@@ -197,15 +197,28 @@ class Outbox:
 
     def again(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> DeliveryState:
         """Note a failed attempt and return the new state: waiting for the next, or expired when the policy gives up."""
-        age = now - (delivery.first_attempt_at or now)
-        delay = self._policy_of(delivery).delay(delivery.attempts + 1, age)
+        since = self._since(delivery, delivery.first_attempt_at, now)
+        delay = self._policy_of(delivery).delay(delivery.attempts + 1, now - since)
         state = DeliveryState.EXPIRED if delay is None else DeliveryState.WAITING
         not_before = None if delay is None else now + delay
         with writing(self._engine) as connection:
             self._note(
-                connection, delivery, now, state, status_code=status_code, message=message, not_before=not_before
+                connection,
+                delivery,
+                now,
+                state,
+                status_code=status_code,
+                message=message,
+                not_before=not_before,
+                since=since,
             )
         return state
+
+    def _since(self, delivery: Delivery, begun: datetime | None, now: datetime) -> datetime:
+        """Return a time moved on by what went by since while it was due and not tried: held, paused, closed, or off."""
+        idle = now - delivery.not_before
+        moved = idle if idle > self._policy_of(delivery).slow else timedelta(0)
+        return min((begun or now) + moved, now)
 
     def asked(self, connection: Connection, sent: Sequence[Delivery], look_again: datetime) -> None:
         """Note that proof of deliveries is asked for, and when to look again, should no answer come."""
@@ -230,7 +243,8 @@ class Outbox:
         self, connection: Connection, delivery: Delivery, message: str, reason: int | None, now: datetime
     ) -> DeliveryState:
         """Note that it was sent and the destination does not have it: it waits to be sent again, or is given up."""
-        delay = self._policy_of(delivery).delay(max(delivery.attempts, 1), now - (delivery.first_attempt_at or now))
+        since = self._since(delivery, delivery.first_attempt_at, now)
+        delay = self._policy_of(delivery).delay(max(delivery.attempts, 1), now - since)
         values: dict[str, Any] = {"status_code": reason, "message": message}
         if delay is None:
             values |= {"state": DeliveryState.EXPIRED, "finished_at": now}
@@ -247,7 +261,8 @@ class Outbox:
 
     def ask_again(self, connection: Connection, delivery: Delivery, message: str, now: datetime) -> DeliveryState:
         """Note why proof was not had: it is asked for again as the policy says, or given up."""
-        delay = self._policy_of(delivery).delay(max(delivery.proofs, 1), now - (delivery.sent_at or now))
+        since = self._since(delivery, delivery.sent_at, now)
+        delay = self._policy_of(delivery).delay(max(delivery.proofs, 1), now - since)
         values: dict[str, Any] = {"message": message}
         if delay is None:
             values |= {"state": DeliveryState.EXPIRED, "finished_at": now}
@@ -353,6 +368,7 @@ class Outbox:
         status_code: int | None,
         message: str | None,
         not_before: datetime | None = None,
+        since: datetime | None = None,
     ) -> bool:
         """Note an attempt; the delivery has ended unless something is to be done ``not_before`` a time.
 
@@ -362,7 +378,7 @@ class Outbox:
         values: dict[str, Any] = {
             "state": state,
             "attempts": deliveries.c.attempts + 1,
-            "first_attempt_at": func.coalesce(deliveries.c.first_attempt_at, literal(now, Moment())),
+            "first_attempt_at": since or func.coalesce(deliveries.c.first_attempt_at, literal(now, Moment())),
             "last_attempt_at": now,
             "status_code": status_code,
             "message": message,

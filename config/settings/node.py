@@ -121,7 +121,7 @@ class Jobs(Section):
             quick=self.attempts,
             first=timedelta(seconds=self.first_retry),
             slow=timedelta(seconds=self.slowest_retry),
-            give_up_after=timedelta(days=7),
+            give_up_after=timedelta.max,  # a machine that was off for a week has tried nothing meanwhile
             attempts=self.attempts,
         )
 

@@ -10,12 +10,13 @@ from sqlalchemy import Engine
 from config.mix import ResultKind
 from config.settings import Destination
 from node.corrections import Corrections
+from node.identity import MANUFACTURER, MODEL_NAME
 from node.intake import Intake, Outcome
 from node.results.answer import AnswerStatus
 from node.views import ImageKind
 from storage.conflicts import Conflict, list_conflicts
 from storage.database import reading
-from storage.errors import CannotDecide, CannotRetry, NoSuchConflict
+from storage.errors import CannotDecide, CannotRetry, DatabaseUnavailable, NoSuchConflict
 from storage.exams import ExamRecord, find_exam, list_exams
 from storage.index import find_instance
 from storage.results import results_of
@@ -215,3 +216,60 @@ def test_where_the_site_says_so_a_mere_correction_needs_no_operator(tmp_path: Pa
     assert exams(chain)["PHANTOM-1"].held
     with reading(engine) as connection:
         assert not find_exam(connection, exams(chain)["RIGHT"].uid).held
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_corrected_report_from_elsewhere_changes_nothing_about_the_answer(chain: Chain, *, answered: bool) -> None:
+    report = altered(
+        phantom_images()[0],
+        SOPInstanceUID="1.2.3.4.5.6.7",
+        SeriesInstanceUID="1.2.3.4.5.6",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.88.67",
+        Modality="SR",
+    )
+    for keyword in ("PixelData", "Rows", "Columns", "BitsStored", "BitsAllocated", "HighBit", "PixelRepresentation"):
+        delattr(report, keyword)
+    chain.receive([report])
+    chain.close(phantom_images())
+    if answered:
+        assert chain.worker().work_once()
+    chain.receive([altered(report, PatientName="Right^Anne")])
+    [conflict] = waiting(chain)
+    corrections(chain).accept(conflict.id)
+    assert not chain.exam.held
+    assert chain.worker().work_once() is not answered
+    assert chain.exam.state is ExamState.ANSWERED
+    assert {delivery.state for delivery in chain.outbox.of_exam(chain.exam.id)} == {DeliveryState.WAITING}
+
+
+def test_a_correction_that_was_cut_off_is_made_when_the_image_comes_again(
+    chain: Chain, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = Intake(chain.room.store, engine, ROOM_ENOUGH, clock=chain.clock, accept_corrections=True)
+    room = Room(chain.room.store, engine, intake)
+    first = phantom_images()[0]
+    room.receive(first)
+
+    def gone(*_: object) -> None:
+        raise DatabaseUnavailable("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("node.intake.accept", gone)
+        with pytest.raises(DatabaseUnavailable):
+            room.receive(altered(first, **RIGHT))
+    assert not exams(chain)["PHANTOM-1"].held
+    assert room.receive(altered(first, **RIGHT)).outcome is Outcome.CORRECTED
+    assert exams(chain)["PHANTOM-1"].state is ExamState.MOVED
+
+
+def test_a_copy_that_is_no_mammogram_any_more_waits_for_an_operator(tmp_path: Path, engine: Engine) -> None:
+    chain = a_chain(tmp_path, engine)
+    intake = Intake(chain.room.store, engine, ROOM_ENOUGH, clock=chain.clock, accept_corrections=True)
+    room = Room(chain.room.store, engine, intake)
+    first = phantom_images()[0]
+    room.receive(first)
+    assert (
+        room.receive(altered(first, **RIGHT, Manufacturer=MANUFACTURER, ManufacturerModelName=MODEL_NAME)).outcome
+        is Outcome.CONFLICT
+    )
+    assert exams(chain)["PHANTOM-1"].held

@@ -259,6 +259,17 @@ def test_a_destination_that_was_down_gets_everything_when_it_is_back(
     assert deliveries.states() == {DeliveryState.SENT}
 
 
+def test_a_handshake_that_fails_is_an_attempt(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    encrypted = a_destination(a_free_port()).model_copy(update={"tls": True})
+    deliveries = Deliveries(engine, store, encrypted)
+    assert deliveries.lane.deliver_due() == len(results)
+    assert deliveries.lane.deliver_due() == 0
+    assert {(each.state, each.attempts) for each in deliveries.all()} == {(DeliveryState.WAITING, 1)}
+    assert all("there is no ca in [tls]" in (each.message or "") for each in deliveries.all())
+
+
 def test_a_destination_that_stays_away_is_given_up_by_the_policy_with_a_loud_line(
     engine: Engine, store: InstanceStore, results: list[ResultRecord]
 ) -> None:

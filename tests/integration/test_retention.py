@@ -10,14 +10,18 @@ from sqlalchemy import Engine
 from config.mix import ResultKind
 from config.policy import RetentionPolicy
 from config.settings import Destination
+from node.corrections import Corrections
 from node.intake import Outcome
 from node.results.answer import AnswerStatus
 from node.retention import Retention
+from node.views import ImageKind
+from storage.conflicts import list_conflicts
 from storage.database import reading
 from storage.errors import CannotRetry
 from storage.exams import find_exam
 from storage.files import DiskUsage
 from storage.index import find_instance
+from storage.removals import is_removed
 from storage.states import DeliveryState, ExamState
 from tests.builders import altered, key_objects
 from tests.chain import QUIET, Chain, a_chain, text_of
@@ -203,3 +207,20 @@ def test_what_belongs_to_no_exam_goes_with_the_sources(tmp_path: Path, engine: E
     assert retention(chain, SOURCES).tick() == 1
     assert chain.room.rows() == (1, 0, 0)
     assert chain.room.receive(document).outcome is Outcome.KNOWN
+
+
+def test_what_comes_after_a_removed_copy_is_kept(chain: Chain) -> None:
+    first = phantom_images()[0]
+    removed_copy = altered(first, ImageComments="two")
+    chain.receive([removed_copy])
+    deciding = Corrections(chain.room.engine, chain.room.store, frozenset({ImageKind.FOR_PRESENTATION}), chain.clock)
+    deciding.reject(1)
+    deliver(chain)
+    chain.clock.forward(31 * DAY)
+    assert retention(chain, SOURCES).tick() == IMAGES_WITH_PICTURES + 1
+    chain.receive([altered(first, ImageComments="three")])
+    retention(chain, SOURCES).tick()
+    with reading(chain.room.engine) as connection:
+        [_, copy] = [each.copy for each in list_conflicts(connection)]
+        assert not is_removed(connection, copy.path)
+    assert chain.room.store.resolve(copy.path).is_file()

@@ -10,7 +10,7 @@ from storage.database import reading, writing
 from storage.exams import hold
 from storage.jobs import JobQueue
 from storage.lanes import Pause, pause, pauses, resume
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Delivery, Outbox, deliveries_by_id
 from storage.states import DeliveryState
 from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_exam
 
@@ -199,9 +199,30 @@ def test_a_delivery_expires_when_the_policy_gives_up(outbox: Outbox) -> None:
     )
 
 
-def test_a_delivery_expires_by_age(outbox: Outbox) -> None:
-    outbox.again(first(outbox), "no answer", None, NOON)
-    assert outbox.again(first(outbox), "no answer", None, NOON + timedelta(days=1)) is DeliveryState.EXPIRED
+def test_a_delivery_expires_by_age(engine: Engine, outbox: Outbox) -> None:
+    patient = Outbox(engine, replace(POLICY, attempts=None))
+    now, state = NOON, DeliveryState.WAITING
+    while state is DeliveryState.WAITING:
+        assert now <= NOON + POLICY.give_up_after
+        state = patient.again(first(outbox), "no answer", None, now)
+        now += POLICY.slow
+    assert state is DeliveryState.EXPIRED
+    assert now - POLICY.slow == NOON + POLICY.give_up_after
+
+
+def test_time_in_which_nothing_could_be_tried_counts_for_nothing(engine: Engine, outbox: Outbox) -> None:
+    patient = Outbox(engine, replace(POLICY, attempts=None))
+    patient.again(first(outbox), "no answer", None, NOON)
+    on_again = NOON + timedelta(days=8)
+    assert patient.again(first(outbox), "no answer", None, on_again) is DeliveryState.WAITING
+    assert patient.again(first(outbox), "no answer", None, on_again + SECOND) is DeliveryState.WAITING
+    proven = first(outbox)
+    patient.sent(proven, 0, on_again, prove_at=on_again + SECOND)
+    with writing(engine) as connection:
+        [sent] = deliveries_by_id(connection, [proven.id])
+        assert patient.ask_again(connection, sent, "no report", on_again + timedelta(days=8)) is DeliveryState.SENT
+        state = patient.missing(connection, sent, "not there", None, on_again + timedelta(days=8))
+        assert state is DeliveryState.WAITING
 
 
 def test_what_was_refused_for_good_is_not_tried_again(outbox: Outbox) -> None:

@@ -1,8 +1,10 @@
 """Delivery by STOW-RS: lanes, statuses and proof as by C-STORE, credentials, and certificates that are checked."""
 
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -218,6 +220,40 @@ def item(tmp_path: Path) -> Item:
     path = tmp_path / "image.dcm"
     phantom_images()[0].save_as(path, enforce_file_format=True)
     return Item.of(path)
+
+
+class Hurried(BaseHTTPRequestHandler):
+    """Takes what is small, and hangs up on all else without a word."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        size = int(self.headers["Content-Length"])
+        if size > 1 << 20:
+            self.close_connection = True
+            return
+        self.rfile.read(size)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
+        """Say nothing."""
+
+
+def test_an_item_that_a_service_hangs_up_on_is_no_fault_of_those_behind_it(item: Item, tmp_path: Path) -> None:
+    large = Item(tmp_path / "large.dcm", item.sop_class_uid)
+    large.path.write_bytes(bytes(16 << 20))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hurried) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        place = a_web_destination(f"http://127.0.0.1:{server.server_port}")
+        try:
+            responses = list(AGENT.send(place, [item, large, item]))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [response.status for response in responses] == [0, None]
 
 
 def test_the_file_is_sent_as_it_is_with_the_credentials_of_the_settings(item: Item) -> None:

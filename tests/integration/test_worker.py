@@ -16,7 +16,7 @@ from node.demo.pacs import named_segmentations
 from storage.states import DeliveryState, ExamState, JobState, Plan
 from tests.builders import L_CC, R_CC, altered, for_processing, inverted
 from tests.chain import Chain, a_chain, summary_of, text_of
-from tests.doors import phantom_images
+from tests.doors import ORIGIN, phantom_images
 from tests.peers import eventually
 from tests.records import LEASE
 
@@ -367,7 +367,7 @@ def test_an_exam_one_of_whose_files_is_gone_is_answered_with_failed(chain: Chain
     assert summary_of(chain.report) == "111245"
     told = text_of(chain.report)
     assert f"{of_view(R_CC).SOPInstanceUID}: its file cannot be read (FileNotFoundError" in told
-    assert len(told.split("NOT READ: ")) == 4
+    assert [f"NOT READ: {view} {of_view(view).SOPInstanceUID}" in told for view in (L_CC, R_CC)] == [True, False]
 
 
 def test_too_little_memory_is_no_fault_of_the_image(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,6 +389,7 @@ def test_what_was_said_before_the_last_answer_is_said_anew(chain: Chain, *, canc
     job = chain.close(four())
     chain.worker().work_once()
     first = {str(report.SOPInstanceUID) for report in chain.of_kind(ResultKind.SR)}
+    chain.clock.forward(timedelta(hours=1))
     chain.queue.retry(job.id, chain.clock())
     if cancelled:
         chain.queue.cancel(job.id, chain.clock())
@@ -405,5 +406,6 @@ def test_what_was_said_before_the_last_answer_is_said_anew(chain: Chain, *, canc
         assert chain.exam.status == "findings"
         reports = {str(report.SOPInstanceUID): report for report in chain.of_kind(ResultKind.SR)}
         [third] = reports.keys() - first - {second}
-        assert predecessors_of(reports[third]) == {second}
+        assert second in predecessors_of(reports[third])
+        assert first.isdisjoint(predecessors_of(reports[third]))
         assert summary_of(reports[third]) == "111242"

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from contextlib import nullcontext
 from datetime import timedelta
@@ -79,10 +80,15 @@ def test_adopting_replaces_what_a_crash_left(store: InstanceStore) -> None:
     assert files_in(store) == {PATH: b"again"}
 
 
-def test_copies_that_contradict_are_numbered_and_all_kept(store: InstanceStore) -> None:
-    paths = [store.set_aside(a_file(store.incoming, content), a_reference()) for content in (b"one", b"two")]
-    assert paths == [f"conflicts/1.2.3/1.2.3.1/1.2.3.1.1/{number}.dcm" for number in (1, 2)]
-    assert [store.resolve(path).read_bytes() for path in paths] == [b"one", b"two"]
+def test_copies_that_contradict_are_all_kept_under_names_that_are_not_used_again(store: InstanceStore) -> None:
+    contents = (b"one", b"two", b"three")
+    paths = []
+    for content in contents:
+        paths.append(store.set_aside(a_file(store.incoming, content), a_reference()))
+        assert re.fullmatch(r"conflicts/1\.2\.3/1\.2\.3\.1/1\.2\.3\.1\.1/[0-9a-f]{32}\.dcm", paths[-1])
+        assert store.resolve(paths[-1]).read_bytes() == content
+        store.remove(paths[-1])
+    assert len(set(paths)) == len(contents)
 
 
 def test_file_and_all_its_folders_are_flushed_before_accept_returns(

@@ -22,6 +22,9 @@ SQUARE_FILM_ASPECT = 1.65
 POSSIBLE_SPACING: Final = 0.02, 0.5
 """Millimetres: detectors have 0.05 to 0.1, and images that were reduced more; beyond it is another unit."""
 
+WORST_ASPECT: Final = 4.0
+"""Pixels that are longer than so many of their widths are a mistake of the header."""
+
 
 def view_image(dataset: Dataset, view: View) -> ViewImage:
     """Return a DICOM instance as an image that readers take.
@@ -44,7 +47,8 @@ def view_image(dataset: Dataset, view: View) -> ViewImage:
         warnings.append(Check.IMPLANT.words)
     if _stated(dataset, "BurnedInAnnotation") == "YES":
         warnings.append(Check.BURNED_IN.words)
-    return ViewImage(str(dataset.SOPInstanceUID), view, pixels, spacing, 1.0, tuple(warnings), chest_wall(dataset))
+    aspect = _aspect(dataset, None if Check.ODD_SPACING.words in warnings else spacing)
+    return ViewImage(str(dataset.SOPInstanceUID), view, pixels, spacing, aspect, tuple(warnings), chest_wall(dataset))
 
 
 def file_image(path: Path, view: View) -> ViewImage:
@@ -126,6 +130,14 @@ def pixel_spacing(dataset: Dataset) -> Spacing | None:
     return Spacing(*imager, SpacingRule.DETECTOR)
 
 
+def _aspect(dataset: Dataset, spacing: Spacing | None) -> float:
+    """Return height over width of a pixel by its spacing, else by Pixel Aspect Ratio (PS3.3 C.7.6.3.1.7); 1 where neither says."""
+    row, column = (spacing.row, spacing.column) if spacing else _pair(dataset, "PixelAspectRatio") or (1.0, 1.0)
+    aspect = row / column
+    # Rounded spacings of square pixels differ in their last digit.
+    return aspect if 0.01 < abs(aspect - 1) and 1 / WORST_ASPECT <= aspect <= WORST_ASPECT else 1.0
+
+
 def chest_wall(dataset: Dataset) -> Side | None:
     """Return the side of the chest wall by Patient Orientation (PS3.3 C.7.6.1.1.1), None when it names none.
 
@@ -172,10 +184,14 @@ def _voi(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     """
     lut = (dataset.get("VOILUTSequence") or [None])[0]
     if lut is None or "LUTDescriptor" not in lut or "LUTData" not in lut:
+        if "VOILUTFunction" in dataset and not _stated(dataset, "VOILUTFunction"):
+            dataset = dataset[0x00280000:0x00290000]
+            del dataset.VOILUTFunction  # pydicom refuses an empty one, which says no more than none does: linear
         return apply_voi_lut(values, dataset)
     entries, first, _ = lut.LUTDescriptor
     data = lut.LUTData
-    table: NDArray[Any] = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
+    entry = "u1" if isinstance(data, bytes) and len(data) == entries else "<u2"
+    table: NDArray[Any] = np.frombuffer(data, entry) if isinstance(data, bytes) else np.asarray(data)
     index = np.rint(values).astype(np.int64) - first
     return np.asarray(table[index.clip(0, (entries or 1 << 16) - 1)])
 

@@ -379,6 +379,62 @@ PROTECTIONS = (
         "with suppress(KeyError):",
         f"{BODIES} -k door_that_closes",
     ),
+    Protection(
+        "promise: a corrected report from elsewhere recalls no answer",
+        "storage/conflicts.py",
+        "    if left and first.opens_exam and conflict.identity_changed:",
+        "    if left and conflict.identity_changed:",
+        "tests/integration/test_corrections.py -k report_from_elsewhere",
+    ),
+    Protection(
+        "promise: a decision waits for what arrives for its exams",
+        "storage/exams.py",
+        ".order_by(exams.c.id).with_for_update())",
+        ".order_by(exams.c.id))",
+        "tests/integration/test_decisions_at_once.py",
+    ),
+    Protection(
+        "promise: what was said before the last answer is said anew",
+        "node/reply.py",
+        "for issue in again[-1:] for record",
+        "for issue in again for record",
+        "tests/integration/test_worker.py -k said_anew",
+    ),
+    Protection(
+        "promise: an image whose file cannot be parsed costs the others nothing",
+        "node/analysis.py",
+        "            if _may_pass(error):\n                raise\n",
+        "            raise\n",
+        "tests/integration/test_worker.py -k damaged_attributes",
+    ),
+    Protection(
+        "promise: an exam one of whose files is gone gets an answer",
+        "node/worker.py",
+        "if not job.exhausted or isinstance(error, StorageError):",
+        "if True:",
+        "tests/integration/test_worker.py -k files_is_gone",
+    ),
+    Protection(
+        "promise: the path of a removed copy is not used again",
+        "storage/files.py",
+        "{uuid.uuid4().hex}.dcm",
+        "1.dcm",
+        "tests/integration/test_retention.py -k after_a_removed_copy",
+    ),
+    Protection(
+        "promise: time in which nothing was tried gives no delivery up",
+        "storage/outbox.py",
+        "        moved = idle if idle > self._policy_of(delivery).slow else timedelta(0)",
+        "        moved = timedelta(0)",
+        "tests/integration/test_storage_outbox.py -k counts_for_nothing",
+    ),
+    Protection(
+        "promise: an object that a service hangs up on counts against no other",
+        "node/user_agent.py",
+        "                    if not _was_reached(error):\n                        raise\n",
+        "                    raise\n",
+        "tests/integration/test_stow_delivery.py -k hangs_up_on",
+    ),
 )
 
 

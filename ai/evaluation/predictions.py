@@ -38,7 +38,7 @@ class Prediction:
     refused
         Why.
     dice
-        Of all these candidates, where there is a mask or outlines; 0 for a refused image.
+        Of all these candidates, where a mask or outlines show a mass; 0 for a refused image.
     pixels
         Of the candidates at or above the threshold, where the masses' pixels are known, and on images without a mass;
         on boxes when the weak ones were asked for.
@@ -72,7 +72,7 @@ class Evaluation:
     mass_auc
         Found masses (centre in box), malignant against benign, where all masses of the image agree; None without.
     dice
-        Mean over all images with a mask, misses counting 0; None without masks.
+        Mean over all images whose mask shows a mass, misses counting 0; None without such.
     dice_found
         The same over images with any overlap.
     """
@@ -188,7 +188,7 @@ def _scored(
         record,
         findings,
         refused,
-        dice=overlap(_union(masses, truth.shape), truth).dice if known else None,
+        dice=overlap(_union(masses, truth.shape), truth).dice if known and truth.any() else None,
         pixels=overlap(_union([m for m in masses if m.detection >= threshold], truth.shape), truth)
         if known or kind is Truth.NONE or weak
         else None,

@@ -419,6 +419,22 @@ def test_a_data_set_is_read_image_by_image_and_refusals_are_told(tmp_path: Path)
     assert "gone.png" in str(predictions[3].refused)
 
 
+def test_an_image_without_a_mass_has_no_dice_whatever_its_mask(tmp_path: Path) -> None:
+    grey = np.zeros((80, 60), np.uint8)
+    for name in ("mask", "black"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), grey)
+    grey[10:20, 10:20] = 255
+    cv2.imwrite(str(tmp_path / "a.png"), grey)
+    silent, loud, refused = (
+        predict(reader, tmp_path, [Record(file, "1", L_CC, malignant=False, masks=("mask.png",))])[0]
+        for reader, file in ((Together(), "a.png"), (Oracle(), "a.png"), (Oracle(), "black.png"))
+    )
+    assert [p.dice for p in (silent, loud, refused)] == [None] * 3
+    assert loud.pixels
+    told = evaluate([silent, loud, refused])
+    assert (told.dice, told.dice_found) == (None, None)
+
+
 def test_images_of_one_exam_are_read_together_and_come_back_in_their_order(tmp_path: Path) -> None:
     grey = np.zeros((40, 30), np.uint8)
     grey[10:20, 5:15] = 200

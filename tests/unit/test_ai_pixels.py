@@ -91,6 +91,23 @@ def test_a_voi_lut_as_bytes_is_the_same_lut() -> None:
     )
 
 
+def test_a_voi_lut_of_single_bytes_is_the_same_lut() -> None:
+    entries = [v * v // 65536 for v in range(4096)]
+    as_numbers, as_bytes = a_lut(entries, 0, 8), a_lut(entries, 0, 8)
+    del as_bytes[0].LUTData
+    as_bytes[0].add_new("LUTData", "OW", np.array(entries, "u1").tobytes())
+    np.testing.assert_array_equal(
+        presentation_values(a_ramp(VOILUTSequence=as_bytes)), presentation_values(a_ramp(VOILUTSequence=as_numbers))
+    )
+
+
+def test_an_empty_voi_lut_function_is_linear_and_stays_in_the_header() -> None:
+    empty = a_ramp(WindowCenter=2000, WindowWidth=1000, VOILUTFunction="")
+    linear = a_ramp(WindowCenter=2000, WindowWidth=1000)
+    np.testing.assert_array_equal(presentation_values(empty), presentation_values(linear))
+    assert "VOILUTFunction" in empty
+
+
 def test_an_empty_voi_lut_sequence_leaves_the_window() -> None:
     with_sequence = a_ramp(VOILUTSequence=Sequence(), WindowCenter=2000, WindowWidth=1000)
     without = a_ramp(WindowCenter=2000, WindowWidth=1000)
@@ -311,6 +328,26 @@ def test_an_image_carries_uid_view_and_spacing() -> None:
     assert isinstance(made.spacing, Spacing)
     assert made.warnings == ()
     assert made.pixel_aspect == 1
+
+
+@pytest.mark.parametrize(
+    ("attributes", "aspect"),
+    [
+        ({"ImagerPixelSpacing": [0.33, 0.2]}, 1.65),
+        ({"ImagerPixelSpacing": [0.07, 0.0701]}, 1),
+        ({"ImagerPixelSpacing": [0.33, 0.2], "PixelAspectRatio": [1, 1]}, 1.65),
+        ({"ImagerPixelSpacing": [330, 200], "PixelAspectRatio": [3, 2]}, 1.5),
+        ({"ImagerPixelSpacing": None, "PixelAspectRatio": [3, 2]}, 1.5),
+        ({"ImagerPixelSpacing": None, "PixelAspectRatio": [50, 1]}, 1),
+        ({"ImagerPixelSpacing": None, "PixelAspectRatio": [0, 1]}, 1),
+        ({"ImagerPixelSpacing": None}, 1),
+    ],
+)
+def test_pixels_that_are_no_squares_are_told_by_their_spacing_or_else_by_their_ratio(
+    attributes: dict[str, Any], aspect: float
+) -> None:
+    image = an_image(**attributes)
+    assert view_image(image, L_CC).pixel_aspect == pytest.approx(aspect)
 
 
 def test_missing_spacing_and_eight_bits_warn_and_do_not_refuse() -> None:

@@ -135,7 +135,7 @@ def _aspect(dataset: Dataset, spacing: Spacing | None) -> float:
     row, column = (spacing.row, spacing.column) if spacing else _pair(dataset, "PixelAspectRatio") or (1.0, 1.0)
     aspect = row / column
     # Rounded spacings of square pixels differ in their last digit.
-    return aspect if 0.01 < abs(aspect - 1) and 1 / WORST_ASPECT <= aspect <= WORST_ASPECT else 1.0
+    return aspect if abs(aspect - 1) > 0.01 and 1 / WORST_ASPECT <= aspect <= WORST_ASPECT else 1.0
 
 
 def chest_wall(dataset: Dataset) -> Side | None:

@@ -65,9 +65,14 @@ USAGE: Final = (
         "Pixels",
         (
             *("BitsStored", "PhotometricInterpretation", "PresentationLUTShape", "VOILUTSequence", "LUTDescriptor"),
-            *("LUTData", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+            *("LUTData", "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit"),
         ),
         "Modality LUT, first VOI LUT or else first window, polarity; padding is no tissue",
+    ),
+    (
+        "Proportions",
+        ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"),
+        "pixels that are no squares are read in their proportions; the ratio counts where there is no possible spacing",
     ),
     (
         "Warnings",

@@ -30,6 +30,7 @@ from structlog.testing import capture_logs
 from ai.pixels import presentation_values
 from node.catalogue import Cataloguer
 from node.results.encode import to_bytes
+from node.web import stow_json
 from storage.database import writing
 from storage.files import FolderStore
 from storage.removals import remove_strays
@@ -238,6 +239,33 @@ def test_a_json_document_that_is_no_data_set_fails_alone(service: Service) -> No
         assert answer.status_code == 409
         assert values(answer.json(), "0008119A")
     assert not service.leftovers()
+
+
+def as_json(service: Service, *documents: bytes) -> Any:
+    body = related([({"Content-Type": "application/dicom+json"}, each) for each in documents])
+    return service.client.post(
+        "/dicom-web/studies", content=body, headers={"Content-Type": content_type("application/dicom+json")}
+    )
+
+
+def test_json_documents_share_what_a_request_may_have_of_them(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stow_json, "LARGEST_DOCUMENTS", 100)
+    document = b"[1" + b" " * 37 + b"]"
+    assert as_json(service, document, document).status_code == 409
+    answer = as_json(service, document, document, document)
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+    monkeypatch.setattr(stow_json, "LARGEST_DOCUMENT", 39)
+    assert as_json(service, document).status_code == 413
+    assert not service.leftovers()
+
+
+def test_too_many_data_sets_in_json_documents_are_refused(room: Room) -> None:
+    with a_service(room, maximum_parts=3) as service:
+        assert as_json(service, b"[1,2]", b"[3]").status_code == 409
+        assert as_json(service, b"[1,2]", b"[3,4]").status_code == 413
+        assert not service.leftovers()
 
 
 # --- searching ---

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pydicom.tag import Tag
-
 from node.errors import BadRequest
-from node.web.dicom_json import Model, attribute
+from node.web.dicom_json import Model, attribute, is_model
 from node.worklist import Asked
 from storage.errors import MalformedUID
 from storage.files import InstanceReference
@@ -156,7 +154,7 @@ def asked(document: Any, uid: str) -> Asked:
         When it is not what PS3.4 table CC.2.5-3 wants, or names no study.
     """
     model = document[0] if isinstance(document, list) and len(document) == 1 else document
-    if not isinstance(model, dict) or not all(_is_element(name, value) for name, value in model.items()):
+    if not is_model(model):
         raise BadRequest("not one data set in the DICOM JSON Model")
     if first(model, "00741000") != StepState.SCHEDULED.value:
         raise BadRequest("Procedure Step State (0074,1000) must be SCHEDULED")
@@ -212,16 +210,6 @@ def _items(model: Mapping[str, Any], tag: str) -> list[Any]:
 def _name(model: Mapping[str, Any]) -> str:
     values = _items(model, "00100010")
     return str(values[0].get("Alphabetic", ""))[:64] if values and isinstance(values[0], dict) else ""
-
-
-def _is_element(name: object, value: object) -> bool:
-    if not isinstance(name, str) or len(name) != 8 or not isinstance(value, dict):
-        return False
-    try:
-        Tag(int(name, 16))
-    except (ValueError, OverflowError):
-        return False
-    return isinstance(value.get("vr"), str)
 
 
 def _moment(at: datetime) -> str:

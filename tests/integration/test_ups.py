@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from config.settings import WebService
 from node.intake import utc_now
+from node.web.dicom_json import DEEPEST
 from storage.database import open_database, reading, writing
 from storage.exams import close, leave, list_exams
 from storage.jobs import CANCELLED, JobQueue
@@ -232,12 +233,35 @@ def test_requests_that_are_none_are_refused(service: Service) -> None:
         json.dumps(a_request(more={"00404021": {"vr": "SQ"}})).encode(),
         json.dumps(a_request(retrieve=f"http://elsewhere/studies/{STUDY}")).encode(),
         json.dumps(a_request(retrieve="http://elsewhere/")).encode(),
+        json.dumps(a_request(more={"00404018": {"vr": "SQ", "Value": ["nonsense"]}})).encode(),
+        json.dumps(a_request(more={"00101030": {"vr": "DS", "Value": [float("nan")]}})).encode(),
     ):
         answer = ask(service, document)
         assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), document[:60]
     assert ask(service, a_request(), "nonsense").status_code == 400
     assert ask(service, b"[" + b" " * 2_000_000 + b"]").status_code == 413
     assert workitems(service) == []
+
+
+def test_what_is_nested_too_deep_is_refused_and_what_is_taken_is_given_again(service: Service) -> None:
+    nested: dict[str, Any] = {
+        "00080100": {"vr": "SH", "Value": ["A", None]},
+        "00101001": {"vr": "PN", "Value": [{"Alphabetic": "Family^Given", "Ideographic": "山田"}, None]},
+        "00409096": {"vr": "SQ", "Value": [{}]},
+        "00404052": {"vr": "DT"},
+        "0040A30A": {"vr": "DS", "Value": [1, 2.5, "3", 10**400]},
+        "00420011": {"vr": "OB", "InlineBinary": "AAA="},
+        "7fe00010": {"vr": "OW", "BulkDataURI": "http://x/y"},
+    }
+    for _ in range(DEEPEST - 1):
+        nested = {"00404018": {"vr": "SQ", "Value": [nested]}}
+    assert ask(service, a_request(more=nested)).status_code == 201
+    assert ask(service, a_request(more={"00404018": {"vr": "SQ", "Value": [nested]}}), "2.25.78").status_code == 400
+    [found] = workitems(service)
+    assert found["00404018"] == nested["00404018"]
+    xml = service.get("/workitems", 'multipart/related; type="application/dicom+xml"')
+    assert xml.status_code == 200
+    assert "山田".encode() in xml.content
 
 
 def test_a_study_that_is_elsewhere_is_retrieved_and_read(

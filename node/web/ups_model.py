@@ -1,10 +1,11 @@
 """Workitems as data sets in the DICOM JSON Model, both ways (PS3.4 CC.2.5, PS3.18 11)."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from node.errors import BadRequest
+from node.instants import date_time, first_instant, instant
 from node.web.dicom_json import Model, attribute, is_model
 from node.worklist import Asked
 from storage.errors import MalformedUID
@@ -55,7 +56,7 @@ def workitem_model(
     model |= attribute("InputReadinessState", item.ready)
     model |= attribute("ScheduledProcedureStepPriority", item.priority)
     model |= attribute("ProcedureStepLabel", item.label) | attribute("WorklistLabel", item.worklist)
-    model |= attribute("ScheduledProcedureStepStartDateTime", item.scheduled_for)
+    model |= attribute("ScheduledProcedureStepStartDateTime", date_time(item.scheduled_for))
     model |= attribute("ScheduledProcedureStepModificationDateTime", _moment(item.modified_at))
     if "00404018" not in model:
         model |= attribute("ScheduledWorkitemCodeSequence", _code())
@@ -182,9 +183,19 @@ def asked(document: Any, uid: str) -> Asked:
         priority=priority,
         label=first(model, "00741204")[:64],
         worklist=first(model, "00741202")[:64],
+        scheduled_for=_scheduled_for(model),
         retrieve_url=_study_address(first(places[0], "00081190"), study_uid) if places else None,
         model=kept,
     )
+
+
+def _scheduled_for(model: Mapping[str, Any]) -> str:
+    """Return when it is to be done, '' where that is not said."""
+    text = first(model, "00404005")
+    at = first_instant(text, first(model, "00080201").strip())
+    if text and not at:
+        raise BadRequest("Scheduled Procedure Step Start DateTime (0040,4005) is no date and time with an offset")
+    return at
 
 
 def _study_address(url: str, study_uid: str) -> str:
@@ -213,4 +224,4 @@ def _name(model: Mapping[str, Any]) -> str:
 
 
 def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y%m%d%H%M%S")
+    return date_time(instant(at))

@@ -204,6 +204,25 @@ def test_somebody_can_ask_for_a_reading_of_a_study_that_comes_later(service: Ser
     assert ask(service, a_request()).status_code == 409
 
 
+def test_times_are_told_and_searched_with_their_offset(service: Service) -> None:
+    wanted = {"00080201": {"vr": "SH", "Value": ["+0200"]}, "00404005": {"vr": "DT", "Value": ["20301122080000"]}}
+    ask(service, a_request(more=wanted))
+    [item] = workitems(service)
+    assert values(item, "00404005") == ["20301122060000+0000"]
+    assert values(item, "00404010")[0].endswith("+0000")
+    for query, number in (
+        ("20301122060000+0000", 1),
+        ("20301122010000-0500", 1),
+        ("20301122060000-0500", 0),
+        ("20301122080000+0200-20301122080000+0200", 1),
+        ("20301122080001+0200-", 0),
+        ("-20301122005959-0500", 0),
+    ):
+        assert len(workitems(service, ScheduledProcedureStepStartDateTime=query)) == number, query
+    for malformed in ({"00080201": {"vr": "SH", "Value": ["east"]}}, {"00404005": {"vr": "DT", "Value": ["20301322"]}}):
+        assert ask(service, a_request(more=wanted | malformed), "2.25.78").status_code == 400
+
+
 def test_a_reading_of_a_study_that_was_read_is_there_at_once(service: Service) -> None:
     service.store(*phantom_images())
     close_exam(service)

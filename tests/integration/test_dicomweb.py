@@ -21,8 +21,10 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLosslessSV1,
     RLELossless,
+    SecondaryCaptureImageStorage,
 )
 from sqlalchemy import Engine, delete
 from structlog.testing import capture_logs
@@ -239,6 +241,38 @@ def test_a_json_document_that_is_no_data_set_fails_alone(service: Service) -> No
         assert answer.status_code == 409
         assert values(answer.json(), "0008119A")
     assert not service.leftovers()
+
+
+def in_colour() -> Dataset:
+    """Return a red image as JPEG, which has luminance and chrominance."""
+    image = an_image()
+    for keyword in ("WindowCenter", "WindowWidth", "PixelPaddingValue", "RescaleSlope", "RescaleIntercept"):
+        image.pop(keyword, None)
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    image.Rows = image.Columns = 16
+    image.SamplesPerPixel, image.PlanarConfiguration, image.PhotometricInterpretation = 3, 0, "YBR_FULL_422"
+    image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+    image.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    _, jpeg = cv2.imencode(".jpg", np.full((16, 16, 3), (0, 0, 255), np.uint8))
+    image.PixelData = encapsulate([jpeg.tobytes()])
+    image["PixelData"].VR = "OB"
+    return image
+
+
+def test_frames_are_not_decoded_into_other_colours_than_the_metadata_say(service: Service) -> None:
+    image = in_colour()
+    assert service.store(image).status_code == 200
+    frame = f"{address(image)}/frames/1"
+    for where in (frame, f"{address(image)}/bulkdata/7FE00010"):
+        refused = service.get(where, 'multipart/related; type="application/octet-stream"')
+        assert (refused.status_code, refused.headers["content-type"]) == (406, "application/problem+json")
+    for form in ("image/jpeg", "application/octet-stream; transfer-syntax=*"):
+        [(kind, data)] = parts_of(service.get(frame, f"multipart/related; type={form}"))
+        assert kind == f"image/jpeg; transfer-syntax={JPEGBaseline8Bit}"
+        assert data.rstrip(b"\0").endswith(b"\xff\xd9")
+    [native] = instances_of(service.get(address(image), 'multipart/related; type="application/dicom"'))
+    assert native.PhotometricInterpretation == "RGB"
+    assert native.PixelData[:3] == native.pixel_array[0, 0].tobytes()
 
 
 def as_json(service: Service, *documents: bytes) -> Any:

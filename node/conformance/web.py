@@ -122,7 +122,8 @@ def web_services(settings: Settings) -> Iterator[str]:
     yield table(("What", "Answer"), NOT_COVERED)
     yield (
         "**Table 4.5-2.** What can be matched: single values, UID lists, wild cards in texts, ranges of dates and times, "
-        "names without regard to case. A date and time without an offset from UTC is in the time zone of the node; those "
+        "names without regard to case, and without `=` by any one component group: the second and third where the key has "
+        "Hangul, kana or ideographs. A date and time without an offset from UTC is in the time zone of the node; those "
         f"of workitems are given in UTC, with the offset. A page has at most {LARGEST_PAGE} matches. `includefield` gives "
         "other attributes, read from the file of the instance, or of the first one of a series or study."
     )

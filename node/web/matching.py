@@ -11,7 +11,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from node.entries import full_time
 from node.errors import BadRequest
 from node.instants import bounds, first_instant, last_instant
-from storage.search import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Condition, Level, OneOf, Range, Wildcard
+from storage.search import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, AnyOf, Condition, Level, OneOf, Range, Wildcard
 from storage.workitems import KEYS as WORKITEM_KEYS
 
 LARGEST_PAGE: Final = 1000
@@ -35,6 +35,8 @@ SPECIAL: Final = frozenset(
 NOT_FUZZY: Final = "The fuzzymatching parameter is not supported. Only literal matching has been performed."
 
 KEYS: Final = frozenset({*STUDY_KEYS, *SERIES_KEYS, *INSTANCE_KEYS})
+FIRST_OF_THE_EAST: Final = "\u1100"
+"""Hangul, kana and ideographs begin here, which stand in the second and third component group (PS3.5 H, I, J)."""
 _UIDS: Final = re.compile(r"[0-9.]+")
 
 
@@ -182,10 +184,25 @@ def condition_of(keyword: str, value: str) -> Condition | None:
     if vr in SPANS:
         named = bounds(value) if vr == "DT" else _ends(value)
         return _span(keyword, named or ("", "", ""), *SPANS[vr])
-    return _text(value.casefold().rstrip("^=") if vr == "PN" else value)
+    return _name(value.casefold().rstrip("^=")) if vr == "PN" else _text(value)
 
 
-def _text(value: str) -> Condition:
+def _name(value: str) -> Condition:
+    """Return what a name in folded case must be: one without groups is any of the groups (PS3.4 C.2.2.2).
+
+    One that could be no other than the first is found by an index.
+    """
+    if "=" in value:
+        return _text(value)
+    found = [_text(value)]
+    if not value.endswith("*"):
+        found.append(Wildcard(f"{value}=*"))
+    if any(each >= FIRST_OF_THE_EAST for each in value) and not value.startswith("*"):
+        found += [Wildcard(f"*={each.pattern if isinstance(each, Wildcard) else value}") for each in found]
+    return AnyOf(tuple(found)) if len(found) > 1 else found[0]
+
+
+def _text(value: str) -> OneOf | Wildcard:
     return Wildcard(value) if re.search(r"[*?]", value) else OneOf((value,))
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from node.errors import BadRequest
 from node.instants import date_time, first_instant, instant
-from node.web.dicom_json import Model, attribute, is_model
+from node.web.dicom_json import GROUPS, Model, attribute, is_model
 from node.worklist import Asked
 from storage.errors import MalformedUID
 from storage.files import InstanceReference
@@ -220,7 +220,8 @@ def _items(model: Mapping[str, Any], tag: str) -> list[Any]:
 
 def _name(model: Mapping[str, Any]) -> str:
     values = _items(model, "00100010")
-    return str(values[0].get("Alphabetic", ""))[:64] if values and isinstance(values[0], dict) else ""
+    groups = values[0] if values and isinstance(values[0], dict) else {}
+    return "=".join(str(groups.get(each, ""))[:64] for each in GROUPS).rstrip("=")
 
 
 def _moment(at: datetime) -> str:

@@ -259,6 +259,29 @@ def in_colour() -> Dataset:
     return image
 
 
+def test_a_name_is_found_by_each_of_its_component_groups(service: Service) -> None:
+    image = an_image(SpecificCharacterSet=["", "ISO 2022 IR 87"])
+    image.PatientName = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    service.store(image)
+    found = (
+        "yamada^TAROU",
+        "Yamada*",
+        "山田^太郎",
+        "山田*",
+        "*太郎",
+        "山?^太郎",
+        "やまだ^たろう",
+        "やまだ*",
+        "*だ^たろう",
+    )
+    for name in (*found, "Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada^Tarou=*", "*=山田*"):
+        assert len(service.get("/studies", PatientName=name).json()) == 1, name
+        service.worklist.tick()
+        assert len(service.get("/workitems", PatientName=name).json()) == 1, name
+    for name in ("Yamada", "Tarou", "山田", "田*", "太郎", "やまだ", "山田^太郎=*"):
+        assert service.get("/studies", PatientName=name).json() == [], name
+
+
 def test_frames_are_not_decoded_into_other_colours_than_the_metadata_say(service: Service) -> None:
     image = in_colour()
     assert service.store(image).status_code == 200

@@ -204,6 +204,13 @@ def test_somebody_can_ask_for_a_reading_of_a_study_that_comes_later(service: Ser
     assert ask(service, a_request()).status_code == 409
 
 
+def test_what_is_asked_for_is_found_by_each_group_of_the_name(service: Service) -> None:
+    name = {"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎", "Phonetic": "やまだ^たろう"}
+    ask(service, a_request(more={"00100010": {"vr": "PN", "Value": [name]}}))
+    for wanted in (*name.values(), "=".join(name.values())):
+        assert len(workitems(service, PatientName=wanted)) == 1, wanted
+
+
 def test_times_are_told_and_searched_with_their_offset(service: Service) -> None:
     wanted = {"00080201": {"vr": "SH", "Value": ["+0200"]}, "00404005": {"vr": "DT", "Value": ["20301122080000"]}}
     ask(service, a_request(more=wanted))

@@ -96,6 +96,7 @@ NOT_COVERED: Final = (
     ("Delete (10.7), URI services (9), capabilities (8.9)", "nothing is deleted over HTTP; 404 or 405"),
     ("`application/dicom+xml` in Store requests", "415; responses may be XML"),
     ("`application/zip`, video and `text/html` or `application/pdf` rendered", "406"),
+    ("Native frames of compressed images in luminance and chrominance (YBR)", "406; as stored, and pictures"),
     ("Rendered: annotation, presentation states as a resource, ICC profiles", "ignored"),
     ("Fuzzy matching, matching of empty values, of multiple values", "literal matching; a Warning says so for names"),
     ("Searching by other attributes than those of table 4.5-2", "400, never silently ignored"),

@@ -31,7 +31,7 @@ LARGEST_HEAD: Final = 1 << 16
 """Bytes of a request's target and header fields, and of the trailer fields of its body."""
 OF_A_FIELD: Final = 32
 """Bytes that each field counts beyond its name and value (RFC 9113 6.5.2): what many short ones take in memory."""
-MOST_UNHEARD: Final = 256
+MOST_UNHEARD: Final = 512
 """Connections that may be without a whole head at once; of more, the one that has waited longest is let go."""
 _REST: Final = "mammonode.rest"
 _TOO_LARGE: Final = "mammonode.too_large"

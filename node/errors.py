@@ -109,6 +109,10 @@ class BodyStalled(NodeError):
     """Nothing more of the body came: look whether the sender or its network has stopped, or raise http.network_timeout."""
 
 
+class HeadTooLarge(NodeError):
+    """The request's address and header fields are longer than this node takes: send fewer or shorter ones, as of cookies."""
+
+
 class TooManyParts(NodeError):
     """The body has more parts than this node takes: send fewer at once, or raise http.maximum_parts."""
 

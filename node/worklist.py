@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from config.policy import RetryPolicy
 from node.errors import NodeError
+from node.instants import instant
 from node.telemetry import logger
 from storage.database import installation_id, reading, writing
 from storage.errors import CannotCancel, StorageError, WorkitemEnded
@@ -74,6 +75,8 @@ class Asked:
         What is to be read; the last two '' when nobody said so.
     priority, label, worklist
         As in the data set.
+    scheduled_for
+        When it is to be done, as `node.instants` keeps it; '' is at once.
     retrieve_url
         Where the study is to be had, or None.
     model
@@ -87,6 +90,7 @@ class Asked:
     priority: str
     label: str
     worklist: str
+    scheduled_for: str
     retrieve_url: str | None
     model: Mapping[str, Any]
 
@@ -174,7 +178,7 @@ class Worklist:
             priority=asked.priority,
             label=asked.label or LABEL,
             worklist=asked.worklist or WORKLIST,
-            scheduled_for=_moment(now),
+            scheduled_for=asked.scheduled_for or instant(now),
             requested_by=who,
             request=dict(asked.model),
             retrieve_url=asked.retrieve_url,
@@ -323,7 +327,7 @@ class Worklist:
             patient_name_key=exam.patient.name.casefold().rstrip("^="),
             label=LABEL,
             worklist=WORKLIST,
-            scheduled_for=_moment(exam.opened_at),
+            scheduled_for=instant(exam.opened_at),
             created_at=now,
             modified_at=now,
             not_before=now,
@@ -361,7 +365,3 @@ def _stale(connection: Connection, item: Workitem) -> bool:
             return to_cancel or item.state is StepState.SCHEDULED
         case _:
             return True
-
-
-def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y%m%d%H%M%S")

@@ -6,7 +6,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Select, and_, func, select
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Select, and_, func, or_, select
 
 from storage.catalogue import files, kept, with_files
 from storage.database import limited
@@ -43,7 +43,14 @@ class Range:
     high: str
 
 
-Condition = OneOf | Wildcard | Range
+@dataclass(frozen=True)
+class AnyOf:
+    """One of several conditions, as the component groups of a name are matched; the first takes most."""
+
+    conditions: tuple[OneOf | Wildcard, ...]
+
+
+Condition = OneOf | Wildcard | Range | AnyOf
 
 _studies, _rows = catalogue_studies.c, catalogue.c
 
@@ -191,6 +198,8 @@ def _is_common(connection: Connection, name: str, condition: Condition) -> bool:
 
     SQLite does not know how many do: it would find all of them by the index of the values, and sort them.
     """
+    if isinstance(condition, AnyOf):
+        return _is_common(connection, name, condition.conditions[0])
     if name not in INDEXED or not isinstance(condition, Wildcard) or condition.pattern.startswith(("*", "?")):
         return False
     begun = select(_studies.key).where(matching("sqlite", STUDY_KEYS[name], condition))
@@ -240,6 +249,8 @@ def matching(dialect: str, column: ColumnElement[Any], condition: Condition) -> 
         return column.in_(condition.values)
     if isinstance(condition, Wildcard):
         return _like(dialect, column, condition.pattern)
+    if isinstance(condition, AnyOf):
+        return or_(*(matching(dialect, column, each) for each in condition.conditions))
     ends = [column != ""]
     ends += [column >= condition.low] if condition.low else []
     ends += [column <= condition.high] if condition.high else []

@@ -96,6 +96,7 @@ NOT_COVERED: Final = (
     ("Delete (10.7), URI services (9), capabilities (8.9)", "nothing is deleted over HTTP; 404 or 405"),
     ("`application/dicom+xml` in Store requests", "415; responses may be XML"),
     ("`application/zip`, video and `text/html` or `application/pdf` rendered", "406"),
+    ("Native frames of compressed images in luminance and chrominance (YBR)", "406; as stored, and pictures"),
     ("Rendered: annotation, presentation states as a resource, ICC profiles", "ignored"),
     ("Fuzzy matching, matching of empty values, of multiple values", "literal matching; a Warning says so for names"),
     ("Searching by other attributes than those of table 4.5-2", "400, never silently ignored"),
@@ -122,8 +123,10 @@ def web_services(settings: Settings) -> Iterator[str]:
     yield table(("What", "Answer"), NOT_COVERED)
     yield (
         "**Table 4.5-2.** What can be matched: single values, UID lists, wild cards in texts, ranges of dates and times, "
-        f"names without regard to case. A page has at most {LARGEST_PAGE} matches. `includefield` gives other attributes, "
-        "read from the file of the instance, or of the first one of a series or study."
+        "names without regard to case, and without `=` by any one component group: the second and third where the key has "
+        "Hangul, kana or ideographs. A date and time without an offset from UTC is in the time zone of the node; those "
+        f"of workitems are given in UTC, with the offset. A page has at most {LARGEST_PAGE} matches. `includefield` gives "
+        "other attributes, read from the file of the instance, or of the first one of a series or study."
     )
     yield table(
         ("Resource", "Attributes"),

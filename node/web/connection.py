@@ -7,15 +7,17 @@ are made again.
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from socket import SHUT_RD, socket
 from typing import Any, Final
 
 import httptools
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from node.errors import BodyStalled
+from node.errors import BodyStalled, HeadTooLarge
 
 LONG_READ: Final = 9 << 15
 """Bytes: measured, fewer take more of the processor's time and more take more memory; see docs/performance.md."""
@@ -25,12 +27,24 @@ MOST_WAITING: Final = LONG_READ + (1 << 14)
 
 BLOCK: Final = 1 << 18
 """Bytes that a thread reads of a body before it looks at them."""
+LARGEST_HEAD: Final = 1 << 16
+"""Bytes of a request's target and header fields, and of the trailer fields of its body."""
+OF_A_FIELD: Final = 32
+"""Bytes that each field counts beyond its name and value (RFC 9113 6.5.2): what many short ones take in memory."""
+MOST_UNHEARD: Final = 512
+"""Connections that may be without a whole head at once; of more, the one that has waited longest is let go."""
 _REST: Final = "mammonode.rest"
+_TOO_LARGE: Final = "mammonode.too_large"
 
 
 def room() -> memoryview:
     """Return where the connections of one event loop are read to: what is there is handed on before the next is read."""
     return memoryview(bytearray(LONG_READ))
+
+
+def has_too_large_a_head(scope: Scope) -> bool:
+    """Tell whether a request stands for one of which more than `LARGEST_HEAD` came before its body."""
+    return _TOO_LARGE in scope.get("extensions", {})
 
 
 def rest_of(request: Request) -> "Rest | None":
@@ -114,6 +128,19 @@ class Rest:
         self._on_close(self._left)
 
 
+@dataclass
+class _Section:
+    """Header or trailer fields that are being received: bytes of whole ones, and of whole reads that brought nothing else."""
+
+    is_trailer: bool
+    fields: int = 0
+    read: int = 0
+
+    @property
+    def is_too_large(self) -> bool:
+        return max(self.fields, self.read) > LARGEST_HEAD
+
+
 class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
     """uvicorn's HTTP protocol, reading into a room of its own.
 
@@ -125,6 +152,11 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
         Seconds in which something must come of a request that has begun, or be taken of an answer.
     uvicorns
         What uvicorn makes its protocol with.
+
+    Attributes
+    ----------
+    unheard_since
+        When it was opened, or its present request began, by the event loop's clock; None once a whole head has come.
     """
 
     def __init__(self, here: memoryview, silence: float, **uvicorns: Any) -> None:
@@ -135,11 +167,20 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._unseen = 0
         self._silence: asyncio.TimerHandle | None = None
         self._unwritten: asyncio.TimerHandle | None = None
+        self._section: _Section | None = None
+        self._is_refused = False
+        self.unheard_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Wait for a request, but not for ever."""
         super().connection_made(transport)
+        self.unheard_since = self.loop.time()
         self._wait()
+        unheard = [
+            each for each in self.connections if isinstance(each, LongReading) and each.unheard_since is not None
+        ]
+        if len(unheard) > MOST_UNHEARD:
+            min(unheard, key=lambda each: each.unheard_since or 0).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -154,8 +195,10 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
+        if self._is_refused:
+            return
         if not self._unseen:
-            self.data_received(self._room[:nbytes])  # type: ignore[arg-type]  # httptools takes any buffer
+            self._parse(nbytes)
             return
         # Of a body whose thread has ended before it.
         self._unset_keepalive_if_required()
@@ -163,16 +206,77 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
         if not self._unseen:
             self._end_body()
 
+    def _parse(self, nbytes: int) -> None:
+        section, scope, is_idle = self._section, self.scope, self.timeout_keep_alive_task is not None
+        self.data_received(self._room[:nbytes])  # type: ignore[arg-type]  # httptools takes any buffer
+        if self._section is not section:
+            return
+        if section:
+            section.read += nbytes
+            if section.is_too_large:
+                self._refuse(section)
+        elif is_idle and self.scope is scope:  # empty lines before a request (RFC 9112 2.2): uvicorn waits no more
+            self._wait()
+
     def on_message_begin(self) -> None:
         """Wait for the rest of the headers, but not for ever."""
         self._wait()
+        self.unheard_since = self.loop.time()
+        self._section = _Section(is_trailer=False)
         super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header field; those after a body are no headers (RFC 9110 6.5.1), and nobody asks for them."""
+        self._count(len(name) + len(value) + OF_A_FIELD)
+        if self._section and not self._section.is_trailer:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Let whoever answers take the body."""
         self._heard()
+        self.unheard_since = self._section = None
         self._came = 0
         self.scope["extensions"] = {_REST: partial(self._take, self.scope)}  # type: ignore[dict-item]
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """Wait for a chunk or, after the last one, trailer fields."""
+        self._section = _Section(is_trailer=True)
+
+    def on_message_complete(self) -> None:
+        """Take the end of a request."""
+        self._section = None
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or was more of it than is taken."""
+        if self._section and self._section.is_too_large:
+            self._refuse(self._section)
+        else:
+            super().send_400_response(msg)
+
+    def _count(self, size: int) -> None:
+        if self._section:
+            self._section.fields += size
+            if self._section.is_too_large:
+                raise HeadTooLarge  # the parser's error then, which ends in `send_400_response`
+
+    def _refuse(self, section: _Section) -> None:
+        """Read no more, and answer a request in the place of one whose head is too large."""
+        self._is_refused = True
+        if section.is_trailer:
+            self.transport.abort()
+            return
+        self.url = b"/"
+        self.headers.clear()
+        self._heard()
+        self.unheard_since = self._section = None
+        self.scope["extensions"] = {_TOO_LARGE: {}}
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -181,6 +285,7 @@ class LongReading(HttpToolsProtocol, asyncio.BufferedProtocol):
         uvicorn reads on only when 64 KiB or less wait, which is never the case after a long read: the sender would stop and
         start each time.
         """
+        self._section = None
         self._came += len(body)
         waiting = getattr(self.cycle, "body", None)
         if waiting == b"":

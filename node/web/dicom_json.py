@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydicom import DataElement, Dataset, dcmread
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import VR
 
 from node.errors import UnparsableDataset
 from node.records import require_inflatable
@@ -24,9 +26,14 @@ BULK: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 INLINE: Final = 1024
 """Bytes of a binary value that stand in the document itself; longer ones get an address of their own."""
 DEEPEST: Final = 32
-"""Levels of nested sequences that are given."""
+"""Levels of nested sequences that are given and taken."""
 DEFERRED: Final = 65536
 """Bytes of a value that are not read with the header."""
+
+VRS: Final = frozenset(vr.value for vr in VR if " " not in vr.value)
+GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
+"""Of the components of a person's name (PS3.18 F.2.2)."""
+_TAG: Final = re.compile("[0-9A-Fa-f]{8}")
 
 Model = dict[str, dict[str, Any]]
 """Tag as eight hexadecimal digits → VR and value."""
@@ -155,8 +162,51 @@ def attribute(keyword: str, *values: Any) -> Model:
 def _typed(vr: str, value: Any) -> Any:
     if vr != "PN":
         return value
-    groups = ("Alphabetic", "Ideographic", "Phonetic")
-    return {group: part for group, part in zip(groups, str(value).split("="), strict=False) if part}
+    return {group: part for group, part in zip(GROUPS, str(value).split("="), strict=False) if part}
+
+
+def is_model(document: object, depth: int = 0) -> bool:
+    """Tell whether a JSON document is a data set as PS3.18 F.2 has it, to be given as JSON and XML again.
+
+    Parameters
+    ----------
+    depth
+        Sequences that it lies in.
+    """
+    if not isinstance(document, dict) or depth > DEEPEST:
+        return False
+    return all(_TAG.fullmatch(name) and _is_element(each, depth) for name, each in document.items())
+
+
+def _is_element(element: object, depth: int) -> bool:
+    if not isinstance(element, dict) or element.keys() - {"vr", "Value", "InlineBinary", "BulkDataURI"}:
+        return False
+    vr, values = element.get("vr"), element.get("Value", [])
+    if not isinstance(vr, str) or vr not in VRS or not isinstance(values, list):
+        return False
+    if not all(_is_text(element.get(name, "")) for name in ("InlineBinary", "BulkDataURI")):
+        return False
+    match vr:
+        case "SQ":
+            return all(is_model(each, depth + 1) for each in values)
+        case "PN":
+            return all(each is None or _is_name(each) for each in values)
+        case _:
+            return all(each is None or _is_text(each) or _is_number(each) for each in values)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, dict) and not value.keys() - set(GROUPS) and all(map(_is_text, value.values()))
+
+
+def _is_number(value: object) -> bool:
+    # Python's reader takes what JSON does not have: not a number, and the infinities.
+    return isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether it is text that a database takes: without the null character and halves of surrogate pairs."""
+    return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
 
 
 def json_bytes(document: object) -> bytes:

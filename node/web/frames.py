@@ -13,6 +13,7 @@ from pydicom.uid import UID
 
 from node.errors import NotRenderable
 from node.headers import number
+from node.records import text
 from node.web.multipart import file_range
 
 PIXEL_DATA = Tag(0x7FE00010)
@@ -40,6 +41,8 @@ class Frames:
         Where the value of Pixel Data begins.
     size
         Bytes of a native frame; None when frames do not begin at whole bytes.
+    is_luminance
+        Whether the header says that samples are luminance and chrominance (PS3.3 C.7.6.3.1.2), which decoders make RGB of.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class Frames:
     number: int
     offset: int
     size: int | None
+    is_luminance: bool = False
 
     @classmethod
     def of(cls, path: Path, dataset: Dataset) -> "Frames":
@@ -68,7 +72,9 @@ class Frames:
             raise NotRenderable
         if not syntax.is_encapsulated and -(-size * frames // 8) > raw.length:
             raise NotRenderable("the pixel data are cut")
-        return cls(path, syntax, frames, raw.value_tell, size // 8 if size % 8 == 0 else None)
+        colours = text(dataset, "PhotometricInterpretation")
+        whole = size // 8 if size % 8 == 0 else None
+        return cls(path, syntax, frames, raw.value_tell, whole, colours.startswith("YBR"))
 
     def stored(self, frame: int) -> Iterator[bytes]:
         """Yield the bytes of a frame, counted from 1.

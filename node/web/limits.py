@@ -11,8 +11,17 @@ from typing import Final
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from node.errors import BadRequest, BodyStalled, BodyTooLarge, NotAuthenticated, Overloaded, TooManyRequests
+from node.errors import (
+    BadRequest,
+    BodyStalled,
+    BodyTooLarge,
+    HeadTooLarge,
+    NotAuthenticated,
+    Overloaded,
+    TooManyRequests,
+)
 from node.web.access import caller
+from node.web.connection import LARGEST_HEAD, has_too_large_a_head
 
 BURST: Final = 5.0
 """Seconds over which the rate is averaged."""
@@ -69,7 +78,7 @@ class Buckets:
 
 
 class Limits:
-    """ASGI middleware that refuses what is too much: bodies, what is waited for them, and requests at once.
+    """ASGI middleware that refuses what is too much: heads, bodies, what is waited for them, and requests at once.
 
     Parameters
     ----------
@@ -92,6 +101,8 @@ class Limits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or go on."""
+        if has_too_large_a_head(scope):
+            raise HeadTooLarge(f"more than {LARGEST_HEAD} bytes")
         if scope["type"] != "http" or scope["path"] == "/livez":
             await self._app(scope, receive, send)
             return

@@ -10,7 +10,8 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from node.entries import full_time
 from node.errors import BadRequest
-from storage.search import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, Condition, Level, OneOf, Range, Wildcard
+from node.instants import bounds, first_instant, last_instant
+from storage.search import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, AnyOf, Condition, Level, OneOf, Range, Wildcard
 from storage.workitems import KEYS as WORKITEM_KEYS
 
 LARGEST_PAGE: Final = 1000
@@ -34,6 +35,8 @@ SPECIAL: Final = frozenset(
 NOT_FUZZY: Final = "The fuzzymatching parameter is not supported. Only literal matching has been performed."
 
 KEYS: Final = frozenset({*STUDY_KEYS, *SERIES_KEYS, *INSTANCE_KEYS})
+FIRST_OF_THE_EAST: Final = "\u1100"
+"""Hangul, kana and ideographs begin here, which stand in the second and third component group (PS3.5 H, I, J)."""
 _UIDS: Final = re.compile(r"[0-9.]+")
 
 
@@ -179,11 +182,27 @@ def condition_of(keyword: str, value: str) -> Condition | None:
             raise BadRequest(f"{keyword} is no number")
         return OneOf((int(value),))
     if vr in SPANS:
-        return _span(keyword, value, *SPANS[vr])
-    return _text(value.casefold().rstrip("^=") if vr == "PN" else value)
+        named = bounds(value) if vr == "DT" else _ends(value)
+        return _span(keyword, named or ("", "", ""), *SPANS[vr])
+    return _name(value.casefold().rstrip("^=")) if vr == "PN" else _text(value)
 
 
-def _text(value: str) -> Condition:
+def _name(value: str) -> Condition:
+    """Return what a name in folded case must be: one without groups is any of the groups (PS3.4 C.2.2.2).
+
+    One that could be no other than the first is found by an index.
+    """
+    if "=" in value:
+        return _text(value)
+    found = [_text(value)]
+    if not value.endswith("*"):
+        found.append(Wildcard(f"{value}=*"))
+    if any(each >= FIRST_OF_THE_EAST for each in value) and not value.startswith("*"):
+        found += [Wildcard(f"*={each.pattern if isinstance(each, Wildcard) else value}") for each in found]
+    return AnyOf(tuple(found)) if len(found) > 1 else found[0]
+
+
+def _text(value: str) -> OneOf | Wildcard:
     return Wildcard(value) if re.search(r"[*?]", value) else OneOf((value,))
 
 
@@ -195,30 +214,23 @@ def _last_moment(text: str) -> str:
     return full_time(text, "235959.999999")
 
 
-def _first_instant(text: str) -> str:
-    return _instant(text, "00000101000000")
-
-
-def _last_instant(text: str) -> str:
-    return _instant(text, "99991231235959")
-
-
-def _instant(text: str, filled: str) -> str:
-    """Return a date and time of whole seconds, its missing parts filled up; '' when it is none."""
-    digits = text.partition(".")[0]
-    return digits + filled[len(digits) :] if re.fullmatch(r"[0-9]{4}([0-9]{2}){0,5}", digits) else ""
-
-
 SPANS: Final[Mapping[str, tuple[Callable[[str], str], Callable[[str], str]]]] = {
-    "DT": (_first_instant, _last_instant),
+    "DT": (first_instant, last_instant),
     "DA": (_day, _day),
     "TM": (full_time, _last_moment),
 }
 """VR → what its first and last value are, of which a range may name either."""
 
 
-def _span(keyword: str, value: str, low: Callable[[str], str], high: Callable[[str], str]) -> Condition:
-    first, dash, last = (part.strip() for part in value.partition("-"))
+def _ends(value: str) -> tuple[str, str, str]:
+    first, dash, last = value.partition("-")
+    return first.strip(), dash, last.strip()
+
+
+def _span(
+    keyword: str, named: tuple[str, str, str], low: Callable[[str], str], high: Callable[[str], str]
+) -> Condition:
+    first, dash, last = named
     begin = low(first) if first else ""
     end = high(last) if last else ""
     if (first and not begin) or (last and not end) or not (first or last):

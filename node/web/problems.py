@@ -49,6 +49,8 @@ def _is_a_page(connection: HTTPConnection) -> bool:
 
 def _headers(status: HTTPStatus) -> Mapping[str, str]:
     match status:
+        case HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            return {"Connection": "close"}
         case HTTPStatus.UNAUTHORIZED:
             return {"WWW-Authenticate": 'Bearer realm="mammonode"'}
         case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:

@@ -26,7 +26,7 @@ from node.telemetry import logger
 from node.web.dicom_json import Model, attribute
 from node.web.media import DICOM, DICOM_JSON, MediaType, parse_media_types
 from node.web.multipart import Part
-from node.web.stow_json import Documents
+from node.web.stow_json import LARGEST_DOCUMENT, LARGEST_DOCUMENTS, Documents
 
 log = logger("web")
 
@@ -35,8 +35,6 @@ PREAMBLE: Final = b"\0" * 128 + b"DICM"
 """What PS3.10 7.1 asks for, and senders whose instances were never files leave out (dicomweb-client)."""
 LONGEST_META: Final = 1 << 16
 """Bytes before a data set that are waited for; with more its digest is another, and copies are told apart by their content."""
-LARGEST_DOCUMENT: Final = 64 << 20
-"""Bytes of a DICOM JSON document, which is parsed in memory."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,9 @@ class TempFile:
         """Take some bytes."""
         self._size += len(data)
         if self._largest is not None and self._size > self._largest:
-            raise BodyTooLarge(f"a document has at most {self._largest} bytes")
+            raise BodyTooLarge(
+                f"a document has at most {LARGEST_DOCUMENT} bytes, those of a request {LARGEST_DOCUMENTS}"
+            )
         self._file.write_all([data])
 
     def end(self) -> None:
@@ -216,16 +216,18 @@ class Receiving:
         Who sends.
     study_uid
         The study that all instances must belong to, or None.
+    most
+        Data sets that may come as JSON.
     """
 
-    def __init__(self, intake: Receiver, incoming: Path, origin: Origin, study_uid: str | None) -> None:
+    def __init__(self, intake: Receiver, incoming: Path, origin: Origin, study_uid: str | None, most: int) -> None:
         self.outcomes = Outcomes()
         self._intake = intake
         self._incoming = incoming
         self._origin = origin
         self._study_uid = study_uid
         self._open: TempFile | InstancePart | None = None
-        self._documents = Documents(incoming)
+        self._documents = Documents(incoming, most)
 
     def part(self, headers: Mapping[str, str]) -> Part:
         """Begin a part of a multipart body."""
@@ -239,12 +241,17 @@ class Receiving:
         if kind.name == DICOM:
             self._open = InstancePart(self._incoming, self._instance)
         elif kind.name in {DICOM_JSON, "application/json"}:
-            self._open = TempFile(self._incoming, self._documents.document, LARGEST_DOCUMENT)
+            self._open = TempFile(self._incoming, self._documents.document, self._documents.room)
         elif location and self._documents.waiting:
             self._open = TempFile(self._incoming, partial(self._documents.bulk, location, kind))
         else:
             raise UnsupportedMediaType(kind.name[:64])
         return self._open
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether data sets came as JSON, which `finish` parses in memory."""
+        return self._documents.waiting
 
     def finish(self) -> None:
         """Receive the instances whose data sets came as JSON, once everything is there."""

@@ -50,7 +50,7 @@ class Retrieval:
         if source is None:
             raise SourceUnknown
         origin = Origin("", "", source.url, uuid4().hex[:8])
-        receiving = Receiving(self._intake, self._incoming, origin, None)
+        receiving = Receiving(self._intake, self._incoming, origin, None, MOST_PARTS)
 
         def take(content_type: str, data: Iterator[bytes]) -> None:
             kinds = parse_media_types(content_type)

@@ -34,6 +34,8 @@ log = logger("web")
 Buffer = bytes | bytearray
 HANDED_ON: Final = 3 << 17
 """Bytes that are handed on at once: of 1 MiB thread and event loop wait longer for each other (measured)."""
+PARSED_AT_ONCE: Final = 2
+"""Requests whose JSON documents are parsed in memory at once; one alone would let all wait for a long one."""
 
 
 class Store:
@@ -53,6 +55,7 @@ class Store:
         self._intake = intake
         self._incoming = incoming
         self._threads = ThreadPoolExecutor(settings.maximum_requests, "stow")
+        self._parsed = asyncio.Semaphore(PARSED_AT_ONCE)
         self._maximum_parts = settings.maximum_parts
         self._maximum_body = int(settings.maximum_body_mb * 1e6)
 
@@ -67,7 +70,7 @@ class Store:
         study_uid = uids(request).get("study")
         form = chosen(request, (DICOM_JSON, "application/json", DICOM_XML))
         await run_in_threadpool(self._intake.require_space)
-        receiving = Receiving(self._intake, self._incoming, origin(request), study_uid)
+        receiving = Receiving(self._intake, self._incoming, origin(request), study_uid, self._maximum_parts)
         try:
             await self._receive(request, receiving)
         finally:
@@ -100,7 +103,9 @@ class Store:
                 await beside.do(_feed, feed, inflated, rest)
             await beside.done()
             await run_in_threadpool(end)
-            await run_in_threadpool(receiving.finish)
+            if receiving.has_documents:
+                async with self._parsed:
+                    await run_in_threadpool(receiving.finish)
         except (BadRequest, BodyStalled, UnsupportedMediaType) as error:
             if not receiving.outcomes.stored:
                 raise

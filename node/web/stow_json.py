@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -10,11 +11,15 @@ from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from node.errors import UIDsMissing, UnparsableDataset
+from node.errors import TooManyParts, UIDsMissing, UnparsableDataset
 from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.web.media import IMAGES, MediaType
 
 PIXEL_DATA: Final = "7FE00010"
+LARGEST_DOCUMENT: Final = 16 << 20
+"""Bytes of one document, which is parsed in memory: into 0.5 GB at most that was measured, as of nothing but empty lists."""
+LARGEST_DOCUMENTS: Final = 64 << 20
+"""Bytes of all documents of one request."""
 LARGEST_VALUE: Final = 16 << 20
 """Bytes of bulk data other than pixels, which are in memory while the file is written."""
 
@@ -29,33 +34,37 @@ DEFAULT_SYNTAXES: Final[Mapping[str, UID]] = {
 
 
 class Documents:
-    """The JSON documents of one request, and the bulk data that they point to.
+    """The JSON documents of one request, and the bulk data that they point to: files, of which one is parsed at a time.
 
     Parameters
     ----------
     folder
         Where files are made.
+    most
+        Data sets that there may be.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most: int) -> None:
         self._folder = folder
-        self._models: list[Any] = []
+        self._most = most
+        self._paths: deque[Path] = deque()
+        self._size = 0
         self._bulk: dict[str, tuple[MediaType, Path]] = {}
 
     @property
     def waiting(self) -> bool:
         """Whether there is a document that bulk data could belong to."""
-        return bool(self._models)
+        return bool(self._paths)
+
+    @property
+    def room(self) -> int:
+        """Bytes that the next document may have."""
+        return min(LARGEST_DOCUMENT, LARGEST_DOCUMENTS - self._size)
 
     def document(self, path: Path) -> None:
         """Take a document: a data set, or an array of them."""
-        try:
-            found = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
-            found = [None]
-        finally:
-            path.unlink(missing_ok=True)
-        self._models += found if isinstance(found, list) else [found]
+        self._paths.append(path)
+        self._size += path.stat().st_size
 
     def bulk(self, location: str, kind: MediaType, path: Path) -> None:
         """Take bulk data by their address."""
@@ -65,9 +74,35 @@ class Documents:
         self._bulk[location] = kind, path
 
     def instances(self) -> Iterator[Path | Exception]:
-        """Yield a file for each data set, or why there is none."""
-        while self._models:
-            model = self._models.pop(0)
+        """Yield a file for each data set, or why there is none.
+
+        Raises
+        ------
+        TooManyParts
+            When there are too many data sets.
+        """
+        left = self._most
+        while self._paths:
+            models = self._next()
+            left -= len(models)
+            if left < 0:
+                raise TooManyParts(f"more than {self._most} data sets")
+            yield from self._made(models)
+
+    def _next(self) -> list[Any]:
+        path = self._paths.popleft()
+        try:
+            found = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return [None]
+        finally:
+            path.unlink(missing_ok=True)
+        return found if isinstance(found, list) else [found]
+
+    def _made(self, models: list[Any]) -> Iterator[Path | Exception]:
+        models.reverse()
+        while models:
+            model = models.pop()
             path = self._folder / f"stow-json-{id(model):x}.dcm"
             try:
                 self._write(model, path)
@@ -81,9 +116,10 @@ class Documents:
                 yield path
 
     def close(self) -> None:
-        """Remove the bulk data."""
-        for _, path in self._bulk.values():
+        """Remove what is left."""
+        for path in (*self._paths, *(path for _, path in self._bulk.values())):
             path.unlink(missing_ok=True)
+        self._paths.clear()
         self._bulk.clear()
 
     def _write(self, model: Any, path: Path) -> None:

@@ -1,13 +1,12 @@
 """Workitems as data sets in the DICOM JSON Model, both ways (PS3.4 CC.2.5, PS3.18 11)."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from pydicom.tag import Tag
-
 from node.errors import BadRequest
-from node.web.dicom_json import Model, attribute
+from node.instants import date_time, first_instant, instant
+from node.web.dicom_json import GROUPS, Model, attribute, is_model
 from node.worklist import Asked
 from storage.errors import MalformedUID
 from storage.files import InstanceReference
@@ -57,7 +56,7 @@ def workitem_model(
     model |= attribute("InputReadinessState", item.ready)
     model |= attribute("ScheduledProcedureStepPriority", item.priority)
     model |= attribute("ProcedureStepLabel", item.label) | attribute("WorklistLabel", item.worklist)
-    model |= attribute("ScheduledProcedureStepStartDateTime", item.scheduled_for)
+    model |= attribute("ScheduledProcedureStepStartDateTime", date_time(item.scheduled_for))
     model |= attribute("ScheduledProcedureStepModificationDateTime", _moment(item.modified_at))
     if "00404018" not in model:
         model |= attribute("ScheduledWorkitemCodeSequence", _code())
@@ -156,7 +155,7 @@ def asked(document: Any, uid: str) -> Asked:
         When it is not what PS3.4 table CC.2.5-3 wants, or names no study.
     """
     model = document[0] if isinstance(document, list) and len(document) == 1 else document
-    if not isinstance(model, dict) or not all(_is_element(name, value) for name, value in model.items()):
+    if not is_model(model):
         raise BadRequest("not one data set in the DICOM JSON Model")
     if first(model, "00741000") != StepState.SCHEDULED.value:
         raise BadRequest("Procedure Step State (0074,1000) must be SCHEDULED")
@@ -184,9 +183,19 @@ def asked(document: Any, uid: str) -> Asked:
         priority=priority,
         label=first(model, "00741204")[:64],
         worklist=first(model, "00741202")[:64],
+        scheduled_for=_scheduled_for(model),
         retrieve_url=_study_address(first(places[0], "00081190"), study_uid) if places else None,
         model=kept,
     )
+
+
+def _scheduled_for(model: Mapping[str, Any]) -> str:
+    """Return when it is to be done, '' where that is not said."""
+    text = first(model, "00404005")
+    at = first_instant(text, first(model, "00080201").strip())
+    if text and not at:
+        raise BadRequest("Scheduled Procedure Step Start DateTime (0040,4005) is no date and time with an offset")
+    return at
 
 
 def _study_address(url: str, study_uid: str) -> str:
@@ -211,18 +220,9 @@ def _items(model: Mapping[str, Any], tag: str) -> list[Any]:
 
 def _name(model: Mapping[str, Any]) -> str:
     values = _items(model, "00100010")
-    return str(values[0].get("Alphabetic", ""))[:64] if values and isinstance(values[0], dict) else ""
-
-
-def _is_element(name: object, value: object) -> bool:
-    if not isinstance(name, str) or len(name) != 8 or not isinstance(value, dict):
-        return False
-    try:
-        Tag(int(name, 16))
-    except (ValueError, OverflowError):
-        return False
-    return isinstance(value.get("vr"), str)
+    groups = values[0] if values and isinstance(values[0], dict) else {}
+    return "=".join(str(groups.get(each, ""))[:64] for each in GROUPS).rstrip("=")
 
 
 def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y%m%d%H%M%S")
+    return date_time(instant(at))

@@ -157,6 +157,8 @@ class Retrieve:
         form = frame_form(request, single=len(numbers) == 1, stored=stored)
         syntax = _frame_syntax(form, stored)
         decoded = syntax != stored and UID(stored).is_encapsulated
+        if decoded and available.is_luminance:
+            raise NotAcceptable("decoded frames would be RGB, and the metadata say that they are not")
         kind = f"{IMAGES.get(syntax, OCTETS)}; transfer-syntax={syntax}"
 
         def frame(number: int) -> Iterator[bytes]:

@@ -21,8 +21,10 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLosslessSV1,
     RLELossless,
+    SecondaryCaptureImageStorage,
 )
 from sqlalchemy import Engine, delete
 from structlog.testing import capture_logs
@@ -30,6 +32,7 @@ from structlog.testing import capture_logs
 from ai.pixels import presentation_values
 from node.catalogue import Cataloguer
 from node.results.encode import to_bytes
+from node.web import stow_json
 from storage.database import writing
 from storage.files import FolderStore
 from storage.removals import remove_strays
@@ -238,6 +241,88 @@ def test_a_json_document_that_is_no_data_set_fails_alone(service: Service) -> No
         assert answer.status_code == 409
         assert values(answer.json(), "0008119A")
     assert not service.leftovers()
+
+
+def in_colour() -> Dataset:
+    """Return a red image as JPEG, which has luminance and chrominance."""
+    image = an_image()
+    for keyword in ("WindowCenter", "WindowWidth", "PixelPaddingValue", "RescaleSlope", "RescaleIntercept"):
+        image.pop(keyword, None)
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    image.Rows = image.Columns = 16
+    image.SamplesPerPixel, image.PlanarConfiguration, image.PhotometricInterpretation = 3, 0, "YBR_FULL_422"
+    image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+    image.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    _, jpeg = cv2.imencode(".jpg", np.full((16, 16, 3), (0, 0, 255), np.uint8))
+    image.PixelData = encapsulate([jpeg.tobytes()])
+    image["PixelData"].VR = "OB"
+    return image
+
+
+def test_a_name_is_found_by_each_of_its_component_groups(service: Service) -> None:
+    image = an_image(SpecificCharacterSet=["", "ISO 2022 IR 87"])
+    image.PatientName = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    service.store(image)
+    found = (
+        "yamada^TAROU",
+        "Yamada*",
+        "山田^太郎",
+        "山田*",
+        "*太郎",
+        "山?^太郎",
+        "やまだ^たろう",
+        "やまだ*",
+        "*だ^たろう",
+    )
+    for name in (*found, "Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada^Tarou=*", "*=山田*"):
+        assert len(service.get("/studies", PatientName=name).json()) == 1, name
+        service.worklist.tick()
+        assert len(service.get("/workitems", PatientName=name).json()) == 1, name
+    for name in ("Yamada", "Tarou", "山田", "田*", "太郎", "やまだ", "山田^太郎=*"):
+        assert service.get("/studies", PatientName=name).json() == [], name
+
+
+def test_frames_are_not_decoded_into_other_colours_than_the_metadata_say(service: Service) -> None:
+    image = in_colour()
+    assert service.store(image).status_code == 200
+    frame = f"{address(image)}/frames/1"
+    for where in (frame, f"{address(image)}/bulkdata/7FE00010"):
+        refused = service.get(where, 'multipart/related; type="application/octet-stream"')
+        assert (refused.status_code, refused.headers["content-type"]) == (406, "application/problem+json")
+    for form in ("image/jpeg", "application/octet-stream; transfer-syntax=*"):
+        [(kind, data)] = parts_of(service.get(frame, f"multipart/related; type={form}"))
+        assert kind == f"image/jpeg; transfer-syntax={JPEGBaseline8Bit}"
+        assert data.rstrip(b"\0").endswith(b"\xff\xd9")
+    [native] = instances_of(service.get(address(image), 'multipart/related; type="application/dicom"'))
+    assert native.PhotometricInterpretation == "RGB"
+    assert native.PixelData[:3] == native.pixel_array[0, 0].tobytes()
+
+
+def as_json(service: Service, *documents: bytes) -> Any:
+    body = related([({"Content-Type": "application/dicom+json"}, each) for each in documents])
+    return service.client.post(
+        "/dicom-web/studies", content=body, headers={"Content-Type": content_type("application/dicom+json")}
+    )
+
+
+def test_json_documents_share_what_a_request_may_have_of_them(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stow_json, "LARGEST_DOCUMENTS", 100)
+    document = b"[1" + b" " * 37 + b"]"
+    assert as_json(service, document, document).status_code == 409
+    answer = as_json(service, document, document, document)
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+    monkeypatch.setattr(stow_json, "LARGEST_DOCUMENT", 39)
+    assert as_json(service, document).status_code == 413
+    assert not service.leftovers()
+
+
+def test_too_many_data_sets_in_json_documents_are_refused(room: Room) -> None:
+    with a_service(room, maximum_parts=3) as service:
+        assert as_json(service, b"[1,2]", b"[3]").status_code == 409
+        assert as_json(service, b"[1,2]", b"[3,4]").status_code == 413
+        assert not service.leftovers()
 
 
 # --- searching ---

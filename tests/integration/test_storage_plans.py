@@ -28,7 +28,7 @@ from storage.overview import (
     typical_seconds,
 )
 from storage.removals import removed_of_exam
-from storage.search import Level, OneOf, Range, Wildcard, search
+from storage.search import AnyOf, Level, OneOf, Range, Wildcard, search
 from storage.withdrawals import withdrawn_of_exam
 from storage.workitems import exams_without_workitem, open_workitems, search_workitems, unsettled_workitems
 from tests.records import LEASE, NOON, POLICY, an_instance
@@ -61,6 +61,7 @@ def read(function: Callable[..., object], *arguments: object) -> Does:
 STUDIES = {
     "by patient": {"PatientID": OneOf(("P1",))},
     "by name": {"PatientName": OneOf(("doe^anne",))},
+    "by the first group of a name": {"PatientName": AnyOf((OneOf(("doe^anne",)), Wildcard("doe^anne=*")))},
     "by the beginning of a name": {"PatientName": Wildcard("doe*")},
     "by accession number": {"AccessionNumber": OneOf(("A1",))},
     "by day": {"StudyDate": Range("20260110", "20260110")},

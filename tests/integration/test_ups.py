@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from config.settings import WebService
 from node.intake import utc_now
+from node.web.dicom_json import DEEPEST
 from storage.database import open_database, reading, writing
 from storage.exams import close, leave, list_exams
 from storage.jobs import CANCELLED, JobQueue
@@ -203,6 +204,32 @@ def test_somebody_can_ask_for_a_reading_of_a_study_that_comes_later(service: Ser
     assert ask(service, a_request()).status_code == 409
 
 
+def test_what_is_asked_for_is_found_by_each_group_of_the_name(service: Service) -> None:
+    name = {"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎", "Phonetic": "やまだ^たろう"}
+    ask(service, a_request(more={"00100010": {"vr": "PN", "Value": [name]}}))
+    for wanted in (*name.values(), "=".join(name.values())):
+        assert len(workitems(service, PatientName=wanted)) == 1, wanted
+
+
+def test_times_are_told_and_searched_with_their_offset(service: Service) -> None:
+    wanted = {"00080201": {"vr": "SH", "Value": ["+0200"]}, "00404005": {"vr": "DT", "Value": ["20301122080000"]}}
+    ask(service, a_request(more=wanted))
+    [item] = workitems(service)
+    assert values(item, "00404005") == ["20301122060000+0000"]
+    assert values(item, "00404010")[0].endswith("+0000")
+    for query, number in (
+        ("20301122060000+0000", 1),
+        ("20301122010000-0500", 1),
+        ("20301122060000-0500", 0),
+        ("20301122080000+0200-20301122080000+0200", 1),
+        ("20301122080001+0200-", 0),
+        ("-20301122005959-0500", 0),
+    ):
+        assert len(workitems(service, ScheduledProcedureStepStartDateTime=query)) == number, query
+    for malformed in ({"00080201": {"vr": "SH", "Value": ["east"]}}, {"00404005": {"vr": "DT", "Value": ["20301322"]}}):
+        assert ask(service, a_request(more=wanted | malformed), "2.25.78").status_code == 400
+
+
 def test_a_reading_of_a_study_that_was_read_is_there_at_once(service: Service) -> None:
     service.store(*phantom_images())
     close_exam(service)
@@ -232,12 +259,35 @@ def test_requests_that_are_none_are_refused(service: Service) -> None:
         json.dumps(a_request(more={"00404021": {"vr": "SQ"}})).encode(),
         json.dumps(a_request(retrieve=f"http://elsewhere/studies/{STUDY}")).encode(),
         json.dumps(a_request(retrieve="http://elsewhere/")).encode(),
+        json.dumps(a_request(more={"00404018": {"vr": "SQ", "Value": ["nonsense"]}})).encode(),
+        json.dumps(a_request(more={"00101030": {"vr": "DS", "Value": [float("nan")]}})).encode(),
     ):
         answer = ask(service, document)
         assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), document[:60]
     assert ask(service, a_request(), "nonsense").status_code == 400
     assert ask(service, b"[" + b" " * 2_000_000 + b"]").status_code == 413
     assert workitems(service) == []
+
+
+def test_what_is_nested_too_deep_is_refused_and_what_is_taken_is_given_again(service: Service) -> None:
+    nested: dict[str, Any] = {
+        "00080100": {"vr": "SH", "Value": ["A", None]},
+        "00101001": {"vr": "PN", "Value": [{"Alphabetic": "Family^Given", "Ideographic": "山田"}, None]},
+        "00409096": {"vr": "SQ", "Value": [{}]},
+        "00404052": {"vr": "DT"},
+        "0040A30A": {"vr": "DS", "Value": [1, 2.5, "3", 10**400]},
+        "00420011": {"vr": "OB", "InlineBinary": "AAA="},
+        "7fe00010": {"vr": "OW", "BulkDataURI": "http://x/y"},
+    }
+    for _ in range(DEEPEST - 1):
+        nested = {"00404018": {"vr": "SQ", "Value": [nested]}}
+    assert ask(service, a_request(more=nested)).status_code == 201
+    assert ask(service, a_request(more={"00404018": {"vr": "SQ", "Value": [nested]}}), "2.25.78").status_code == 400
+    [found] = workitems(service)
+    assert found["00404018"] == nested["00404018"]
+    xml = service.get("/workitems", 'multipart/related; type="application/dicom+xml"')
+    assert xml.status_code == 200
+    assert "山田".encode() in xml.content
 
 
 def test_a_study_that_is_elsewhere_is_retrieved_and_read(

@@ -1,5 +1,6 @@
 """Bodies of requests over a real connection: read by the thread that stores them, whole, and not waited for for ever."""
 
+import json
 import socket
 import ssl
 import time
@@ -19,7 +20,7 @@ from starlette.requests import Request
 
 from node.results.encode import to_bytes
 from node.web import connection, stow
-from node.web.connection import BLOCK, Rest
+from node.web.connection import BLOCK, LARGEST_HEAD, LONG_READ, OF_A_FIELD, Rest
 from tests.authority import Authority
 from tests.doors import Room, phantom_images
 from tests.peers import eventually
@@ -208,7 +209,7 @@ def test_a_sender_that_goes_in_the_middle_loses_what_was_not_whole_alone(room: R
     line.send(head(len(body)), body[: -3 * BLOCK // 2])
     assert eventually(lambda: room.rows()[0] == 1)
     line.socket.shutdown(socket.SHUT_RDWR)
-    assert eventually(lambda: kept(room) == {sent[0]} and not any("incoming" in name for name in room.files()))
+    assert eventually(lambda: not any("incoming" in name for name in room.files()) and kept(room) == {sent[0]})
 
 
 def test_a_door_that_closes_does_not_wait_for_a_sender_that_is_silent(room: Room, beside: list[Rest]) -> None:
@@ -222,6 +223,71 @@ def test_a_door_that_closes_does_not_wait_for_a_sender_that_is_silent(room: Room
     assert line.ends() or line.answer()[0] == 500
     assert not any("incoming" in name for name in room.files())
     line.socket.close()
+
+
+class TestHeads:
+    """What comes before a body, and after one, is taken within bounds."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            b"X-A: " + b"a" * LARGEST_HEAD + b"\r\n\r\n",
+            b"a:b\r\n" * (LARGEST_HEAD // OF_A_FIELD) + b"\r\n",
+        ],
+        ids=["long", "many"],
+    )
+    def test_a_head_that_is_too_large_is_refused_and_the_connection_closed(self, line: Line, fields: bytes) -> None:
+        line.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n", fields)
+        status, answer = line.answer()
+        assert (status, json.loads(answer)["status"]) == (431, 431)
+        assert line.ends()
+
+    @pytest.mark.parametrize("begun", [b"GET /livez?", b"GET /livez HTTP/1.1\r\nX-A: "], ids=["target", "field"])
+    def test_what_has_no_end_is_refused(self, line: Line, begun: bytes) -> None:
+        line.send(begun)
+        time.sleep(0.02)
+        line.send(b"a" * (LARGEST_HEAD + 1))
+        assert line.answer()[0] == 431
+        assert line.ends()
+
+    def test_a_head_of_the_size_that_is_taken_is_also_when_it_comes_in_pieces(self, line: Line) -> None:
+        field = b"X-A: " + b"a" * (LARGEST_HEAD - 200) + b"\r\n"
+        whole = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + field + b"\r\n"
+        for _ in range(3):
+            for at in range(0, len(whole), 1 << 15):
+                line.send(whole[at : at + (1 << 15)])
+            assert line.answer() == (200, b"alive\n")
+
+    def test_one_refused_waits_for_the_answer_before_it(self, line: Line) -> None:
+        line.send(LIVING, LIVING[:-2], b"X-A: " + b"a" * LARGEST_HEAD + b"\r\n\r\n")
+        assert [line.answer()[0] for _ in range(2)] == [200, 431]
+
+    def test_an_endless_trailer_is_cut_off(self, line: Line) -> None:
+        line.send(head("", "Transfer-Encoding: chunked"), b"5\r\n--a-b\r\n0\r\nX-A: ")
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            line.send(*[b"a" * LONG_READ] * 1000)
+
+    def test_long_chunks_are_no_trailers(self, line: Line, room: Room) -> None:
+        body = related([to_bytes(images(1)[0])])
+        line.send(head("", "Transfer-Encoding: chunked"), b"%x\r\n" % len(body))
+        time.sleep(0.02)
+        line.send(body, b"\r\n0\r\nX-A: a\r\n\r\n", LIVING)
+        assert [line.answer()[0] for _ in range(2)] == [200, 200]
+        assert room.rows()[0] == 1
+
+    def test_of_too_many_that_have_said_nothing_the_first_is_let_go(
+        self, door: str, line: Line, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(connection, "MOST_UNHEARD", 2)
+        line.send(LIVING)
+        line.answer()
+        others = [Line(door) for _ in range(3)]
+        assert others[0].ends()
+        for each in (*others[1:], line):
+            each.send(LIVING)
+            assert each.answer()[0] == 200
+        for each in others:
+            each.socket.close()
 
 
 class TestSilence:
@@ -255,6 +321,12 @@ class TestSilence:
         assert line.ends()
 
     def test_from_the_beginning(self, line: Line) -> None:
+        assert line.ends()
+
+    def test_after_an_answer_and_an_empty_line(self, line: Line) -> None:
+        line.send(LIVING)
+        line.answer()
+        line.send(b"\r\n")
         assert line.ends()
 
     def test_whoever_sends_slowly_is_waited_for(self, line: Line) -> None:

@@ -37,6 +37,14 @@ class DatabaseUnavailable(StorageError):
     """The database did not answer: check that it runs, that its disk has room and that the URL is right."""
 
 
+class DatabaseDamaged(DatabaseUnavailable):
+    """The database is damaged: stop the node and restore a backup (mammonode restore --replace FILE)."""
+
+
+class DatabaseRefuses(DatabaseUnavailable):
+    """The database lets this node not write: check its user's rights, the file's owner, and whether it is a standby."""
+
+
 class DatabaseURLUnknown(StorageError):
     """The database URL must be sqlite:///FILE or postgresql://USER@HOST/NAME."""
 

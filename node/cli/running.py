@@ -15,8 +15,9 @@ from config.errors import InvalidSettings
 from config.settings import Destination, Proof, Settings, load_settings
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.errors import CannotListen, NodeError
+from node.faults import told
 from node.telemetry import logger
-from storage.errors import DatabaseUnavailable, StorageError
+from storage.errors import DatabaseDamaged, DatabaseRefuses, DatabaseUnavailable, StorageError
 
 log = logger("cli.running")
 
@@ -48,20 +49,26 @@ def _starting() -> Iterator[None]:
     except CannotListen as error:
         _cannot_start(error, "ss -ltnp names the program that has the port; once it is free, all goes on by itself")
         raise typer.Exit(1) from error
+    except (DatabaseDamaged, DatabaseRefuses) as error:
+        _cannot_start(error, "mammonode check tells more")
+        raise typer.Exit(1) from error
     except DatabaseUnavailable as error:
         _cannot_start(error, "systemctl status postgresql, or the disk: df; once it answers, all goes on by itself")
         raise typer.Exit(1) from error
     except (AIError, NodeError, StorageError) as error:
         _cannot_start(error, "the error says it; mammonode check tells more")
         raise typer.Exit(1) from error
+    except Exception as error:
+        _cannot_start(error, "mammonode check; where that finds nothing, a fault of this program: please report it")
+        raise typer.Exit(1) from error
 
 
 def _cannot_start(error: Exception, check: str) -> None:
     from node.supervision import ServiceManager  # noqa: PLC0415 (keeps --help quick)
 
-    log.critical("cannot start", error=str(error), check=check)
+    log.critical("cannot start", error=told(error), check=check)
     # Where systemd starts it again, `systemctl status` shows this, and no longer the line.
-    ServiceManager.from_environment().status(f"cannot start: {error}")
+    ServiceManager.from_environment().status(f"cannot start: {told(error)}")
 
 
 def serve(*, config: ConfigOption = None) -> None:
@@ -184,9 +191,12 @@ def _try(name: str, run: Callable[[], str], remedy: str) -> Finding:
 
 def _database(settings: Settings) -> str:
     from node.parts import open_parts  # noqa: PLC0415 (keeps --help quick)
+    from storage.soundness import LOOKS_FOR, is_whole, try_writing  # noqa: PLC0415 (as above)
 
     engine = open_parts(settings).engine
-    return f"{engine.url.render_as_string(hide_password=True)}, schema is current"
+    try_writing(engine)
+    looked = "" if is_whole(engine) else f"; no damage found within {LOOKS_FOR:.0f} s, in which not all could be read"
+    return f"{engine.url.render_as_string(hide_password=True)}, schema is current{looked}"
 
 
 def _disk(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from config.settings import Settings, Storage, load_settings
 from node import cli
 from node.cli import app
 from node.demo.run import run_demo
+from node.faults import KNOWN_FAULTS
 from node.intake import Intake
 from node.parts import Parts, open_parts
 from storage.database import reading, writing
@@ -49,7 +51,7 @@ def run(*arguments: object) -> Result:
 
 def fault_of(result: Result) -> str:
     """Return the known fault with which a command ended."""
-    assert isinstance(result.exception, cli.KNOWN_FAULTS), result.exception
+    assert isinstance(result.exception, KNOWN_FAULTS), result.exception
     return str(result.exception)
 
 
@@ -525,6 +527,68 @@ def test_a_known_fault_is_one_line_and_exit_status_1(
     assert capsys.readouterr().err == "mammonode: No exam has this id: list them with mammonode exams. (ffff)\n"
 
 
+def test_a_fault_of_the_program_is_one_line_without_values(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("Secret^Anne")
+
+    monkeypatch.setattr("node.cli.exams.find_exam", fail)
+    monkeypatch.setattr(sys, "argv", ["mammonode", "show", "ffff", "--config", str(config)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(
+        r"mammonode: a fault of this program, please report it: LookupError in test_cli.py:\d+, from exams.py:\d+\n",
+        told,
+    )
+
+
+def a_damaged_database(config: Path) -> Path:
+    file = config.parent / "store" / "mammonode.sqlite"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"no database" * 1000)
+    return file
+
+
+@pytest.mark.parametrize("command", ["serve", "exams"])
+def test_a_damaged_database_is_one_line(
+    command: str, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_damaged_database(config)
+    monkeypatch.setattr(sys, "argv", ["mammonode", command, "--config", str(config)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    [line] = "".join(capsys.readouterr()).splitlines()
+    assert "The database is damaged: stop the node and restore a backup" in line
+    assert ("cannot start" in line) == (command == "serve")
+
+
+def test_what_keeps_a_part_from_starting_is_told_without_values(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("Secret^Anne")
+
+    monkeypatch.setattr("node.serving.open_parts", fail)
+    result = run("serve", "--config", config)
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert (told["event"], told["level"]) == ("cannot start", "critical")
+    assert told["error"].startswith("LookupError in test_cli.py:")
+    assert "Secret" not in result.output
+
+
+def test_check_finds_damage_that_no_question_meets(config: Path) -> None:
+    open_parts(load_settings(config)).engine.dispose()
+    file = config.parent / "store" / "mammonode.sqlite"
+    file.write_bytes(file.read_bytes()[:-4096] + b"\xff" * 4096)
+    result = run("check", "--json", "--config", config)
+    told = {each["check"]: each for each in json.loads(result.stdout)["checks"]}
+    assert not told["database"]["ok"]
+    assert "mammonode restore" in told["database"]["detail"]
+
+
 @pytest.mark.parametrize(
     ("command", "event"),
     [(["conflicts", "accept", "1"], "later copy accepted"), (["selftest", "--json"], "self-test failed")],
@@ -553,10 +617,10 @@ def test_a_door_that_cannot_be_opened_is_a_known_fault(tmp_path: Path) -> None:
 
     with a_pacs() as (_, port):
         settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = {port}\n[http]\nport = 0"))
-        with pytest.raises(cli.KNOWN_FAULTS, match=rf"port in \[dicom\] and \[http\].*dicom, 127\.0\.0\.1:{port}"):
+        with pytest.raises(KNOWN_FAULTS, match=rf"port in \[dicom\] and \[http\].*dicom, 127\.0\.0\.1:{port}"):
             Serving(settings).open()
         settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = 0\n[http]\nport = {port}"))
-        with pytest.raises(cli.KNOWN_FAULTS, match=rf"http, 127\.0\.0\.1:{port}"):
+        with pytest.raises(KNOWN_FAULTS, match=rf"http, 127\.0\.0\.1:{port}"):
             Serving(settings).open()
 
 

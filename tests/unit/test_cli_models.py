@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 
 from ai.models import CARD, shipped_models
 from node import supervisor
-from node.cli import KNOWN_FAULTS, app, commands_of
+from node.cli import app, commands_of
+from node.faults import KNOWN_FAULTS
 from node.supervisor import Child
 from tests.models import a_model, untrained
 

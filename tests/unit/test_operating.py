@@ -11,7 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from config.settings import load_settings
-from node.cli import KNOWN_FAULTS, app
+from node.cli import app
+from node.faults import KNOWN_FAULTS
 from node.parts import open_parts
 from storage.database import reading
 from storage.exams import list_exams

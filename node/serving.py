@@ -61,6 +61,7 @@ from storage.commitments import Commitments
 from storage.database import reading
 from storage.errors import StorageError
 from storage.figures import exams_by_state, unanswered, undelivered
+from storage.holding import held
 from storage.states import ExamState
 
 log = logger("serving")
@@ -107,6 +108,14 @@ def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     manager = manager or ServiceManager.from_environment()
     settings = load()
     configure(settings.log.format, settings.log.level)
+    # Before anything is migrated or swept: what another node is receiving lies there.
+    with held(settings.storage.folder) as fault:
+        if fault:
+            log.warning("folder not held", cause=fault)
+        _serve(settings, load, signals, manager)
+
+
+def _serve(settings: Settings, load: LoadSettings, signals: Signals, manager: ServiceManager) -> None:
     serving = Serving(settings)
     serving.open()
     manager.ready(serving.status())

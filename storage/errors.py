@@ -21,6 +21,10 @@ class StoreUnusable(StorageError):
     """The store's folder cannot be written: check storage.folder, its owner, and whether its disk went read-only."""
 
 
+class StoreInUse(StorageError):
+    """Another mammonode serve uses this folder: stop it, or give each its own storage.folder and storage.database."""
+
+
 class BucketUnavailable(StorageError):
     """The bucket did not do as asked: check its server, and [bucket]."""
 

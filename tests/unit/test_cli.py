@@ -26,6 +26,7 @@ from node.intake import Intake
 from node.parts import Parts, open_parts
 from storage.database import reading, writing
 from storage.exams import find_exam, hold
+from storage.holding import held
 from storage.states import DeliveryState, ExamState, JobState
 from tests.builders import altered, own_result_header
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
@@ -577,6 +578,20 @@ def test_what_keeps_a_part_from_starting_is_told_without_values(config: Path, mo
     assert (told["event"], told["level"]) == ("cannot start", "critical")
     assert told["error"].startswith("LookupError in test_cli.py:")
     assert "Secret" not in result.output
+
+
+def test_a_second_node_in_the_same_folder_neither_starts_nor_removes_what_the_first_receives(tmp_path: Path) -> None:
+    config, store = a_config(tmp_path, more='[http]\nbind = "0.0.0.0"'), tmp_path / "store"
+    with held(store):
+        coming = store / "incoming" / "image"
+        coming.parent.mkdir()
+        coming.touch()
+        result = run("serve", "--config", config)
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert told["event"] == "cannot start"
+    assert f"process {os.getpid()} of" in told["error"]
+    assert coming.is_file()
 
 
 def test_check_finds_damage_that_no_question_meets(config: Path) -> None:

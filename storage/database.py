@@ -88,6 +88,8 @@ def _open_sqlite(url: URL) -> Engine:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except PermissionError as error:
+        raise DatabaseRefuses(error) from error
     except OSError as error:
         raise DatabaseUnavailable(error) from error
     engine = create_engine(

@@ -101,10 +101,10 @@ def exam_of(parts: Parts, uid: str) -> Any:
 
 def test_check_says_that_all_is_well(tmp_path: Path) -> None:
     with a_pacs() as (_, port):
-        door = f"[dicom]\nport = {a_free_port()}\n"
+        door = f"[dicom]\nport = {a_free_port()}\n[http]\nport = {a_free_port()}\n"
         result = run("check", "--config", a_config(tmp_path, more=door + a_destination(port)))
     assert result.exit_code == 0, result.output
-    for name in ("settings", "database", "disk", "model", "DICOM door", "destination pacs"):
+    for name in ("settings", "database", "disk", "model", "DICOM door", "HTTP door", "destination pacs"):
         assert f"ok   {name}: " in result.output
     assert "dicom.ae_title = 'MAMMONODE'" in result.output
 
@@ -121,7 +121,10 @@ def test_check_says_when_a_destination_that_commits_could_not_report_to_us(tmp_p
 def test_check_says_for_every_failure_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         more = '[reader]\nmodel = "absent"\n' + a_destination(a_free_port())
-        more = f"[dicom]\nport = {stranger.getsockname()[1]}\n{more}"
+        taken = stranger.getsockname()[1]
+        more = (
+            f'[dicom]\nport = {taken}\n[http]\nbind = "127.0.0.2"\nport = {taken}\ncertificate = "absent.pem"\n{more}'
+        )
         path = a_config(
             tmp_path, f'database = "postgresql://me:s3cret@127.0.0.1:{a_free_port()}/x"\nmin_free_gb = 1e9', more
         )
@@ -138,6 +141,7 @@ def test_check_says_for_every_failure_what_to_do(tmp_path: Path, monkeypatch: py
         ("disk", "storage.min_free_gb"),
         ("model", "mammonode models"),
         ("DICOM door", "ss -ltnp"),
+        ("HTTP door", "in [http]"),
         ("destination pacs", "does it know MAMMONODE"),
     ):
         assert remedy in checks[name]["remedy"]

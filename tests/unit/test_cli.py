@@ -253,6 +253,22 @@ def test_send_releases_a_held_exam_only_when_told_to(config: Path, parts: Parts,
     assert not exam_of(parts, answered).held
 
 
+@pytest.mark.parametrize("command", ["retry", "send"])
+def test_what_cannot_be_recorded_is_not_done(
+    command: str, config: Path, parts: Parts, answered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everything() -> object:
+        return exam_of(parts, answered), parts.queue.list_jobs(9), parts.outbox.of_exam(1)
+
+    def fail(*_: object) -> None:
+        raise LookupError
+
+    before = everything()
+    monkeypatch.setattr("node.cli.exams.record_done", fail)
+    assert isinstance(run(command, answered, "--config", config).exception, LookupError)
+    assert everything() == before
+
+
 # --- conflicts
 
 
@@ -275,6 +291,19 @@ def test_conflicts_are_listed_until_they_are_decided(config: Path, parts: Parts,
     assert f"{contradicted}, revision 1: moved" in accepted.stdout
     assert "No conflicts" in run("conflicts", "--config", config).stdout
     assert run("conflicts", "accept", told["id"], "--config", config).exit_code == 1
+
+
+@pytest.mark.parametrize("decision", ["accept", "reject"])
+def test_a_decision_that_cannot_be_recorded_is_none(
+    decision: str, config: Path, contradicted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr("node.cli.conflicts.record_done", fail)
+    assert isinstance(run("conflicts", decision, "1", "--config", config).exception, LookupError)
+    [told] = json.loads(run("conflicts", "--json", "--config", config).stdout)
+    assert (told["exam"], told["state"]) == (contradicted, "open")
 
 
 def test_conflicts_of_an_exam_are_listed_with_their_decision(config: Path, parts: Parts, contradicted: str) -> None:

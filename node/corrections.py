@@ -1,10 +1,10 @@
 """Decisions about copies that contradict an indexed image: which one is in force (rule R6)."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from pydicom import Dataset
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from node.entries import entry_of
 from node.records import Origin, instance_record, read_header
@@ -34,6 +34,9 @@ def is_correction(differences: Collection[str], *, identity_changed: bool) -> bo
     return identity_changed and PICTURE.isdisjoint(differences)
 
 
+Also = Callable[[Connection, Sequence[ExamRecord]], object]
+
+
 class Corrections:
     """Puts copies in force that were set aside, or leaves the first ones so.
 
@@ -55,8 +58,13 @@ class Corrections:
         self._accepts = accepts
         self._clock = clock
 
-    def accept(self, conflict_id: int) -> list[ExamRecord]:
+    def accept(self, conflict_id: int, also: Also = lambda *_: None) -> list[ExamRecord]:
         """Put the later copy in force; its exam, and the one that it leaves, are answered anew.
+
+        Parameters
+        ----------
+        also
+            Done in the same transaction, with the exams that have changed.
 
         Returns
         -------
@@ -74,11 +82,17 @@ class Corrections:
         with writing(self._engine) as connection:
             changed = accept(connection, conflict_id, record, self._clock())
             corrected(connection, entry_of(header))
+            also(connection, changed)
         log.warning("later copy accepted", **_context(conflict), now=[exam.uid for exam in changed])
         return changed
 
-    def reject(self, conflict_id: int) -> list[ExamRecord]:
+    def reject(self, conflict_id: int, also: Also = lambda *_: None) -> list[ExamRecord]:
         """Leave the first copy in force, and return its exam.
+
+        Parameters
+        ----------
+        also
+            As for ``accept``.
 
         Raises
         ------
@@ -88,6 +102,7 @@ class Corrections:
         with writing(self._engine) as connection:
             conflict = get_conflict(connection, conflict_id)
             changed = reject(connection, conflict_id, self._clock())
+            also(connection, changed)
         log.warning("later copy rejected", **_context(conflict))
         return changed
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
 from config.settings import TEST_AE_TITLE, Dicom, Settings
+from node.errors import CannotListen
 from node.progress import Part, Progress
 from node.scu import Peer, Sender
 from node.tls import ANYBODY, Transport
@@ -81,6 +82,21 @@ def is_open(dicom: Dicom) -> bool:
             return True
     except OSError:
         return False
+
+
+def try_address(door: str, bind: str, port: int) -> None:
+    """Listen where a door is to listen, and close it at once.
+
+    Raises
+    ------
+    CannotListen
+        When that cannot be.
+    """
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    try:
+        socket.create_server((bind, port), family=family).close()
+    except OSError as error:
+        raise CannotListen(f"{door}, {bind}:{port}: {error.strerror}") from error
 
 
 def is_tended(settings: Settings, transport: Transport) -> bool:

@@ -138,7 +138,7 @@ class NotRenderable(NodeError):
 
 
 class TlsUnusable(NodeError):
-    """The files of [tls] cannot be used: check which they are, and who may read them."""
+    """The certificate, key or list cannot be used: check which file it is, and who may read it."""
 
 
 class HandshakeFailed(NodeError):

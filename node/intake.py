@@ -22,6 +22,7 @@ from node.corrections import is_correction
 from node.digests import digest, is_among
 from node.entries import entry_of
 from node.errors import ClassMismatch, InstanceUIDInvalid
+from node.faults import told
 from node.records import Origin, dataset_offset, instance_record, read_header, reference
 from node.telemetry import logger
 from node.views import ImageKind, classify
@@ -182,7 +183,7 @@ class Intake:
                 return self._receive(temp, announced, origin)
             except Exception as error:
                 log.error(  # noqa: TRY400 - the cause is in the message; the traceback is the door's to add
-                    "instance refused", instance=announced and announced.instance_uid, cause=str(error)
+                    "instance refused", instance=announced and announced.instance_uid, cause=told(error)
                 )
                 raise
             finally:

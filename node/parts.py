@@ -36,14 +36,26 @@ def open_parts(settings: Settings) -> Parts:
     storage.errors.StorageError
         When either cannot be used.
     """
+    store = prepared_store(settings)
+    engine = open_database(settings.storage.database_url)
+    migrate(engine)
+    return _parts(settings, engine, store)
+
+
+def prepared_store(settings: Settings) -> InstanceStore:
+    """Return the store that the settings say, its folders made and found to be writable.
+
+    Raises
+    ------
+    storage.errors.StorageError
+        When it cannot be used.
+    """
     store = open_store(settings)
     try:
         store.prepare()
     except OSError as error:
         raise StoreUnusable(f"{error.filename or settings.storage.folder}: {error.strerror}") from error
-    engine = open_database(settings.storage.database_url)
-    migrate(engine)
-    return _parts(settings, engine, store)
+    return store
 
 
 def open_store(settings: Settings) -> InstanceStore:

@@ -80,11 +80,23 @@ def web_door(parts: Parts, routes: Routes, counts: Counts, notes: Notes = NOTHIN
     http = parts.settings.http
     if not http.enabled:
         return None
+    require_protection(parts)
+    return WebDoor(http, create_app(http, ways_in(parts), routes, counts, notes), DRAIN_SECONDS)
+
+
+def require_protection(parts: Parts) -> None:
+    """Refuse an HTTP door that others than this machine reach while nobody has to say who they are.
+
+    Raises
+    ------
+    NotProtected
+        When no way to tell who they are is set up.
+    """
+    http = parts.settings.http
     with reading(parts.engine) as connection:
         protected = any_token(connection, utc_now()) or bool(http.oidc_issuer or http.client_ca)
     if not protected and not http.is_local:
         raise NotProtected(f"http.bind = {http.bind}")
-    return WebDoor(http, create_app(http, ways_in(parts), routes, counts, notes), DRAIN_SECONDS)
 
 
 def ways_in(parts: Parts) -> list[Authentication]:

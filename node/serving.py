@@ -1,6 +1,8 @@
 """`mammonode serve`: the doors, the exam clock, the lanes; started, told anew what the settings say, drained, stopped."""
 
 import gc
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 
 from ai.models import ready_model
@@ -61,6 +63,7 @@ from storage.commitments import Commitments
 from storage.database import reading
 from storage.errors import StorageError
 from storage.figures import exams_by_state, unanswered, undelivered
+from storage.holding import held
 from storage.states import ExamState
 
 log = logger("serving")
@@ -107,7 +110,17 @@ def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     manager = manager or ServiceManager.from_environment()
     settings = load()
     configure(settings.log.format, settings.log.level)
-    serving = Serving(settings)
+    with ExitStack() as held_until_end:
+        serving = Serving(settings, lambda: _hold(settings, held_until_end))
+        _run(serving, load, signals, manager)
+
+
+def _hold(settings: Settings, until: ExitStack) -> None:
+    if fault := until.enter_context(held(settings.storage.folder)):
+        log.warning("folder not held", cause=fault)
+
+
+def _run(serving: "Serving", load: LoadSettings, signals: Signals, manager: ServiceManager) -> None:
     serving.open()
     manager.ready(serving.status())
     # pynetdicom collects garbage every half minute, whole, 0.15 s in which nobody is served: what there is by now stays.
@@ -140,12 +153,15 @@ class Serving:
     ----------
     settings
         What to wire.
+    hold
+        Keeps others from the store's folder, before anything there is made, migrated or swept.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, hold: Callable[[], object] = lambda: None) -> None:
         self.progress = Progress()
         self.model = ready_model(settings.reader.model, settings.reader.models_folder)
         self._transport = self._fresh = Transport.open(settings.tls)
+        hold()
         self.parts = open_parts(settings)
         self._changes = Changes(self.parts.engine)
         swept = self.parts.store.sweep(timedelta(0))

@@ -9,17 +9,12 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from ai.errors import AIError
-from config.errors import ConfigError
 from node import journal
-from node.errors import NodeError
 from node.events import events
+from node.faults import TELL_THEIR_TEXT
 from node.logs import LogFormat
-from storage.errors import StorageError
 
 GRAVE = ("warning", "error", "critical")
-TELL_THEIR_TEXT = (AIError, ConfigError, NodeError, StorageError, OSError)
-"""Errors whose text is ours, or the system's; that of any other may quote a header (rule R14)."""
 
 
 def handler(log_format: LogFormat, stream: TextIO) -> logging.Handler:

@@ -207,13 +207,15 @@ class Transport:
     seen: Seen
 
     @classmethod
-    def open(cls, settings: Tls, seen: Seen | None = None) -> Self:
+    def open(cls, settings: Tls, seen: Seen | None = None, section: str = "tls") -> Self:
         """Read the files.
 
         Parameters
         ----------
         seen
             Of whom this one follows.
+        section
+            Of the settings, which names the files.
 
         Raises
         ------
@@ -221,18 +223,18 @@ class Transport:
             When one cannot be read, or does not fit to another; then nothing of it holds.
         """
         files = [
-            *certificates(settings.certificate, "tls.certificate"),
-            *certificates(settings.ca, "tls.ca"),
+            *certificates(settings.certificate, f"{section}.certificate"),
+            *certificates(settings.ca, f"{section}.ca"),
             *_revocation_lists(settings.revoked),
         ]
-        door = _context(ssl.PROTOCOL_TLS_SERVER, settings) if settings.listen else None
+        door = _context(ssl.PROTOCOL_TLS_SERVER, settings, section) if settings.listen else None
         if door:
             door.verify_mode = ssl.CERT_REQUIRED if settings.mutual else ssl.CERT_OPTIONAL
             # What is resumed is not verified again: each handshake shall be whole.
             door.num_tickets = 0
             door.options |= ssl.OP_NO_TICKET | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
-        calls = _calling(settings) if settings.ca else None
-        to_subjects = _calling(settings) if settings.ca else None
+        calls = _calling(settings, section) if settings.ca else None
+        to_subjects = _calling(settings, section) if settings.ca else None
         if to_subjects:
             to_subjects.check_hostname = False
         return cls(door, calls, to_subjects, tuple(files), seen or Seen())
@@ -261,7 +263,12 @@ class Transport:
                 raise TlsUnusable(f"{file.what}: {file.subject} ended {file.ends:%Y-%m-%d}")
 
 
-def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
+def reason_of(error: Exception) -> str:
+    """Return in words why a certificate or a key cannot be used."""
+    return str(getattr(error, "reason", None) or type(error).__name__).lower().replace("_", " ")
+
+
+def _context(protocol: int, settings: Tls, section: str) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
@@ -270,8 +277,8 @@ def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
             # A key with a password fails: there is nobody to ask.
             context.load_cert_chain(settings.certificate, settings.key or None, password="")
     except (OSError, ValueError) as error:
-        why = (getattr(error, "reason", None) or type(error).__name__).lower().replace("_", " ")
-        raise TlsUnusable(f"tls.certificate and tls.key: {why}") from error
+        files = f"{section}.certificate = {settings.certificate} and {section}.key = {settings.key}"
+        raise TlsUnusable(f"{files}: {reason_of(error)}") from error
     if settings.ca:
         context.load_verify_locations(settings.ca)
     if settings.revoked:
@@ -280,8 +287,8 @@ def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
     return context
 
 
-def _calling(settings: Tls) -> ssl.SSLContext:
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, settings)
+def _calling(settings: Tls, section: str) -> ssl.SSLContext:
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, settings, section)
     context.sslsocket_class = _Watched
     return context
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from typing import Final
 from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
 
-from ai.errors import AIError
 from ai.exam import STANDARD_VIEWS, View
 from ai.readers.base import Reader
 from config.mix import ObjectMix
@@ -22,6 +20,7 @@ from config.policy import ScorePolicy
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble
+from node.faults import described
 from node.identity import TEST_ISSUER
 from node.previews import draw_previews, write_previews
 from node.reply import Issue, Replies
@@ -185,7 +184,7 @@ class Worker:
                 raise
             except Exception as error:  # noqa: BLE001 (see below)
                 # Whatever a reader, a decoder or a file does must not end the worker; the policy decides what follows.
-                log.error("job failed", error=_describe(error))  # noqa: TRY400 (a traceback's message may hold a name)
+                log.error("job failed", error=described(error))  # noqa: TRY400 (a traceback's message may hold a name)
                 self._fail(job, error)
         return True
 
@@ -248,7 +247,7 @@ class Worker:
                 announce_previews(connection, job.id, [each.preview for each in drawn])
             write_previews(self._store, drawn)
         except Exception as error:  # noqa: BLE001 (see above)
-            log.warning("no pictures of this reading", cause=_describe(error), check="is the disk full?")
+            log.warning("no pictures of this reading", cause=described(error), check="is the disk full?")
 
     def _material(self, job: Job) -> Material:
         with reading(self._engine) as connection:
@@ -314,7 +313,7 @@ class Worker:
                 if not job.exhausted or isinstance(error, StorageError):
                     raise
                 lost.append(error)
-                reasons.append(f"{record.uid}: its file cannot be read ({_describe(error)}).")
+                reasons.append(f"{record.uid}: its file cannot be read ({described(error)}).")
                 continue
             # Whatever else stands in it may be why the attempts before failed.
             images.append(ImageAnswer(names_alone(header) if job.exhausted else header, view, why))
@@ -349,7 +348,7 @@ class Worker:
 
     def _fail(self, job: Job, error: Exception) -> None:
         try:
-            state = self._queue.fail(job, self._owner, _describe(error), self._clock())
+            state = self._queue.fail(job, self._owner, described(error), self._clock())
         except LeaseLost:
             return
         log.warning("job will be tried again" if state == "queued" else "job is dead", state=state)
@@ -420,13 +419,3 @@ def _last_issue(issued: Sequence[IssuedResult], revision: int) -> tuple[ResultRe
 def _place(view: str | None) -> int:
     """Return where a view stands in the usual order; images without one come last."""
     return STANDARD_VIEWS.index(View.parse(view)) if view else len(STANDARD_VIEWS)
-
-
-def _describe(error: Exception) -> str:
-    """Say what failed and where; the text of a foreign error may hold header values, and stays out (rule R14)."""
-    if isinstance(error, AIError | StorageError):
-        return f"{type(error).__name__}: {error}"[:500]
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    told = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
-    return f"{type(error).__name__}{told}{where}"

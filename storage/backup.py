@@ -4,14 +4,22 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from alembic.migration import MigrationContext
 from sqlalchemy import JSON, Connection, Engine, MetaData, Table, delete, func, insert, inspect, select
 
-from storage.database import migrate, open_database, reading, schema_is_current, upgrade, writing
-from storage.errors import BackupExists, BackupUnusable, DatabaseEmpty, DatabaseUnavailable, SchemaUnknown
+from storage.database import migrate, open_database, reading, schema_is_current, unavailable, upgrade, writing
+from storage.errors import (
+    BackupExists,
+    BackupUnusable,
+    DatabaseDamaged,
+    DatabaseEmpty,
+    DatabaseUnavailable,
+    SchemaUnknown,
+)
 from storage.tables import exams, metadata
 
 _ROWS = 1000
@@ -32,7 +40,7 @@ def back_up(engine: Engine, file: Path) -> None:
     SchemaUnknown
         When the database is PostgreSQL and its schema is another version's.
     DatabaseUnavailable
-        When the database does not answer, or the file cannot be written.
+        When the database does not answer or is damaged, or the file cannot be written.
     """
     if file.exists():
         raise BackupExists(file)
@@ -54,14 +62,19 @@ def back_up(engine: Engine, file: Path) -> None:
             part.unlink()
     except FileExistsError as error:
         raise BackupExists(file) from error
-    except (OSError, sqlite3.Error) as error:
+    except BackupUnusable as error:
+        raise DatabaseDamaged(engine.url.render_as_string()) from error
+    except OSError as error:
         raise DatabaseUnavailable(error) from error
+    except sqlite3.Error as error:
+        raise unavailable(error) or error from error
 
 
 def restore(engine: Engine, file: Path, scratch: Path) -> None:
     """Put what a backup holds in the place of all that the database holds, in this version's schema, or change nothing.
 
-    On PostgreSQL every table of the database is dropped first: it has to be the node's own.
+    On PostgreSQL every table of the database is dropped first: it has to be the node's own. A file of SQLite's that is too
+    damaged to be written over is put aside, under its name with ``.damaged`` and the time.
 
     Parameters
     ----------
@@ -82,9 +95,9 @@ def restore(engine: Engine, file: Path, scratch: Path) -> None:
         if engine.dialect.name == "sqlite":
             engine.dispose()
             try:
-                _copy_pages(_place(source), _place(engine))
+                _copy_over(_place(source), _place(engine))
             except sqlite3.Error as error:
-                raise DatabaseUnavailable(error) from error
+                raise unavailable(error) or error from error
             return
         with writing(engine) as target, reading(source) as rows:
             present = MetaData()
@@ -126,6 +139,20 @@ def _copy_pages(source: Path, target: Path) -> None:
         closing(sqlite3.connect(target, timeout=30)) as copy,
     ):
         rows.backup(copy)
+
+
+def _copy_over(source: Path, target: Path) -> None:
+    try:
+        _copy_pages(source, target)
+    except sqlite3.DatabaseError as error:
+        if not isinstance(unavailable(error), DatabaseDamaged):
+            raise
+        aside = f"{target}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+        for part in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(f"{target}{part}").rename(f"{aside}{part}")
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        _copy_pages(source, target)
 
 
 def _settle(file: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from storage.database import unavailable
+
 
 class Changes:
     """Counts what others commit to a SQLite database; one of PostgreSQL does not tell.
@@ -17,13 +19,21 @@ class Changes:
     ----------
     engine
         Of the database.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        When it cannot be opened.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._lock = Lock()
         self._connection: Any = None
         if engine.dialect.name == "sqlite":
-            self._connection = engine.raw_connection()
+            try:
+                self._connection = engine.raw_connection()
+            except sqlite3.Error as error:
+                raise unavailable(error) or error from error
             self._connection.detach()
 
     def version(self) -> int | None:

@@ -28,11 +28,17 @@ from sqlalchemy import (
     table,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql.dml import ReturningInsert
 
-from storage.errors import DatabaseUnavailable, DatabaseURLUnknown, DriverMissing
+from storage.errors import (
+    DatabaseDamaged,
+    DatabaseRefuses,
+    DatabaseUnavailable,
+    DatabaseURLUnknown,
+    DriverMissing,
+)
 from storage.tables import installation
 
 _BUSY_SECONDS = 30.0
@@ -45,6 +51,11 @@ _PATIENCE: Final = {
 }
 """How soon a PostgreSQL server that the network took away is given up; Linux alone waits a quarter of an hour (tcp(7))."""
 _MIGRATION_LOCK = 0x4D414D4D  # any number, the same in every process
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, "XX001", "XX002"})
+"""SQLite's primary result codes, and SQLSTATEs of PostgreSQL (its manual, Appendix A)."""
+_REFUSED: Final = frozenset({sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, "42501", "25006"})
+_TABLES_ABSENT: Final = frozenset({"42P01", "42703", "3F000"})
+"""Of PostgreSQL; SQLite's errors of this kind are operational ones."""
 
 
 def open_database(url: str) -> Engine:
@@ -77,9 +88,15 @@ def _open_sqlite(url: URL) -> Engine:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except PermissionError as error:
+        raise DatabaseRefuses(error) from error
     except OSError as error:
         raise DatabaseUnavailable(error) from error
-    engine = create_engine(url.set(drivername="sqlite", database=str(path)), connect_args={"timeout": _BUSY_SECONDS})
+    engine = create_engine(
+        url.set(drivername="sqlite", database=str(path)),
+        connect_args={"timeout": _BUSY_SECONDS},
+        hide_parameters=True,
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
@@ -119,7 +136,9 @@ def _open_postgresql(url: URL) -> Engine:
     # What the URL says of these (libpq's own names) goes first.
     patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
     try:
-        return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=patience)
+        return create_engine(
+            url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=patience, hide_parameters=True
+        )
     except ModuleNotFoundError as error:
         raise DriverMissing(error.name) from error
 
@@ -133,13 +152,15 @@ def writing(engine: Engine) -> Iterator[Connection]:
     Raises
     ------
     DatabaseUnavailable
-        When the database does not answer, is locked for half a minute or has no room.
+        When the database does not answer, is locked for half a minute, has no room, is damaged or refuses this node.
     """
     try:
         with engine.begin() as connection:
             yield connection
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise DatabaseUnavailable(_cause(error)) from error
+    except (DBAPIError, PoolTimeout) as error:
+        if fault := unavailable(error):
+            raise fault from error
+        raise
 
 
 @contextmanager
@@ -149,15 +170,17 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises
     ------
     DatabaseUnavailable
-        When the database does not answer.
+        When the database does not answer, is damaged or refuses this node.
     """
     try:
         with engine.connect() as connection:
             connection.execution_options(postgresql_readonly=True)
             with connection.begin():
                 yield connection
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise DatabaseUnavailable(_cause(error)) from error
+    except (DBAPIError, PoolTimeout) as error:
+        if fault := unavailable(error):
+            raise fault from error
+        raise
 
 
 def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
@@ -202,10 +225,31 @@ def limited(query: Select[Any], limit: int, offset: int = 0) -> Select[Any]:
     return query.limit(known[0]).offset(known[1])
 
 
-def _cause(error: Exception) -> str:
-    # SQLAlchemy's own text holds the statement's parameters, patient names among them (rule R14).
+def unavailable(error: Exception) -> DatabaseUnavailable | None:
+    """Return what a failure of the database, or of its driver, is to the node; None where a row or the program is at fault.
+
+    Its text holds no values.
+    """
+    cause = getattr(error, "orig", None) or error
+    codes = {getattr(cause, "sqlite_errorcode", 0) & 0xFF, getattr(cause, "sqlstate", None)}
+    if codes & _DAMAGED:
+        return DatabaseDamaged(_words(cause))
+    if codes & _REFUSED:
+        return DatabaseRefuses(_words(cause))
+    if isinstance(error, (DataError, IntegrityError, NotSupportedError)):
+        return None
+    if isinstance(error, ProgrammingError) and not codes & _TABLES_ABSENT:
+        return None
+    return DatabaseUnavailable(_words(cause))
+
+
+def _words(cause: object) -> str:
+    # SQLAlchemy's own text holds the statement, and what a server adds in detail may hold values (rule R14).
+    if isinstance(cause, PoolTimeout):
+        return type(cause).__name__
+    said = getattr(getattr(cause, "diag", None), "message_primary", None) or str(cause)
     # A server says it in several lines; a line of the log is one.
-    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+    return " ".join(said.split())
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:

@@ -21,6 +21,10 @@ class StoreUnusable(StorageError):
     """The store's folder cannot be written: check storage.folder, its owner, and whether its disk went read-only."""
 
 
+class StoreInUse(StorageError):
+    """Another mammonode serve uses this folder: stop it, or give each its own storage.folder and storage.database."""
+
+
 class BucketUnavailable(StorageError):
     """The bucket did not do as asked: check its server, and [bucket]."""
 
@@ -35,6 +39,14 @@ class AlreadyStored(StorageError):
 
 class DatabaseUnavailable(StorageError):
     """The database did not answer: check that it runs, that its disk has room and that the URL is right."""
+
+
+class DatabaseDamaged(DatabaseUnavailable):
+    """The database is damaged: stop the node and restore a backup (mammonode restore --replace FILE)."""
+
+
+class DatabaseRefuses(DatabaseUnavailable):
+    """The database lets this node not write: check its user's rights, the file's owner, and whether it is a standby."""
 
 
 class DatabaseURLUnknown(StorageError):

@@ -4,7 +4,7 @@ Times come from the callers, so the clocks of all hosts must agree to within a s
 jumps back, nothing waits longer than it could have been told to (``storage.database.has_come``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -221,8 +221,13 @@ class JobQueue:
         with writing(self._engine) as connection:
             return connection.execute(update(jobs).where(_held_by(owner, job)).values(values)).rowcount == 1
 
-    def retry(self, job_id: int, now: datetime) -> None:
+    def retry(self, job_id: int, now: datetime, also: Callable[[Connection], object] = lambda _: None) -> None:
         """Queue a job again, as if it had never been tried.
+
+        Parameters
+        ----------
+        also
+            Done in the same transaction.
 
         Raises
         ------
@@ -267,6 +272,7 @@ class JobQueue:
                 )
             )
             _set_exam(connection, job, state=ExamState.QUEUED, status=None)
+            also(connection)
 
     def cancel(self, job_id: int, now: datetime) -> None:
         """Let a job read nothing: its exam is answered "not analysed", with the reason that somebody wanted it so.

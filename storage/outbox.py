@@ -1,6 +1,6 @@
 """The outbox: which result still has to reach which destination."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -278,8 +278,19 @@ class Outbox:
         state: DeliveryState = connection.execute(select(deliveries.c.state).where(here)).scalar_one()
         return state
 
-    def resend(self, exam_id: int, now: datetime, destination: str | None = None) -> int:
+    def resend(
+        self,
+        exam_id: int,
+        now: datetime,
+        destination: str | None = None,
+        also: Callable[[Connection, int], object] = lambda *_: None,
+    ) -> int:
         """Send all results of an exam's revisions again, to one destination or to all that had them.
+
+        Parameters
+        ----------
+        also
+            Done in the same transaction, with the number of deliveries.
 
         Returns
         -------
@@ -299,7 +310,9 @@ class Outbox:
         fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
         fresh |= {"proofs": 0} | dict.fromkeys(_TOLD)
         with writing(self._engine) as connection:
-            return connection.execute(statement.values(fresh)).rowcount
+            number = connection.execute(statement.values(fresh)).rowcount
+            also(connection, number)
+        return number
 
     def of_exam(self, exam_id: int) -> list[Delivery]:
         """Return all deliveries of an exam, oldest first."""

@@ -1,8 +1,9 @@
 """The DICOM door, and TLS for it and for destinations."""
 
+from ipaddress import ip_address
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from config.settings.section import AETitle, FileName, Port, Seconds, Section
 
@@ -19,6 +20,18 @@ class Caller(Section):
     port: Port = 0
     subject: str = ""
     tls: bool = False
+
+    @field_validator("address")
+    @classmethod
+    def _as_the_door_sees_it(cls, text: str) -> str:
+        if not text.strip():
+            return ""
+        try:
+            found = ip_address(text.strip())
+        except ValueError:
+            raise ValueError(f"{text!r} is no IP address; host names and networks are not looked up here") from None
+        mapped = getattr(found, "ipv4_mapped", None)
+        return f"::ffff:{mapped}" if mapped else str(found)
 
 
 class Dicom(Section):

@@ -39,6 +39,7 @@ CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 """Where systemd puts what LoadCredential= names (systemd.exec(5))."""
 CREDENTIALS_PREFIX = "mammonode_"
 """Before the name of each file of a folder that is loaded as the credential ``mammonode``."""
+ANY = "0.0.0.0"  # noqa: S104 (compared, not bound)
 DEFAULT_FILE = Path(__file__).parents[1] / "mammonode.toml"
 
 
@@ -166,20 +167,35 @@ def load_settings(path: Path | None = None) -> Settings:
         raise InvalidSettings([_fault(fault) for fault in error.errors()]) from None
     except SettingsError as error:  # which tells nothing of the text, a secret perhaps
         raise InvalidSettings([f"environment: {error}: lists are given as JSON"]) from None
+    if faults := list(_contradictions(settings)):
+        raise InvalidSettings(faults)
+    return settings
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """Yield what does not go together though each table is right by itself."""
     names = [destination.name for destination in settings.destinations]
     if len(set(names)) != len(names):
-        raise InvalidSettings(["destinations: two have one name"])
+        yield "destinations: two have one name"
     if TEST_DESTINATION in names:
-        raise InvalidSettings([f"destinations.name: {TEST_DESTINATION} is taken by the node itself"])
+        yield f"destinations.name: {TEST_DESTINATION} is taken by the node itself"
     if not settings.tls.listen and any(caller.subject for caller in settings.dicom.callers):
-        raise InvalidSettings(["dicom.callers.subject: only with tls.listen does anybody show a certificate"])
+        yield "dicom.callers.subject: only with tls.listen does anybody show a certificate"
     secured = [destination.name for destination in settings.destinations if destination.tls]
     secured += [caller.ae_title for caller in settings.dicom.callers if caller.tls]
     if secured and not settings.tls.ca:
-        raise InvalidSettings([f"tls.ca: {', '.join(secured)} need it, which tells whose certificates are good"])
+        yield f"tls.ca: {', '.join(secured)} need it, which tells whose certificates are good"
     if settings.bucket.url and settings.retention.watermark_percent:
-        raise InvalidSettings(["retention.watermark_percent: a bucket is never full; use sources_days"])
-    return settings
+        yield "retention.watermark_percent: a bucket is never full; use sources_days"
+    dicom, http = settings.dicom, settings.http
+    if http.enabled and http.port and http.port == dicom.port and _meet(http.bind, dicom.bind):
+        yield f"http.port: {http.port} is dicom.port too, at the same address"
+
+
+def _meet(one: str, other: str) -> bool:
+    """Tell whether two doors at one port would be in each other's way."""
+    found = {"127.0.0.1" if bind == "localhost" else bind or ANY for bind in (one, other)}
+    return len(found) == 1 or any(every in found and len({":" in bind for bind in found}) == 1 for every in (ANY, "::"))
 
 
 def changed_keys(former: Settings, latter: Settings) -> list[str]:

@@ -92,7 +92,7 @@ class SyslogServer:
     def _connect(self) -> socket.socket:
         chosen = self._settings
         files = Tls(ca=chosen.ca, certificate=chosen.certificate, key=chosen.key)
-        context = Transport.open(files).calls
+        context = Transport.open(files, section="audit").calls
         if context is None:
             raise OSError("no audit.ca")
         plain = socket.create_connection((chosen.syslog_host, chosen.syslog_port), TIMEOUT)

@@ -13,14 +13,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from ai.errors import AIError
-from config.errors import ConfigError
-from node.errors import NodeError
+from node.faults import KNOWN_FAULTS, described
 from node.logs import configure
-from storage.errors import StorageError
-
-KNOWN_FAULTS = (AIError, ConfigError, NodeError, StorageError)
-"""Errors whose text says what to do."""
 
 MODULES: Mapping[str, tuple[str, ...]] = {
     "running": ("up", "serve", "work", "check", "echo", "demo"),
@@ -163,7 +157,10 @@ app.callback()(lambda: None)
 
 
 def main() -> None:
-    """Run the command line; stdout is for results alone, and a known fault is one line on stderr and exit status 1."""
+    """Run the command line; stdout is for results alone, and a fault is one line on stderr and exit status 1.
+
+    No traceback: it would show values, names of patients among them (rule R14).
+    """
     gc.disable()  # until all is imported, and not before: see `imports`
     # They are looked for in all that is installed, which takes as long as our tables.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
@@ -172,4 +169,8 @@ def main() -> None:
         app()
     except KNOWN_FAULTS as error:
         typer.secho(f"mammonode: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 (as said)
+        words = f"mammonode: a fault of this program, please report it: {described(error)}"
+        typer.secho(words, err=True, fg=typer.colors.RED)
         sys.exit(1)

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Connection
 
 from config.settings import load_settings
 from node.audit.commands import operator, record_done
@@ -12,8 +14,8 @@ from node.cli.options import ConfigOption, JsonOption, print_json, print_table
 from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.conflicts import Conflict, list_conflicts
-from storage.database import reading, writing
-from storage.exams import find_exam
+from storage.database import reading
+from storage.exams import ExamRecord, find_exam
 from storage.states import ConflictState
 
 Words = Annotated[
@@ -94,13 +96,14 @@ def _decide(parts: Parts, decision: str, numbers: Sequence[str]) -> None:
     kinds = accepted_kinds(ready_model(reader.model, reader.models_folder))
     corrections = Corrections(parts.engine, parts.store, kinds, utc_now)
     decide = corrections.accept if decision == "accept" else corrections.reject
-    for number in numbers:
-        changed = decide(int(number))
-        with writing(parts.engine) as connection:
-            for exam in changed:
-                action = Action(decision, operator(), utc_now(), exam.id, detail=f"conflict {number}")
-                record_done(connection, parts.settings, action, exam.uid)
+
+    def note(number: str, connection: Connection, changed: Sequence[ExamRecord]) -> None:
         for exam in changed:
+            action = Action(decision, operator(), utc_now(), exam.id, detail=f"conflict {number}")
+            record_done(connection, parts.settings, action, exam.uid)
+
+    for number in numbers:
+        for exam in decide(int(number), partial(note, number)):
             held = ", held" if exam.held else ""
             typer.echo(
                 f"Conflict {number} {decision}ed: exam {exam.uid}, revision {exam.revision}: {exam.state}{held}."

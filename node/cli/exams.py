@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Connection
 
 from config.settings import load_settings
 from node.audit.commands import operator, record_done
@@ -14,7 +15,7 @@ from node.cli.queues import plain_exam
 from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.conflicts import list_conflicts, reject_identities
-from storage.database import reading, writing
+from storage.database import reading
 from storage.exams import find_exam, images_of
 from storage.index import instances_of_exam
 from storage.removals import removed_of_exam
@@ -63,10 +64,8 @@ def retry(exam: ExamArgument, *, config: ConfigOption = None) -> None:
         typer.secho("This revision has no job yet: its images are still awaited.", err=True)
         raise typer.Exit(1)
     now = datetime.now(UTC)
-    parts.queue.retry(jobs[0].id, now)
-    with writing(parts.engine) as connection:
-        action = Action("retry", operator(), now, found.id, detail=f"revision {found.revision}")
-        record_done(connection, parts.settings, action, found.uid)
+    action = Action("retry", operator(), now, found.id, detail=f"revision {found.revision}")
+    parts.queue.retry(jobs[0].id, now, lambda connection: record_done(connection, parts.settings, action, found.uid))
     typer.echo(f"Exam {found.uid}: job {jobs[0].id} is queued again.")
 
 
@@ -88,15 +87,16 @@ def send(
             f"Exam {found.uid} is held: see its conflicts (mammonode conflicts), then send it with --release.", err=True
         )
         raise typer.Exit(1)
-    if release:
-        with writing(parts.engine) as connection:
-            reject_identities(connection, found.id, datetime.now(UTC))
     now = datetime.now(UTC)
-    count = parts.outbox.resend(found.id, now, destination or None)
-    with writing(parts.engine) as connection:
-        told = f"{count} results" + (f" to {destination}" if destination else "")
+
+    def note(connection: Connection, number: int) -> None:
+        if release:
+            reject_identities(connection, found.id, now)
+        told = f"{number} results" + (f" to {destination}" if destination else "")
         action = Action("resend", operator(), now, found.id, destination or None, told)
         record_done(connection, parts.settings, action, found.uid)
+
+    count = parts.outbox.resend(found.id, now, destination or None, note)
     typer.echo(f"Exam {found.uid}: {count} deliveries wait to be sent.")
     raise typer.Exit(0 if count else 1)
 

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +13,12 @@ import typer
 from ai.errors import AIError, ModelError
 from config.errors import InvalidSettings
 from config.settings import Destination, Proof, Settings, load_settings
+from node.cli.checks import Finding, attempt, audit, doors, listening
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.errors import CannotListen, NodeError
+from node.faults import told
 from node.telemetry import logger
-from storage.errors import DatabaseUnavailable, StorageError
+from storage.errors import DatabaseDamaged, DatabaseRefuses, DatabaseUnavailable, StorageError
 
 log = logger("cli.running")
 
@@ -46,7 +48,10 @@ def _starting() -> Iterator[None]:
         _cannot_start(error, "mammonode models verify; reader.model in the settings")
         raise typer.Exit(os.EX_CONFIG) from error
     except CannotListen as error:
-        _cannot_start(error, "ss -ltnp names the program that has the port; once it is free, all goes on by itself")
+        _cannot_start(error, listening(error))
+        raise typer.Exit(1) from error
+    except (DatabaseDamaged, DatabaseRefuses) as error:
+        _cannot_start(error, "mammonode check tells more")
         raise typer.Exit(1) from error
     except DatabaseUnavailable as error:
         _cannot_start(error, "systemctl status postgresql, or the disk: df; once it answers, all goes on by itself")
@@ -54,14 +59,17 @@ def _starting() -> Iterator[None]:
     except (AIError, NodeError, StorageError) as error:
         _cannot_start(error, "the error says it; mammonode check tells more")
         raise typer.Exit(1) from error
+    except Exception as error:
+        _cannot_start(error, "mammonode check; where that finds nothing, a fault of this program: please report it")
+        raise typer.Exit(1) from error
 
 
 def _cannot_start(error: Exception, check: str) -> None:
     from node.supervision import ServiceManager  # noqa: PLC0415 (keeps --help quick)
 
-    log.critical("cannot start", error=str(error), check=check)
+    log.critical("cannot start", error=told(error), check=check)
     # Where systemd starts it again, `systemctl status` shows this, and no longer the line.
-    ServiceManager.from_environment().status(f"cannot start: {error}")
+    ServiceManager.from_environment().status(f"cannot start: {told(error)}")
 
 
 def serve(*, config: ConfigOption = None) -> None:
@@ -99,17 +107,6 @@ def up(
         configure(settings.log.format, settings.log.level)
         ready_model(settings.reader.model, settings.reader.models_folder)
     raise typer.Exit(run(config, workers))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of one check, and what to do when it failed; one that only warns fails nothing."""
-
-    check: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-    warns: bool = False
 
 
 def check(
@@ -158,42 +155,36 @@ def _report(findings: list[Finding], settings: Settings | None, *, as_json: bool
 
 
 def _checks(settings: Settings) -> Iterator[Finding]:
-    yield _try("database", lambda: _database(settings), "is the server running, is storage.database right?")
-    yield _try("disk", lambda: _disk(settings), "free space, or lower storage.min_free_gb / raise max_used_percent")
+    yield attempt("database", lambda: _database(settings))
+    yield attempt("disk", lambda: _disk(settings))
     if settings.bucket.url:
-        yield _try(
-            "bucket", lambda: _bucket(settings), "docs/operating.md, A bucket instead of a folder, says what it needs"
-        )
-    yield _try(
+        yield attempt("bucket", lambda: _bucket(settings))
+    yield attempt(
         "model", lambda: _model(settings), "set reader.model to one of mammonode models list; models verify tells more"
     )
     yield from _dated(settings)
-    yield from _doors(settings)
+    yield from doors(settings)
+    yield from audit(settings.audit)
     if not settings.destinations:
         yield Finding("destinations", ok=True, detail="none: results stay in the store")
     for destination in settings.destinations:
         yield _echo(settings, destination)
 
 
-def _try(name: str, run: Callable[[], str], remedy: str) -> Finding:
-    try:
-        return Finding(name, ok=True, detail=run())
-    except (AIError, NodeError, StorageError, OSError) as error:
-        return Finding(name, ok=False, detail=str(error), remedy=remedy)
-
-
 def _database(settings: Settings) -> str:
     from node.parts import open_parts  # noqa: PLC0415 (keeps --help quick)
+    from storage.soundness import LOOKS_FOR, is_whole, try_writing  # noqa: PLC0415 (as above)
 
     engine = open_parts(settings).engine
-    return f"{engine.url.render_as_string(hide_password=True)}, schema is current"
+    try_writing(engine)
+    looked = "" if is_whole(engine) else f"; no damage found within {LOOKS_FOR:.0f} s, in which not all could be read"
+    return f"{engine.url.render_as_string(hide_password=True)}, schema is current{looked}"
 
 
 def _disk(settings: Settings) -> str:
-    from node.parts import open_store  # noqa: PLC0415 (as above)
+    from node.parts import prepared_store  # noqa: PLC0415 (as above)
 
-    store = open_store(settings)
-    store.prepare()
+    store = prepared_store(settings)
     store.require_space(settings.storage.watermark)
     usage = store.usage()
     return f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free in {store.root}"
@@ -237,24 +228,6 @@ def _dated(settings: Settings) -> Iterator[Finding]:
         )
     clock = clock_state()
     yield Finding("clock", ok=True, detail=clock.words, remedy="timedatectl; chronyc tracking", warns=clock.is_wrong)
-
-
-def _doors(settings: Settings) -> Iterator[Finding]:
-    from node.doors import is_open, is_tended  # noqa: PLC0415 (as above)
-    from node.tls import Transport  # noqa: PLC0415 (as above)
-
-    where = f"{settings.dicom.bind}:{settings.dicom.port}"
-    try:
-        if not is_open(settings.dicom):
-            told, ok = "nobody listens: the node does not run", True
-        elif is_tended(settings, Transport.open(settings.tls)):
-            told, ok = "answers", True
-        else:
-            told, ok = "somebody listens who does not answer as this node does", False
-    except NodeError:  # told above
-        return
-    remedy = "ss -ltnp names the program: stop it, or change dicom.port"
-    yield Finding("DICOM door", ok=ok, detail=f"{where}: {told}", remedy=remedy)
 
 
 def _echo(settings: Settings, destination: Destination) -> Finding:

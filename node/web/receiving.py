@@ -17,6 +17,7 @@ from node.errors import (
     SyntaxNotTaken,
     UnsupportedMediaType,
 )
+from node.faults import told
 from node.instance_file import GrowingFile, InstanceFile
 from node.intake import Announced, Receiver
 from node.records import HEAD, Origin, dataset_begins, read_header, text
@@ -288,9 +289,7 @@ class Receiving:
         except Exception as error:  # noqa: BLE001 - the sender must learn of each instance, whatever happens
             reason = storing_reason(error)
             self.outcomes.failed.append(Failed(reason, named.instance_uid, named.sop_class_uid))
-            log.warning(
-                "instance not stored", instance=named.instance_uid, reason=f"{reason:04X}H", cause=_cause(error)
-            )
+            log.warning("instance not stored", instance=named.instance_uid, reason=f"{reason:04X}H", cause=told(error))
         else:
             self.outcomes.stored.append(stored)
         finally:
@@ -305,7 +304,3 @@ class Receiving:
             raise SyntaxNotTaken(syntax[:64])
         if self._study_uid and stored.study_uid != self._study_uid:
             raise StudyMismatch
-
-
-def _cause(error: Exception) -> str:
-    return str(error) if storing_reason(error) else type(error).__name__

@@ -2,16 +2,15 @@
 
 import secrets
 import time
-import traceback
 from collections import Counter
 from http import HTTPStatus
-from pathlib import Path
 from typing import Final
 
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
+from node.faults import described
 from node.status import http_status
 from node.telemetry import logger
 from node.web.access import caller
@@ -93,9 +92,7 @@ def _describe(error: Exception) -> dict[str, object]:
     if http_status(error) != HTTPStatus.INTERNAL_SERVER_ERROR:
         return {"cause": str(error)}
     # The text of an error that was not foreseen may hold header values, and stays out (rule R14).
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return {"error": f"{type(error).__name__}{where}", "check": "a fault of this node: please report it"}
+    return {"error": described(error), "check": "a fault of this node: please report it"}
 
 
 def _log(scope: Scope, status: int, size: int, seconds: float, told: dict[str, object]) -> None:

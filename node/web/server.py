@@ -5,6 +5,7 @@ import socket
 import ssl
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import cast
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 from config.settings import Http
 from node.errors import CannotListen, CertificateUnusable
 from node.telemetry import logger
+from node.tls import reason_of
 from node.web.certificates import CertifyingProtocol, CertifyingSocket
 from node.web.connection import room
 
@@ -100,6 +102,7 @@ class WebDoor:
             When a certificate, its key or the client authority cannot be read.
         """
         bind, port = self._settings.bind, self._settings.port
+        require_usable(self._settings)
         try:
             self._server.config.load()  # certificates: what is wrong with them is told here, not in the thread
         except (OSError, ssl.SSLError) as error:
@@ -129,8 +132,8 @@ class WebDoor:
         context = self._server.config.ssl
         if context is None:
             return
+        require_usable(self._settings)
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
             context.load_cert_chain(certificate, key, password="")
         except (OSError, ssl.SSLError) as error:
             raise CertificateUnusable(f"{type(error).__name__}: {error.strerror}") from error
@@ -143,6 +146,35 @@ class WebDoor:
         self._thread.join()
         self._thread, self._socket = None, None
         log.info("stopped listening")
+
+
+def require_usable(settings: Http) -> None:
+    """Try the files of [http].
+
+    Raises
+    ------
+    CertificateUnusable
+        When one cannot be read, or does not fit to another; it is named.
+    """
+    named = {key: str(getattr(settings, key)) for key in ("certificate", "key", "client_ca") if getattr(settings, key)}
+    for key, name in named.items():
+        try:
+            Path(name).read_bytes()
+        except OSError as error:
+            raise CertificateUnusable(f"http.{key} = {name}: {error.strerror}") from error
+    if not settings.certificate:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tried: tuple[str, ...] = ("certificate", "key")
+    try:
+        # A key with a password fails: there is nobody to ask.
+        context.load_cert_chain(settings.certificate, settings.key or None, password="")
+        tried = ("client_ca",)
+        if settings.client_ca:
+            context.load_verify_locations(settings.client_ca)
+    except (OSError, ValueError) as error:
+        files = ", ".join(f"http.{key} = {named[key]}" for key in tried if key in named)
+        raise CertificateUnusable(f"{files}: {reason_of(error)}") from error
 
 
 def _family(bind: str) -> socket.AddressFamily:

@@ -120,6 +120,17 @@ def test_when_nothing_could_be_stored_the_status_says_so(service: Service) -> No
     assert any(line["event"] == "instance not stored" and line["reason"] == "0122H" for line in lines)
 
 
+def test_what_a_foreign_error_says_is_not_logged(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("Secret^Anne")
+
+    monkeypatch.setattr("node.intake.catalogued", fail)
+    with capture_logs() as lines:
+        assert service.store(an_image()).status_code == 409
+    assert "LookupError in" in next(line["cause"] for line in lines if line["event"] == "instance not stored")
+    assert "Secret" not in str(lines)
+
+
 def test_a_full_disk_is_told_before_the_body_is_read(tmp_path: Path, engine: Engine) -> None:
     with a_service(a_room(tmp_path, engine, NO_ROOM)) as service:
         answer = service.store(an_image())

@@ -1,6 +1,7 @@
 """The intake on both databases: durable before success, nothing kept of a failure, and rule R6."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
@@ -10,7 +11,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import Comprehensive3DSRStorage, ImplicitVRLittleEndian, RLELossless
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
@@ -158,6 +159,18 @@ def test_a_commit_that_fails_is_no_success_and_the_next_attempt_is_one(
     assert room.receive(image).outcome is Outcome.STORED
     assert len(room.files()) == 1
     assert room.rows() == (1, 1, 0)
+
+
+def test_what_a_foreign_error_says_is_not_logged(room: Room, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise IntegrityError("INSERT", {"name": "Secret^Anne"}, Exception("Key (name)=(Secret^Anne) is there"))
+
+    monkeypatch.setattr("node.intake.catalogued", fail)
+    with capture_logs() as lines, pytest.raises(IntegrityError):
+        room.receive(an_image())
+    [line] = lines
+    assert line["event"] == "instance refused"
+    assert re.fullmatch(r"IntegrityError in test_intake.py:\d+, from intake.py:\d+", line["cause"])
 
 
 def test_the_same_instance_again_changes_nothing_however_it_is_encoded(room: Room) -> None:

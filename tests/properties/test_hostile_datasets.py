@@ -14,7 +14,8 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from node.cli import KNOWN_FAULTS, app
+from node.cli import app
+from node.faults import KNOWN_FAULTS
 from node.status import STATUSES, receiving_status
 from storage.database import open_database, reading
 from storage.exams import list_exams

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,10 +21,12 @@ from config.settings import Settings, Storage, load_settings
 from node import cli
 from node.cli import app
 from node.demo.run import run_demo
+from node.faults import KNOWN_FAULTS
 from node.intake import Intake
 from node.parts import Parts, open_parts
 from storage.database import reading, writing
 from storage.exams import find_exam, hold
+from storage.holding import held
 from storage.states import DeliveryState, ExamState, JobState
 from tests.builders import altered, own_result_header
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
@@ -49,7 +52,7 @@ def run(*arguments: object) -> Result:
 
 def fault_of(result: Result) -> str:
     """Return the known fault with which a command ended."""
-    assert isinstance(result.exception, cli.KNOWN_FAULTS), result.exception
+    assert isinstance(result.exception, KNOWN_FAULTS), result.exception
     return str(result.exception)
 
 
@@ -98,10 +101,10 @@ def exam_of(parts: Parts, uid: str) -> Any:
 
 def test_check_says_that_all_is_well(tmp_path: Path) -> None:
     with a_pacs() as (_, port):
-        door = f"[dicom]\nport = {a_free_port()}\n"
+        door = f"[dicom]\nport = {a_free_port()}\n[http]\nport = {a_free_port()}\n"
         result = run("check", "--config", a_config(tmp_path, more=door + a_destination(port)))
     assert result.exit_code == 0, result.output
-    for name in ("settings", "database", "disk", "model", "DICOM door", "destination pacs"):
+    for name in ("settings", "database", "disk", "model", "DICOM door", "HTTP door", "destination pacs"):
         assert f"ok   {name}: " in result.output
     assert "dicom.ae_title = 'MAMMONODE'" in result.output
 
@@ -118,7 +121,10 @@ def test_check_says_when_a_destination_that_commits_could_not_report_to_us(tmp_p
 def test_check_says_for_every_failure_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         more = '[reader]\nmodel = "absent"\n' + a_destination(a_free_port())
-        more = f"[dicom]\nport = {stranger.getsockname()[1]}\n{more}"
+        taken = stranger.getsockname()[1]
+        more = (
+            f'[dicom]\nport = {taken}\n[http]\nbind = "127.0.0.2"\nport = {taken}\ncertificate = "absent.pem"\n{more}'
+        )
         path = a_config(
             tmp_path, f'database = "postgresql://me:s3cret@127.0.0.1:{a_free_port()}/x"\nmin_free_gb = 1e9', more
         )
@@ -135,6 +141,7 @@ def test_check_says_for_every_failure_what_to_do(tmp_path: Path, monkeypatch: py
         ("disk", "storage.min_free_gb"),
         ("model", "mammonode models"),
         ("DICOM door", "ss -ltnp"),
+        ("HTTP door", "in [http]"),
         ("destination pacs", "does it know MAMMONODE"),
     ):
         assert remedy in checks[name]["remedy"]
@@ -246,6 +253,22 @@ def test_send_releases_a_held_exam_only_when_told_to(config: Path, parts: Parts,
     assert not exam_of(parts, answered).held
 
 
+@pytest.mark.parametrize("command", ["retry", "send"])
+def test_what_cannot_be_recorded_is_not_done(
+    command: str, config: Path, parts: Parts, answered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everything() -> object:
+        return exam_of(parts, answered), parts.queue.list_jobs(9), parts.outbox.of_exam(1)
+
+    def fail(*_: object) -> None:
+        raise LookupError
+
+    before = everything()
+    monkeypatch.setattr("node.cli.exams.record_done", fail)
+    assert isinstance(run(command, answered, "--config", config).exception, LookupError)
+    assert everything() == before
+
+
 # --- conflicts
 
 
@@ -268,6 +291,19 @@ def test_conflicts_are_listed_until_they_are_decided(config: Path, parts: Parts,
     assert f"{contradicted}, revision 1: moved" in accepted.stdout
     assert "No conflicts" in run("conflicts", "--config", config).stdout
     assert run("conflicts", "accept", told["id"], "--config", config).exit_code == 1
+
+
+@pytest.mark.parametrize("decision", ["accept", "reject"])
+def test_a_decision_that_cannot_be_recorded_is_none(
+    decision: str, config: Path, contradicted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr("node.cli.conflicts.record_done", fail)
+    assert isinstance(run("conflicts", decision, "1", "--config", config).exception, LookupError)
+    [told] = json.loads(run("conflicts", "--json", "--config", config).stdout)
+    assert (told["exam"], told["state"]) == (contradicted, "open")
 
 
 def test_conflicts_of_an_exam_are_listed_with_their_decision(config: Path, parts: Parts, contradicted: str) -> None:
@@ -525,6 +561,82 @@ def test_a_known_fault_is_one_line_and_exit_status_1(
     assert capsys.readouterr().err == "mammonode: No exam has this id: list them with mammonode exams. (ffff)\n"
 
 
+def test_a_fault_of_the_program_is_one_line_without_values(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("Secret^Anne")
+
+    monkeypatch.setattr("node.cli.exams.find_exam", fail)
+    monkeypatch.setattr(sys, "argv", ["mammonode", "show", "ffff", "--config", str(config)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(
+        r"mammonode: a fault of this program, please report it: LookupError in test_cli.py:\d+, from exams.py:\d+\n",
+        told,
+    )
+
+
+def a_damaged_database(config: Path) -> Path:
+    file = config.parent / "store" / "mammonode.sqlite"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"no database" * 1000)
+    return file
+
+
+@pytest.mark.parametrize("command", ["serve", "exams"])
+def test_a_damaged_database_is_one_line(
+    command: str, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_damaged_database(config)
+    monkeypatch.setattr(sys, "argv", ["mammonode", command, "--config", str(config)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    [line] = "".join(capsys.readouterr()).splitlines()
+    assert "The database is damaged: stop the node and restore a backup" in line
+    assert ("cannot start" in line) == (command == "serve")
+
+
+def test_what_keeps_a_part_from_starting_is_told_without_values(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("Secret^Anne")
+
+    monkeypatch.setattr("node.serving.open_parts", fail)
+    result = run("serve", "--config", config)
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert (told["event"], told["level"]) == ("cannot start", "critical")
+    assert told["error"].startswith("LookupError in test_cli.py:")
+    assert "Secret" not in result.output
+
+
+def test_a_second_node_in_the_same_folder_neither_starts_nor_removes_what_the_first_receives(tmp_path: Path) -> None:
+    config, store = a_config(tmp_path, more='[http]\nbind = "0.0.0.0"'), tmp_path / "store"
+    with held(store):
+        coming = store / "incoming" / "image"
+        coming.parent.mkdir()
+        coming.touch()
+        result = run("serve", "--config", config)
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert told["event"] == "cannot start"
+    assert f"process {os.getpid()} of" in told["error"]
+    assert coming.is_file()
+
+
+def test_check_finds_damage_that_no_question_meets(config: Path) -> None:
+    open_parts(load_settings(config)).engine.dispose()
+    file = config.parent / "store" / "mammonode.sqlite"
+    file.write_bytes(file.read_bytes()[:-4096] + b"\xff" * 4096)
+    result = run("check", "--json", "--config", config)
+    told = {each["check"]: each for each in json.loads(result.stdout)["checks"]}
+    assert not told["database"]["ok"]
+    assert "mammonode restore" in told["database"]["detail"]
+
+
 @pytest.mark.parametrize(
     ("command", "event"),
     [(["conflicts", "accept", "1"], "later copy accepted"), (["selftest", "--json"], "self-test failed")],
@@ -553,10 +665,10 @@ def test_a_door_that_cannot_be_opened_is_a_known_fault(tmp_path: Path) -> None:
 
     with a_pacs() as (_, port):
         settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = {port}\n[http]\nport = 0"))
-        with pytest.raises(cli.KNOWN_FAULTS, match=rf"port in \[dicom\] and \[http\].*dicom, 127\.0\.0\.1:{port}"):
+        with pytest.raises(KNOWN_FAULTS, match=rf"port in \[dicom\] and \[http\].*dicom, 127\.0\.0\.1:{port}"):
             Serving(settings).open()
         settings = load_settings(a_config(tmp_path, more=f"[dicom]\nport = 0\n[http]\nport = {port}"))
-        with pytest.raises(cli.KNOWN_FAULTS, match=rf"http, 127\.0\.0\.1:{port}"):
+        with pytest.raises(KNOWN_FAULTS, match=rf"http, 127\.0\.0\.1:{port}"):
             Serving(settings).open()
 
 
@@ -598,7 +710,7 @@ def test_nothing_is_restored_under_a_running_node(tmp_path: Path) -> None:
 
 
 def test_every_command_is_found_in_the_module_that_adds_it() -> None:
-    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "options", "bars"}
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "options", "bars", "checks"}
     assert {module: tuple(cli.commands_of(module)) for module in modules} == cli.MODULES
 
 

@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 
 from ai.models import CARD, shipped_models
 from node import supervisor
-from node.cli import KNOWN_FAULTS, app, commands_of
+from node.cli import app, commands_of
+from node.faults import KNOWN_FAULTS
 from node.supervisor import Child
 from tests.models import a_model, untrained
 
@@ -47,7 +48,7 @@ def a_config(folder: Path, model: str = "mass-fpn-boxes") -> Path:
     path = folder / "mammonode.toml"
     path.write_text(
         f'[storage]\nfolder = "{folder / "store"}"\nmax_used_percent = 100\nmin_free_gb = 0\n[log]\nformat = "json"\n'
-        f'[reader]\nmodel = "{model}"\nmodels_folder = "{folder / "models"}"\ndevice = "cpu"\n',
+        f'[reader]\nmodel = "{model}"\nmodels_folder = "{folder / "models"}"\ndevice = "cpu"\n[http]\nport = 0\n',
         encoding="utf-8",
     )
     return path

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from config.settings import load_settings
-from node.cli import KNOWN_FAULTS, app
+from node.cli import app
+from node.faults import KNOWN_FAULTS
 from node.parts import open_parts
 from storage.database import reading
 from storage.exams import list_exams
@@ -68,6 +71,40 @@ def test_there_is_a_command_for_each_of_twenty_symptoms() -> None:
         program = command.split()[0]
         assert program == "mammonode" or program in OTHERS, symptom
         assert cure
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_store_and_settings_come_back_from_the_backup_each_to_its_place(tmp_path: Path) -> None:
+    if shutil.which("rsync") is None:
+        pytest.skip("rsync is not installed")
+    store, settings = tmp_path / "var" / "lib" / "mammonode", tmp_path / "etc" / "mammonode"
+    stays = ("incoming/half", "outgoing/half", "mammonode.sqlite", "mammonode.sqlite-wal", "serve.lock")
+    goes = {
+        store: ("instances/1.2/incoming/a.dcm", "backups/mammonode-2026.sqlite", "mammonode.toml"),
+        settings: ("mammonode.toml", "credentials/storage.database"),
+    }
+    for file in [folder / name for folder, names in goes.items() for name in names] + [store / name for name in stays]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(file), encoding="utf-8")
+    (tmp_path / "host").mkdir()
+    guide = GUIDE.read_text(encoding="utf-8").replace("\\\n", " ").replace("BACKUP-HOST:...", str(tmp_path / "host"))
+    guide = guide.replace(" /var/lib/mammonode", f" {store}").replace(" /etc/mammonode", f" {settings}")
+    lines = [shlex.split(line, comments=True)[1:] for line in guide.splitlines() if line.startswith("sudo rsync ")]
+    assert len(lines) == 4
+    for line in lines[:2]:
+        subprocess.run(line, check=True)
+    for folder in goes:
+        shutil.rmtree(folder)
+        folder.mkdir()
+    for line in lines[2:]:
+        subprocess.run(line, check=True)
+    for folder, names in goes.items():
+        assert files_of(folder) == {name: str(folder / name) for name in names}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from config.errors import InvalidSettings
 from config.settings import (
     DEFAULT_FILE,
     FILE_VARIABLE,
+    Caller,
     Delivery,
     Destination,
     Dicom,
@@ -142,6 +143,49 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one(
 def test_a_wrong_value_is_refused_with_the_path_of_its_key(tmp_path: Path, text: str, key: str) -> None:
     [found] = faults(tmp_path, text)
     assert found.startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("dicom", "http", "faulty"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("0.0.0.0", "localhost", True),  # noqa: S104
+        ("::", "::1", True),
+        ("192.0.2.1", "127.0.0.1", False),
+        ("0.0.0.0", "::1", False),  # noqa: S104
+    ],
+)
+def test_two_doors_at_one_port_of_an_address_are_refused(
+    tmp_path: Path, dicom: str, http: str, *, faulty: bool
+) -> None:
+    text = f'[dicom]\nbind = "{dicom}"\nport = 4242\n[http]\nbind = "{http}"\nport = 4242'
+    path = tmp_path / "mammonode.toml"
+    path.write_text(text, encoding="utf-8")
+    if faulty:
+        assert faults(tmp_path, text) == ("http.port: 4242 is dicom.port too, at the same address",)
+        text = text.replace("4242", "0")
+        path.write_text(text, encoding="utf-8")
+    load_settings(path)
+
+
+@pytest.mark.parametrize("address", ["modality.example.org", "192.168.1.0/24", "192.168.001.020", "192.168.1"])
+def test_the_address_of_a_caller_has_to_be_one(tmp_path: Path, address: str) -> None:
+    [found] = faults(tmp_path, f'[dicom]\ncallers = [{{ ae_title = "A", address = "{address}" }}]')
+    assert found.startswith("dicom.callers.address: ")
+    assert f"{address!r} is no IP address" in found
+
+
+@pytest.mark.parametrize(
+    ("address", "seen"),
+    [
+        (" 192.168.1.20", "192.168.1.20"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("::FFFF:192.0.2.1", "::ffff:192.0.2.1"),
+        ("", ""),
+    ],
+)
+def test_the_address_of_a_caller_is_kept_as_the_door_sees_it(address: str, seen: str) -> None:
+    assert Caller(ae_title="A", address=address).address == seen
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from node import errors
 from node.status import Outcome, is_warning, receiving_status, sending_outcome
-from storage.errors import BucketUnavailable, DatabaseUnavailable, DiskLow
+from storage.errors import BucketUnavailable, DatabaseDamaged, DatabaseRefuses, DatabaseUnavailable, DiskLow
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,8 @@ from storage.errors import BucketUnavailable, DatabaseUnavailable, DiskLow
     [
         (DiskLow(), 0xA700),
         (DatabaseUnavailable(), 0xA700),
+        (DatabaseDamaged(), 0xA700),
+        (DatabaseRefuses(), 0xA700),
         (BucketUnavailable(), 0xA700),
         (OSError(28, "No space left on device"), 0xA700),
         (errors.ClassMismatch(), 0xA900),

@@ -1,0 +1,94 @@
+"""What `mammonode check` finds of doors and audit trail: each setting with which the service could not start."""
+
+import socket
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from config.settings import load_settings
+from node.cli.checks import Finding, audit, doors
+from node.cli.running import _checks
+from node.intake import utc_now
+from node.parts import open_parts
+from storage.database import writing
+from storage.tokens import add_token
+from tests.authority import Authority
+
+ANY_PORTS = "[dicom]\nport = 0\n[http]\nport = 0\n"
+
+
+def a_config(folder: Path, lines: str) -> Path:
+    path = folder / "mammonode.toml"
+    store = f'[storage]\nfolder = "{folder / "store"}"\nmax_used_percent = 100\nmin_free_gb = 0\n'
+    path.write_text(store + lines, encoding="utf-8")
+    return path
+
+
+def found(folder: Path, lines: str) -> dict[str, Finding]:
+    settings = load_settings(a_config(folder, lines))
+    return {each.check: each for each in (*doors(settings), *audit(settings.audit))}
+
+
+def test_the_address_of_a_door_has_to_be_one_of_this_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.checks._is_tended", lambda _: False)
+    told = found(tmp_path, '[dicom]\nbind = "192.0.2.1"\n[http]\nbind = "127.0.0.1"\nport = 0')
+    assert not told["DICOM door"].ok
+    assert "192.0.2.1" in told["DICOM door"].detail
+    assert "correct bind" in told["DICOM door"].remedy
+    assert told["HTTP door"].ok
+
+
+def test_a_host_that_only_reads_has_the_door_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.checks._is_tended", lambda _: True)
+    assert found(tmp_path, '[dicom]\nbind = "192.0.2.1"\n[http]\nenabled = false')["DICOM door"].ok
+
+
+def test_a_port_that_another_program_has_is_told_of_the_http_door_too(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = stranger.getsockname()[1]
+        door = found(tmp_path, f"[dicom]\nport = 0\n[http]\nport = {taken}")["HTTP door"]
+    assert not door.ok
+    assert f"http, 127.0.0.1:{taken}: Address already in use" in door.detail
+    assert "ss -ltnp" in door.remedy
+
+
+def test_a_door_that_the_network_reaches_without_a_token_is_told(tmp_path: Path) -> None:
+    lines = '[dicom]\nport = 0\n[http]\nbind = "0.0.0.0"\nport = 0'
+    door = found(tmp_path, lines)["HTTP door"]
+    assert not door.ok
+    assert "mammonode tokens add" in door.remedy
+    parts = open_parts(load_settings(a_config(tmp_path, lines)))
+    with writing(parts.engine) as connection:
+        add_token(connection, "viewer", ["read"], utc_now(), None)
+    parts.engine.dispose()
+    assert found(tmp_path, lines)["HTTP door"].ok
+
+
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "ours")
+    one, other, none = authority.signed("one"), tmp_path / "other.key", tmp_path / "none"
+    signed = authority.signed("other").read_text(encoding="utf-8")
+    other.write_text(signed.partition("-----END CERTIFICATE-----\n")[2], encoding="utf-8")
+    for lines, name, told in (
+        (f'certificate = "{none}"', "HTTP door", f"http.certificate = {none}: No such file"),
+        (f'certificate = "{one}"\nkey = "{other}"', "HTTP door", f"http.key = {other}: key values mismatch"),
+        (f'certificate = "{one}"\nclient_ca = "{other}"', "HTTP door", f"http.client_ca = {other}: "),
+        (f'[audit]\nsyslog_host = "localhost"\nca = "{none}"', "audit.syslog", f"audit.ca = {none}: No such file"),
+        (f'[audit]\nfile = "{none}/log"', "audit.file", str(none)),
+    ):
+        finding = found(tmp_path, ANY_PORTS + lines)[name]
+        assert not finding.ok
+        assert told in finding.detail
+    good = f'certificate = "{one}"\n[audit]\nsyslog_host = "localhost"\nca = "{authority.path}"\nfile = "{none}"'
+    assert all(each.ok for each in found(tmp_path, ANY_PORTS + good).values())
+    assert not none.exists()
+
+
+def test_what_to_do_goes_by_what_has_happened(tmp_path: Path) -> None:
+    (tmp_path / "store").touch()
+    findings = list(islice(_checks(load_settings(a_config(tmp_path, ""))), 2))
+    assert [each.check for each in findings] == ["database", "disk"]
+    for each in findings:
+        assert not each.ok
+        assert "storage.folder: ls -ld" in each.remedy

@@ -354,8 +354,8 @@ PROTECTIONS = (
     Protection(
         "nor is an answer kept for whoever takes no more of it",
         "node/web/connection.py",
-        "            self.transport.abort()",
-        "            pass",
+        "        else:\n            self.transport.abort()\n",
+        "",
         "tests/integration/test_web_door.py -k takes_no_more",
     ),
     Protection(

@@ -32,7 +32,7 @@ from storage.database import open_database
 from tests.answers import CREATED_AT, INSTALLATION, MODEL, a_map, a_mass
 from tests.databases import SQLiteDatabases
 from tests.doors import a_room
-from tests.ohif import Holds, Screen, Viewer, archive, require_ohif, site, viewer
+from tests.ohif import PATIENCE, Holds, Screen, Viewer, archive, require_ohif, site, viewer
 from tests.web import Service, a_service, an_address
 
 pytestmark = [
@@ -355,9 +355,15 @@ def test_captures_are_shown_as_images(desk: Desk) -> None:
     desk.opens(exam, *made)
     assert len(made) == 1 + len(STANDARD_VIEWS)
     for number, capture in enumerate(each.dataset for each in made):
+        seen = partial(is_picture, capture.pixel_array)
         desk.viewer.show(capture.SeriesDescription)
-        screen = desk.viewer.look_until(partial(is_picture, capture.pixel_array))
+        screen = desk.viewer.look_until(seen, PATIENCE / 2)
         desk.viewer.keep(f"sc {number}")
+        if not seen(screen):  # OHIF 3.13 once drew it beyond its window's edge, where much else ran: it is opened again
+            desk.viewer.show(str(STANDARD_VIEWS[0]))
+            desk.viewer.show(capture.SeriesDescription)
+            screen = desk.viewer.look_until(seen)
+            desk.viewer.keep(f"sc {number} again")
         assert is_picture(capture.pixel_array, screen)
 
 

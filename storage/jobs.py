@@ -196,7 +196,7 @@ class JobQueue:
         if job.last_resorts >= LAST_RESORTS:
             self._bury(job, owner, error, now)
             return JobState.DEAD
-        delay = self._policy.delay(job.attempts, now - (job.started_at or now))
+        delay = self._next_after(job, now)
         if delay is None:
             delay = self._policy.first if job.exhausted else timedelta(0)
         with writing(self._engine) as connection:
@@ -207,6 +207,13 @@ class JobQueue:
                 .values(state=JobState.QUEUED, not_before=now + delay, error=error, lease_owner=None, lease_until=None)
             )
         return JobState.QUEUED
+
+    def is_last(self, job: Job, now: datetime) -> bool:
+        """Tell whether a job, should it fail now, is handed out no more but to be answered "failed"."""
+        return self._next_after(job, now) is None
+
+    def _next_after(self, job: Job, now: datetime) -> timedelta | None:
+        return self._policy.delay(job.attempts, now - (job.started_at or now))
 
     def give_back(self, job: Job, owner: str, now: datetime) -> bool:
         """Return a job that was claimed and is not done, as if it had not been claimed; False when the lease is lost."""

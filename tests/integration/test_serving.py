@@ -14,10 +14,12 @@ from structlog.testing import capture_logs
 
 from config.settings import TEST_AE_TITLE, Caller, Delivery, Destination, Dicom, Http, Settings, Storage
 from node.doors import reachable, web_answers
-from node.intake import utc_now
+from node.intake import Intake, utc_now
 from node.scu import Peer, Sender
 from node.serving import Serving
 from storage.states import DeliveryState
+from tests.builders import altered
+from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.pacs import a_free_port, a_pacs, hangs_until, waiting_results
 from tests.peers import eventually
 from tests.records import a_closed_exam
@@ -94,6 +96,24 @@ def test_what_a_lane_has_in_hand_is_not_sent_by_its_successor(serving: Serving, 
         outbox = serving.parts.outbox
         assert eventually(lambda: {each.state for each in outbox.of_exam(1)} == {DeliveryState.SENT})
         assert sorted(pacs.received) == sorted({record.uid for record in results})
+
+
+def test_a_start_says_which_exams_wait_for_an_operator(tmp_path: Path) -> None:
+    opened = Serving(settings_of(tmp_path))
+    with closing(opened):
+        room = Room(
+            opened.parts.store, opened.parts.engine, Intake(opened.parts.store, opened.parts.engine, ROOM_ENOUGH)
+        )
+        exams = []
+        for number, keyword in enumerate(("PatientID", "SeriesDescription")):
+            image = altered(phantom_images()[number], StudyInstanceUID=f"2.25.{number}")
+            exams.append(room.receive(image).exam_uid)
+            room.receive(altered(image, **{keyword: "OTHER"}))
+        with capture_logs() as lines:
+            opened.open()
+    opened.parts.engine.dispose()
+    told = [line for line in lines if line["event"] == "exams wait for an operator"]
+    assert [(line["exams"], line["log_level"]) for line in told] == [([exams[0]], "critical")]
 
 
 def test_it_says_what_goes_on(serving: Serving) -> None:

@@ -81,7 +81,9 @@ def test_a_look_that_takes_too_long_ends(file: Path) -> None:
     with writing(engine) as connection:
         # A look through each row takes some 0.1 s, and keeping it none.
         connection.execute(text("PRAGMA ignore_check_constraints=1"))
-        connection.execute(text("CREATE TABLE slow (size INT CHECK (length(replace(hex(zeroblob(size)), '0', 'ab')) > 0))"))
+        connection.execute(
+            text("CREATE TABLE slow (size INT CHECK (length(replace(hex(zeroblob(size)), '0', 'ab')) > 0))")
+        )
         connection.execute(text("INSERT INTO slow VALUES (:size)"), [{"size": 5_000_000}] * 100)
     assert not is_whole(engine, 0.2)
     engine.dispose()

@@ -18,7 +18,7 @@ from tests.builders import L_CC, R_CC, altered, for_processing, inverted
 from tests.chain import Chain, a_chain, summary_of, text_of
 from tests.doors import ORIGIN, phantom_images
 from tests.peers import eventually
-from tests.records import LEASE
+from tests.records import LEASE, POLICY
 
 
 @pytest.fixture
@@ -358,16 +358,46 @@ def test_an_image_with_damaged_attributes_after_its_pixels_costs_the_others_noth
     assert f"NOT READ: R CC {of_view(R_CC).SOPInstanceUID}: The pixel data cannot be decoded" in told
 
 
-def test_an_exam_one_of_whose_files_is_gone_is_answered_with_failed(chain: Chain) -> None:
+def lose(chain: Chain, *views: View) -> None:
+    """Remove the files of some views, as a disk may."""
+    for view in views:
+        path = next(path for path in chain.room.files() if of_view(view).SOPInstanceUID in path)
+        (chain.room.store.root / path).unlink()
+
+
+def test_an_exam_one_of_whose_files_is_gone_is_read_from_the_others_once_nobody_will_try_again(chain: Chain) -> None:
     chain.close(four())
-    gone = chain.room.store.root / next(path for path in chain.room.files() if of_view(R_CC).SOPInstanceUID in path)
-    gone.unlink()
+    lose(chain, R_CC)
+    exhaust(chain)
+    assert chain.job.attempts == POLICY.attempts
+    assert (chain.exam.status, chain.job.state) == ("partial, findings", JobState.DONE)
+    told = text_of(chain.report)
+    assert f"{of_view(R_CC).SOPInstanceUID}: its file cannot be read (FileNotFoundError" in told
+    assert "not read: R CC." in told
+    assert [f"NOT READ: {view}" in told for view in (L_CC, R_CC)] == [False, False]
+
+
+def test_a_file_that_comes_back_is_read_as_if_it_had_never_been_gone(chain: Chain) -> None:
+    chain.close(four())
+    path = chain.room.store.root / next(path for path in chain.room.files() if of_view(R_CC).SOPInstanceUID in path)
+    path.rename(path.with_suffix(".away"))
+    chain.worker().work_once()
+    path.with_suffix(".away").rename(path)
+    chain.clock.forward(timedelta(minutes=1))
+    chain.worker().work_once()
+    assert chain.exam.status == "findings"
+
+
+def test_an_exam_all_of_whose_files_but_a_refused_ones_are_gone_is_answered_with_failed(chain: Chain) -> None:
+    refused = undecodable(of_view(R_CC))
+    chain.close([refused, *(image for image in four() if image is not of_view(R_CC))])
+    lose(chain, *(view for view in STANDARD_VIEWS if view != R_CC))
     exhaust(chain)
     assert (chain.exam.status, chain.job.state) == ("failed", JobState.DEAD)
     assert summary_of(chain.report) == "111245"
     told = text_of(chain.report)
-    assert f"{of_view(R_CC).SOPInstanceUID}: its file cannot be read (FileNotFoundError" in told
-    assert [f"NOT READ: {view} {of_view(view).SOPInstanceUID}" in told for view in (L_CC, R_CC)] == [True, False]
+    assert f"{of_view(L_CC).SOPInstanceUID}: its file cannot be read (FileNotFoundError" in told
+    assert [f"NOT READ: {view} {of_view(view).SOPInstanceUID}" in told for view in (L_CC, R_CC)] == [False, True]
 
 
 def test_too_little_memory_is_no_fault_of_the_image(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -701,8 +701,8 @@ def test_backup_restore_and_adopt_keep_every_image(tmp_path: Path) -> None:
 
 
 def test_nothing_is_restored_under_a_running_node(tmp_path: Path) -> None:
-    with a_pacs() as (_, port):
-        config = a_config(tmp_path, more=f"[dicom]\nport = {port}")
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        config = a_config(tmp_path, more=f"[dicom]\nport = {door.getsockname()[1]}")
         open_parts(load_settings(config)).engine.dispose()
         file = run("backup", "--config", config).output.strip()
         assert "stop it first" in fault_of(run("restore", file, "--config", config))

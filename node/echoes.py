@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 
 from config.settings import Destination
+from node.progress import Progress
 from node.scu import EchoResult
 from node.telemetry import logger
+from node.turns import Beat, Turns
 
 log = logger("echoes")
 
@@ -30,10 +32,13 @@ class Echoes:
     ----------
     clock
         Returns the present time, aware.
+    progress
+        Misses the thread when it hangs.
     """
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(self, clock: Callable[[], datetime], progress: Progress | None = None) -> None:
         self._clock = clock
+        self._turns = Turns("echoes", self.ask, EVERY, progress=progress)
         self._stopping = Event()
         self._lock = Lock()
         self._last: dict[str, Echo] = {}
@@ -48,18 +53,19 @@ class Echoes:
 
     def start(self) -> None:
         """Begin to ask."""
-        Thread(target=self._run, name="echoes", daemon=True).start()
+        self._turns.start()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Ask no more; an answer that is waited for is not waited for here."""
         self._stopping.set()
+        self._turns.stop(timeout=0)
 
     def last(self) -> dict[str, Echo]:
         """Return the last answer of each destination that was asked."""
         with self._lock:
             return dict(self._last)
 
-    def ask(self) -> None:
+    def ask(self, beat: Beat = lambda: None) -> None:
         """Ask every destination once."""
         with self._lock:
             asked = self._asked
@@ -71,11 +77,7 @@ class Echoes:
                 before = self._last.get(destination.name)
                 self._last[destination.name] = echo
             _tell(destination, before, echo)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.ask()
-            self._stopping.wait(EVERY)
+            beat()
 
 
 def _tell(destination: Destination, before: Echo | None, echo: Echo) -> None:

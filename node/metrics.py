@@ -34,6 +34,8 @@ SCORE_BUCKETS = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 RECENTLY = timedelta(minutes=2)
 """A worker that gave no sign of life for longer is not at work."""
 UNKNOWN = "unknown"
+STRANGERS = 100
+"""AE titles at most that have series of their own though no setting names them."""
 
 
 class Metrics:
@@ -68,6 +70,7 @@ class Metrics:
         self._clock = clock
         self._since = clock()
         self._seen: set[int] = set()
+        self._strangers: set[str] = set()
         self._following = Lock()
         self.registry = CollectorRegistry()
         self.associations = Counter(
@@ -110,10 +113,14 @@ class Metrics:
         return generate_latest(self.registry)
 
     def known(self, calling_ae: str) -> str:
-        """Return an AE title that the settings name, or ``unknown``."""
-        settings = self._parts().settings
-        named = {caller.ae_title.strip() for caller in settings.dicom.callers}
-        return calling_ae if calling_ae in named or settings.dicom.allow_unknown_callers else UNKNOWN
+        """Return an AE title that the settings name, or ``unknown``; where anybody may call, also the first strangers'."""
+        dicom = self._parts().settings.dicom
+        if calling_ae in {caller.ae_title.strip() for caller in dicom.callers}:
+            return calling_ae
+        if dicom.allow_unknown_callers and len(self._strangers | {calling_ae}) <= STRANGERS:
+            self._strangers.add(calling_ae)
+            return calling_ae
+        return UNKNOWN
 
     def _follow(self) -> None:
         """Count what was answered since the last time."""

@@ -43,9 +43,10 @@ class Signals:
 
     def reload_asked(self) -> bool:
         """Tell whether the settings are to be read again; once for each time that it was asked."""
-        asked = self._reload.is_set()
+        if not self._reload.is_set():
+            return False
         self._reload.clear()
-        return asked
+        return True
 
     def heard(self, number: int, _frame: FrameType | None = None) -> None:
         """Note a signal."""
@@ -94,13 +95,20 @@ def run_until_stopped(signals: Signals, chores: Sequence[Chore], reload: Callabl
     troubles = Troubles()
     while not signals.stop.is_set():
         if signals.reload_asked():
-            reload()
+            _reload(reload)
         for number, chore in enumerate(chores):
             if time.monotonic() >= chore.next_at:
                 _do(chore, number, troubles)
                 chore.next_at = time.monotonic() + chore.every
         signals.wake.wait(max(min(chore.next_at for chore in chores) - time.monotonic(), 0.01))
         signals.wake.clear()
+
+
+def _reload(reload: Callable[[], object]) -> None:
+    try:
+        reload()
+    except Exception:  # what runs goes on running
+        log.exception("reload failed")
 
 
 def _do(chore: Chore, number: int, troubles: Troubles) -> None:

@@ -322,17 +322,20 @@ class Sender:
     ) -> Iterator[Association]:
         connected = Event()
         call = self._call(destination)
-        association = self._entity.associate(
-            destination.host,
-            destination.port,
-            contexts=contexts,
-            ae_title=destination.ae_title,
-            max_pdu=MAXIMUM_PDU_SIZE,
-            ext_neg=list(roles),
-            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.set()), *(handlers or ())],
-            tls_args=_tls_args(call, destination),
-        )
         where = f"{destination.name}: {destination.ae_title} at {destination.host}:{destination.port}"
+        try:
+            association = self._entity.associate(
+                destination.host,
+                destination.port,
+                contexts=contexts,
+                ae_title=destination.ae_title,
+                max_pdu=MAXIMUM_PDU_SIZE,
+                ext_neg=list(roles),
+                evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.set()), *(handlers or ())],
+                tls_args=_tls_args(call, destination),
+            )
+        except ValueError as error:  # a name that cannot even be looked up
+            raise DestinationUnreachable(f"{where}: {type(error).__name__}") from error
         if association.is_rejected:
             answer = association.acceptor.primitive
             raise AssociationRejected(f"{where}: {answer.reason_str}" if answer else where)

@@ -129,10 +129,12 @@ def _run(serving: "Serving", load: LoadSettings, signals: Signals, manager: Serv
 
     def reload() -> None:
         manager.reloading()
-        if changed := read_again(load, serving.parts.settings, FIXED, serving.prepare):
-            configure(changed.log.format, changed.log.level)
-            serving.use(changed)
-        manager.ready(serving.status())
+        try:
+            if changed := read_again(load, serving.parts.settings, FIXED, serving.prepare):
+                configure(changed.log.format, changed.log.level)
+                serving.use(changed)
+        finally:
+            manager.ready(serving.status())
 
     watch = Watch(manager, serving.progress)
     chores = [
@@ -172,7 +174,7 @@ class Serving:
         )
         self._telling = Telling(self.parts.engine, lambda: self.parts.settings.audit)
         self._renewed = Renewed()
-        self._echoes = Echoes(utc_now)
+        self._echoes = Echoes(utc_now, self.progress)
         self.validity = Validity(lambda: self.parts.settings, lambda: self._transport, self.parts.engine, utc_now)
         self.timekeeping = Timekeeping()
         ending = (self.validity, self.timekeeping, self._telling)
@@ -382,7 +384,10 @@ class Serving:
             f"{name}: {lane.number} to send, oldest {(now - lane.oldest).total_seconds():.0f} s"
             for name, lane in lanes.items()
         ]
-        usage = self.parts.store.usage()
+        try:
+            usage = self.parts.store.usage()
+        except OSError:
+            return "; ".join([*told, "the store does not answer"])
         return "; ".join([*told, f"disk {100 * (1 - usage.free / usage.total):.0f} % used"])
 
     def close(self) -> None:

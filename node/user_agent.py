@@ -23,6 +23,8 @@ JSON: Final = "application/dicom+json"
 EARLIER: Final = 30.0
 """Seconds before its end that a token is replaced."""
 LARGEST_ANSWER: Final = 16 << 20
+UNREACHED: Final = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError, ssl.SSLError)
+"""What a request ends with that was not answered; an address or a token that no request can hold is among them."""
 
 
 class UserAgent:
@@ -118,7 +120,7 @@ class UserAgent:
                     if answer.status_code != HTTPStatus.OK:
                         raise QueryFailed(_words(answer))
                     take(answer.headers.get("content-type", ""), answer.iter_bytes(CHUNK))
-        except (httpx2.HTTPError, ssl.SSLError) as error:
+        except UNREACHED as error:
             raise DestinationUnreachable(f"{service.url}: {_cause(error)}") from error
 
     def ask_commitment(
@@ -174,7 +176,7 @@ class UserAgent:
                     headers={"Accept": JSON, **authorization, **(headers or {})},
                     content=body() if body else None,
                 )
-            except (httpx2.HTTPError, OSError, ssl.SSLError) as error:
+            except (*UNREACHED, OSError) as error:
                 raise DestinationUnreachable(f"{destination.name}: {service.url}: {_cause(error)}") from error
             if answer.status_code != HTTPStatus.UNAUTHORIZED or service.authentication != "oauth2":
                 break

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
-from config.settings import Destination, Settings
+from config.settings import Settings
 from node.errors import NodeError
 from node.telemetry import logger
 from node.tls import Dated, Transport, certificates
@@ -30,18 +30,19 @@ def is_ending(dated: Dated, now: datetime) -> bool:
 def files_of(settings: Settings) -> Iterator[Dated]:
     """Yield the certificates that the settings name, those of [tls] excepted; a file that cannot be read is told elsewhere."""
     named = [("http.certificate", settings.http.certificate), ("http.client_ca", settings.http.client_ca)]
-    named += [name for destination in settings.destinations for name in _of_web(destination)]
+    named += [("audit.certificate", settings.audit.certificate), ("audit.ca", settings.audit.ca)]
+    services = [
+        (f"destinations.web.certificate of {destination.name}", service)
+        for destination in settings.destinations
+        for service in (destination.web, destination.query)
+    ]
+    services += [(f"worklist.sources.certificate of {source.url}", source) for source in settings.worklist.sources]
+    named += [(key, str(service.certificate)) for key, service in services if service and service.certificate]
     for key, path in named:
         try:
             yield from certificates(path, key)
         except NodeError:
             continue
-
-
-def _of_web(destination: Destination) -> Iterator[tuple[str, str]]:
-    for service in (destination.web, destination.query):
-        if service and service.certificate:
-            yield f"destinations.web.certificate of {destination.name}", str(service.certificate)
 
 
 class Validity:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_
 
 from config.mix import PROFILES, FindingCodes, ObjectMix, ReportClass, ResultKind, SegmentationType
 from config.policy import RetryPolicy, Window
-from config.settings.section import AETitle, Port, Seconds, Section, Url
+from config.settings.section import AETitle, Host, Port, Seconds, Section, Url
 
 TEST_DESTINATION = "selftest"
 
@@ -113,7 +113,7 @@ class Destination(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     ae_title: AETitle | Literal[""] = ""
-    host: str = ""
+    host: Host = ""
     port: Port = 0
     tls: bool = False
     subject: str = ""

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from config.settings.section import AETitle, FileName, Port, Seconds, Section
+from config.settings.section import AETitle, FileName, Host, Port, Seconds, Section
 
 TEST_AE_TITLE = "MAMMONODE-TEST"
 """Under it the node calls itself, to see whether its own doors are tended and its self-test comes through."""
@@ -16,7 +16,7 @@ class Caller(Section):
 
     ae_title: AETitle
     address: str = ""
-    host: str = ""
+    host: Host = ""
     port: Port = 0
     subject: str = ""
     tls: bool = False

@@ -17,7 +17,7 @@ from config.policy import (
     Watermark,
 )
 from config.settings.destinations import WebService
-from config.settings.section import AETitle, FileName, Seconds, Section, Url
+from config.settings.section import AETitle, FileName, Host, Seconds, Section, Url
 
 
 class Storage(Section):
@@ -199,7 +199,7 @@ class Audit(Section):
 
     source_id: str = Field(default="mammonode", min_length=1)
     site_id: str = ""
-    syslog_host: str = ""
+    syslog_host: Host = ""
     syslog_port: int = Field(default=6514, ge=1, le=65535)
     ca: FileName = ""
     certificate: FileName = ""

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 AETitle = Annotated[
     str, StringConstraints(pattern=r"^[\x21-\x5B\x5D-\x7E]([\x20-\x5B\x5D-\x7E]{0,15})$", max_length=16)
@@ -15,6 +15,18 @@ FileName = Annotated[str, A_FILE]
 """A key whose systemd credential is the file itself."""
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
 """Of a web service; without credentials, which stand beside it."""
+
+
+def _can_be_looked_up(text: str) -> str:
+    try:
+        text.encode("idna")  # as socket does
+    except UnicodeError:
+        raise ValueError(f"{text!r} is no name of a host") from None
+    return text
+
+
+Host = Annotated[str, AfterValidator(_can_be_looked_up)]
+"""A name or an address, or nothing."""
 
 
 class Section(BaseModel):

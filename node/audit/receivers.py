@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +74,8 @@ class SyslogServer:
 
     def take(self, messages: Sequence[Kept]) -> None:
         """Send messages; syslog answers nothing, so that those on the way when a connection breaks may be lost."""
+        if self._connection and _has_ended(self._connection):
+            self.close()
         connection = self._connection or self._connect()
         try:
             for each in messages:
@@ -102,6 +105,19 @@ class SyslogServer:
             plain.close()
             raise
         return self._connection
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Tell whether the other side has closed a connection: it says nothing else."""
+    connection.settimeout(0)
+    try:
+        return not connection.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(TIMEOUT)
 
 
 class File:

@@ -4,8 +4,9 @@ Writing a line takes microseconds and waits for no database, so that nothing whi
 message. What does not fit is counted.
 """
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Lock
 
@@ -39,29 +40,32 @@ class Spool:
 
     def put(self, fact: Fact) -> bool:
         """Keep a fact; tell whether it was kept."""
-        line = (fact.to_json() + "\n").encode()
         with self._lock:
-            if self._size + len(line) > self._most:
-                self._lost += 1
-                return False
-            try:
-                if self._file is None:
-                    self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    self._number += 1
-                    self._path = self._folder / f"{os.getpid():08d}-{self._number:08d}.facts"
-                    self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                os.write(self._file, line)
-            except OSError:
-                self._lost += 1
-                return False
-            self._size += len(line)
+            kept = self._put(fact, self._most)
+            self._lost += not kept
+        return kept
+
+    def _put(self, fact: Fact, most: float) -> bool:
+        line = (fact.to_json() + "\n").encode()
+        if self._size + len(line) > most:
+            return False
+        try:
+            if self._file is None:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._number += 1
+                self._path = self._folder / f"{os.getpid():08d}-{self._number:08d}.facts"
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.write(self._file, line)
+        except OSError:
+            return False
+        self._size += len(line)
         return True
 
-    def lost(self) -> int:
-        """Return how many facts were lost since it was last asked."""
+    def put_what_was_lost(self, told: Callable[[int], Fact]) -> None:
+        """Keep a fact of how many were lost since the last such one, if any were; however many wait."""
         with self._lock:
-            number, self._lost = self._lost, 0
-        return number
+            if self._lost and self._put(told(self._lost), math.inf):
+                self._lost = 0
 
     def batches(self) -> Iterator[tuple[Path, list[Fact]]]:
         """Yield each file that waits, with its facts; a line that was cut off by a crash is passed over."""

@@ -82,9 +82,7 @@ class Trail:
         StorageError
             When the database does not answer; what waits goes on waiting.
         """
-        if number := self._spool.lost():
-            why = f"{number} facts did not fit where they wait"
-            self._spool.put(Fact.now("messages lost", self._clock(), why=why))
+        self._spool.put_what_was_lost(self._lost)
         count = 0
         for path, facts in self._spool.batches():
             for first in range(0, len(facts), AT_ONCE):
@@ -96,6 +94,9 @@ class Trail:
             self._spool.done(path)
             count += len(facts)
         return count
+
+    def _lost(self, number: int) -> Fact:
+        return Fact.now("messages lost", self._clock(), why=f"{number} facts did not fit where they wait")
 
     def tell_where_it_stands(self) -> None:
         """Put the last link into the log: no change of the database changes that."""

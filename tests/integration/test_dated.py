@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from config.settings import Http, Settings, Tls
+from config.settings import Audit, Http, Settings, Tls, WebService, WorklistSection
 from node.cli import app
 from node.timekeeping import ROOM, TIMEX, ClockState, Timekeeping, clock_state, read_timex
 from node.tls import Seen, Transport
@@ -61,6 +61,20 @@ def test_what_ends_within_a_month_is_told_and_what_has_ended_too(engine: Engine,
     # A token that has ended opens nothing, and is no news.
     clock[0] = NOW + timedelta(days=5)
     assert not [line for line in told(validity) if line[1] == "token"]
+
+
+def test_the_certificates_of_the_audit_trail_and_of_sources_are_watched_too(engine: Engine, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "ours", days=9)
+    audit = Audit(syslog_host="logs", ca=str(authority.path), certificate=str(authority.signed("audit", days=8)))
+    key = authority.signed("source", days=7)
+    source = WebService(url="https://pacs.example.org/dicom-web", certificate=key, key=key)
+    settings = Settings(audit=audit, worklist=WorklistSection(sources=(source,)))
+    validity = Validity(lambda: settings, lambda: Transport.open(Tls()), engine, lambda: NOW)
+    assert told(validity) == {
+        ("ends soon", "audit.ca", "ours"),
+        ("ends soon", "audit.certificate", "audit"),
+        ("ends soon", "worklist.sources.certificate of https://pacs.example.org/dicom-web", "source"),
+    }
 
 
 def test_check_warns_of_what_ends_and_fails_for_what_has_ended(tmp_path: Path) -> None:

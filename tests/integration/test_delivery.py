@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from pydicom import Dataset
 from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
@@ -13,7 +14,7 @@ from config.mix import ObjectMix, ReportClass, SegmentationType
 from config.settings import Delivery as DeliverySettings
 from config.settings import Destination, Dicom
 from node.delivery import DeliveryService, Lane
-from node.scu import Sender
+from node.scu import Peer, Sender
 from storage.database import writing
 from storage.exams import hold
 from storage.files import InstanceStore
@@ -439,6 +440,13 @@ def test_a_lane_outlives_a_database_that_is_away(
             assert eventually(lambda: deliveries.states() == {DeliveryState.SENT})
         finally:
             service.stop()
+
+
+@pytest.mark.parametrize("host", ["pacs..example.org", f"{'a' * 70}.example.org"])
+def test_a_name_that_cannot_be_looked_up_is_no_destination(host: str) -> None:
+    typed = a_destination(104).model_copy(update={"host": host})
+    assert "PACS at" in SENDER.echo(typed).message
+    assert SENDER.report(Peer("pacs", "PACS", host, 104), 1, Dataset()).status is None
 
 
 def test_echo_tells_whether_a_destination_is_there_and_what_to_check() -> None:

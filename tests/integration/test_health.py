@@ -17,8 +17,10 @@ from structlog.testing import capture_logs
 from ai.exam import ViewImage
 from ai.findings import ImageFindings
 from config.settings import Caller, Delivery, Destination, Dicom, ExamClock, Http, SelfTest, Settings, Storage
+from node.echoes import Echoes
 from node.intake import utc_now
-from node.scu import Item, Sender
+from node.metrics import STRANGERS
+from node.scu import EchoResult, Item, Sender
 from node.selftest import run_selftest, synthetic_exam
 from node.serving import Serving
 from node.worker import Worker
@@ -180,6 +182,31 @@ def test_promtool_finds_rules_and_metrics_valid(serving: Serving) -> None:
 def test_an_unknown_sender_makes_no_series_of_its_own(serving: Serving) -> None:
     assert serving.metrics.known(MODALITY) == MODALITY
     assert serving.metrics.known("SCANNER-4711") == "unknown"
+
+
+def test_where_anybody_may_call_strangers_make_no_series_without_end(serving: Serving) -> None:
+    dicom = serving.parts.settings.dicom.model_copy(update={"allow_unknown_callers": True})
+    serving.use(serving.parts.settings.model_copy(update={"dicom": dicom}))
+    titles = [f"SCANNER-{number}" for number in range(STRANGERS + 1)]
+    assert [serving.metrics.known(title) for title in titles] == [*titles[:-1], "unknown"]
+    assert serving.metrics.known(titles[0]) == titles[0]
+    assert serving.metrics.known(MODALITY) == MODALITY
+
+
+def test_destinations_are_asked_though_one_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(destination: Destination) -> EchoResult:
+        if destination.name == "odd":
+            raise ValueError
+        return EchoResult(answered=True, seconds=0, message="")
+
+    monkeypatch.setattr("node.echoes.EVERY", 0.01)
+    echoes = Echoes(utc_now)
+    one = Destination(name="odd", ae_title="PACS", host="127.0.0.1", port=104)
+    echoes.use(ask, [one])
+    echoes.start()
+    echoes.use(ask, [one.model_copy(update={"name": "pacs"})])
+    assert eventually(lambda: "pacs" in echoes.last())
+    echoes.stop()
 
 
 def test_it_is_ready_when_everything_that_it_needs_is_there(serving: Serving) -> None:

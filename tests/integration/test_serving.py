@@ -1,5 +1,6 @@
 """`serve` within the test process: opened, told new settings while it runs, drained."""
 
+import errno
 import re
 import socket
 from collections.abc import Iterator
@@ -114,6 +115,14 @@ def test_a_start_says_which_exams_wait_for_an_operator(tmp_path: Path) -> None:
     opened.parts.engine.dispose()
     told = [line for line in lines if line["event"] == "exams wait for an operator"]
     assert [(line["exams"], line["log_level"]) for line in told] == [([exams[0]], "critical")]
+
+
+def test_it_says_that_the_store_does_not_answer(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("shutil.disk_usage", gone)
+    assert serving.status() == "0 collecting; 0 queued; the store does not answer"
 
 
 def test_it_says_what_goes_on(serving: Serving) -> None:

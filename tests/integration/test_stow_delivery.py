@@ -341,6 +341,25 @@ def certificates(folder: Path) -> tuple[Path, tuple[Path, Path]]:
     return certificate, (certificate, secret)
 
 
+@pytest.mark.parametrize(
+    "service",
+    [
+        {"url": "https://pacs..example.org"},
+        {"url": "https://pacs.example.org:70000"},
+        {"url": "https://pacs.example.org/\x07"},
+        {
+            "url": "http://127.0.0.1:9",
+            "authentication": "bearer",
+            "token": "schl\N{LATIN SMALL LETTER U WITH DIAERESIS}ssel",
+        },
+    ],
+)
+def test_what_no_request_can_hold_is_a_service_that_does_not_answer(service: dict[str, str]) -> None:
+    echo = AGENT.echo(a_web_destination(**service))
+    assert not echo.answered
+    assert "archive: http" in echo.message
+
+
 def test_a_response_that_is_no_document_counts_by_its_http_status() -> None:
     assert stored_over_http(200, None, "OK") == (0, "")
     assert stored_over_http(200, [1, {"00081198": 5}], "OK") == (0, "")

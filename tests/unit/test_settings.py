@@ -133,6 +133,8 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one(
         ('[bucket]\nurl = "s3://images"\naccess_key_id = "us"', "bucket"),
         ('[bucket]\nendpoint = "http://s3.example.org"', "bucket"),
         (f"{A_BUCKET}[retention]\nwatermark_percent = 80", "retention.watermark_percent"),
+        ('[[destinations]]\nname = "a"\nae_title = "A"\nhost = "pacs..example.org"\nport = 1', "destinations.host"),
+        ('[audit]\nsyslog_host = ".example.org"\nca = "/ca.pem"', "audit.syslog_host"),
         ('[[destinations]]\nname = "A B"\nae_title = "A"\nhost = "h"\nport = 1', "destinations.name"),
         (
             '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\nport = 1\nobjects = ["RTSS"]',

@@ -128,6 +128,22 @@ def test_a_chore_that_fails_is_done_again_and_holds_up_no_other() -> None:
     assert [line["event"] for line in logs] == ["will be tried again"]
 
 
+def test_a_reload_that_fails_ends_nothing() -> None:
+    def fails() -> None:
+        raise OSError("stale file handle")
+
+    turns = threading.Semaphore(0)
+    signals, thread = a_process(Chore(turns.release, 0.01), reload=fails)
+    signals.heard(signal.SIGHUP)
+    with capture_logs() as logs:
+        thread.start()
+        for _ in range(3):
+            assert turns.acquire(timeout=60)
+        signals.stop.set()
+        thread.join(60)
+    assert [line["event"] for line in logs] == ["reload failed"]
+
+
 def test_a_database_that_is_down_is_told_once_for_all_chores_and_when_it_answers_again() -> None:
     turns = 0
 

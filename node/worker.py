@@ -314,6 +314,7 @@ class Worker:
                 if not (job.exhausted or record.uid in not_read) or isinstance(error, StorageError):
                     raise
                 lost.append(error)
+                log.error("file cannot be read", instance=record.uid, cause=described(error))  # noqa: TRY400 (rule R14)
                 reasons.append(f"{record.uid}: its file cannot be read ({described(error)}).")
                 continue
             # Whatever else stands in it may be why the attempts before failed.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydicom import DataElement, Dataset
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from ai.checks import Check
 from ai.exam import STANDARD_VIEWS, Exam, Laterality, View
@@ -368,7 +369,10 @@ def lose(chain: Chain, *views: View) -> None:
 def test_an_exam_one_of_whose_files_is_gone_is_read_from_the_others_once_nobody_will_try_again(chain: Chain) -> None:
     chain.close(four())
     lose(chain, R_CC)
-    exhaust(chain)
+    with capture_logs() as lines:
+        exhaust(chain)
+    gone = [line["instance"] for line in lines if line["event"] == "file cannot be read"]
+    assert gone == [of_view(R_CC).SOPInstanceUID]
     assert chain.job.attempts == POLICY.attempts
     assert (chain.exam.status, chain.job.state) == ("partial, findings", JobState.DONE)
     told = text_of(chain.report)

@@ -253,7 +253,8 @@ class _Run:
 
     def _predict(self, folder: Path, records: Sequence[Record], what: str) -> list[Prediction]:
         reader = load_reader(open_model(f"{folder}/"), str(self.settings.device), self.settings.threads, 0.0)
-        return predict(reader, self.dataset.folder, records, _counter(self.watcher, what, len(records)))
+        on_image = _counter(self.watcher, what, len(records))
+        return predict(reader, self.dataset.folder, records, on_image, scored=True)
 
     def _card(
         self,

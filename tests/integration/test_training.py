@@ -473,3 +473,24 @@ def test_evaluate_repeats_the_figures_of_the_card(trained: Path, manifest: Path)
     )
     card = open_model(str(trained)).card.model_dump(mode="json")["evaluation"]["validation"]
     assert {name: told[name] for name in card} == card
+
+
+def test_a_calibration_takes_labelled_images_that_can_be_opened_alone(
+    trained: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, words = tmp_path / "set", []
+
+    def fitted(levels: object, population: str) -> None:
+        words.append(population)
+        raise Cut
+
+    monkeypatch.setattr("ai.evaluation.calibration.calibrate", fitted)
+    shutil.copytree(manifest.parent, folder)
+    table = (folder / "manifest.csv").read_text(encoding="utf-8")
+    (folder / "manifest.csv").write_text(re.sub(r'(003\.png.*MALIGNANT),".*"', r"\1,", table), encoding="utf-8")
+    command = ("calibrate", trained, folder, "--device", "cpu", "--threads", 1)
+    assert "images/003.png" in str(invoke(*command).exception)
+    assert isinstance(invoke(*command, "--skip-unlabelled").exception, Cut)
+    assert words == ["5 exams of set that the model was not trained on"]
+    (folder / "images" / "002.png").unlink()
+    assert "images/002.png" in str(invoke(*command, "--skip-unlabelled").exception)

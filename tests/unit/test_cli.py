@@ -532,6 +532,12 @@ def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quic
     assert figures["caveats"][1:] == ["[Drawn] by hand."]
 
 
+def test_evaluate_stops_at_an_image_that_is_not_there(tmp_path: Path, quick: Path) -> None:
+    manifest = a_data_set(tmp_path, patients=3)
+    (tmp_path / "images" / "000.png").unlink()
+    assert "images/000.png" in fault_of(run("evaluate", manifest, "--model", quick, "--device", "cpu"))
+
+
 def test_calibrate_refuses_a_set_that_the_model_was_not_trained_on_and_leaves_its_card(
     tmp_path: Path, quick: Path
 ) -> None:

@@ -183,6 +183,20 @@ def test_a_run_that_was_cut_off_goes_on_to_the_weights_of_an_uncut_one(
             np.testing.assert_array_equal(tensor, two[key], err_msg=key)
 
 
+def test_the_card_of_a_finished_run_stays_until_another_has_all_its_figures(
+    trained: Path, manifest: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object, **__: object) -> None:
+        raise Cut
+
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    finished = (tmp_path / CARD).read_bytes()
+    monkeypatch.setattr("ai.training.run.predict", cut)
+    result = invoke("train", files / "fpn.toml", manifest, "-o", tmp_path, "--device", "cpu", "--threads", 1)
+    assert isinstance(result.exception, Cut)
+    assert (tmp_path / CARD).read_bytes() == finished
+
+
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(
     manifest: Path, files: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from ai.evaluation.predictions import Prediction
 from ai.evaluation.report import report
 from ai.exam import Laterality, View, ViewPosition
 from ai.findings import ImageFindings
-from ai.models import open_model
+from ai.models import open_model, read_card
+from ai.training.card import Content, Provenance, write_card
 from tests.builders import L_CC
 from tests.models import a_quick_model
 from tests.unit.test_ai_evaluation import a_mass
@@ -187,3 +189,30 @@ def test_a_level_without_scores_is_said_on_the_card_and_takes_no_other_with_it(
     ]
     assert [name for name in judged if f"| {name} | 60 |" in card] == judged
     assert ("Operating points" in card) == known == (tmp_path / "reliability.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"evaluation": {"validation": {"images": 2}}}, True),
+        ({"thresholds": {"mass": 0.4}}, False),
+        ({"plan": {"recipe": "r", "split": {"trained_folds": [0, 1]}}}, False),
+        ({"weights": ["other"]}, False),
+    ],
+)
+def test_another_card_of_the_same_model_keeps_the_calibration(
+    tmp_path: Path, change: dict[str, Any], *, kept: bool
+) -> None:
+    for name in ("own", "other"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    content = Content(
+        *("mass_fpn", "Research use only.", {}, {"mass": 0.3}, "random"),
+        training=[Record("a.png", "P", L_CC)],
+        plan={"recipe": "r", "split": {"trained_folds": [0]}},
+        weights=["own"],
+        evaluation={},
+    )
+    path = write_card(tmp_path, Provenance("one", Source("drawn")), content)
+    write_calibration(tmp_path, CALIBRATION)
+    write_card(tmp_path, Provenance("two", Source("drawn")), replace(content, **change))
+    assert read_card(path).calibration == (CALIBRATION if kept else None)

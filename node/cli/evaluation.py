@@ -236,9 +236,16 @@ def _images(
     if where:
         records = open_dataset(data, kind, where=conditions(where), leave_out_mismatched=leave_out_mismatched).records
     if split_of is not None:
-        kept = held_out_by(named_model(split_of), whole.records, read_folds(folds_file) if folds_file else None)
+        model, folds, dealt = named_model(split_of), read_folds(folds_file) if folds_file else None, whole
+        try:
+            kept = held_out_by(model, whole.records, folds)
+        except InvalidDataset:
+            if not where:
+                raise
+            dealt = replace(whole, records=tuple(records))
+            kept = held_out_by(model, records, folds)
         if scored:
-            _check_pictures(whole, kept)
+            _check_pictures(dealt, kept)
         records = [r for r in records if r.patient_id in kept]
     if not records:
         raise InvalidDataset(f"{data}: no image is left")

@@ -217,7 +217,14 @@ def test_a_run_takes_the_rows_that_where_names_alone(manifest: Path, files: Path
     assert "no image" in str(result.exception)
     train(recipe, manifest, tmp_path / "out", "--where", "malignant=0", "--folds", 1, "--no-evaluation")
     every = sum(1 for line in manifest.read_text(encoding="utf-8").splitlines()[1:] if line)
-    assert 0 < open_model(str(tmp_path / "out")).card.training.images < every
+    model = open_model(str(tmp_path / "out"))
+    assert 0 < model.card.training.images < every
+    scored = ("predict", manifest, "-o", tmp_path / "out.json", "--model", model.folder, "--validation", "--threads", 1)
+    assert "leave out --validation" in str(invoke(*scored).exception)
+    mammonode(*scored, "--where", "malignant=0")
+    read = [image["file"] for image in json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["images"]]
+    held_out = {record.patient_id for record in read_manifest(manifest) if record.file in read}
+    assert digest_of(held_out) == model.card.training.plan["split"]["held_out"]
 
 
 def test_folds_may_be_trained_one_by_one(oulu: Path, manifest: Path, files: Path, tmp_path: Path) -> None:

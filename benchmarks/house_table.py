@@ -230,7 +230,7 @@ def made(row: Row, dataset: Dataset, folder: Path, options: argparse.Namespace) 
     chosen = held_out[:most]
     begin = time.monotonic()
     threshold = model.card.thresholds["mass"]
-    predictions = predict(reader, dataset.folder, chosen, threshold=threshold, weak=True)
+    predictions = predict(reader, dataset.folder, chosen, threshold=threshold, weak=True, scored=True)
     told["scoring_seconds"] = time.monotonic() - begin
     told |= scored(predictions, threshold, options.repeats)
     told["start"] = model.card.training.start

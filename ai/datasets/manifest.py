@@ -46,20 +46,22 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
         file = column(row, "file")
         boxes = row.get("boxes_xywh") or row.get("boxes_xywh_800") or ""
         masks = tuple(str(mask) for mask in _masks(file) if (folder / mask).is_file())[:1]
-        pathologies = tuple(p for p in (row.get("pathologies") or row.get("pathology") or "").upper().split("|") if p)
+        malignant, pathologies = _malignant(row), _pathologies(row)
+        if pathologies and malignant is not None and malignant != any(PATHOLOGY[word] for word in pathologies):
+            raise ValueError(f"malignant is {int(malignant)}, and the pathologies are {'|'.join(pathologies)}")
         return Record(
             file,
             column(row, "patient_id", "patient"),
             View(Laterality(column(row, "laterality", "side")), ViewPosition(column(row, "view"))),
             _boxes(boxes),
-            _malignant(row),
+            malignant,
             () if pathologies == ("NORMAL",) else pathologies,
             masks,
             folder="images" if not (folder / file).is_file() and (folder / "images" / file).is_file() else "",
             density=density(row.get("density") or ""),
             study=row.get("study") or row.get("study_id") or None,
-            subtlety=tuple(int(s.removesuffix(".0")) for s in (row.get("subtlety") or "").split("|") if s),
-            margins=tuple(margin(words) for words in (row.get("margins") or "").split("|") if words),
+            subtlety=tuple(int(s.removesuffix(".0")) for s in _words(row, "subtlety")),
+            margins=tuple(margin(words) for words in _words(row, "margins")),
             subset=row.get("subset") or row.get("split") or None,
             labelled=bool(boxes or masks),
         )
@@ -80,8 +82,21 @@ def _boxes(text: str) -> tuple[Box, ...]:
     return boxes
 
 
+def _words(row: dict[str, str], *names: str) -> tuple[str, ...]:
+    """Return the words of the first column that has some, one per mass; none where one of them is missing."""
+    words = tuple(word.strip() for word in next(filter(None, map(row.get, names)), "").split("|"))
+    return words if all(words) else ()
+
+
+def _pathologies(row: dict[str, str]) -> tuple[str, ...]:
+    words = tuple(word.upper() for word in _words(row, "pathologies", "pathology"))
+    for word in words:
+        known(PATHOLOGY, word, "pathologies")
+    return words
+
+
 def _malignant(row: dict[str, str]) -> bool | None:
     if "malignant" in row:
         return known(MALIGNANT, row["malignant"].removesuffix(".0"), "malignant")
-    words = {known(PATHOLOGY, word.upper(), "pathology") for word in row.get("pathology", "").split("|")}
+    words = {known(PATHOLOGY, word.strip().upper(), "pathology") for word in row.get("pathology", "").split("|")}
     return True if True in words else words.pop() if len(words) == 1 else None

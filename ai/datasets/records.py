@@ -82,9 +82,11 @@ class Record:
 
     @property
     def agreed_malignancy(self) -> bool | None:
-        """Malignancy of every mass when they all agree, else None."""
-        kinds = {p.startswith("MALIGNANT") for p in self.pathologies}
-        return kinds.pop() if len(kinds) == 1 else None
+        """Malignancy of every mass when they all agree, else None; the image's own where no pathology tells it."""
+        if self.pathologies:
+            kinds = {p.startswith("MALIGNANT") for p in self.pathologies}
+            return kinds.pop() if len(kinds) == 1 else None
+        return self.malignant if self.boxes and (self.malignant is False or len(self.boxes) == 1) else None
 
 
 def margin(words: str) -> str:

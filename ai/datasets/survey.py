@@ -140,6 +140,7 @@ def _imbalances(records: Iterable[Record]) -> Iterable[str]:
 def _damages(dataset: Dataset, notes: list[str], on_image: Callable[[], None]) -> list[str]:
     """Open every image with its truth, and compare the images; what should be known besides is added to the notes."""
     squeezed = 0
+    black: list[str] = []
     seen: list[Record] = []
     prints = []
     wrong: list[str] = []
@@ -150,12 +151,16 @@ def _damages(dataset: Dataset, notes: list[str], on_image: Callable[[], None]) -
             prints.append(print_of(image.pixels))
             squeezed += image.pixel_aspect != 1
             if record.labelled:
-                mass_mask(record, dataset.folder, image.shape)
+                mask, truth = mass_mask(record, dataset.folder, image.shape)
+                if truth is Truth.MASK and not mask.any() and (record.boxes or record.malignant):
+                    black.append(record.file)
                 _within(record, image.shape)
         except AIError as error:
             text = str(error)
             wrong.append(text if record.file in text else f"{record.file}: {text}")
         on_image()
+    if black:
+        notes.append(f"the masks of {len(black)} images that are malignant or have boxes are all black: {some(black)}")
     if squeezed:
         notes.append(
             f"{squeezed} images are square files without a header: they are taken for films that were squeezed, and their "

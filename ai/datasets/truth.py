@@ -87,11 +87,13 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     Raises
     ------
     InvalidDataset
-        When the file is missing or is no grey image.
+        When the file is missing, is no grey image, or has values and none of them is white.
     """
     values = _grey(path)
     highest = int(values.max(initial=0))
     limit = 0 if highest == 1 else np.iinfo(values.dtype).max // 2 if highest > 255 else 127
+    if 0 < highest <= limit:
+        raise InvalidDataset(f"{path}: nothing in it is above half of its range; its highest value is {highest}")
     return np.asarray(values > limit)
 
 
@@ -156,10 +158,11 @@ def _grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     try:
         stored = pydicom.dcmread(path).pixel_array
     except InvalidDicomError:
-        found = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+        found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if found is None:
             raise InvalidDataset(f"{path}: is no image") from None
-        stored = found
+        alike = found.ndim == 3 and all(np.array_equal(found[..., 0], found[..., place]) for place in (1, 2))
+        stored = found[..., 0] if alike else found
     except OSError as error:
         raise InvalidDataset(f"{path}: {error.strerror}") from error
     except Exception as error:  # the decoders of pydicom's plugins raise whatever they like

@@ -83,7 +83,7 @@ def scores(predictions: Sequence[Prediction], threshold: float) -> dict[Level, l
     """Return what each level's scores were and should have been, for findings from a threshold on.
 
     A finding is a cancer when its centre lies in the box of a mass that is known to be malignant; images whose masses
-    differ are left out there. A patient's images are one exam.
+    differ, or are not labelled, are left out there. A patient's images are one exam.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def scores(predictions: Sequence[Prediction], threshold: float) -> dict[Level, l
         found[Level.IMAGE].append(Scored(patient, score, cancer))
         breasts.setdefault((patient, p.record.view.laterality.value), []).append((score, cancer))
         agreed = p.record.agreed_malignancy if p.record.boxes else False
-        if agreed is None:
+        if agreed is None or not p.record.labelled:
             continue
         events = match(HitRule.CENTRE, detections(p))
         for place, kind in zip(events.order, events.kinds, strict=True):
@@ -170,7 +170,15 @@ def calibrate(levels: Mapping[Level, Sequence[Scored]], population: str) -> Cali
 
 
 def reliability(scored: Sequence[Scored], repeats: int = 1000) -> Reliability:
-    """Judge a level: each of five parts of the patients by the curve that was fitted on the four others."""
+    """Judge a level: each of five parts of the patients by the curve that was fitted on the four others.
+
+    Raises
+    ------
+    InvalidDataset
+        When there is no score, or a curve cannot be fitted.
+    """
+    if not scored:
+        raise InvalidDataset("there is nothing that has a score and is known to be a cancer or none")
     p = _held_out(scored)
     y = np.array([s.cancer for s in scored], bool)
 

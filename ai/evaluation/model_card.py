@@ -53,18 +53,24 @@ def write_model_card(
     plot_froc(curves, folder / "froc.png", f"{model.card.name}: {report.evaluation.images} images of {data.name}")
     lines = [*_head(model), *_figures(data.name, report), "", "![FROC curves](froc.png)", ""]
     levels = scores(predictions, report.threshold)
-    try:
-        judged = {level: reliability(scored, repeats) for level, scored in levels.items()}
-    except InvalidDataset as error:
-        lines += ["## Calibration", "", f"Not judged: {error}.", ""]
-    else:
-        plot_roc(levels, folder / "roc.png", f"{model.card.name} on {data.name}")
+    judged: dict[Level, Reliability] = {}
+    lacking = []
+    for level, scored in levels.items():
+        try:
+            judged[level] = reliability(scored, repeats)
+        except InvalidDataset as error:
+            lacking += [f"Not judged, level {level}: {error}.", ""]
+    if judged:
+        plot_roc({level: levels[level] for level in judged}, folder / "roc.png", f"{model.card.name} on {data.name}")
         plot_reliability(
             judged,
             folder / "reliability.png",
             "Each patient by curves fitted on others; bins of equal count, 95 % intervals",
         )
-        lines += _calibration(model.card.calibration, judged)
+        lines += [*_calibration(model.card.calibration, judged), *lacking]
+    else:
+        lines += ["## Calibration", "", *lacking]
+    if Level.EXAM in judged:
         lines += _operating_points(operating_points(levels[Level.EXAM], repeats))
     for group in report.groups:
         if group.key in GROUPS:

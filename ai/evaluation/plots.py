@@ -113,7 +113,7 @@ def plot_reliability(levels: Mapping[Level, Reliability], path: Path, title: str
     """Draw, for each level, the share of cancers against the probability that was told, by bins of equal count."""
     figure = Figure(figsize=(10.4, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (level, told) in zip(figure.subplots(1, len(levels)), levels.items(), strict=True):
+    for axes, (level, told) in zip(figure.subplots(1, len(levels), squeeze=False)[0], levels.items(), strict=True):
         said, true, count = told.points.T
         spread = 1.96 * np.sqrt(true * (1 - true) / count)
         axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.datasets.records import Record
+from ai.datasets.selection import some
 from ai.datasets.truth import Truth, kind_of, mass_mask, read_mask
-from ai.errors import AIError, NoBreast
+from ai.errors import AIError, InvalidDataset, NoBreast, UnreadableFile
 from ai.evaluation.detection import BOX_RULES, FPPI, Curve, HitRule, ImageDetections, match
 from ai.evaluation.overlap import Overlap, overlap
 from ai.evaluation.size import Extent, extents
@@ -96,6 +97,7 @@ def predict(
     *,
     threshold: float = 0.0,
     weak: bool = False,
+    scored: bool = False,
 ) -> list[Prediction]:
     """Read the records, exam by exam as the node does.
 
@@ -112,6 +114,8 @@ def predict(
         Smallest detection whose pixels are counted; Dice takes all.
     weak
         Count pixels against ellipses too where a mass is known by its box alone.
+    scored
+        Stop at a file that is not there or is no image: as a refusal it would be an image without a mark.
 
     Returns
     -------
@@ -121,21 +125,28 @@ def predict(
     Raises
     ------
     ai.errors.InvalidDataset
-        When a mask cannot be read or has another size than its image.
+        When a mask cannot be read or has another size than its image, or ``scored`` stops.
     """
+    gone = [record.file for record in records if not (folder / record.path).is_file()] if scored else []
+    if gone:
+        raise InvalidDataset(f"{len(gone)} images are not there: {some(gone)}")
     predictions: dict[int, Prediction] = {}
     for places in exams_of(records):
         images: dict[int, ViewImage] = {}
         refused: dict[int, str] = {}
         for place in places:
+            record = records[place]
             try:
-                images[place] = file_image(folder / records[place].path, records[place].view)
+                # Of two folders of one patient files may have one name; of a set they have not.
+                images[place] = replace(file_image(folder / record.path, record.view), uid=record.file)
             except AIError as error:
+                if scored and isinstance(error, UnreadableFile):
+                    raise InvalidDataset(f"{record.file}: {error}") from error
                 refused[place] = str(error)
         found = _read(reader, images, refused)
         for place in places:
-            scored = records[place], folder, images.get(place), found.get(place), refused.get(place), threshold
-            predictions[place] = _scored(*scored, weak=weak)
+            read = records[place], folder, images.get(place), found.get(place), refused.get(place), threshold
+            predictions[place] = _scored(*read, weak=weak)
             on_image()
     return [predictions[place] for place in range(len(records))]
 

@@ -155,6 +155,7 @@ class _Scored:
                 "false positives per image without a mass": NO_NEGATIVE,
             }
             rows += self._rows({f"{name}, {rule.value}": why for name, why in names.items()}, values)
+        rows += self._refused()
         return Group("marks", f"findings at the threshold {self.threshold:g}", tuple(rows))
 
     def image_labels(self) -> Group:
@@ -185,7 +186,9 @@ class _Scored:
             if not judged
             else "needs malignant and other images",
         }
-        return Group("image_labels", "images, by whether anything is marked", tuple(self._rows(names, values)))
+        return Group(
+            "image_labels", "images, by whether anything is marked", (*self._rows(names, values), *self._refused())
+        )
 
     def pixels(self, *, weak: bool) -> Group:
         """Dice and intersection over union in the ways of the papers, and the thesis' image labels."""
@@ -317,6 +320,17 @@ class _Scored:
                 if len(set(values)) == 1 and values[0] != "n/a":
                     said.setdefault(f"{name} {values[0]}", {})[i] = list(range(len(p.record.boxes)))
         yield from sorted(said.items())
+
+    def _refused(self) -> tuple[Row, ...]:
+        """Return which part of the images without a mass the reader refused: they are counted as called right."""
+        negative = np.array([not p.record.boxes for p in self._all])
+        refused = np.array([p.findings is None for p in self._all])
+
+        def values(idx: list[int]) -> list[float]:
+            n = drawn(idx, len(negative)) * negative
+            return [ratio((n * refused).sum(), n.sum())]
+
+        return self._rows({"refused, of the images without a mass": NO_NEGATIVE}, values)
 
     def _rows(self, names: Mapping[str, str], statistic: Statistic) -> tuple[Row, ...]:
         """Name to why it may be undefined, and what computes all of them."""

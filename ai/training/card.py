@@ -9,9 +9,11 @@ from typing import Any
 
 import tomlkit
 
+from ai.calibration import Calibration
 from ai.datasets.records import Record
 from ai.datasets.sources import Source
-from ai.models import CARD, ModelCard
+from ai.errors import ModelError
+from ai.models import CARD, ModelCard, read_card
 from ai.training.durable import whole_file
 
 OPERATING_FPPI = 0.25
@@ -73,7 +75,8 @@ class Content:
 def write_card(folder: Path, provenance: Provenance, content: Content) -> Path:
     """Write card.toml beside the weights, all of it or nothing.
 
-    Weights that were trained from GMIC's stay under its licence, and the card says so.
+    Weights that were trained from GMIC's stay under its licence, and the card says so. The calibration of a card that is
+    there stays where weights, plan and thresholds do.
     """
     card = {
         "name": provenance.name,
@@ -100,12 +103,24 @@ def write_card(folder: Path, provenance: Provenance, content: Content) -> Path:
         "weights": [{"file": file, "sha256": _digest(folder / file)} for file in content.weights],
         "evaluation": content.evaluation,
     }
-    plain = _plain(card)
-    ModelCard.model_validate(plain)
     path = folder / CARD
+    plain = _plain(card)
+    calibration = _calibration(path, ModelCard.model_validate(plain))
+    if calibration is not None:
+        plain["calibration"] = calibration.model_dump()
     with whole_file(path) as file:
         file.write(tomlkit.dumps(plain).encode())
     return path
+
+
+def _calibration(path: Path, new: ModelCard) -> Calibration | None:
+    """Return the calibration of the card that is there, if it is the same model's."""
+    try:
+        old = read_card(path)
+    except ModelError:
+        return None
+    same = old.weights == new.weights and old.training.plan == new.training.plan and old.thresholds == new.thresholds
+    return old.calibration if same else None
 
 
 def _digest(path: Path) -> str:

@@ -64,6 +64,12 @@ def check_start(model: Model, dealt: Dealt, records: Sequence[Record], recipe: s
     return UNKNOWN.format(name=model.card.name)
 
 
+def unknown_of(model: Model) -> list[str]:
+    """Return such sentences of a model's own: what it began from, a model that begins from it has seen, too."""
+    before, after = UNKNOWN.split("{name}")
+    return [note for note in model.card.use.notes if note.startswith(before) and note.endswith(after)]
+
+
 def _digests(model: Model) -> set[str]:
     return known_digests(_split(model))
 

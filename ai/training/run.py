@@ -27,7 +27,7 @@ from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
 from ai.training.deal import Dealt, deal
 from ai.training.durable import alone
 from ai.training.engine import CHECKPOINT, Examples, Step, check_examples, train_part
-from ai.training.known import check_start, check_upon
+from ai.training.known import check_start, check_upon, unknown_of
 from ai.training.learners.base import Learner, System
 from ai.training.phases import Part, Precision
 from ai.training.recipe import Recipe
@@ -130,11 +130,14 @@ def train(
     start = _try_start(system, recipe, settings.start)
     folds = _folds(recipe, settings.folds)
     dealt = deal(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
+    notes = list(provenance.notes)
     if settings.upon is not None:
         check_upon(settings.upon, dealt, recipe.name)
+        notes += unknown_of(settings.upon)
     if settings.start is not None and settings.start.is_dir():
-        unknown = check_start(open_model(f"{settings.start}/"), dealt, dataset.records, recipe.name)
-        provenance = replace(provenance, notes=(*provenance.notes, *filter(None, [unknown])))
+        model = open_model(f"{settings.start}/")
+        notes += filter(None, [check_start(model, dealt, dataset.records, recipe.name), *unknown_of(model)])
+    provenance = replace(provenance, notes=tuple(dict.fromkeys(notes)))
     writable_folder(output)
     with alone(output):
         _check_pictures(dataset, dealt, recipe, watcher)
@@ -169,8 +172,8 @@ class _Run:
             if thresholds is None:
                 thresholds, how = {"mass": 0.5}, "not chosen: the model was not evaluated"
             return self._card(self.output, trained, thresholds, how, {})
-        self._card(self.output, trained, thresholds or {"mass": 0.5}, how, {})
-        predictions = self._predict(self.output, self.dealt.held_out, "reading the held-out part")
+        asked = thresholds or {"mass": 0.5}
+        predictions = self._predict(trained, asked, self.dealt.held_out, "reading the held-out part")
         if thresholds is None:
             thresholds = {"mass": _threshold(predictions)}
         return self._card(self.output, trained, thresholds, how, figures_by_set(predictions))
@@ -244,16 +247,28 @@ class _Run:
         predictions: list[Prediction] = []
         for fold, files in trained.items():
             _, kept = self.dealt.sides(fold, self.recipe.split.folds)
-            with TemporaryDirectory(dir=self.output) as name:
-                for file in files.values():
-                    shutil.copyfile(self.output / file, Path(name, file))
-                self._card(Path(name), {fold: files}, {"mass": 0.5}, "", {})
-                predictions += self._predict(Path(name), kept or [], f"reading the validation images of fold {fold}")
+            what = f"reading the validation images of fold {fold}"
+            predictions += self._predict({fold: files}, {"mass": 0.5}, kept or [], what)
         return {"mass": _threshold(predictions)}, f"{rule} on the validation images of the folds, each read by its own"
 
-    def _predict(self, folder: Path, records: Sequence[Record], what: str) -> list[Prediction]:
-        reader = load_reader(open_model(f"{folder}/"), str(self.settings.device), self.settings.threads, 0.0)
-        return predict(reader, self.dataset.folder, records, _counter(self.watcher, what, len(records)))
+    def _predict(
+        self,
+        trained: Mapping[int, Mapping[str, str]],
+        thresholds: Mapping[str, float],
+        records: Sequence[Record],
+        what: str,
+    ) -> list[Prediction]:
+        """Read images with some folds in a folder of its own: the model's card is written once, when all is known."""
+        with TemporaryDirectory(dir=self.output) as name:
+            folder = Path(name)
+            for path in self.system.carried:
+                shutil.copyfile(path, folder / path.name)
+            for file in (file for files in trained.values() for file in files.values()):
+                shutil.copyfile(self.output / file, folder / file)
+            self._card(folder, trained, thresholds, "", {})
+            reader = load_reader(open_model(f"{folder}/"), str(self.settings.device), self.settings.threads, 0.0)
+            on_image = _counter(self.watcher, what, len(records))
+            return predict(reader, self.dataset.folder, records, on_image, scored=True)
 
     def _card(
         self,

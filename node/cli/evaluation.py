@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,7 +109,9 @@ def evaluate(
     own = named_model(model).card.thresholds.get("mass", 0.5)
     level = own if threshold < 0 else max(own, threshold)
     asked = None if threshold < 0 else threshold
-    predictions = _predict(model, images.folder, chosen, device, threads, asked, level=level, weak=weak_dice)
+    predictions = _predict(
+        model, images.folder, chosen, device, threads, asked, level=level, weak=weak_dice, scored=True
+    )
     result = report(predictions, level, repeats, weak=weak_dice)
     if as_json:
         print_json({**result.plain(), "caveats": images.source.caveats})
@@ -130,6 +133,7 @@ def calibrate(
     data: DataArgument,
     *,
     population: Annotated[str, typer.Option(help="Whose exams these are, for reports; else words of our own.")] = "",
+    skip_unlabelled: SkipUnlabelledOption = False,
     folds_file: FoldsFileOption = None,
     repeats: Annotated[int, typer.Option(min=1, help="Bootstrap draws over patients.")] = 1000,
     as_json: JsonOption = False,
@@ -141,16 +145,18 @@ def calibrate(
     A logistic curve for findings, images, breasts and exams (docs/calibration.md). What is told of how well they hold
     comes from curves that were fitted without the patients they are judged on. The model gets another digest.
     """
+    from ai.calibration import Level  # noqa: PLC0415
+    from ai.datasets.selection import select  # noqa: PLC0415
     from ai.evaluation.calibration import calibrate as fitted  # noqa: PLC0415
     from ai.evaluation.calibration import reliability, scores  # noqa: PLC0415
     from ai.evaluation.model_card import write_calibration  # noqa: PLC0415
 
     model = str(folder.resolve())
     images = _images(data, "auto", None, model, folds_file, scored=True)
-    predictions = _predict(model, images.folder, images.records, device, threads, 0.0)
+    chosen = select(images.records, skip_unlabelled=skip_unlabelled)
+    predictions = _predict(model, images.folder, chosen, device, threads, 0.0, scored=True)
     levels = scores(predictions, named_model(model).card.thresholds.get("mass", 0.5))
-    exams = len({p.record.patient_id for p in predictions})
-    words = population or f"{exams} exams of {images.source.name} that the model was not trained on"
+    words = population or f"{len(levels[Level.EXAM])} exams of {images.source.name} that the model was not trained on"
     calibration = fitted(levels, words)
     judged = {level: reliability(scored, repeats) for level, scored in levels.items()}
     write_calibration(folder, calibration)
@@ -230,9 +236,16 @@ def _images(
     if where:
         records = open_dataset(data, kind, where=conditions(where), leave_out_mismatched=leave_out_mismatched).records
     if split_of is not None:
-        kept = held_out_by(named_model(split_of), whole.records, read_folds(folds_file) if folds_file else None)
+        model, folds, dealt = named_model(split_of), read_folds(folds_file) if folds_file else None, whole
+        try:
+            kept = held_out_by(model, whole.records, folds)
+        except InvalidDataset:
+            if not where:
+                raise
+            dealt = replace(whole, records=tuple(records))
+            kept = held_out_by(model, records, folds)
         if scored:
-            _check_pictures(whole, kept)
+            _check_pictures(dealt, kept)
         records = [r for r in records if r.patient_id in kept]
     if not records:
         raise InvalidDataset(f"{data}: no image is left")
@@ -259,6 +272,7 @@ def _predict(
     *,
     level: float = 0.0,
     weak: bool = False,
+    scored: bool = False,
 ) -> "list[Prediction]":
     from ai.evaluation.predictions import predict as run  # noqa: PLC0415
     from ai.readers.registry import load_reader  # noqa: PLC0415
@@ -266,7 +280,8 @@ def _predict(
     reader = load_reader(named_model(model), device, threads, threshold)
     with progress() as bar:
         task = bar.add_task("reading", total=len(records))
-        return run(reader, folder, records, lambda: bar.advance(task), threshold=level, weak=weak)
+        on_image = partial(bar.advance, task)
+        return run(reader, folder, records, on_image, threshold=level, weak=weak, scored=scored)
 
 
 def _plot(path: Path, predictions: "Sequence[Prediction]", model: str) -> None:

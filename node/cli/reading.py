@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -85,8 +86,8 @@ def read(
         results.append(_read_exam(reader, instances, output, PROFILES[profile]))
     with progress() as bar:
         task = bar.add_task("reading pictures", total=len(pictures), visible=bool(pictures))
-        for file, shown in pictures.items():
-            results.append(_read_picture(reader, file, shown, output))
+        for (file, shown), name in zip(pictures.items(), _names(pictures), strict=True):
+            results.append(_read_picture(reader, file, shown, output, name))
             bar.advance(task)
     (output / "findings.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     if as_json:
@@ -174,7 +175,16 @@ def _candidate(header: Dataset) -> Candidate:
     return Candidate.of(record)
 
 
-def _read_picture(reader: "Reader", file: Path, view: View, output: Path) -> dict[str, Any]:
+def _names(files: Iterable[Path]) -> list[str]:
+    """Return a name for each file's pictures: its own, with a number where another before it has that, too."""
+    names: list[str] = []
+    for file in files:
+        numbered = (f"{file.stem}_{number}" for number in count(2))
+        names.append(next(name for name in chain([file.stem], numbered) if name not in names))
+    return names
+
+
+def _read_picture(reader: "Reader", file: Path, view: View, output: Path, name: str) -> dict[str, Any]:
     try:
         image = file_image(file, view)
         findings = reader.read(Exam((image,)))
@@ -184,15 +194,17 @@ def _read_picture(reader: "Reader", file: Path, view: View, output: Path) -> dic
     mask = np.zeros(image.shape, np.uint8)
     for mass in found.masses:
         mask[mass.full_mask(image.shape)] = 255
-    cv2.imwrite(str(output / f"{file.stem}_mask.png"), mask)
+    pictures = [f"{name}_mask.png", f"{name}_overlay.png"]
+    cv2.imwrite(str(output / pictures[0]), mask)
     shown = panel(view, picture(image.pixels), found, aspect=image.pixel_aspect)
-    (output / f"{file.stem}_overlay.png").write_bytes(png(draw_panel(shown, cell_of(shown, 1280))))
+    (output / pictures[1]).write_bytes(png(draw_panel(shown, cell_of(shown, 1280))))
     status = "findings" if found.masses else "no findings"
     return {
         "file": file.name,
         "status": status,
         "score": findings.score,
         "images": [{"view": str(view), **image_facts(found)}],
+        "pictures": pictures,
     }
 
 

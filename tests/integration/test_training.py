@@ -183,6 +183,20 @@ def test_a_run_that_was_cut_off_goes_on_to_the_weights_of_an_uncut_one(
             np.testing.assert_array_equal(tensor, two[key], err_msg=key)
 
 
+def test_the_card_of_a_finished_run_stays_until_another_has_all_its_figures(
+    trained: Path, manifest: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object, **__: object) -> None:
+        raise Cut
+
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    finished = (tmp_path / CARD).read_bytes()
+    monkeypatch.setattr("ai.training.run.predict", cut)
+    result = invoke("train", files / "fpn.toml", manifest, "-o", tmp_path, "--device", "cpu", "--threads", 1)
+    assert isinstance(result.exception, Cut)
+    assert (tmp_path / CARD).read_bytes() == finished
+
+
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(
     manifest: Path, files: Path, tmp_path: Path
 ) -> None:
@@ -203,7 +217,14 @@ def test_a_run_takes_the_rows_that_where_names_alone(manifest: Path, files: Path
     assert "no image" in str(result.exception)
     train(recipe, manifest, tmp_path / "out", "--where", "malignant=0", "--folds", 1, "--no-evaluation")
     every = sum(1 for line in manifest.read_text(encoding="utf-8").splitlines()[1:] if line)
-    assert 0 < open_model(str(tmp_path / "out")).card.training.images < every
+    model = open_model(str(tmp_path / "out"))
+    assert 0 < model.card.training.images < every
+    scored = ("predict", manifest, "-o", tmp_path / "out.json", "--model", model.folder, "--validation", "--threads", 1)
+    assert "leave out --validation" in str(invoke(*scored).exception)
+    mammonode(*scored, "--where", "malignant=0")
+    read = [image["file"] for image in json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["images"]]
+    held_out = {record.patient_id for record in read_manifest(manifest) if record.file in read}
+    assert digest_of(held_out) == model.card.training.plan["split"]["held_out"]
 
 
 def test_folds_may_be_trained_one_by_one(oulu: Path, manifest: Path, files: Path, tmp_path: Path) -> None:
@@ -473,3 +494,24 @@ def test_evaluate_repeats_the_figures_of_the_card(trained: Path, manifest: Path)
     )
     card = open_model(str(trained)).card.model_dump(mode="json")["evaluation"]["validation"]
     assert {name: told[name] for name in card} == card
+
+
+def test_a_calibration_takes_labelled_images_that_can_be_opened_alone(
+    trained: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, words = tmp_path / "set", []
+
+    def fitted(levels: object, population: str) -> None:
+        words.append(population)
+        raise Cut
+
+    monkeypatch.setattr("ai.evaluation.calibration.calibrate", fitted)
+    shutil.copytree(manifest.parent, folder)
+    table = (folder / "manifest.csv").read_text(encoding="utf-8")
+    (folder / "manifest.csv").write_text(re.sub(r'(003\.png.*MALIGNANT),".*"', r"\1,", table), encoding="utf-8")
+    command = ("calibrate", trained, folder, "--device", "cpu", "--threads", 1)
+    assert "images/003.png" in str(invoke(*command).exception)
+    assert isinstance(invoke(*command, "--skip-unlabelled").exception, Cut)
+    assert words == ["5 exams of set that the model was not trained on"]
+    (folder / "images" / "002.png").unlink()
+    assert "images/002.png" in str(invoke(*command, "--skip-unlabelled").exception)

@@ -66,6 +66,9 @@ candidate = 0.001
 """
 
 
+SEEN = "Whether older, from which the training began, had seen patients of the held-out part is not known."
+
+
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return twelve_patients(tmp_path_factory.mktemp("data"))
@@ -91,7 +94,7 @@ def trained(manifest: Path, files: Path, tmp_path_factory: pytest.TempPathFactor
 def boxes(manifest: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model that tells boxes."""
     folder = tmp_path_factory.mktemp("boxes")
-    train(files / "boxes.toml", manifest, folder, "--no-evaluation")
+    train(files / "boxes.toml", manifest, folder, "--no-evaluation", "--note", SEEN, "--note", "Of films.")
     return folder
 
 
@@ -119,7 +122,8 @@ def test_a_network_begins_with_that_of_a_trained_model(
     recipe = files / "onward.toml"
     recipe.write_text(BOXES.replace('start = "random"\n', ""), encoding="utf-8")
     train(recipe, manifest, tmp_path, "--start", boxes, "--no-evaluation")
-    assert open_model(str(tmp_path)).card.training.start == said
+    card = open_model(str(tmp_path)).card
+    assert (card.training.start, card.use.notes) == (said, (SEEN,))
 
 
 def test_a_second_look_is_trained_upon_a_finished_model_and_reads_with_it(
@@ -131,6 +135,7 @@ def test_a_second_look_is_trained_upon_a_finished_model_and_reads_with_it(
     model, first = open_model(str(tmp_path)), open_model(str(boxes))
     assert [w.file for w in model.card.weights] == ["fold-0.safetensors", "look-fold-0.safetensors"]
     assert model.card.weights[0] == first.card.weights[0]
+    assert model.card.use.notes == (SEEN,)
     look = model.card.architecture["look"]
     assert {**model.card.architecture, "look": None} == {**first.card.architecture, "look": None}
     assert (look["canvas"], look["side"], look["weights"]) == ([96, 64], 32, ["look-fold-0.safetensors"])

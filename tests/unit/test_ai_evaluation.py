@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai.datasets.records import Box, Record
-from ai.errors import NoBreast
+from ai.errors import InvalidDataset, NoBreast
 from ai.evaluation.detection import (
     FPPI,
     Curve,
@@ -417,6 +417,27 @@ def test_a_data_set_is_read_image_by_image_and_refusals_are_told(tmp_path: Path)
     assert [bool(p.refused) for p in predictions] == [False, False, True, True]
     assert "breast" in str(predictions[2].refused)
     assert "gone.png" in str(predictions[3].refused)
+
+
+def test_a_file_that_is_not_there_or_no_image_is_named_and_not_scored_as_a_refusal(tmp_path: Path) -> None:
+    reader, records = Together(), pictures(tmp_path)
+    with pytest.raises(InvalidDataset, match=r"1 images are not there: gone\.png"):
+        predict(reader, tmp_path, records, scored=True)
+    assert reader.asked == []
+    (tmp_path / "gone.png").write_text("no picture", encoding="utf-8")
+    with pytest.raises(InvalidDataset, match=r"gone\.png: The file is no DICOM, JPEG or PNG image"):
+        predict(reader, tmp_path, records, scored=True)
+    assert predict(Oracle(), tmp_path, [Record("black.png", "1", L_CC)], scored=True)[0].refused
+
+
+def test_of_two_images_of_one_name_the_black_one_alone_is_refused(tmp_path: Path) -> None:
+    grey = np.zeros((40, 30), np.uint8)
+    grey[10:20, 5:15] = 200
+    for side, pixels in (("L", grey), ("R", np.zeros_like(grey))):
+        (tmp_path / side).mkdir()
+        cv2.imwrite(str(tmp_path / side / "CC.png"), pixels)
+    records = [Record("L/CC.png", "one", L_CC), Record("R/CC.png", "one", View(Laterality.RIGHT, ViewPosition.CC))]
+    assert [bool(p.refused) for p in predict(Together(), tmp_path, records)] == [False, True]
 
 
 def test_an_image_without_a_mass_has_no_dice_whatever_its_mask(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -310,6 +311,17 @@ def test_without_a_mass_figures_say_why_they_are_missing(tmp_path: Path) -> None
     assert told["marks"]["false positives per image, IoU >= 0.5"] == [1, 1, 1]
     assert told["image_labels"]["specificity"] == [0, 0, 0]
     assert told["not_defined"]["coco: AP"] == "no mass"
+
+
+def test_how_many_of_the_images_without_a_mass_were_refused_is_told_beside_the_specificity(tmp_path: Path) -> None:
+    *others, negative = predict(READER, tmp_path, a_set(tmp_path), threshold=0.5)
+    refused = replace(negative, findings=None, refused="no breast")
+    told = report([*others, negative, refused], 0.5, 5).plain()
+    for group in ("marks", "image_labels"):
+        assert told[group]["refused, of the images without a mass"][0] == 0.5
+    assert told["image_labels"]["specificity"][0] == 0.5
+    of_masses = report(others, 0.5, 5).plain()
+    assert of_masses["not_defined"]["image_labels: refused, of the images without a mass"] == "every image has a mass"
 
 
 def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:

@@ -98,19 +98,24 @@ def test_a_manifest_that_is_not_there_or_no_text_is_refused_by_name(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("pathologies", "agreed"),
+    ("pathologies", "malignant", "boxes", "agreed"),
     [
-        (("MALIGNANT",), True),
-        (("BENIGN", "BENIGN_WITHOUT_CALLBACK"), False),
-        (("MALIGNANT", "BENIGN"), None),
-        ((), None),
+        (("MALIGNANT",), True, 1, True),
+        (("BENIGN_WITHOUT_CALLBACK",), False, 1, False),
+        (("BENIGN", "BENIGN_WITHOUT_CALLBACK"), False, 2, False),
+        (("MALIGNANT", "BENIGN"), True, 2, None),  # their order against the boxes is not known
+        ((), True, 1, True),
+        ((), True, 2, None),  # one of them is
+        ((), False, 2, False),
+        ((), False, 0, None),  # there is none
+        ((), None, 1, None),
     ],
 )
-def test_malignancy_of_a_mass_is_known_where_all_masses_agree(
-    pathologies: tuple[str, ...],
-    agreed: object,
+def test_a_mass_is_malignant_when_the_set_says_so_without_doubt(
+    pathologies: tuple[str, ...], *, malignant: bool | None, boxes: int, agreed: bool | None
 ) -> None:
-    assert Record("a", "P", L_CC, pathologies=pathologies).agreed_malignancy is agreed
+    record = Record("a", "P", L_CC, ((0, 0, 9, 9),) * boxes, malignant, pathologies)
+    assert record.agreed_malignancy is agreed
 
 
 def records_of(malignant: int, other: int, images: int = 2) -> list[Record]:

@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +14,21 @@ from hypothesis import strategies as st
 
 from ai.calibration import Calibration, Curve, Level, Likelihood, log_odds, score_log_odds, threshold_for
 from ai.datasets.records import Record
+from ai.datasets.sources import Source
 from ai.errors import InvalidDataset
 from ai.evaluation.calibration import Scored, calibrate, fit, operating_points, reliability, scores
-from ai.evaluation.model_card import write_calibration
+from ai.evaluation.model_card import write_calibration, write_model_card
 from ai.evaluation.predictions import Prediction
+from ai.evaluation.report import report
 from ai.exam import Laterality, View, ViewPosition
 from ai.findings import ImageFindings
-from ai.models import open_model
+from ai.models import open_model, read_card
+from ai.training.card import Content, Provenance, write_card
 from tests.builders import L_CC
 from tests.models import a_quick_model
 from tests.unit.test_ai_evaluation import a_mass
 
+L_MLO = View(Laterality.LEFT, ViewPosition.MLO)
 R_CC = View(Laterality.RIGHT, ViewPosition.CC)
 CURVE = Curve(slope=1.4, offset=-0.5)
 CALIBRATION = Calibration(
@@ -130,17 +136,19 @@ def test_scores_of_each_level_and_the_truth_behind_them() -> None:
         record = Record(f"{name}.png", "P", view, (square,), malignant=cancer, pathologies=words)
         return Prediction(record, ImageFindings(name, view, (80, 60), masses, 90, malignancy), None)
 
+    unlabelled = read("cancer again", L_MLO, 0.4, (square, 0.9))
     found = scores(
         [
             read("cancer", L_CC, 0.3, (square, 0.9), ((40, 40, 5, 5), 0.6), ((50, 50, 5, 5), 0.1)),
             read("benign", R_CC, 0.2, (square, 0.9)),
             Prediction(Record("refused.png", "P", R_CC, (square,), malignant=True), None, "no breast"),
+            replace(unlabelled, record=replace(unlabelled.record, boxes=(), pathologies=(), labelled=False)),
         ],
         threshold=0.5,
     )
     # Marks of a_mass have a suspicion of 50; the weak one does not count.
     assert [(s.score, s.cancer) for s in found[Level.FINDING]] == [(50, True), (50, False), (50, False)]
-    assert [(s.score, s.cancer) for s in found[Level.IMAGE]] == [(50, True), (50, False)]
+    assert [(s.score, s.cancer) for s in found[Level.IMAGE]] == [(50, True), (50, False), (50, True)]
     assert [(s.score, s.cancer) for s in found[Level.BREAST]] == [(50, True), (50, False)]
     assert [(s.score, s.cancer) for s in found[Level.EXAM]] == [(50, True)]
 
@@ -159,3 +167,52 @@ def test_a_card_gets_its_calibration_and_the_model_another_digest(tmp_path: Path
     write_calibration(folder, calibration)
     assert open_model(str(folder)).digest == after.digest
     json.dumps(after.card.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(("known", "judged"), [(True, ["image", "breast", "exam"]), (False, [])])
+def test_a_level_without_scores_is_said_on_the_card_and_takes_no_other_with_it(
+    tmp_path: Path, judged: list[str], *, known: bool
+) -> None:
+    predictions = [
+        Prediction(
+            Record(f"{number}.png", f"P{number}", L_CC, ((10, 10, 10, 10),), malignant=one.cancer if known else None),
+            ImageFindings(str(number), L_CC, (80, 60), (), one.score, one.score / 100),
+        )
+        for number, one in enumerate(simulated(60))
+    ]
+    told = report(predictions, 0.5, 2)
+    model = a_quick_model(tmp_path / "model")
+    card = write_model_card(tmp_path, model, Source("drawn"), predictions, told, 2).read_text(encoding="utf-8")
+    lacking = [level.value for level in Level if level.value not in judged]
+    assert [line.split()[3] for line in card.splitlines() if line.startswith("Not judged")] == [
+        f"{n}:" for n in lacking
+    ]
+    assert [name for name in judged if f"| {name} | 60 |" in card] == judged
+    assert ("Operating points" in card) == known == (tmp_path / "reliability.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"evaluation": {"validation": {"images": 2}}}, True),
+        ({"thresholds": {"mass": 0.4}}, False),
+        ({"plan": {"recipe": "r", "split": {"trained_folds": [0, 1]}}}, False),
+        ({"weights": ["other"]}, False),
+    ],
+)
+def test_another_card_of_the_same_model_keeps_the_calibration(
+    tmp_path: Path, change: dict[str, Any], *, kept: bool
+) -> None:
+    for name in ("own", "other"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    content = Content(
+        *("mass_fpn", "Research use only.", {}, {"mass": 0.3}, "random"),
+        training=[Record("a.png", "P", L_CC)],
+        plan={"recipe": "r", "split": {"trained_folds": [0]}},
+        weights=["own"],
+        evaluation={},
+    )
+    path = write_card(tmp_path, Provenance("one", Source("drawn")), content)
+    write_calibration(tmp_path, CALIBRATION)
+    write_card(tmp_path, Provenance("two", Source("drawn")), replace(content, **change))
+    assert read_card(path).calibration == (CALIBRATION if kept else None)

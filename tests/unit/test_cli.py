@@ -452,6 +452,20 @@ def test_read_reads_a_16_bit_png_and_takes_the_view_from_the_option_or_the_name(
     assert (output / f"{picture.stem}_overlay.png").is_file()
 
 
+def test_read_names_what_it_writes_of_two_pictures_of_one_name_apart(tmp_path: Path, quick: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        a_picture(tmp_path / folder, "L_CC.png")
+    result = run("read", tmp_path / "one", tmp_path / "two", "-o", tmp_path, "--json", "--model", quick)
+    assert [told["pictures"] for told in json.loads(result.stdout)] == [
+        ["L_CC_mask.png", "L_CC_overlay.png"],
+        ["L_CC_2_mask.png", "L_CC_2_overlay.png"],
+    ]
+    assert all(
+        (tmp_path / f"L_CC{number}_{kind}.png").is_file() for number in ("", "_2") for kind in ("mask", "overlay")
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "stated", "hint"),
     [
@@ -530,6 +544,12 @@ def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quic
     )
     assert (figures["images"], figures["masses"]) == (3, 2)
     assert figures["caveats"][1:] == ["[Drawn] by hand."]
+
+
+def test_evaluate_stops_at_an_image_that_is_not_there(tmp_path: Path, quick: Path) -> None:
+    manifest = a_data_set(tmp_path, patients=3)
+    (tmp_path / "images" / "000.png").unlink()
+    assert "images/000.png" in fault_of(run("evaluate", manifest, "--model", quick, "--device", "cpu"))
 
 
 def test_calibrate_refuses_a_set_that_the_model_was_not_trained_on_and_leaves_its_card(

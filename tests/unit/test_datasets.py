@@ -146,7 +146,7 @@ def test_a_manifest_may_have_been_through_a_program_of_tables(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("pathology", "malignant"),
-    [("Benign|Malignant", True), ("BENIGN_WITHOUT_CALLBACK|benign", False), ("", None), ("Benign|", None)],
+    [("Benign| Malignant", True), ("BENIGN_WITHOUT_CALLBACK|benign", False), ("", None), ("Benign|", None)],
 )
 def test_the_pathologies_of_an_image_tell_its_malignancy(
     tmp_path: Path, pathology: str, *, malignant: bool | None
@@ -156,9 +156,27 @@ def test_the_pathologies_of_an_image_tell_its_malignancy(
     assert record.malignant is malignant
 
 
+def test_words_of_masses_may_stand_apart_and_say_nothing_where_one_is_missing(tmp_path: Path) -> None:
+    row = {"file": "a.jpg", "patient_id": "P1", "laterality": "L", "view": "CC", "boxes_xywh": "[]"}
+    words = {
+        "malignant": "",
+        "pathologies": "benign | MALIGNANT",
+        "subtlety": "1 | 5",
+        "margins": "SPICULATED | OBSCURED",
+    }
+    missing = {"file": "b.jpg", "malignant": "1", "pathologies": "BENIGN|", "subtlety": "|5", "margins": "OBSCURED| "}
+    first, second = read_manifest(write_csv(tmp_path / "manifest.csv", [{**row, **words}, {**row, **missing}]))
+    assert (first.pathologies, first.agreed_malignancy) == (("BENIGN", "MALIGNANT"), None)
+    assert (first.subtlety, first.margins) == ((1, 5), ("SPICULATED", "OBSCURED"))
+    assert (second.pathologies, second.subtlety, second.margins) == ((), (), ())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"pathologies": "carcinoma"}, "pathologies 'CARCINOMA': none of NORMAL, BENIGN"),
+        ({"malignant": "1", "pathologies": "BENIGN|BENIGN"}, r"malignant is 1, and the pathologies are BENIGN\|BENIGN"),
+        ({"malignant": "0", "pathology": "Malignant"}, "malignant is 0, and the pathologies are MALIGNANT"),
         ({"density": "5"}, "density '5'"),
         ({"density": "BC"}, "density 'BC'"),
         ({"pathology": "odd"}, "pathology 'ODD': none of NORMAL, BENIGN"),

@@ -108,6 +108,24 @@ def test_white_is_above_half_of_the_range(tmp_path: Path, stored: NDArray[np.uin
     assert read_mask(write_png(tmp_path / "m.png", stored)).tolist() == [white]
 
 
+@pytest.mark.parametrize(("highest", "kind"), [(2, np.uint8), (100, np.uint8), (4095, np.uint16)])
+def test_a_mask_without_white_is_refused_with_its_highest_value(
+    tmp_path: Path, highest: int, kind: type[np.uint8 | np.uint16]
+) -> None:
+    labels = write_png(tmp_path / "m.png", np.array([[0, 1, highest]], kind))
+    with pytest.raises(InvalidDataset, match=rf"m\.png: nothing .* half of its range; its highest value is {highest}$"):
+        read_mask(labels)
+
+
+def test_a_mask_in_colour_is_refused_and_one_of_three_equal_channels_is_not(tmp_path: Path) -> None:
+    grey = a_mask((10, 20, 5))
+    assert np.array_equal(read_mask(write_png(tmp_path / "g.png", np.stack([grey] * 3, 2))), grey > 0)
+    black = np.zeros_like(grey)
+    for name, channels in (("red", (black, black, grey)), ("yellow", (black, grey, grey))):
+        with pytest.raises(InvalidDataset, match=rf"{name}\.png: is no grey image"):
+            read_mask(write_png(tmp_path / f"{name}.png", np.stack(channels, 2)))
+
+
 def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataset, match=r"gone\.png: No such file"):
         read_mask(tmp_path / "gone.png")
@@ -259,6 +277,17 @@ def test_what_should_be_known_besides_is_noted_with_status_0(tmp_path: Path) -> 
     assert "note: all images are malignant" in text
     assert cli(tmp_path, "--subset", "train", "--quick").exit_code == 0
     assert json.loads(cli(tmp_path, "--where", "subset=train", "--quick", "--json").stdout)["counts"]["images"] == 2
+
+
+def test_black_masks_of_images_that_should_show_something_are_noted(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path, {"malignant": "0"}, {"boxes_xywh": ""}, {"boxes_xywh": "", "malignant": "0"}, {})
+    for place in range(3):
+        write_png(tmp_path / "masks" / f"{place}.png", a_mask())
+    shown = cli(manifest)
+    assert shown.exit_code == 0, shown.output
+    assert ("note: the masks of 2 images that are malignant or have boxes are all black: 0.png, 1.png") in " ".join(
+        shown.stdout.split()
+    )
 
 
 def test_a_patient_in_two_of_the_publishers_subsets_is_noted(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from ai.datasets.records import Record
 from ai.errors import InvalidDataset, InvalidRecipe
 from ai.exam import Laterality, View, ViewPosition
 from ai.pixels import file_image
-from tests.builders import L_CC
 from tests.drawn import a_breast
 from tests.models import a_model
 from tests.seed_networks import network, registered
@@ -247,28 +246,6 @@ def test_images_without_a_mass_teach_the_detector_alone(tmp_path: Path) -> None:
 
 
 # Pathology
-
-
-@pytest.mark.parametrize(
-    ("pathologies", "malignant", "boxes", "expected"),
-    [
-        (("MALIGNANT",), True, 1, True),
-        (("BENIGN_WITHOUT_CALLBACK",), False, 1, False),
-        (("BENIGN", "BENIGN_WITHOUT_CALLBACK"), False, 2, False),
-        (("MALIGNANT", "BENIGN"), True, 2, None),  # their order against the boxes is not known
-        ((), True, 1, True),
-        ((), True, 2, None),  # one of them is
-        ((), False, 2, False),
-        ((), None, 1, None),
-    ],
-)
-def test_a_mass_is_malignant_when_the_set_says_so_without_doubt(
-    pathologies: tuple[str, ...], *, malignant: bool | None, boxes: int, expected: bool | None
-) -> None:
-    from ai.training.learners.madsen import malignancy
-
-    record = Record("a", "P", L_CC, ((0, 0, 9, 9),) * boxes, malignant, pathologies)
-    assert malignancy(record) is expected
 
 
 def test_masses_of_unknown_pathology_are_outlined_and_not_classified(tmp_path: Path) -> None:

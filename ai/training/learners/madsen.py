@@ -261,7 +261,7 @@ class MadsenLearner:
         except AIError as error:
             raise InvalidDataset(f"{record.file}: {error}") from error
         canvas = Canvas.of(record.file, enhanced, enhanced.geometry(self._canvas, image.pixel_aspect), record.boxes)
-        jitter, malignant = max(square.jitter for square in self._squares.values()), malignancy(record)
+        jitter, malignant = max(square.jitter for square in self._squares.values()), record.agreed_malignancy
         regions = [
             Region.of(f"{record.file}#{number}", enhanced, mass, box, jitter=jitter, malignant=malignant)
             for number, box in enumerate(record.boxes)
@@ -279,14 +279,6 @@ class MadsenLearner:
             return 0.0, 1.0
         mean = total / count
         return round(float(mean), 6), max(round(float(max(squares / count - mean**2, 0) ** 0.5), 6), 1e-6)
-
-
-def malignancy(record: Record) -> bool | None:
-    """Return whether the masses of an image are malignant: the one answer for all of them, or None."""
-    if record.pathologies:
-        return record.agreed_malignancy
-    one = record.malignant is False or len(record.boxes) == 1
-    return record.malignant if one else None
 
 
 def _detection(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

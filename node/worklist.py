@@ -48,6 +48,8 @@ LABEL: Final = "Mammography reading"
 WORKLIST: Final = "MAMMONODE"
 """Worklist Label (0074,1202)."""
 BATCH: Final = 100
+ANSWERS: Final = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.DONE})
+"""Jobs that answer their revision, also when the exam has gone on to its next one."""
 
 
 class Retrieves(Protocol):
@@ -286,7 +288,7 @@ class Worklist:
     def _as(self, connection: Connection, item: Workitem, found: Reading) -> Workitem:
         """Bring a workitem to where its exam and job are."""
         exam = found.exam
-        if exam.revision != item.revision and item.requested_by is not None:
+        if exam.revision != item.revision and item.requested_by is not None and found.job_state not in ANSWERS:
             item = change(connection, item, self._clock(), revision=exam.revision)
             found = reading_of(connection, exam.id, exam.revision)
         if why := _why_not(item, found):
@@ -339,7 +341,7 @@ def _why_not(item: Workitem, found: Reading) -> str:
     exam, done = found.exam, found.job_state is JobState.DONE
     if exam.state in {ExamState.PRIOR, ExamState.MOVED} or (found.job_state is None and exam.state is ExamState.FAILED):
         return "; ".join(exam.reasons) or "the exam is not read"
-    if exam.revision != item.revision or found.job_state is JobState.SUPERSEDED:
+    if found.job_state is JobState.SUPERSEDED or (found.job_state is None and exam.revision != item.revision):
         return f"revision {exam.revision} is read instead"
     if found.job_state is JobState.DEAD:
         return "the reading failed"
@@ -352,13 +354,13 @@ def _stale(connection: Connection, item: Workitem) -> bool:
     if item.exam_id is None or item.revision is None:
         return unwanted or bool(exams_of_study(connection, item.study_uid, item.patient_id))
     found = reading_of(connection, item.exam_id, item.revision)
-    gone = found.exam.state in {ExamState.PRIOR, ExamState.MOVED, ExamState.FAILED}
-    if gone or found.exam.revision != item.revision:
+    if found.exam.state in {ExamState.PRIOR, ExamState.MOVED, ExamState.FAILED}:
         return True
-    to_cancel = unwanted and found.plan is Plan.READ
+    is_former = found.exam.revision != item.revision
+    to_cancel = unwanted and found.plan is Plan.READ and not is_former
     match found.job_state:
         case None:
-            return False
+            return is_former
         case JobState.QUEUED:
             return to_cancel or item.ready == INCOMPLETE
         case JobState.RUNNING:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from config.settings import WebService
 from node.intake import utc_now
@@ -90,16 +91,57 @@ def test_every_reading_is_a_workitem_from_the_first_image_to_the_answer(service:
     assert service.worklist.tick() == 0
 
 
-def test_a_later_image_ends_the_workitem_of_the_former_revision(service: Service) -> None:
+def test_a_later_image_ends_the_workitem_whose_reading_it_supersedes(service: Service) -> None:
     service.store(*phantom_images()[:3])
     workitems(service)
     close_exam(service)
     workitems(service)
     service.store(phantom_images()[3])
+    assert sorted(states(service)) == [("SCHEDULED", "INCOMPLETE"), ("SCHEDULED", "READY")]
+    close_exam(service)
     found = workitems(service)
     assert sorted(values(each, STATE)[0] for each in found) == ["CANCELED", "SCHEDULED"]
     [old] = [each for each in found if values(each, STATE) == ["CANCELED"]]
     assert "revision 2" in values(values(old, "00741002")[0], REASON)[0]
+
+
+@pytest.mark.parametrize("asked_for", [False, True])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_reading_that_a_later_image_does_not_stop_is_completed(
+    service: Service, *, finished: bool, asked_for: bool
+) -> None:
+    if asked_for:
+        ask(service, a_request())
+    service.store(*phantom_images()[:3])
+    [item] = workitems(service)
+    close_exam(service)
+    queue = queue_of(service)
+    job = queue.claim("worker", utc_now() + timedelta(seconds=1))
+    assert job
+    service.worklist.tick()
+    how: dict[str, Any] = {"answer": "findings", "results": [], "destinations": {}, "timings": {}}
+    if finished:
+        queue.finish(job, "worker", **how, now=utc_now())
+    service.store(phantom_images()[3])
+    if not finished:
+        assert sorted(states(service)) == [("IN PROGRESS", "READY"), ("SCHEDULED", "INCOMPLETE")]
+        queue.finish(job, "worker", **how, now=utc_now())
+    assert sorted(states(service)) == [("COMPLETED", "READY"), ("SCHEDULED", "INCOMPLETE")]
+    [done] = workitems(service, ProcedureStepState="COMPLETED")
+    assert values(done, UID) == values(item, UID)
+
+
+def test_a_cancellation_that_comes_after_a_later_image_is_answered_once(service: Service) -> None:
+    service.store(*phantom_images()[:3])
+    [item] = workitems(service)
+    close_exam(service)
+    workitems(service)
+    service.store(phantom_images()[3])
+    with capture_logs() as logs:
+        assert service.client.post(f"/dicom-web/workitems/{values(item, UID)[0]}/cancelrequest").status_code == 202
+        workitems(service)
+        service.worklist.tick()
+    assert [each["event"] for each in logs].count("reading goes on") == 1
 
 
 def test_workitems_are_searched(service: Service) -> None:

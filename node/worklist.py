@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from config.policy import RetryPolicy
 from node.errors import NodeError
+from node.faults import described
 from node.instants import instant
 from node.telemetry import logger
 from storage.database import installation_id, reading, writing
@@ -233,23 +234,28 @@ class Worklist:
         told = item.log_context() | {"tries": item.attempts + 1}
         try:
             number = self._retrieves.retrieve(str(item.retrieve_url))
+        except Exception as error:  # noqa: BLE001 (one study must not keep those behind it from being tried)
+            cause = str(error) if isinstance(error, NodeError) else described(error)
+            again = self._tried(item, f"the study could not be retrieved: {cause}")
+            log.warning("study not retrieved", **told, cause=cause, again=again)
+        else:
             log.info("study retrieved", **told, instances=number)
-            wait, words = timedelta(minutes=5), "nothing of it opens an exam"
-        except NodeError as error:
-            words = str(error)
-            now = self._clock()
-            delay = self._policy.delay(item.attempts + 1, now - item.created_at)
-            log.warning("study not retrieved", **told, cause=words, again=delay is not None)
-            if delay is None:
-                with writing(self._engine) as connection:
-                    left = get_workitem(connection, item.uid, lock=True)
-                    if left.state not in ENDED:
-                        self._end(connection, left, StepState.CANCELED, f"the study could not be retrieved: {words}")
-                return
-            wait = delay
+            self._follow(item.uid)
+            self._tried(item, "nothing of it opens an exam of this patient")
+
+    def _tried(self, item: Workitem, reason: str) -> bool:
+        """Note that a study was tried to get, and return whether it will be again; if not, its workitem ends."""
+        now = self._clock()
+        delay = self._policy.delay(item.attempts + 1, now - item.created_at)
         with writing(self._engine) as connection:
             left = get_workitem(connection, item.uid, lock=True)
-            change(connection, left, self._clock(), attempts=left.attempts + 1, not_before=self._clock() + wait)
+            if left.exam_id is not None or left.state in ENDED:
+                return False
+            if delay is None:
+                self._end(connection, left, StepState.CANCELED, reason)
+            else:
+                change(connection, left, now, attempts=left.attempts + 1, not_before=now + delay)
+        return delay is not None
 
     def _follow(self, uid: str) -> bool:
         """Let one workitem follow what it stands for, and tell whether it has changed."""

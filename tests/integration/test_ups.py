@@ -1,7 +1,7 @@
 """UPS-RS: readings as workitems that others search, watch, cancel and ask for, over both databases."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from config.settings import WebService
 from node.intake import utc_now
 from node.web.dicom_json import DEEPEST
+from node.worklist import Worklist
 from storage.database import open_database, reading, writing
 from storage.exams import close, leave, list_exams
 from storage.jobs import CANCELLED, JobQueue
@@ -25,6 +26,7 @@ from tests.web import Service, a_service, an_address, values
 
 STATE, READY, UID, REASON = "00741000", "00404041", "00080018", "00741238"
 STUDY = str(phantom_images()[0].StudyInstanceUID)
+SOURCE = "https://archive.example/dicom-web"
 
 
 @pytest.fixture
@@ -288,7 +290,14 @@ def test_what_is_asked_for_can_be_cancelled_before_images_come(service: Service)
     assert [state for state, _ in states(service)] == ["CANCELED"]
 
 
-def test_requests_that_are_none_are_refused(service: Service) -> None:
+@pytest.fixture
+def retrieving(room: Room) -> Iterator[Service]:
+    with a_service(room, sources=(WebService(url=SOURCE),)) as opened:
+        yield opened
+
+
+def test_requests_that_are_none_are_refused(retrieving: Service) -> None:
+    service = retrieving
     for document in (
         b"{",
         b"[" * 100_000,
@@ -301,6 +310,10 @@ def test_requests_that_are_none_are_refused(service: Service) -> None:
         json.dumps(a_request(more={"00404021": {"vr": "SQ"}})).encode(),
         json.dumps(a_request(retrieve=f"http://elsewhere/studies/{STUDY}")).encode(),
         json.dumps(a_request(retrieve="http://elsewhere/")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/\x01/studies/{STUDY}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/{'a' * 70_000}/studies/{STUDY}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/../admin/studies/{STUDY}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/%2E%2E/admin/studies/{STUDY}")).encode(),
         json.dumps(a_request(more={"00404018": {"vr": "SQ", "Value": ["nonsense"]}})).encode(),
         json.dumps(a_request(more={"00101030": {"vr": "DS", "Value": [float("nan")]}})).encode(),
     ):
@@ -351,6 +364,60 @@ def test_a_study_that_is_elsewhere_is_retrieved_and_read(
             assert service.worklist.retrieve_due() == 1
             assert values(workitems(service, SOPInstanceUID="2.25.78")[0], STATE) == ["SCHEDULED"]
     other.dispose()
+
+
+class Retrieves:
+    """Tells what is retrieved, and does with it what it is told."""
+
+    def __init__(self, does: Callable[[str], int]) -> None:
+        self.asked: list[str] = []
+        self._does = does
+
+    def retrieve(self, url: str) -> int:
+        self.asked.append(url.rpartition("/")[2])
+        return self._does(url)
+
+
+def retrieved(service: Service, does: Callable[[str], int], turns: int) -> list[str]:
+    """Let a worklist retrieve again and again, hours apart, and return which studies it has asked for."""
+    times = iter([utc_now() + timedelta(hours=turn) for turn in range(turns)])
+    now = [next(times)]
+    retrieves = Retrieves(does)
+    worklist = Worklist(service.room.engine, queue_of(service), retrieves, POLICY, lambda: now[0])
+    for _ in range(turns):
+        worklist.retrieve_due()
+        now[0] = next(times, now[0])
+    return retrieves.asked
+
+
+@pytest.mark.parametrize("error", [ValueError("of PAT-1"), OSError(28, "No space left on device")])
+def test_a_study_that_cannot_be_retrieved_keeps_no_other_waiting(retrieving: Service, error: Exception) -> None:
+    def does(url: str) -> int:
+        if url.endswith("1.2.3"):
+            raise error
+        return retrieving.store(*phantom_images()).status_code  # type: ignore[no-any-return]
+
+    ask(retrieving, a_request("1.2.3", retrieve=f"{SOURCE}/studies/1.2.3"), "2.25.1")
+    ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{STUDY}"), "2.25.2")
+    with capture_logs() as logs:
+        assert retrieved(retrieving, does, 5) == ["1.2.3", STUDY, "1.2.3", "1.2.3"]
+    [never] = workitems(retrieving, SOPInstanceUID="2.25.1")
+    assert values(never, STATE) == ["CANCELED"]
+    assert type(error).__name__ in values(values(never, "00741002")[0], REASON)[0]
+    told = [each for each in logs if each["event"] == "study not retrieved"]
+    assert [(each["tries"], each["again"]) for each in told] == [(1, True), (2, True), (3, False)]
+    assert "PAT-1" not in str(logs)
+    assert len(workitems(retrieving, SOPInstanceUID="2.25.2", InputReadinessState="INCOMPLETE")) == 1
+
+
+def test_a_study_that_opens_no_exam_of_the_patient_is_not_retrieved_for_ever(retrieving: Service) -> None:
+    somebody = {"00100020": {"vr": "LO", "Value": ["SOMEBODY-ELSE"]}}
+    ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{STUDY}", more=somebody))
+    retrieving.store(*phantom_images())
+    assert retrieved(retrieving, lambda _: 4, 5) == [STUDY] * 3
+    [item] = workitems(retrieving, SOPInstanceUID="2.25.77")
+    assert values(item, STATE) == ["CANCELED"]
+    assert values(values(item, "00741002")[0], REASON) == ["nothing of it opens an exam of this patient"]
 
 
 # --- watching ---

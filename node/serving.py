@@ -51,6 +51,7 @@ from node.tls import Transport
 from node.turns import Turns
 from node.validity import Validity
 from node.web.app import Counts, Routes
+from node.web.bearer import Uses
 from node.web.decoding import Decoders
 from node.web.dicomweb import dicomweb_routes
 from node.web.health import health_routes
@@ -212,7 +213,9 @@ class Serving:
             notes=self.trail,
         )
         health = health_routes(self.readiness.checks, self.metrics.text)
-        self._web = web_door(self.parts, Routes(dicom_web, [*page_routes(house), *health]), counts, self.trail)
+        self._uses = Uses(self.parts.engine)
+        routes = Routes(dicom_web, [*page_routes(house), *health])
+        self._web = web_door(self.parts, routes, counts, self._uses, self.trail)
         self._probe = DoorProbe(self.progress)
 
     def _wire(self, parts: Parts) -> None:
@@ -322,6 +325,7 @@ class Serving:
             Chore(self._remove_files, RETENTION_EVERY.total_seconds()),
             Chore(Cataloguer(self.parts.engine, self.parts.store).tick, CATALOGUE_EVERY),
             Chore(self._senders.write_down, SENDERS_EVERY),
+            Chore(self._uses.write_down, SENDERS_EVERY),
             Chore(self._senders.tidy, SWEEP_EVERY.total_seconds()),
             Chore(self.validity.tick, VALIDITY_EVERY),
             Chore(self.timekeeping.tick, CLOCK_EVERY),

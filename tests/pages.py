@@ -25,7 +25,7 @@ from node.scu import Item, Sender
 from node.senders import Noted, Senders
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
-from node.web.bearer import Sessions, Tokens, Unknown
+from node.web.bearer import Sessions, Tokens, Unknown, Uses
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
 from node.web.server import WebDoor
@@ -137,7 +137,8 @@ def a_node(
     parts = Parts(settings, engine, chain.room.store, chain.queue, chain.outbox)
     echo, model = Sender(Dicom(acse_timeout=2)).echo, open_model("mass-fpn-boxes")
     house = House(lambda: parts, receiver, echo, model, counts, chain.clock)
-    ways: list[Authentication] = [Tokens(engine, chain.clock), Unknown(), Sessions(engine, chain.clock)]
+    uses = Uses(engine)
+    ways: list[Authentication] = [Tokens(engine, chain.clock, uses), Unknown(), Sessions(engine, chain.clock, uses)]
     if trust_local:
         ways.append(ThisMachine())
     web = WebDoor(settings.http, create_app(settings.http, ways, Routes(pages=page_routes(house)), counts), drain=2)

@@ -1,7 +1,7 @@
 """DICOMweb from the client's side: a service over a room, bodies, and what comes back."""
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.parser import BytesParser
@@ -23,7 +23,7 @@ from node.entries import entry_of
 from node.intake import utc_now
 from node.results.encode import to_bytes
 from node.user_agent import UserAgent
-from node.web.access import EVERYTHING, Identity
+from node.web.access import EVERYTHING, Authentication, Identity
 from node.web.app import Counts, Routes, create_app
 from node.web.certificates import CertifyingProtocol, CertifyingSocket
 from node.web.connection import room
@@ -87,7 +87,11 @@ class Service:
 
 @contextmanager
 def a_service(
-    room: Room, decoders: Decoders | None = None, sources: tuple[WebService, ...] = (), **limits: Any
+    room: Room,
+    decoders: Decoders | None = None,
+    sources: tuple[WebService, ...] = (),
+    ways: Sequence[Authentication] = (Anybody(),),
+    **limits: Any,
 ) -> Iterator[Service]:
     """Serve a room in the test's process."""
     decoders = decoders or Decoders(1)
@@ -97,7 +101,7 @@ def a_service(
     steps = UnifiedProcedureSteps(room.engine, worklist, sources)
     services = dicomweb_routes(settings, room.engine, room.store, room.intake, decoders)
     routes = Routes(dicom_web=[*services, *steps.routes()])
-    app = create_app(settings, [Anybody()], routes, Counts())
+    app = create_app(settings, ways, routes, Counts())
     try:
         with TestClient(app, raise_server_exceptions=False) as client:
             yield Service(room, client, app, worklist)

@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from starlette.websockets import WebSocketDisconnect
 from structlog.testing import capture_logs
 
 from config.settings import WebService
 from node.intake import utc_now
+from node.web.bearer import Tokens, Uses
 from node.web.dicom_json import DEEPEST
 from node.worklist import Worklist
 from storage.database import open_database, reading, writing
 from storage.exams import close, leave, list_exams
 from storage.jobs import CANCELLED, JobQueue
 from storage.states import ExamState, JobState, Plan
+from storage.tokens import add_token, revoke_token
 from storage.workitems import GLOBAL
 from tests.databases import SQLiteDatabases
 from tests.doors import Room, a_room, an_image, phantom_images
@@ -462,6 +465,30 @@ def test_a_global_subscriber_is_told_of_all_and_of_cancellations(service: Servic
     service.client.post("/dicom-web/workitems/2.25.78/cancelrequest")
     assert {uid for uid, _, _ in events(service, "PACS", 3)} == {"2.25.78"}
     assert service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/PACS/suspend").status_code == 404
+
+
+@pytest.mark.parametrize("something_happens", [False, True])
+def test_a_subscriber_whose_token_was_revoked_is_told_nothing_more(
+    room: Room, monkeypatch: pytest.MonkeyPatch, *, something_happens: bool
+) -> None:
+    if not something_happens:
+        monkeypatch.setattr("node.web.ups.ASKED_EVERY", 0.0)
+    with writing(room.engine) as connection:
+        secret = add_token(connection, "ris", ["read", "operate"], utc_now(), None)
+    credentials = {"Authorization": f"Bearer {secret}"}
+    with a_service(room, ways=[Tokens(room.engine, utc_now, Uses(room.engine))]) as service:
+        service.client.headers.update(credentials)
+        service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/RIS")
+        ask(service, a_request())
+        with service.client.websocket_connect("/dicom-web/subscribers/RIS", headers=credentials) as socket:
+            assert values(json.loads(socket.receive_text()), "00001000") == ["2.25.77"]
+            with writing(room.engine) as connection:
+                revoke_token(connection, "ris", utc_now())
+            if something_happens:
+                service.worklist.cancel("2.25.77", "somebody")
+            with pytest.raises(WebSocketDisconnect) as ended:
+                socket.receive_text()
+    assert ended.value.code == 1008
 
 
 def test_only_what_can_be_watched_is_watched(service: Service) -> None:

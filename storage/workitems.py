@@ -23,6 +23,8 @@ STATE_REPORT = 1
 CANCEL_REQUESTED = 2
 """Event types (PS3.4 table CC.2.4-1)."""
 
+_EVENTS_LOCK: Final = 0x4D414D45  # any number, the same in every process
+
 READY, INCOMPLETE = "READY", "INCOMPLETE"
 """Input Readiness State (0040,4041)."""
 
@@ -140,6 +142,9 @@ def change(connection: Connection, item: Workitem, now: datetime, **values: Any)
 
 def report(connection: Connection, item: Workitem, kind: int, only_for: str | None = None) -> None:
     """Tell subscribers of a workitem; all of them, or one."""
+    if connection.dialect.name == "postgresql":
+        # In the order of their numbers: after a later one, an earlier event would be told to nobody.
+        connection.execute(select(func.pg_advisory_xact_lock(_EVENTS_LOCK)))
     content = {"state": item.state.value, "ready": item.ready, "reason": item.reason}
     values = {"workitem_uid": item.uid, "type": kind, "content": content, "happened_at": item.modified_at}
     connection.execute(insert(workitem_events).values(**values, only_for=only_for))
@@ -154,7 +159,8 @@ def get_workitem(connection: Connection, uid: str, *, lock: bool = False) -> Wor
         When there is none.
     """
     query = select(workitems).where(workitems.c.uid == uid)
-    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    # Weaker than FOR UPDATE: events refer to the row, and whoever has entered one may wait for nobody who waits to do so.
+    row = connection.execute(query.with_for_update(key_share=True) if lock else query).mappings().one_or_none()
     if row is None:
         raise NoSuchWorkitem(uid)
     return Workitem(**row)

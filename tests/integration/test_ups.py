@@ -1,13 +1,15 @@
 """UPS-RS: readings as workitems that others search, watch, cancel and ask for, over both databases."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.websockets import WebSocketDisconnect
 from structlog.testing import capture_logs
 
@@ -19,9 +21,9 @@ from node.worklist import Worklist
 from storage.database import open_database, reading, writing
 from storage.exams import close, leave, list_exams
 from storage.jobs import CANCELLED, JobQueue
-from storage.states import ExamState, JobState, Plan
+from storage.states import ExamState, JobState, Plan, StepState
 from storage.tokens import add_token, revoke_token
-from storage.workitems import GLOBAL
+from storage.workitems import GLOBAL, change, get_workitem, has_been_told, subscribe, untold
 from tests.databases import SQLiteDatabases
 from tests.doors import Room, a_room, an_image, phantom_images
 from tests.records import LEASE, MODEL, POLICY
@@ -465,6 +467,59 @@ def test_a_global_subscriber_is_told_of_all_and_of_cancellations(service: Servic
     service.client.post("/dicom-web/workitems/2.25.78/cancelrequest")
     assert {uid for uid, _, _ in events(service, "PACS", 3)} == {"2.25.78"}
     assert service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/PACS/suspend").status_code == 404
+
+
+def changed(connection: Connection, uid: str) -> None:
+    change(connection, get_workitem(connection, uid, lock=True), utc_now(), state=StepState.IN_PROGRESS)
+
+
+def told(engine: Engine) -> set[str]:
+    with reading(engine) as connection:
+        reports = untold(connection, "PACS", 50)
+    if reports:
+        with writing(engine) as connection:
+            has_been_told(connection, "PACS", reports)
+    return {each.workitem_uid for each in reports}
+
+
+@contextmanager
+def another(engine: Engine, act: Callable[[Connection], object]) -> Iterator[None]:
+    """Let another transaction come as far as it can, and end after this block."""
+
+    def do() -> None:
+        with writing(engine) as connection:
+            act(connection)
+
+    thread = threading.Thread(target=do)
+    thread.start()
+    thread.join(0.3)
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def test_events_whose_transactions_overlap_are_all_told(service: Service) -> None:
+    engine = service.room.engine
+    service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/PACS")
+    ask(service, a_request(), "2.25.1")
+    ask(service, a_request(), "2.25.2")
+    assert told(engine) == {"2.25.1", "2.25.2"}
+    with ExitStack() as others, writing(engine) as connection:
+        changed(connection, "2.25.1")
+        others.enter_context(another(engine, lambda connection: changed(connection, "2.25.2")))
+        early = told(engine)
+    assert early | told(engine) == {"2.25.1", "2.25.2"}
+
+
+def test_who_subscribes_while_a_workitem_changes_keeps_nobody_waiting(service: Service) -> None:
+    engine = service.room.engine
+    ask(service, a_request(), "2.25.1")
+    with ExitStack() as others, writing(engine) as connection:
+        item = get_workitem(connection, "2.25.1", lock=True)
+        others.enter_context(another(engine, lambda other: subscribe(other, "PACS", GLOBAL, deletion_lock=False)))
+        change(connection, item, utc_now(), state=StepState.IN_PROGRESS)
+    assert told(engine) == {"2.25.1"}
 
 
 @pytest.mark.parametrize("something_happens", [False, True])

@@ -34,6 +34,7 @@ from storage.tokens import add_token
 from tests.answers import a_map, a_mass
 from tests.chain import PACS, QUIET, REPORTS_ONLY, Chain, FakeReader, a_chain
 from tests.peers import require_program
+from tests.web import Facts
 
 PATIENCE: Final = 60.0
 CHROMIUM: Final = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run")
@@ -61,6 +62,7 @@ class Node:
     web: WebDoor
     dicom: StorageSCP
     senders: Senders
+    facts: Facts
     destinations: tuple[Destination, ...]
 
     @property
@@ -141,14 +143,16 @@ def a_node(
     ways: list[Authentication] = [Tokens(engine, chain.clock, uses), Unknown(), Sessions(engine, chain.clock, uses)]
     if trust_local:
         ways.append(ThisMachine())
-    web = WebDoor(settings.http, create_app(settings.http, ways, Routes(pages=page_routes(house)), counts), drain=2)
+    facts = Facts()
+    app = create_app(settings.http, ways, Routes(pages=page_routes(house)), counts, facts)
+    web = WebDoor(settings.http, app, drain=2)
     door = StorageSCP(dicom, receiver, chain.room.store.incoming, senders=senders)
     with ExitStack() as stack:
         web.start()
         stack.callback(web.stop)
         door.start()
         stack.callback(door.stop, drain=5)
-        yield Node(chain, web, door, senders, destinations)
+        yield Node(chain, web, door, senders, facts, destinations)
 
 
 @contextmanager

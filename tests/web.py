@@ -57,6 +57,13 @@ class Anybody:
         return Identity("tester", EVERYTHING)
 
 
+class Facts(list[tuple[str, dict[str, Any]]]):
+    """What the audit trail is told."""
+
+    def note(self, kind: str, **data: Any) -> None:
+        self.append((kind, data))
+
+
 @dataclass(frozen=True)
 class Service:
     """A DICOMweb service over a room, and a client of it."""
@@ -65,6 +72,7 @@ class Service:
     client: TestClient
     app: Starlette
     worklist: Worklist
+    facts: Facts
 
     def store(self, *images: Dataset, study: str = "", **options: Any) -> Any:
         """Send images by STOW-RS and return the answer."""
@@ -101,10 +109,11 @@ def a_service(
     steps = UnifiedProcedureSteps(room.engine, worklist, sources)
     services = dicomweb_routes(settings, room.engine, room.store, room.intake, decoders)
     routes = Routes(dicom_web=[*services, *steps.routes()])
-    app = create_app(settings, ways, routes, Counts())
+    facts = Facts()
+    app = create_app(settings, ways, routes, Counts(), facts)
     try:
         with TestClient(app, raise_server_exceptions=False) as client:
-            yield Service(room, client, app, worklist)
+            yield Service(room, client, app, worklist, facts)
     finally:
         decoders.close()
 

@@ -15,6 +15,8 @@ from config.settings import Scope as Scope  # noqa: PLC0414 (routes get it from 
 from node.errors import NotAllowed, NotAuthenticated
 
 EVERYTHING: Final = frozenset(Scope)
+SHOWN_EXAM: Final = "shown exam"
+"""Where a route says in its ASGI scope whose patient it shows: an address may name an exam by its beginning alone."""
 
 
 @dataclass(frozen=True)

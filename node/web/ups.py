@@ -50,6 +50,8 @@ LARGEST: Final = 1 << 20
 POLL: Final = 0.5
 """Seconds between looks at what a subscriber is to be told."""
 AT_ONCE: Final = 50
+WORKITEMS: Final = "/workitems"
+WORKITEM: Final = "/workitems/{uid}"
 ASKED_EVERY: Final = 5.0
 """Seconds after which a subscriber who is told nothing is asked again who it is."""
 _TITLE: Final = re.compile(r"[\x21-\x5B\x5D-\x7E]{1,16}")
@@ -75,15 +77,14 @@ class UnifiedProcedureSteps:
 
     def routes(self) -> list[BaseRoute]:
         """Return the resources."""
-        item = "/workitems/{uid}"
-        watch = f"{item}/subscribers/{{title}}"
+        watch = f"{WORKITEM}/subscribers/{{title}}"
         return [
-            Guarded("/workitems", self.search, needs=Scope.READ),
-            Guarded("/workitems", self.create, needs=Scope.OPERATE, methods=("POST",)),
-            Guarded(item, self.retrieve, needs=Scope.READ),
-            Guarded(item, self.performed_here, needs=Scope.OPERATE, methods=("POST", "PUT")),
-            Guarded(f"{item}/state", self.performed_here, needs=Scope.OPERATE, methods=("PUT", "POST")),
-            Guarded(f"{item}/cancelrequest", self.cancel, needs=Scope.OPERATE, methods=("POST",)),
+            Guarded(WORKITEMS, self.search, needs=Scope.READ),
+            Guarded(WORKITEMS, self.create, needs=Scope.OPERATE, methods=("POST",)),
+            Guarded(WORKITEM, self.retrieve, needs=Scope.READ),
+            Guarded(WORKITEM, self.performed_here, needs=Scope.OPERATE, methods=("POST", "PUT")),
+            Guarded(f"{WORKITEM}/state", self.performed_here, needs=Scope.OPERATE, methods=("PUT", "POST")),
+            Guarded(f"{WORKITEM}/cancelrequest", self.cancel, needs=Scope.OPERATE, methods=("POST",)),
             Guarded(watch, self.watch, needs=Scope.READ, methods=("POST",)),
             Guarded(watch, self.stop_watching, needs=Scope.READ, methods=("DELETE",)),
             Guarded(f"{watch}/suspend", self.suspend, needs=Scope.READ, methods=("POST",)),

@@ -99,6 +99,7 @@ def test_every_kind_of_fact_makes_a_message_by_the_schema(room: Room) -> None:
     with reading(room.engine) as connection:
         made = {kind: compose(connection, [Fact.now(kind, NOON, **data)], SOURCE) for kind, data in facts.items()}
         began = compose(connection, [Fact.now("sent", NOON, instance=uid, **where, outcome="", why="")], SOURCE)
+        asked = compose(connection, [Fact.now("searched", NOON, **who, path="/workitems", query="")], SOURCE)
         lane = compose(connection, [Fact.now("done", NOON, **who, what="pause", destination="pacs")], SOURCE)
     assert {kind: codes(entry.message) for kind, [entry] in made.items()} == {
         "received": ("110104", "", "0"),
@@ -121,6 +122,8 @@ def test_every_kind_of_fact_makes_a_message_by_the_schema(room: Room) -> None:
     }
     assert codes(began[0].message) == ("110102", "", "0")
     assert codes(lane[0].message) == ("110113", "110131", "0")
+    assert 'ParticipantObjectID="UPS-RS"' in asked[0].message
+    assert 'ParticipantObjectID="QIDO-RS"' in made["searched"][0].message
     everything = "".join(entry.message for [entry] in made.values())
     assert PATIENT in everything
     assert f'UID="{DigitalMammographyXRayImageStorageForPresentation}" NumberOfInstances="1"' in everything

@@ -174,6 +174,21 @@ def test_workitems_are_searched(service: Service) -> None:
         assert service.get("/workitems", **query).status_code == 400
 
 
+def test_who_searches_or_retrieves_workitems_is_in_the_audit_trail(service: Service) -> None:
+    service.store(*phantom_images())
+    [item] = workitems(service)
+    uid = values(item, UID)[0]
+    service.facts.clear()
+    service.get("/workitems", PatientName="MARKED*")
+    service.get(f"/workitems/{uid}")
+    service.get("/workitems/1.2.3")
+    who = {"who": "tester", "address": "testclient"}
+    assert service.facts == [
+        ("searched", who | {"path": "/workitems", "query": "PatientName=*withheld*"}),
+        ("searched", who | {"path": f"/workitems/{uid}", "query": ""}),
+    ]
+
+
 def test_a_reading_can_be_cancelled_and_its_exam_is_still_answered(service: Service) -> None:
     service.store(*phantom_images())
     job = close_exam(service)

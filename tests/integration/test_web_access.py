@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx2
 import jwt
@@ -181,10 +181,8 @@ def test_the_last_use_of_a_token_is_known_to_some_minutes(site: Site) -> None:
 def test_a_token_opens_what_it_may_while_the_database_takes_no_writes(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @contextmanager
-    def full(_engine: Engine) -> Iterator[None]:
+    def full(_engine: Engine) -> NoReturn:
         raise DatabaseUnavailable("database or disk is full")
-        yield
 
     secret = site.token("viewer", Scope.READ)
     cookie = carrying(site.session(secret))

@@ -264,6 +264,30 @@ def test_a_result_is_given_as_a_file(standing: Standing) -> None:
     assert answer.headers["content-type"] == "application/dicom"
 
 
+def test_whoever_sees_something_of_an_exam_is_in_the_audit_trail_once(
+    standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, answered = standing.node, standing.uid
+    page = standing.visitor.get(f"/exams/{answered}").text
+    [picture, *_] = re.findall(rf'src="(/exams/{answered}/pictures/[^"]+)"', page)
+    result = f"/exams/{answered}/results/{node.chain.sent_to()[0].uid}"
+    paths = f"/exams/{answered}", f"/exams/{answered[:8].upper()}", f"/exams/{answered}/body", picture, result
+    look = "looked at", {"who": "Ida", "address": "127.0.0.1", "exam": answered}
+    credentials = {"Authorization": f"Bearer {node.token('Ida', 'read')}"}
+    with Visitor(base_url=node.address, headers=credentials) as visitor:
+        for path in paths:
+            for headers in ({}, {"HX-Request": "true"}):
+                with monkeypatch.context() as patch:
+                    patch.setattr("node.web.audited.LOOK", 0.0)
+                    node.facts.clear()
+                    assert visitor.get(path, headers=headers).status_code == 200
+                assert node.facts == [look], (path, headers)
+        node.facts.clear()
+        for path in paths:
+            visitor.get(path)
+        assert node.facts == []
+
+
 def test_an_earlier_revision_is_shown_as_it_was(node: Node, visitor: Visitor, answered: str) -> None:
     node.chain.receive([an_image(SOPInstanceUID="1.2.826.0.1.3680043.10.1", InstanceNumber=99)])
     node.read()

@@ -9,7 +9,7 @@ from starlette.responses import FileResponse, Response
 
 from config.settings import Scope
 from node.errors import BadRequest, NoSuchResource
-from node.web.access import Guarded
+from node.web.access import SHOWN_EXAM, Guarded
 from node.web.pages.exam_facts import ExamFacts, exam_facts
 from node.web.pages.exams import STATES
 from node.web.pages.house import House
@@ -133,7 +133,9 @@ def _resend(house: House, request: Request, destination: str) -> Response:
 
 def _exam(house: House, request: Request) -> ExamRecord:
     with reading(house.engine) as connection:
-        return find_exam(connection, request.path_params["exam"])
+        exam = find_exam(connection, request.path_params["exam"])
+    request.scope[SHOWN_EXAM] = exam.uid
+    return exam
 
 
 def _job(house: House, exam: ExamRecord) -> Job:
@@ -145,7 +147,8 @@ def _job(house: House, exam: ExamRecord) -> Job:
 
 def _facts(house: House, request: Request) -> ExamFacts:
     text = request.query_params.get("revision", "")
-    return exam_facts(house, request.path_params["exam"], int(text) if text.isascii() and text.isdigit() else None)
+    exam = _exam(house, request)
+    return exam_facts(house, exam.uid, int(text) if text.isascii() and text.isdigit() else None)
 
 
 def _address(facts: ExamFacts) -> str:

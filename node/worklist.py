@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from config.policy import RetryPolicy
 from node.errors import NodeError
 from node.faults import described
+from node.identity import TEST_ISSUER
 from node.instants import instant
 from node.telemetry import logger
 from storage.database import installation_id, reading, writing
@@ -159,7 +160,7 @@ class Worklist:
     @staticmethod
     def _without(connection: Connection, *, ended: bool) -> list[ExamRecord]:
         # Whoever waits has not waited long; the others are those that ended while nobody looked.
-        return exams_without_workitem(connection, BATCH, ended=ended)
+        return exams_without_workitem(connection, BATCH, TEST_ISSUER, ended=ended)
 
     def ask(self, asked: Asked, who: str) -> Workitem:
         """Open a workitem that somebody asks for.

@@ -12,7 +12,7 @@ from storage.errors import NoSuchWorkitem, WorkitemExists
 from storage.exams import ExamRecord, get_exam
 from storage.search import Condition, matching
 from storage.states import UNANSWERED, ExamState, JobState, Plan, StepState
-from storage.tables import exams, jobs, subscribers, subscriptions, workitem_events, workitems
+from storage.tables import exams, jobs, patients, subscribers, subscriptions, workitem_events, workitems
 
 ENDED: Final = frozenset({StepState.COMPLETED, StepState.CANCELED})
 OPEN: Final = tuple(state for state in StepState if state not in ENDED)
@@ -188,17 +188,20 @@ def unsettled_workitems(connection: Connection) -> list[Workitem]:
     return [Workitem(**row) for row in connection.execute(query).mappings()]
 
 
-def exams_without_workitem(connection: Connection, limit: int, *, ended: bool = False) -> list[ExamRecord]:
+def exams_without_workitem(connection: Connection, limit: int, apart: str, *, ended: bool = False) -> list[ExamRecord]:
     """Return exams whose present revision is nobody's workitem, oldest first.
 
     Parameters
     ----------
+    apart
+        Issuer of Patient ID of those that need none.
     ended
         Whether those are meant, too, that wait for nothing any more; then all exams are looked at.
     """
     known = exists().where(workitems.c.exam_id == exams.c.id, workitems.c.revision == exams.c.revision)
     of_state = exams.c.state.not_in([ExamState.MOVED, ExamState.PRIOR]) if ended else exams.c.state.in_(UNANSWERED)
-    query = select(exams.c.id).where(~known, of_state)
+    needs_none = exists().where(patients.c.id == exams.c.patient_id, patients.c.issuer == apart)
+    query = select(exams.c.id).where(~known, of_state, ~needs_none)
     ids = connection.execute(query.order_by(exams.c.id).limit(limit)).scalars().all()
     return [get_exam(connection, each) for each in ids]
 

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from config.settings import WebService
 from node.intake import utc_now
+from node.selftest import synthetic_exam
 from node.web.bearer import Tokens, Uses
 from node.web.dicom_json import DEEPEST
 from node.worklist import Worklist
@@ -96,6 +97,13 @@ def test_every_reading_is_a_workitem_from_the_first_image_to_the_answer(service:
     assert values(whole, "00100020") == [phantom_images()[0].PatientID]
     assert "00081195" not in whole
     assert service.worklist.tick() == 0
+
+
+def test_the_exam_of_a_self_test_is_nobodys_work(service: Service) -> None:
+    service.store(*synthetic_exam(utc_now()).images)
+    close_exam(service)
+    read(service)
+    assert workitems(service) == []
 
 
 def test_a_later_image_ends_the_workitem_whose_reading_it_supersedes(service: Service) -> None:

@@ -14,7 +14,7 @@ from node.user_agent import AskedOverHTTP, UserAgent
 from node.views import ImageKind
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
-from node.web.bearer import OpenIDConnect, Sessions, Tokens, Unknown
+from node.web.bearer import OpenIDConnect, Sessions, Tokens, Unknown, Uses
 from node.web.certificates import Certificates
 from node.web.retrieving import Retrieval
 from node.web.server import WebDoor
@@ -60,7 +60,7 @@ def worklist_of(parts: Parts, receiver: Receiver) -> Worklist:
     return Worklist(parts.engine, parts.queue, retrieval, settings.delivery.policy, utc_now)
 
 
-def web_door(parts: Parts, routes: Routes, counts: Counts, notes: Notes = NOTHING) -> WebDoor | None:
+def web_door(parts: Parts, routes: Routes, counts: Counts, uses: Uses, notes: Notes = NOTHING) -> WebDoor | None:
     """Return the HTTP door, not yet open, or None where the settings say that there is none.
 
     Parameters
@@ -69,6 +69,8 @@ def web_door(parts: Parts, routes: Routes, counts: Counts, notes: Notes = NOTHIN
         What it answers.
     counts
         Where its answers are counted.
+    uses
+        Is told which tokens are used.
     notes
         Is told who did what, for the audit trail.
 
@@ -81,7 +83,7 @@ def web_door(parts: Parts, routes: Routes, counts: Counts, notes: Notes = NOTHIN
     if not http.enabled:
         return None
     require_protection(parts)
-    return WebDoor(http, create_app(http, ways_in(parts), routes, counts, notes), DRAIN_SECONDS)
+    return WebDoor(http, create_app(http, ways_in(parts, uses), routes, counts, notes), DRAIN_SECONDS)
 
 
 def require_protection(parts: Parts) -> None:
@@ -99,11 +101,11 @@ def require_protection(parts: Parts) -> None:
         raise NotProtected(f"http.bind = {http.bind}")
 
 
-def ways_in(parts: Parts) -> list[Authentication]:
+def ways_in(parts: Parts, uses: Uses) -> list[Authentication]:
     """Return how callers over HTTP are known."""
     http = parts.settings.http
-    ways: list[Authentication] = [Tokens(parts.engine, utc_now)]
+    ways: list[Authentication] = [Tokens(parts.engine, utc_now, uses)]
     if http.oidc_issuer:
         ways.append(OpenIDConnect(http))
-    ways += [Unknown(), Certificates(http.clients), Sessions(parts.engine, utc_now)]
+    ways += [Unknown(), Certificates(http.clients), Sessions(parts.engine, utc_now, uses)]
     return [*ways, ThisMachine()] if http.trust_local else ways

@@ -51,6 +51,7 @@ from node.tls import Transport
 from node.turns import Turns
 from node.validity import Validity
 from node.web.app import Counts, Routes
+from node.web.bearer import Uses
 from node.web.decoding import Decoders
 from node.web.dicomweb import dicomweb_routes
 from node.web.health import health_routes
@@ -71,7 +72,7 @@ log = logger("serving")
 
 RETENTION_EVERY = timedelta(minutes=10)
 CATALOGUE_EVERY = 2.0
-SENDERS_EVERY = 2.0
+CALLERS_EVERY = 2.0
 VALIDITY_EVERY = 300.0
 CLOCK_EVERY = 600.0
 
@@ -214,7 +215,9 @@ class Serving:
             notes=self.trail,
         )
         health = health_routes(self.readiness.checks, self.metrics.text)
-        self._web = web_door(self.parts, Routes(dicom_web, [*page_routes(house), *health]), counts, self.trail)
+        self._uses = Uses(self.parts.engine)
+        routes = Routes(dicom_web, [*page_routes(house), *health])
+        self._web = web_door(self.parts, routes, counts, self._uses, self.trail)
         self._probe = DoorProbe(self.progress)
 
     def _wire(self, parts: Parts) -> None:
@@ -323,7 +326,7 @@ class Serving:
             Chore(lambda: self.parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds()),
             Chore(self._remove_files, RETENTION_EVERY.total_seconds()),
             Chore(Cataloguer(self.parts.engine, self.parts.store).tick, CATALOGUE_EVERY),
-            Chore(self._senders.write_down, SENDERS_EVERY),
+            Chore(self._write_down, CALLERS_EVERY),
             Chore(self._senders.tidy, SWEEP_EVERY.total_seconds()),
             Chore(self.validity.tick, VALIDITY_EVERY),
             Chore(self.timekeeping.tick, CLOCK_EVERY),
@@ -338,6 +341,11 @@ class Serving:
         if version is None or version != self._looked or self._clock.collecting:
             self._clock.tick()
         self._looked = version
+
+    def _write_down(self) -> None:
+        # One chore, so that where the database keeps writers waiting the watchdog waits for one of the two.
+        self._senders.write_down()
+        self._uses.write_down()
 
     def _remove_files(self) -> None:
         self._retention.tick()

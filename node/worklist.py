@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Engine
 
 from config.policy import RetryPolicy
 from node.errors import NodeError
+from node.faults import described
+from node.identity import TEST_ISSUER
 from node.instants import instant
 from node.telemetry import logger
 from storage.database import installation_id, reading, writing
@@ -48,6 +50,8 @@ LABEL: Final = "Mammography reading"
 WORKLIST: Final = "MAMMONODE"
 """Worklist Label (0074,1202)."""
 BATCH: Final = 100
+ANSWERS: Final = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.DONE})
+"""Jobs that answer their revision, also when the exam has gone on to its next one."""
 
 
 class Retrieves(Protocol):
@@ -156,7 +160,7 @@ class Worklist:
     @staticmethod
     def _without(connection: Connection, *, ended: bool) -> list[ExamRecord]:
         # Whoever waits has not waited long; the others are those that ended while nobody looked.
-        return exams_without_workitem(connection, BATCH, ended=ended)
+        return exams_without_workitem(connection, BATCH, TEST_ISSUER, ended=ended)
 
     def ask(self, asked: Asked, who: str) -> Workitem:
         """Open a workitem that somebody asks for.
@@ -231,23 +235,28 @@ class Worklist:
         told = item.log_context() | {"tries": item.attempts + 1}
         try:
             number = self._retrieves.retrieve(str(item.retrieve_url))
+        except Exception as error:  # noqa: BLE001 (one study must not keep those behind it from being tried)
+            cause = str(error) if isinstance(error, NodeError) else described(error)
+            again = self._tried(item, f"the study could not be retrieved: {cause}")
+            log.warning("study not retrieved", **told, cause=cause, again=again)
+        else:
             log.info("study retrieved", **told, instances=number)
-            wait, words = timedelta(minutes=5), "nothing of it opens an exam"
-        except NodeError as error:
-            words = str(error)
-            now = self._clock()
-            delay = self._policy.delay(item.attempts + 1, now - item.created_at)
-            log.warning("study not retrieved", **told, cause=words, again=delay is not None)
-            if delay is None:
-                with writing(self._engine) as connection:
-                    left = get_workitem(connection, item.uid, lock=True)
-                    if left.state not in ENDED:
-                        self._end(connection, left, StepState.CANCELED, f"the study could not be retrieved: {words}")
-                return
-            wait = delay
+            self._follow(item.uid)
+            self._tried(item, "nothing of it opens an exam of this patient")
+
+    def _tried(self, item: Workitem, reason: str) -> bool:
+        """Note that a study was tried to get, and return whether it will be again; if not, its workitem ends."""
+        now = self._clock()
+        delay = self._policy.delay(item.attempts + 1, now - item.created_at)
         with writing(self._engine) as connection:
             left = get_workitem(connection, item.uid, lock=True)
-            change(connection, left, self._clock(), attempts=left.attempts + 1, not_before=self._clock() + wait)
+            if left.exam_id is not None or left.state in ENDED:
+                return False
+            if delay is None:
+                self._end(connection, left, StepState.CANCELED, reason)
+            else:
+                change(connection, left, now, attempts=left.attempts + 1, not_before=now + delay)
+        return delay is not None
 
     def _follow(self, uid: str) -> bool:
         """Let one workitem follow what it stands for, and tell whether it has changed."""
@@ -286,7 +295,7 @@ class Worklist:
     def _as(self, connection: Connection, item: Workitem, found: Reading) -> Workitem:
         """Bring a workitem to where its exam and job are."""
         exam = found.exam
-        if exam.revision != item.revision and item.requested_by is not None:
+        if exam.revision != item.revision and item.requested_by is not None and found.job_state not in ANSWERS:
             item = change(connection, item, self._clock(), revision=exam.revision)
             found = reading_of(connection, exam.id, exam.revision)
         if why := _why_not(item, found):
@@ -339,7 +348,7 @@ def _why_not(item: Workitem, found: Reading) -> str:
     exam, done = found.exam, found.job_state is JobState.DONE
     if exam.state in {ExamState.PRIOR, ExamState.MOVED} or (found.job_state is None and exam.state is ExamState.FAILED):
         return "; ".join(exam.reasons) or "the exam is not read"
-    if exam.revision != item.revision or found.job_state is JobState.SUPERSEDED:
+    if found.job_state is JobState.SUPERSEDED or (found.job_state is None and exam.revision != item.revision):
         return f"revision {exam.revision} is read instead"
     if found.job_state is JobState.DEAD:
         return "the reading failed"
@@ -352,13 +361,13 @@ def _stale(connection: Connection, item: Workitem) -> bool:
     if item.exam_id is None or item.revision is None:
         return unwanted or bool(exams_of_study(connection, item.study_uid, item.patient_id))
     found = reading_of(connection, item.exam_id, item.revision)
-    gone = found.exam.state in {ExamState.PRIOR, ExamState.MOVED, ExamState.FAILED}
-    if gone or found.exam.revision != item.revision:
+    if found.exam.state in {ExamState.PRIOR, ExamState.MOVED, ExamState.FAILED}:
         return True
-    to_cancel = unwanted and found.plan is Plan.READ
+    is_former = found.exam.revision != item.revision
+    to_cancel = unwanted and found.plan is Plan.READ and not is_former
     match found.job_state:
         case None:
-            return False
+            return is_former
         case JobState.QUEUED:
             return to_cancel or item.ready == INCOMPLETE
         case JobState.RUNNING:

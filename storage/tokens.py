@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -103,9 +103,10 @@ def find_token(connection: Connection, secret: str, now: datetime) -> Token | No
     return token if token and token.is_valid(now) else None
 
 
-def note_used(connection: Connection, token: Token, now: datetime) -> None:
-    """Note that a token is in use."""
-    connection.execute(update(tokens).where(tokens.c.id == token.id).values(used_at=now))
+def note_used(connection: Connection, uses: Mapping[int, datetime]) -> None:
+    """Note when tokens, by their primary key, were used last."""
+    for number, at in sorted(uses.items()):
+        connection.execute(update(tokens).where(tokens.c.id == number).values(used_at=at))
 
 
 def is_stale(token: Token, now: datetime) -> bool:

@@ -12,7 +12,7 @@ from storage.errors import NoSuchWorkitem, WorkitemExists
 from storage.exams import ExamRecord, get_exam
 from storage.search import Condition, matching
 from storage.states import UNANSWERED, ExamState, JobState, Plan, StepState
-from storage.tables import exams, jobs, subscribers, subscriptions, workitem_events, workitems
+from storage.tables import exams, jobs, patients, subscribers, subscriptions, workitem_events, workitems
 
 ENDED: Final = frozenset({StepState.COMPLETED, StepState.CANCELED})
 OPEN: Final = tuple(state for state in StepState if state not in ENDED)
@@ -22,6 +22,8 @@ GLOBAL: Final = "1.2.840.10008.5.1.4.34.5"
 STATE_REPORT = 1
 CANCEL_REQUESTED = 2
 """Event types (PS3.4 table CC.2.4-1)."""
+
+_EVENTS_LOCK: Final = 0x4D414D45  # any number, the same in every process
 
 READY, INCOMPLETE = "READY", "INCOMPLETE"
 """Input Readiness State (0040,4041)."""
@@ -140,6 +142,9 @@ def change(connection: Connection, item: Workitem, now: datetime, **values: Any)
 
 def report(connection: Connection, item: Workitem, kind: int, only_for: str | None = None) -> None:
     """Tell subscribers of a workitem; all of them, or one."""
+    if connection.dialect.name == "postgresql":
+        # In the order of their numbers: after a later one, an earlier event would be told to nobody.
+        connection.execute(select(func.pg_advisory_xact_lock(_EVENTS_LOCK)))
     content = {"state": item.state.value, "ready": item.ready, "reason": item.reason}
     values = {"workitem_uid": item.uid, "type": kind, "content": content, "happened_at": item.modified_at}
     connection.execute(insert(workitem_events).values(**values, only_for=only_for))
@@ -154,7 +159,8 @@ def get_workitem(connection: Connection, uid: str, *, lock: bool = False) -> Wor
         When there is none.
     """
     query = select(workitems).where(workitems.c.uid == uid)
-    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    # Weaker than FOR UPDATE: events refer to the row, and whoever has entered one may wait for nobody who waits to do so.
+    row = connection.execute(query.with_for_update(key_share=True) if lock else query).mappings().one_or_none()
     if row is None:
         raise NoSuchWorkitem(uid)
     return Workitem(**row)
@@ -182,17 +188,20 @@ def unsettled_workitems(connection: Connection) -> list[Workitem]:
     return [Workitem(**row) for row in connection.execute(query).mappings()]
 
 
-def exams_without_workitem(connection: Connection, limit: int, *, ended: bool = False) -> list[ExamRecord]:
+def exams_without_workitem(connection: Connection, limit: int, apart: str, *, ended: bool = False) -> list[ExamRecord]:
     """Return exams whose present revision is nobody's workitem, oldest first.
 
     Parameters
     ----------
+    apart
+        Issuer of Patient ID of those that need none.
     ended
         Whether those are meant, too, that wait for nothing any more; then all exams are looked at.
     """
     known = exists().where(workitems.c.exam_id == exams.c.id, workitems.c.revision == exams.c.revision)
     of_state = exams.c.state.not_in([ExamState.MOVED, ExamState.PRIOR]) if ended else exams.c.state.in_(UNANSWERED)
-    query = select(exams.c.id).where(~known, of_state)
+    needs_none = exists().where(patients.c.id == exams.c.patient_id, patients.c.issuer == apart)
+    query = select(exams.c.id).where(~known, of_state, ~needs_none)
     ids = connection.execute(query.order_by(exams.c.id).limit(limit)).scalars().all()
     return [get_exam(connection, each) for each in ids]
 

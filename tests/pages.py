@@ -25,7 +25,7 @@ from node.scu import Item, Sender
 from node.senders import Noted, Senders
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
-from node.web.bearer import Sessions, Tokens, Unknown
+from node.web.bearer import Sessions, Tokens, Unknown, Uses
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
 from node.web.server import WebDoor
@@ -34,6 +34,7 @@ from storage.tokens import add_token
 from tests.answers import a_map, a_mass
 from tests.chain import PACS, QUIET, REPORTS_ONLY, Chain, FakeReader, a_chain
 from tests.peers import require_program
+from tests.web import Facts
 
 PATIENCE: Final = 60.0
 CHROMIUM: Final = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run")
@@ -61,6 +62,7 @@ class Node:
     web: WebDoor
     dicom: StorageSCP
     senders: Senders
+    facts: Facts
     destinations: tuple[Destination, ...]
 
     @property
@@ -137,17 +139,20 @@ def a_node(
     parts = Parts(settings, engine, chain.room.store, chain.queue, chain.outbox)
     echo, model = Sender(Dicom(acse_timeout=2)).echo, open_model("mass-fpn-boxes")
     house = House(lambda: parts, receiver, echo, model, counts, chain.clock)
-    ways: list[Authentication] = [Tokens(engine, chain.clock), Unknown(), Sessions(engine, chain.clock)]
+    uses = Uses(engine)
+    ways: list[Authentication] = [Tokens(engine, chain.clock, uses), Unknown(), Sessions(engine, chain.clock, uses)]
     if trust_local:
         ways.append(ThisMachine())
-    web = WebDoor(settings.http, create_app(settings.http, ways, Routes(pages=page_routes(house)), counts), drain=2)
+    facts = Facts()
+    app = create_app(settings.http, ways, Routes(pages=page_routes(house)), counts, facts)
+    web = WebDoor(settings.http, app, drain=2)
     door = StorageSCP(dicom, receiver, chain.room.store.incoming, senders=senders)
     with ExitStack() as stack:
         web.start()
         stack.callback(web.stop)
         door.start()
         stack.callback(door.stop, drain=5)
-        yield Node(chain, web, door, senders, destinations)
+        yield Node(chain, web, door, senders, facts, destinations)
 
 
 @contextmanager

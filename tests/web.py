@@ -1,7 +1,7 @@
 """DICOMweb from the client's side: a service over a room, bodies, and what comes back."""
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.parser import BytesParser
@@ -23,7 +23,7 @@ from node.entries import entry_of
 from node.intake import utc_now
 from node.results.encode import to_bytes
 from node.user_agent import UserAgent
-from node.web.access import EVERYTHING, Identity
+from node.web.access import EVERYTHING, Authentication, Identity
 from node.web.app import Counts, Routes, create_app
 from node.web.certificates import CertifyingProtocol, CertifyingSocket
 from node.web.connection import room
@@ -57,6 +57,13 @@ class Anybody:
         return Identity("tester", EVERYTHING)
 
 
+class Facts(list[tuple[str, dict[str, Any]]]):
+    """What the audit trail is told."""
+
+    def note(self, kind: str, **data: Any) -> None:
+        self.append((kind, data))
+
+
 @dataclass(frozen=True)
 class Service:
     """A DICOMweb service over a room, and a client of it."""
@@ -65,6 +72,7 @@ class Service:
     client: TestClient
     app: Starlette
     worklist: Worklist
+    facts: Facts
 
     def store(self, *images: Dataset, study: str = "", **options: Any) -> Any:
         """Send images by STOW-RS and return the answer."""
@@ -87,7 +95,11 @@ class Service:
 
 @contextmanager
 def a_service(
-    room: Room, decoders: Decoders | None = None, sources: tuple[WebService, ...] = (), **limits: Any
+    room: Room,
+    decoders: Decoders | None = None,
+    sources: tuple[WebService, ...] = (),
+    ways: Sequence[Authentication] = (Anybody(),),
+    **limits: Any,
 ) -> Iterator[Service]:
     """Serve a room in the test's process."""
     decoders = decoders or Decoders(1)
@@ -97,10 +109,11 @@ def a_service(
     steps = UnifiedProcedureSteps(room.engine, worklist, sources)
     services = dicomweb_routes(settings, room.engine, room.store, room.intake, decoders)
     routes = Routes(dicom_web=[*services, *steps.routes()])
-    app = create_app(settings, [Anybody()], routes, Counts())
+    facts = Facts()
+    app = create_app(settings, ways, routes, Counts(), facts)
     try:
         with TestClient(app, raise_server_exceptions=False) as client:
-            yield Service(room, client, app, worklist)
+            yield Service(room, client, app, worklist, facts)
     finally:
         decoders.close()
 

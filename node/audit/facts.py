@@ -171,7 +171,8 @@ def _removed(connection: Connection, facts: Sequence[Fact], source: Source) -> M
 def _searched(_connection: Connection, facts: Sequence[Fact], source: Source) -> Made:
     for fact in facts:
         who = Participant(fact.data["who"], requestor=True, role=codes.SOURCE, address=fact.data["address"])
-        asked = queried("QIDO-RS", f"{fact.data['path']}?{without_names(fact.data['query'])}")
+        service = "UPS-RS" if fact.data["path"].startswith("/workitems") else "QIDO-RS"
+        asked = queried(service, f"{fact.data['path']}?{without_names(fact.data['query'])}")
         yield [fact], Message(codes.QUERY, "E", fact.at, (who, _us(source, codes.DESTINATION)), [asked])
 
 

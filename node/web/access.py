@@ -15,6 +15,8 @@ from config.settings import Scope as Scope  # noqa: PLC0414 (routes get it from 
 from node.errors import NotAllowed, NotAuthenticated
 
 EVERYTHING: Final = frozenset(Scope)
+SHOWN_EXAM: Final = "shown exam"
+"""Where a route says in its ASGI scope whose patient it shows: an address may name an exam by its beginning alone."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Authenticated:
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Find out who calls, and go on."""
         if scope["type"] in {"http", "websocket"}:
+            scope["identify"] = self._identify
             scope["identity"] = await run_in_threadpool(self._identify, HTTPConnection(scope))
         await self._app(scope, receive, send)
 
@@ -108,6 +111,18 @@ def require(connection: Connection, needs: Scope | None) -> None:
         raise NotAuthenticated
     if needs not in identity.scopes:
         raise NotAllowed(needs)
+
+
+def require_still(connection: HTTPConnection, needs: Scope) -> None:
+    """Let a connection go on whose credentials still are what they were when it was opened.
+
+    Raises
+    ------
+    NotAuthenticated, NotAllowed
+        When they have ended since, or were revoked.
+    """
+    connection.scope["identity"] = connection.scope["identify"](connection)
+    require(connection.scope, needs)
 
 
 class Guarded(Route):

@@ -1,8 +1,14 @@
-"""Addresses of resources, and the UIDs in them."""
+"""Addresses of resources, and the UIDs and numbers in them."""
+
+from typing import Final
 
 from starlette.requests import HTTPConnection
 
+from node.errors import BadRequest
 from storage.files import InstanceReference
+
+LONGEST: Final = 9
+"""Digits of a number; `int` takes no more than 4300."""
 
 
 def base(connection: HTTPConnection) -> str:
@@ -30,3 +36,19 @@ def uids(connection: HTTPConnection) -> dict[str, str]:
 def instance_address(connection: HTTPConnection, study: str, series: str, instance: str) -> str:
     """Return the address of an instance."""
     return f"{base(connection)}/studies/{study}/series/{series}/instances/{instance}"
+
+
+def number(connection: HTTPConnection, name: str) -> int | None:
+    """Return the number that a parameter of the query is, None when it is none.
+
+    Raises
+    ------
+    BadRequest
+        When nothing here is so large.
+    """
+    text = connection.query_params.get(name, "")
+    if not text.isascii() or not text.isdigit():
+        return None
+    if len(text) > LONGEST:
+        raise BadRequest(f"{name} is too large")
+    return int(text)

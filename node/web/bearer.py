@@ -49,12 +49,36 @@ def bearer(connection: HTTPConnection) -> str | None:
     return secret.strip()
 
 
+class Uses:
+    """When tokens were used last, kept in memory and written down now and then: no request waits for it, or fails."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._news: dict[int, datetime] = {}
+        self._lock = threading.Lock()
+
+    def note(self, token: Token, now: datetime) -> None:
+        """Note that a token is in use."""
+        if is_stale(token, now):
+            with self._lock:
+                self._news[token.id] = now
+
+    def write_down(self) -> None:
+        """Write down what is new."""
+        with self._lock:
+            news, self._news = self._news, {}
+        if news:
+            with writing(self._engine) as database:
+                note_used(database, news)
+
+
 class Tokens:
     """Tokens of this node (``mammonode tokens add``)."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], datetime], uses: Uses) -> None:
         self._engine = engine
         self._clock = clock
+        self._uses = uses
 
     def identify(self, connection: HTTPConnection) -> Identity | None:
         """Return the token's name and scopes; None for what is no token of ours."""
@@ -65,7 +89,7 @@ class Tokens:
             token = find_token(database, secret, self._clock())
         if token is None:
             raise NotAuthenticated("the token is unknown, has ended or was revoked: mammonode tokens")
-        note_use(self._engine, token, self._clock())
+        self._uses.note(token, self._clock())
         return identity_of(token)
 
 
@@ -82,9 +106,10 @@ class Unknown:
 class Sessions:
     """Browsers that have logged in with a token."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], datetime], uses: Uses) -> None:
         self._engine = engine
         self._clock = clock
+        self._uses = uses
 
     def identify(self, connection: HTTPConnection) -> Identity | None:
         """Return the session's token; None for a session that has ended, so that the browser can log in again."""
@@ -95,20 +120,13 @@ class Sessions:
             token = find_session(database, secret, self._clock())
         if token is None:
             return None
-        note_use(self._engine, token, self._clock())
+        self._uses.note(token, self._clock())
         return identity_of(token)
 
 
 def identity_of(token: Token) -> Identity:
     """Return whom a token stands for."""
     return Identity(token.name, frozenset(Scope(scope) for scope in token.scopes))
-
-
-def note_use(engine: Engine, token: Token, now: datetime) -> None:
-    """Note that a token is in use, now and then."""
-    if is_stale(token, now):
-        with writing(engine) as database:
-            note_used(database, token, now)
 
 
 class OpenIDConnect:

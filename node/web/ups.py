@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
@@ -17,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from config.settings import WebService
 from node.errors import BadRequest, BodyTooLarge, NoSuchResource, PerformedHere, SourceUnknown
-from node.web.access import Guarded, GuardedSocket, Scope, caller
+from node.web.access import Guarded, GuardedSocket, Scope, caller, require_still
 from node.web.addresses import base
 from node.web.dicom_json import Model, json_bytes, xml_bytes
 from node.web.matching import parse_workitem_query
@@ -49,6 +50,10 @@ LARGEST: Final = 1 << 20
 POLL: Final = 0.5
 """Seconds between looks at what a subscriber is to be told."""
 AT_ONCE: Final = 50
+WORKITEMS: Final = "/workitems"
+WORKITEM: Final = "/workitems/{uid}"
+ASKED_EVERY: Final = 5.0
+"""Seconds after which a subscriber who is told nothing is asked again who it is."""
 _TITLE: Final = re.compile(r"[\x21-\x5B\x5D-\x7E]{1,16}")
 
 
@@ -72,15 +77,14 @@ class UnifiedProcedureSteps:
 
     def routes(self) -> list[BaseRoute]:
         """Return the resources."""
-        item = "/workitems/{uid}"
-        watch = f"{item}/subscribers/{{title}}"
+        watch = f"{WORKITEM}/subscribers/{{title}}"
         return [
-            Guarded("/workitems", self.search, needs=Scope.READ),
-            Guarded("/workitems", self.create, needs=Scope.OPERATE, methods=("POST",)),
-            Guarded(item, self.retrieve, needs=Scope.READ),
-            Guarded(item, self.performed_here, needs=Scope.OPERATE, methods=("POST", "PUT")),
-            Guarded(f"{item}/state", self.performed_here, needs=Scope.OPERATE, methods=("PUT", "POST")),
-            Guarded(f"{item}/cancelrequest", self.cancel, needs=Scope.OPERATE, methods=("POST",)),
+            Guarded(WORKITEMS, self.search, needs=Scope.READ),
+            Guarded(WORKITEMS, self.create, needs=Scope.OPERATE, methods=("POST",)),
+            Guarded(WORKITEM, self.retrieve, needs=Scope.READ),
+            Guarded(WORKITEM, self.performed_here, needs=Scope.OPERATE, methods=("POST", "PUT")),
+            Guarded(f"{WORKITEM}/state", self.performed_here, needs=Scope.OPERATE, methods=("PUT", "POST")),
+            Guarded(f"{WORKITEM}/cancelrequest", self.cancel, needs=Scope.OPERATE, methods=("POST",)),
             Guarded(watch, self.watch, needs=Scope.READ, methods=("POST",)),
             Guarded(watch, self.stop_watching, needs=Scope.READ, methods=("DELETE",)),
             Guarded(f"{watch}/suspend", self.suspend, needs=Scope.READ, methods=("POST",)),
@@ -158,14 +162,23 @@ class UnifiedProcedureSteps:
         return Response(b"", 200)
 
     async def tell(self, socket: WebSocket) -> None:
-        """Send a subscriber what happens, as long as the connection stands (PS3.18 11.13)."""
+        """Send a subscriber what happens, as long as the connection stands and may (PS3.18 11.13).
+
+        Raises
+        ------
+        NotAuthenticated, NotAllowed
+            When the credentials have ended since, or were revoked.
+        """
         title = _title(socket.path_params["title"])
         await socket.accept()
         gone = asyncio.ensure_future(_until_gone(socket))
-        number = 0
+        number, asked_at = 0, time.monotonic()
         try:
             while not gone.done():
                 reports = await run_in_threadpool(self._untold, title)
+                if reports or time.monotonic() - asked_at >= ASKED_EVERY:
+                    await run_in_threadpool(require_still, socket, Scope.READ)
+                    asked_at = time.monotonic()
                 for each in reports:
                     number += 1
                     await socket.send_text(json_bytes(event_model(each, number)).decode())

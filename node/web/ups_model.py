@@ -1,8 +1,10 @@
 """Workitems as data sets in the DICOM JSON Model, both ways (PS3.4 CC.2.5, PS3.18 11)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import unquote
 
 from node.errors import BadRequest
 from node.instants import date_time, first_instant, instant
@@ -27,6 +29,8 @@ PRIORITIES: Final = ("HIGH", "MEDIUM", "LOW")
 PROGRESS: Final = {StepState.SCHEDULED: 0, StepState.IN_PROGRESS: 50, StepState.COMPLETED: 100, StepState.CANCELED: 100}
 NEVER: Final = ("00081195", "00020010")
 """The Transaction UID is the performer's key, and is given to nobody (PS3.4 CC.2.5.1.1)."""
+_ADDRESS: Final = re.compile(r"[!-~]{1,2000}")
+"""Characters of a URI (RFC 3986); of all others it has the escapes."""
 
 
 def workitem_model(
@@ -201,7 +205,8 @@ def _scheduled_for(model: Mapping[str, Any]) -> str:
 def _study_address(url: str, study_uid: str) -> str:
     """Return the address of the study that an address of it, or of a part of it, lies in."""
     before, found, _ = url.partition(f"/studies/{study_uid}")
-    if not found:
+    climbs = not {".", ".."}.isdisjoint(unquote(before).split("/"))
+    if not found or climbs or not _ADDRESS.fullmatch(before):
         raise BadRequest("the Retrieve URL (0008,1190) is not that of the study")
     return before + found
 

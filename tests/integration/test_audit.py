@@ -4,7 +4,7 @@ import base64
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,10 +16,11 @@ import httpx2
 import pytest
 from lxml import etree
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
-from sqlalchemy import Engine, delete, update
+from sqlalchemy import Connection, Engine, RowMapping, delete, insert, update
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
+import storage.audit
 from config.settings import Audit, Caller, Dicom, Http, Settings, Storage
 from node.audit.commands import operator
 from node.audit.facts import MAKERS, Fact, compose, without_names
@@ -32,7 +33,7 @@ from node.cli import app
 from node.errors import AssociationRejected
 from node.scu import Item, Peer, Sender
 from node.serving import Serving
-from storage.audit import Entry, Link, append, faults, head, kept
+from storage.audit import Entry, Link, append, digest_of, faults, head, kept
 from storage.database import open_database, reading, writing
 from storage.tables import audit, audit_head
 from tests.authority import Authority
@@ -99,6 +100,7 @@ def test_every_kind_of_fact_makes_a_message_by_the_schema(room: Room) -> None:
     with reading(room.engine) as connection:
         made = {kind: compose(connection, [Fact.now(kind, NOON, **data)], SOURCE) for kind, data in facts.items()}
         began = compose(connection, [Fact.now("sent", NOON, instance=uid, **where, outcome="", why="")], SOURCE)
+        asked = compose(connection, [Fact.now("searched", NOON, **who, path="/workitems", query="")], SOURCE)
         lane = compose(connection, [Fact.now("done", NOON, **who, what="pause", destination="pacs")], SOURCE)
     assert {kind: codes(entry.message) for kind, [entry] in made.items()} == {
         "received": ("110104", "", "0"),
@@ -121,6 +123,8 @@ def test_every_kind_of_fact_makes_a_message_by_the_schema(room: Room) -> None:
     }
     assert codes(began[0].message) == ("110102", "", "0")
     assert codes(lane[0].message) == ("110113", "110131", "0")
+    assert 'ParticipantObjectID="UPS-RS"' in asked[0].message
+    assert 'ParticipantObjectID="QIDO-RS"' in made["searched"][0].message
     everything = "".join(entry.message for [entry] in made.values())
     assert PATIENT in everything
     assert f'UID="{DigitalMammographyXRayImageStorageForPresentation}" NumberOfInstances="1"' in everything
@@ -189,6 +193,30 @@ def test_what_was_changed_taken_out_or_cut_off_shows(engine: Engine, harm: Any, 
     with writing(engine) as connection:
         connection.execute(harm)
     assert [each for each in found(engine) if each.startswith(fault)]
+
+
+def test_a_chain_that_grows_while_it_is_looked_at_is_whole(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = a_chain(engine)
+
+    def rows(connection: Connection, after: int) -> Sequence[RowMapping]:
+        found = read_rows(connection, after)
+        if not found and after == last.number:
+            with writing(engine) as other:
+                append(other, [Entry("meanwhile", "<m/>")], NOON)
+        return found
+
+    read_rows = storage.audit._rows  # noqa: SLF001 (between the rows and the head nothing else can be put)
+    monkeypatch.setattr("storage.audit._rows", rows)
+    assert found(engine, last) == []
+
+
+def test_a_record_that_was_put_behind_the_last_one_shows(engine: Engine) -> None:
+    last = a_chain(engine)
+    row = {"number": 6, "uid": "forged", "recorded_at": NOON, "message": "<forged/>"}
+    digest = digest_of(last.digest, 6, "forged", NOON, "<forged/>")
+    with writing(engine) as connection:
+        connection.execute(insert(audit).values(**row, digest=digest))
+    assert found(engine) == ["the last record is not the one that was added last"]
 
 
 def test_a_chain_made_anew_does_not_have_the_link_that_was_noted_elsewhere(engine: Engine) -> None:

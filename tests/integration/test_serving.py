@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from threading import Event
 
+import httpx2
 import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -18,7 +19,9 @@ from node.doors import reachable, web_answers
 from node.intake import Intake, utc_now
 from node.scu import Peer, Sender
 from node.serving import Serving
+from storage.database import reading, writing
 from storage.states import DeliveryState
+from storage.tokens import add_token, list_tokens
 from tests.builders import altered
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.pacs import a_free_port, a_pacs, hangs_until, waiting_results
@@ -131,6 +134,17 @@ def test_it_says_what_goes_on(serving: Serving) -> None:
     results = waiting_results(serving.parts.store, serving.parts.engine, ["pacs"])
     told = rf"0 collecting; 1 queued \(oldest \d+ s\); pacs: {len(results)} to send, oldest \d+ s; disk \d+ % used"
     assert re.fullmatch(told, serving.status())
+
+
+def test_when_a_token_was_used_is_written_down(serving: Serving) -> None:
+    with writing(serving.parts.engine) as connection:
+        secret = add_token(connection, "viewer", ["read"], utc_now(), None)
+    address = f"http://127.0.0.1:{serving.web_port}/dicom-web/studies"
+    assert httpx2.get(address, headers={"Authorization": f"Bearer {secret}"}, trust_env=False).is_success
+    for chore in serving.chores():
+        chore.do()
+    with reading(serving.parts.engine) as connection:
+        assert list_tokens(connection)[0].used_at is not None
 
 
 def test_its_doors_are_tended_until_they_are_closed(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ STATEMENTS: dict[str, Does] = {
     "undelivered": read(undelivered),
     "open workitems": read(open_workitems),
     "unsettled workitems": read(unsettled_workitems),
-    "exams without workitem": read(exams_without_workitem, 100),
+    "exams without workitem": read(exams_without_workitem, 100, "SELF-TEST"),
     "retrieve": read(held, "1.2.3", "1.2.3.1", "1.2.3.1.1"),
     **{f"studies {name}": read(search, Level.STUDY, keys, 50) for name, keys in STUDIES.items()},
     "series of a study": read(search, Level.SERIES, {"StudyInstanceUID": OneOf(("1.2.3",))}, 50),

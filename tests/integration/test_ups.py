@@ -1,22 +1,30 @@
 """UPS-RS: readings as workitems that others search, watch, cancel and ask for, over both databases."""
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from starlette.websockets import WebSocketDisconnect
+from structlog.testing import capture_logs
 
 from config.settings import WebService
 from node.intake import utc_now
+from node.selftest import synthetic_exam
+from node.web.bearer import Tokens, Uses
 from node.web.dicom_json import DEEPEST
+from node.worklist import Worklist
 from storage.database import open_database, reading, writing
 from storage.exams import close, leave, list_exams
 from storage.jobs import CANCELLED, JobQueue
-from storage.states import ExamState, JobState, Plan
-from storage.workitems import GLOBAL
+from storage.states import ExamState, JobState, Plan, StepState
+from storage.tokens import add_token, revoke_token
+from storage.workitems import GLOBAL, change, get_workitem, has_been_told, subscribe, untold
 from tests.databases import SQLiteDatabases
 from tests.doors import Room, a_room, an_image, phantom_images
 from tests.records import LEASE, MODEL, POLICY
@@ -24,6 +32,7 @@ from tests.web import Service, a_service, an_address, values
 
 STATE, READY, UID, REASON = "00741000", "00404041", "00080018", "00741238"
 STUDY = str(phantom_images()[0].StudyInstanceUID)
+SOURCE = "https://archive.example/dicom-web"
 
 
 @pytest.fixture
@@ -90,16 +99,64 @@ def test_every_reading_is_a_workitem_from_the_first_image_to_the_answer(service:
     assert service.worklist.tick() == 0
 
 
-def test_a_later_image_ends_the_workitem_of_the_former_revision(service: Service) -> None:
+def test_the_exam_of_a_self_test_is_nobodys_work(service: Service) -> None:
+    service.store(*synthetic_exam(utc_now()).images)
+    close_exam(service)
+    read(service)
+    assert workitems(service) == []
+
+
+def test_a_later_image_ends_the_workitem_whose_reading_it_supersedes(service: Service) -> None:
     service.store(*phantom_images()[:3])
     workitems(service)
     close_exam(service)
     workitems(service)
     service.store(phantom_images()[3])
+    assert sorted(states(service)) == [("SCHEDULED", "INCOMPLETE"), ("SCHEDULED", "READY")]
+    close_exam(service)
     found = workitems(service)
     assert sorted(values(each, STATE)[0] for each in found) == ["CANCELED", "SCHEDULED"]
     [old] = [each for each in found if values(each, STATE) == ["CANCELED"]]
     assert "revision 2" in values(values(old, "00741002")[0], REASON)[0]
+
+
+@pytest.mark.parametrize("asked_for", [False, True])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_reading_that_a_later_image_does_not_stop_is_completed(
+    service: Service, *, finished: bool, asked_for: bool
+) -> None:
+    if asked_for:
+        ask(service, a_request())
+    service.store(*phantom_images()[:3])
+    [item] = workitems(service)
+    close_exam(service)
+    queue = queue_of(service)
+    job = queue.claim("worker", utc_now() + timedelta(seconds=1))
+    assert job
+    service.worklist.tick()
+    how: dict[str, Any] = {"answer": "findings", "results": [], "destinations": {}, "timings": {}}
+    if finished:
+        queue.finish(job, "worker", **how, now=utc_now())
+    service.store(phantom_images()[3])
+    if not finished:
+        assert sorted(states(service)) == [("IN PROGRESS", "READY"), ("SCHEDULED", "INCOMPLETE")]
+        queue.finish(job, "worker", **how, now=utc_now())
+    assert sorted(states(service)) == [("COMPLETED", "READY"), ("SCHEDULED", "INCOMPLETE")]
+    [done] = workitems(service, ProcedureStepState="COMPLETED")
+    assert values(done, UID) == values(item, UID)
+
+
+def test_a_cancellation_that_comes_after_a_later_image_is_answered_once(service: Service) -> None:
+    service.store(*phantom_images()[:3])
+    [item] = workitems(service)
+    close_exam(service)
+    workitems(service)
+    service.store(phantom_images()[3])
+    with capture_logs() as logs:
+        assert service.client.post(f"/dicom-web/workitems/{values(item, UID)[0]}/cancelrequest").status_code == 202
+        workitems(service)
+        service.worklist.tick()
+    assert [each["event"] for each in logs].count("reading goes on") == 1
 
 
 def test_workitems_are_searched(service: Service) -> None:
@@ -123,6 +180,21 @@ def test_workitems_are_searched(service: Service) -> None:
         {"limit": "x"},
     ):
         assert service.get("/workitems", **query).status_code == 400
+
+
+def test_who_searches_or_retrieves_workitems_is_in_the_audit_trail(service: Service) -> None:
+    service.store(*phantom_images())
+    [item] = workitems(service)
+    uid = values(item, UID)[0]
+    service.facts.clear()
+    service.get("/workitems", PatientName="MARKED*")
+    service.get(f"/workitems/{uid}")
+    service.get("/workitems/1.2.3")
+    who = {"who": "tester", "address": "testclient"}
+    assert service.facts == [
+        ("searched", who | {"path": "/workitems", "query": "PatientName=*withheld*"}),
+        ("searched", who | {"path": f"/workitems/{uid}", "query": ""}),
+    ]
 
 
 def test_a_reading_can_be_cancelled_and_its_exam_is_still_answered(service: Service) -> None:
@@ -246,7 +318,14 @@ def test_what_is_asked_for_can_be_cancelled_before_images_come(service: Service)
     assert [state for state, _ in states(service)] == ["CANCELED"]
 
 
-def test_requests_that_are_none_are_refused(service: Service) -> None:
+@pytest.fixture
+def retrieving(room: Room) -> Iterator[Service]:
+    with a_service(room, sources=(WebService(url=SOURCE),)) as opened:
+        yield opened
+
+
+def test_requests_that_are_none_are_refused(retrieving: Service) -> None:
+    service = retrieving
     for document in (
         b"{",
         b"[" * 100_000,
@@ -259,6 +338,10 @@ def test_requests_that_are_none_are_refused(service: Service) -> None:
         json.dumps(a_request(more={"00404021": {"vr": "SQ"}})).encode(),
         json.dumps(a_request(retrieve=f"http://elsewhere/studies/{STUDY}")).encode(),
         json.dumps(a_request(retrieve="http://elsewhere/")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/\x01/studies/{STUDY}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/{'a' * 70_000}/studies/{STUDY}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/../admin/studies/{STUDY}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/%2E%2E/admin/studies/{STUDY}")).encode(),
         json.dumps(a_request(more={"00404018": {"vr": "SQ", "Value": ["nonsense"]}})).encode(),
         json.dumps(a_request(more={"00101030": {"vr": "DS", "Value": [float("nan")]}})).encode(),
     ):
@@ -311,6 +394,60 @@ def test_a_study_that_is_elsewhere_is_retrieved_and_read(
     other.dispose()
 
 
+class Retrieves:
+    """Tells what is retrieved, and does with it what it is told."""
+
+    def __init__(self, does: Callable[[str], int]) -> None:
+        self.asked: list[str] = []
+        self._does = does
+
+    def retrieve(self, url: str) -> int:
+        self.asked.append(url.rpartition("/")[2])
+        return self._does(url)
+
+
+def retrieved(service: Service, does: Callable[[str], int], turns: int) -> list[str]:
+    """Let a worklist retrieve again and again, hours apart, and return which studies it has asked for."""
+    times = iter([utc_now() + timedelta(hours=turn) for turn in range(turns)])
+    now = [next(times)]
+    retrieves = Retrieves(does)
+    worklist = Worklist(service.room.engine, queue_of(service), retrieves, POLICY, lambda: now[0])
+    for _ in range(turns):
+        worklist.retrieve_due()
+        now[0] = next(times, now[0])
+    return retrieves.asked
+
+
+@pytest.mark.parametrize("error", [ValueError("of PAT-1"), OSError(28, "No space left on device")])
+def test_a_study_that_cannot_be_retrieved_keeps_no_other_waiting(retrieving: Service, error: Exception) -> None:
+    def does(url: str) -> int:
+        if url.endswith("1.2.3"):
+            raise error
+        return retrieving.store(*phantom_images()).status_code  # type: ignore[no-any-return]
+
+    ask(retrieving, a_request("1.2.3", retrieve=f"{SOURCE}/studies/1.2.3"), "2.25.1")
+    ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{STUDY}"), "2.25.2")
+    with capture_logs() as logs:
+        assert retrieved(retrieving, does, 5) == ["1.2.3", STUDY, "1.2.3", "1.2.3"]
+    [never] = workitems(retrieving, SOPInstanceUID="2.25.1")
+    assert values(never, STATE) == ["CANCELED"]
+    assert type(error).__name__ in values(values(never, "00741002")[0], REASON)[0]
+    told = [each for each in logs if each["event"] == "study not retrieved"]
+    assert [(each["tries"], each["again"]) for each in told] == [(1, True), (2, True), (3, False)]
+    assert "PAT-1" not in str(logs)
+    assert len(workitems(retrieving, SOPInstanceUID="2.25.2", InputReadinessState="INCOMPLETE")) == 1
+
+
+def test_a_study_that_opens_no_exam_of_the_patient_is_not_retrieved_for_ever(retrieving: Service) -> None:
+    somebody = {"00100020": {"vr": "LO", "Value": ["SOMEBODY-ELSE"]}}
+    ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{STUDY}", more=somebody))
+    retrieving.store(*phantom_images())
+    assert retrieved(retrieving, lambda _: 4, 5) == [STUDY] * 3
+    [item] = workitems(retrieving, SOPInstanceUID="2.25.77")
+    assert values(item, STATE) == ["CANCELED"]
+    assert values(values(item, "00741002")[0], REASON) == ["nothing of it opens an exam of this patient"]
+
+
 # --- watching ---
 
 
@@ -353,6 +490,84 @@ def test_a_global_subscriber_is_told_of_all_and_of_cancellations(service: Servic
     service.client.post("/dicom-web/workitems/2.25.78/cancelrequest")
     assert {uid for uid, _, _ in events(service, "PACS", 3)} == {"2.25.78"}
     assert service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/PACS/suspend").status_code == 404
+
+
+def changed(connection: Connection, uid: str) -> None:
+    change(connection, get_workitem(connection, uid, lock=True), utc_now(), state=StepState.IN_PROGRESS)
+
+
+def told(engine: Engine) -> set[str]:
+    with reading(engine) as connection:
+        reports = untold(connection, "PACS", 50)
+    if reports:
+        with writing(engine) as connection:
+            has_been_told(connection, "PACS", reports)
+    return {each.workitem_uid for each in reports}
+
+
+@contextmanager
+def another(engine: Engine, act: Callable[[Connection], object]) -> Iterator[None]:
+    """Let another transaction come as far as it can, and end after this block."""
+
+    def do() -> None:
+        with writing(engine) as connection:
+            act(connection)
+
+    thread = threading.Thread(target=do)
+    thread.start()
+    thread.join(0.3)
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def test_events_whose_transactions_overlap_are_all_told(service: Service) -> None:
+    engine = service.room.engine
+    service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/PACS")
+    ask(service, a_request(), "2.25.1")
+    ask(service, a_request(), "2.25.2")
+    assert told(engine) == {"2.25.1", "2.25.2"}
+    with ExitStack() as others, writing(engine) as connection:
+        changed(connection, "2.25.1")
+        others.enter_context(another(engine, lambda connection: changed(connection, "2.25.2")))
+        early = told(engine)
+    assert early | told(engine) == {"2.25.1", "2.25.2"}
+
+
+def test_who_subscribes_while_a_workitem_changes_keeps_nobody_waiting(service: Service) -> None:
+    engine = service.room.engine
+    ask(service, a_request(), "2.25.1")
+    with ExitStack() as others, writing(engine) as connection:
+        item = get_workitem(connection, "2.25.1", lock=True)
+        others.enter_context(another(engine, lambda other: subscribe(other, "PACS", GLOBAL, deletion_lock=False)))
+        change(connection, item, utc_now(), state=StepState.IN_PROGRESS)
+    assert told(engine) == {"2.25.1"}
+
+
+@pytest.mark.timeout(60)  # one who stays connected waits for an event that never comes
+@pytest.mark.parametrize("something_happens", [False, True])
+def test_a_subscriber_whose_token_was_revoked_is_told_nothing_more(
+    room: Room, monkeypatch: pytest.MonkeyPatch, *, something_happens: bool
+) -> None:
+    if not something_happens:
+        monkeypatch.setattr("node.web.ups.ASKED_EVERY", 0.0)
+    with writing(room.engine) as connection:
+        secret = add_token(connection, "ris", ["read", "operate"], utc_now(), None)
+    credentials = {"Authorization": f"Bearer {secret}"}
+    with a_service(room, ways=[Tokens(room.engine, utc_now, Uses(room.engine))]) as service:
+        service.client.headers.update(credentials)
+        service.client.post(f"/dicom-web/workitems/{GLOBAL}/subscribers/RIS")
+        ask(service, a_request())
+        with service.client.websocket_connect("/dicom-web/subscribers/RIS", headers=credentials) as socket:
+            assert values(json.loads(socket.receive_text()), "00001000") == ["2.25.77"]
+            with writing(room.engine) as connection:
+                revoke_token(connection, "ris", utc_now())
+            if something_happens:
+                service.worklist.cancel("2.25.77", "somebody")
+            with pytest.raises(WebSocketDisconnect) as ended:
+                socket.receive_text()
+    assert ended.value.code == 1008
 
 
 def test_only_what_can_be_watched_is_watched(service: Service) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx2
 import jwt
@@ -30,12 +30,12 @@ from node.cli import app as cli
 from node.tls import subject
 from node.web.access import Authentication, Guarded, Scope, ThisMachine, caller
 from node.web.app import Counts, Routes, create_app
-from node.web.bearer import COOKIE, OpenIDConnect, Sessions, Tokens, Unknown
+from node.web.bearer import COOKIE, OpenIDConnect, Sessions, Tokens, Unknown, Uses
 from node.web.certificates import Certificates
 from node.web.limits import Buckets
 from node.web.server import WebDoor
 from storage.database import reading, writing
-from storage.errors import NoSuchToken, TokenExists
+from storage.errors import DatabaseUnavailable, NoSuchToken, TokenExists
 from storage.tables import tokens
 from storage.tokens import add_token, count_sessions, find_token, list_tokens, open_session, revoke_token
 from tests.authority import Authority
@@ -64,6 +64,7 @@ class Site:
 
     engine: Engine
     clock: Clock
+    uses: Uses
 
     def token(self, name: str, *scopes: Scope, lasts: timedelta | None = None) -> str:
         now = self.clock()
@@ -80,14 +81,22 @@ class Site:
         with writing(self.engine) as connection:
             revoke_token(connection, name, self.clock())
 
+    def used(self) -> datetime | None:
+        with reading(self.engine) as connection:
+            return list_tokens(connection)[0].used_at
+
     def client(self, **settings: Any) -> TestClient:
-        ways = (Tokens(self.engine, self.clock), Unknown(), Sessions(self.engine, self.clock))
+        ways = (
+            Tokens(self.engine, self.clock, self.uses),
+            Unknown(),
+            Sessions(self.engine, self.clock, self.uses),
+        )
         return TestClient(an_app(*ways, **settings), raise_server_exceptions=False)
 
 
 @pytest.fixture
 def site(engine: Engine) -> Site:
-    return Site(engine, Clock())
+    return Site(engine, Clock(), Uses(engine))
 
 
 def showing(secret: str) -> dict[str, str]:
@@ -127,7 +136,7 @@ def test_a_token_that_is_revoked_opens_nothing_from_then_on_nor_do_its_sessions(
     "header", ["Bearer mmn_wrong", "Bearer other", "Bearer ", "Basic dXNlcjpwdw==", "mmn_x", "Bearer \udce9"]
 )
 def test_what_is_no_valid_token_opens_nothing_although_this_machine_asks(site: Site, header: str) -> None:
-    ways = (Tokens(site.engine, site.clock), Unknown(), ThisMachine())
+    ways = (Tokens(site.engine, site.clock, site.uses), Unknown(), ThisMachine())
     client = TestClient(
         an_app(*ways), raise_server_exceptions=False, client=("127.0.0.1", 1), base_url="http://localhost"
     )
@@ -162,11 +171,32 @@ def test_the_last_use_of_a_token_is_known_to_some_minutes(site: Site) -> None:
     used = []
     for _ in range(3):
         client.get("/read", headers=showing(secret))
-        with reading(site.engine) as connection:
-            used.append(list_tokens(connection)[0].used_at)
+        site.uses.write_down()
+        used.append(site.used())
         site.clock.forward(timedelta(minutes=4))
     assert used[0] == used[1]
     assert used[2] == used[0] + timedelta(minutes=8) if used[0] else False
+
+
+def test_a_token_opens_what_it_may_while_the_database_takes_no_writes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_engine: Engine) -> NoReturn:
+        raise DatabaseUnavailable("database or disk is full")
+
+    secret = site.token("viewer", Scope.READ)
+    cookie = carrying(site.session(secret))
+    client = site.client()
+    with monkeypatch.context() as patch:
+        patch.setattr("node.web.bearer.writing", full)
+        assert client.get("/read", headers=showing(secret)).status_code == 200
+        assert client.get("/read", headers=cookie).status_code == 200
+        with pytest.raises(DatabaseUnavailable):
+            site.uses.write_down()
+    assert site.used() is None
+    assert client.get("/read", headers=cookie).status_code == 200
+    site.uses.write_down()
+    assert site.used() == site.clock()
 
 
 def test_a_session_ends_with_its_time_or_with_its_token_and_is_forgotten(site: Site) -> None:

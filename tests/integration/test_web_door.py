@@ -22,6 +22,7 @@ from node.parts import Parts, open_parts
 from node.service import web_door
 from node.web.access import Guarded, ThisMachine
 from node.web.app import Counts, Routes, create_app
+from node.web.bearer import Uses
 from node.web.certificates import CertifyingProtocol
 from node.web.connection import LONG_READ, MOST_WAITING
 from node.web.server import WebDoor
@@ -179,7 +180,7 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 
 def opened(parts: Parts) -> WebDoor | None:
-    return web_door(parts, Routes(), Counts())
+    return web_door(parts, Routes(), Counts(), Uses(parts.engine))
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ from tests.peers import eventually
 pytestmark = pytest.mark.sqlite_alone
 
 ADA = "Ada"
+MANY_DIGITS = "7" * 5000
+"""More than `int` takes."""
 OPERATOR = ("read", "operate", "store")
 
 
@@ -140,7 +142,7 @@ def test_the_list_is_filtered(node: Node, visitor: Visitor, answered: str) -> No
 
 def test_a_filter_that_is_none_is_refused(standing: Standing) -> None:
     visitor = standing.visitor
-    for wrong in ("state=lost", "score=high", "since=yesterday"):
+    for wrong in ("state=lost", "score=high", "since=yesterday", "until=9999-12-31", f"from={MANY_DIGITS}"):
         answer = visitor.get(f"/exams/lines?{wrong}")
         assert (answer.status_code, answer.json()["status"]) == (400, 400)
 
@@ -246,6 +248,7 @@ def test_a_picture_or_result_of_another_exam_or_place_is_not_given(standing: Sta
     for path in (
         f"/exams/{answered}/pictures/1/1.2.3/view",
         f"/exams/{answered}/pictures/999/1.2.3/view",
+        f"/exams/{answered}/pictures/{MANY_DIGITS}/1.2.3/view",
         f"/exams/{answered}/pictures/1/..%2f..%2fa.db/view",
         f"/exams/{answered}/results/1.2.3",
         f"/exams/{answered}/results/..%2f..",
@@ -264,6 +267,30 @@ def test_a_result_is_given_as_a_file(standing: Standing) -> None:
     assert answer.headers["content-type"] == "application/dicom"
 
 
+def test_whoever_sees_something_of_an_exam_is_in_the_audit_trail_once(
+    standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, answered = standing.node, standing.uid
+    page = standing.visitor.get(f"/exams/{answered}").text
+    [picture, *_] = re.findall(rf'src="(/exams/{answered}/pictures/[^"]+)"', page)
+    result = f"/exams/{answered}/results/{node.chain.sent_to()[0].uid}"
+    paths = f"/exams/{answered}", f"/exams/{answered[:8].upper()}", f"/exams/{answered}/body", picture, result
+    look = "looked at", {"who": "Ida", "address": "127.0.0.1", "exam": answered}
+    credentials = {"Authorization": f"Bearer {node.token('Ida', 'read')}"}
+    with Visitor(base_url=node.address, headers=credentials) as visitor:
+        for path in paths:
+            for headers in ({}, {"HX-Request": "true"}):
+                with monkeypatch.context() as patch:
+                    patch.setattr("node.web.audited.LOOK", 0.0)
+                    node.facts.clear()
+                    assert visitor.get(path, headers=headers).status_code == 200
+                assert node.facts == [look], (path, headers)
+        node.facts.clear()
+        for path in paths:
+            visitor.get(path)
+        assert node.facts == []
+
+
 def test_an_earlier_revision_is_shown_as_it_was(node: Node, visitor: Visitor, answered: str) -> None:
     node.chain.receive([an_image(SOPInstanceUID="1.2.826.0.1.3680043.10.1", InstanceNumber=99)])
     node.read()
@@ -272,6 +299,7 @@ def test_an_earlier_revision_is_shown_as_it_was(node: Node, visitor: Visitor, an
     former = text(visitor.get(f"/exams/{answered}?revision=1"))
     assert "This is revision 1" in former
     assert visitor.get(f"/exams/{answered}?revision=x").status_code == 200
+    assert visitor.get(f"/exams/{answered}?revision={MANY_DIGITS}").status_code == 400
     assert 'id="re-read"' not in visitor.get(f"/exams/{answered}?revision=1").text
 
 

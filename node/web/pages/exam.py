@@ -9,7 +9,8 @@ from starlette.responses import FileResponse, Response
 
 from config.settings import Scope
 from node.errors import BadRequest, NoSuchResource
-from node.web.access import Guarded
+from node.web.access import SHOWN_EXAM, Guarded
+from node.web.addresses import number
 from node.web.pages.exam_facts import ExamFacts, exam_facts
 from node.web.pages.exams import STATES
 from node.web.pages.house import House
@@ -47,11 +48,12 @@ class ExamPage:
 
     def picture(self, request: Request) -> Response:
         """Return a picture of an image."""
-        exam, job_id = _exam(self._house, request), request.path_params["job"]
-        if all(job.id != job_id for job in self._house.queue.list_jobs(1000, exam_id=exam.id)):
+        exam, number = _exam(self._house, request), request.path_params["job"]
+        job = next((job for job in self._house.queue.list_jobs(1000, exam_id=exam.id) if str(job.id) == number), None)
+        if job is None:
             raise NoSuchResource("this exam has no such reading")
         with reading(self._house.engine) as connection:
-            found = previews_of(connection, job_id)
+            found = previews_of(connection, job.id)
         wanted = request.path_params["image"], request.path_params["kind"]
         path = next((each.path for each in found if (each.image_uid, each.kind) == wanted), None)
         if path is None or not self._house.store.resolve(path).is_file():
@@ -101,7 +103,7 @@ def routes(house: House) -> Sequence[Guarded]:
     return (
         Guarded(exam, pages.page, needs=Scope.READ),
         Guarded(f"{exam}/body", pages.body, needs=Scope.READ),
-        Guarded(f"{exam}/pictures/{{job:int}}/{{image}}/{{kind}}", pages.picture, needs=Scope.READ),
+        Guarded(f"{exam}/pictures/{{job}}/{{image}}/{{kind}}", pages.picture, needs=Scope.READ),
         Guarded(f"{exam}/results/{{result}}", pages.result, needs=Scope.READ),
         Guarded(f"{exam}/retry", pages.retry, needs=Scope.OPERATE, methods=["POST"]),
         Guarded(f"{exam}/re-read", pages.reread, needs=Scope.OPERATE, methods=["POST"]),
@@ -133,7 +135,9 @@ def _resend(house: House, request: Request, destination: str) -> Response:
 
 def _exam(house: House, request: Request) -> ExamRecord:
     with reading(house.engine) as connection:
-        return find_exam(connection, request.path_params["exam"])
+        exam = find_exam(connection, request.path_params["exam"])
+    request.scope[SHOWN_EXAM] = exam.uid
+    return exam
 
 
 def _job(house: House, exam: ExamRecord) -> Job:
@@ -144,8 +148,8 @@ def _job(house: House, exam: ExamRecord) -> Job:
 
 
 def _facts(house: House, request: Request) -> ExamFacts:
-    text = request.query_params.get("revision", "")
-    return exam_facts(house, request.path_params["exam"], int(text) if text.isascii() and text.isdigit() else None)
+    exam = _exam(house, request)
+    return exam_facts(house, exam.uid, number(request, "revision"))
 
 
 def _address(facts: ExamFacts) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from config.settings import Scope
 from node.errors import BadRequest
 from node.web.access import Guarded
+from node.web.addresses import number
 from node.web.pages.house import House
 from node.web.rendering import render, render_live
 from storage.database import reading
@@ -132,17 +133,16 @@ def _wanted(given: dict[str, str]) -> Wanted:
             calling_ae=given["ae"],
             uid=given["exam"],
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise BadRequest("a filter is no state, no number or no date") from error
 
 
 def _midnight(text: str, later: timedelta = timedelta(0)) -> datetime | None:
-    return (datetime.fromisoformat(text) + later).astimezone() if text else None
+    return (datetime.fromisoformat(text) + later).astimezone(UTC) if text else None
 
 
 def _offset(request: Request) -> int:
-    text = request.query_params.get("from", "0")
-    return min(int(text), 10**6) if text.isascii() and text.isdigit() else 0
+    return min(number(request, "from") or 0, 10**6)
 
 
 def _address(request: Request) -> str:

@@ -234,7 +234,7 @@ def test_pictures_go_with_what_they_show(node: Node, visitor: Visitor, answered:
     for delivery in node.chain.outbox.of_exam(node.chain.exam.id):
         node.chain.outbox.sent(delivery, 0, node.chain.clock())
     node.chain.clock.forward(timedelta(days=2))
-    retention = Retention(node.chain.room.engine, node.chain.room.store, policy, node.chain.clock, destinations=True)
+    retention = Retention(node.chain.room.engine, node.chain.room.store, policy, node.chain.clock, destinations=())
     assert retention.tick() == 4 + 12
     assert sum(path.is_file() for path in folder.rglob("*")) == 0
     assert visitor.get(address).status_code == 404

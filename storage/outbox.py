@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from config.policy import RetryPolicy
 from storage.attempts import note_attempt
 from storage.database import has_come, insert_new, reading, writing
+from storage.exams import lock_keys
 from storage.states import DeliveryState
 from storage.tables import Moment, deliveries, exams, jobs, lanes, removals, results
 
@@ -192,6 +193,8 @@ class Outbox:
         if delivery.fallback_uid is None:
             raise ValueError(f"no other form of {delivery.result_uid}")
         with writing(self._engine) as connection:
+            # A recall that comes now waits, and then finds the other form.
+            lock_keys(connection, [delivery.exam_id])
             # One that was recalled meanwhile has no other form either.
             if self._note(connection, delivery, now, DeliveryState.REPLACED, status_code=status_code, message=message):
                 enqueue(connection, [(delivery.fallback_uid, delivery.destination)], now)
@@ -288,13 +291,15 @@ class Outbox:
         self,
         exam_id: int,
         now: datetime,
-        destination: str | None = None,
+        destinations: Collection[str],
         also: Callable[[Connection, int], object] = lambda *_: None,
     ) -> int:
-        """Send all results of an exam's revisions again, to one destination or to all that had them.
+        """Send all results of an exam's revisions again, to those that had them.
 
         Parameters
         ----------
+        destinations
+            To these alone: what is for others, which no lane serves, would wait for ever.
         also
             Done in the same transaction, with the number of deliveries.
 
@@ -308,14 +313,15 @@ class Outbox:
         statement = update(deliveries).where(
             deliveries.c.result_uid.in_(of_exam),
             deliveries.c.state.not_in([DeliveryState.REPLACED, DeliveryState.RECALLED]),
+            deliveries.c.destination.in_(destinations),
         )
         removed = select(results.c.uid).join(removals, removals.c.path == results.c.path)
         statement = statement.where(deliveries.c.result_uid.not_in(removed))
-        if destination is not None:
-            statement = statement.where(deliveries.c.destination == destination)
         fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
         fresh |= {"proofs": 0} | dict.fromkeys(_TOLD)
         with writing(self._engine) as connection:
+            # What removes files waits, or has marked them.
+            lock_keys(connection, [exam_id])
             number = connection.execute(statement.values(fresh)).rowcount
             also(connection, number)
         return number

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, insert, select, update
 
+from storage.exams import lock_keys
 from storage.states import ConflictState, DeliveryState, ExamState, JobState
 from storage.tables import conflicts, deliveries, exams, instances, jobs, patients, previews, removals, results
 
@@ -99,7 +100,7 @@ def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int |
 def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime) -> list[str]:
     """Mark an exam's sources or results as removed if it still may lose them, and return their paths."""
     # Whoever lets an image come to the exam meanwhile waits for this, and then knows.
-    connection.execute(select(exams.c.id).where(exams.c.id == exam_id).with_for_update())
+    lock_keys(connection, [exam_id])
     if not removable_exams(connection, due, 1, exam_id):
         return []
     # Copies that were decided about go with the images that they contradict.

@@ -146,6 +146,37 @@ def test_an_age_that_no_calendar_has_is_a_fault_of_the_command(run: Run) -> None
     assert run("purge", "--days", "1000000").exit_code == 2
 
 
+def exam_with_results(room: Room) -> str:
+    with reading(room.engine) as connection:
+        found = connection.execute(select(exams.c.uid).where(exams.c.id.in_(select(jobs.c.exam_id))))
+        return str(found.scalar_one())
+
+
+def test_nothing_is_sent_again_to_who_is_not_in_the_settings(run: Run, room: Room) -> None:
+    exam = exam_with_results(room)
+    [one, *_] = room_results(room)
+    with writing(room.engine) as connection:
+        connection.execute(update(deliveries).values(state=DeliveryState.COMMITTED))
+        connection.execute(update(deliveries).where(deliveries.c.id == one).values(destination="old-pacs"))
+    refused = run("send", exam, "--destination", "old-pacs")
+    assert (refused.exit_code, "'old-pacs'" in refused.output) == (1, True)
+    sent = run("send", exam)
+    assert (sent.exit_code, "any more: old-pacs." in sent.output) == (0, True)
+    with reading(room.engine) as connection:
+        states = dict(connection.execute(select(deliveries.c.destination, deliveries.c.state).distinct()).all())
+    assert states == {"old-pacs": DeliveryState.COMMITTED, "pacs": DeliveryState.WAITING}
+
+
+def test_a_hold_that_ends_with_nothing_to_send_is_told_to_have_ended(run: Run, room: Room) -> None:
+    exam = exam_with_results(room)
+    with writing(room.engine) as connection:
+        connection.execute(update(exams).values(held=True))
+        connection.execute(update(deliveries).values(state=DeliveryState.RECALLED))
+    released = run("send", exam, "--release")
+    assert (released.exit_code, "is held no more, and 0 deliveries" in released.output) == (0, True)
+    assert run("send", exam).exit_code == 1
+
+
 def test_the_doctors_file_has_no_mark_that_was_planted_everywhere(tmp_path: Path, room: Room) -> None:
     said = f"{MARK} {PATIENT_ID}"
     with writing(room.engine) as connection:

@@ -76,7 +76,7 @@ def test_an_answer_counts_once_item_by_item(engine: Engine, outbox: Outbox) -> N
 def test_what_is_sent_anew_by_a_person_is_not_ended_by_old_proof(engine: Engine, outbox: Outbox) -> None:
     commitments = Commitments(engine, outbox)
     commitments.ask("1.2.9", outbox.unproven("pacs", NOON, 9), NOON, NOON + SECOND)
-    outbox.resend(1, NOON + SECOND)
+    outbox.resend(1, NOON + SECOND, ["pacs"])
     commitments.answer("1.2.9", dict.fromkeys(("2.25.1", "2.25.2", "2.25.3"), COMMITTED), NOON + SECOND)
     assert set(states(outbox)) == {DeliveryState.WAITING}
 

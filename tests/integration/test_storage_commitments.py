@@ -101,7 +101,9 @@ def test_the_same_request_again_is_the_known_one_and_another_under_its_uid_is_a_
     requests.reported(first, NOON)
     again = requests.take("1.2.9", "MODALITY", "192.0.2.7", ITEMS[::-1], NOON + SECOND, NOON + SECOND)
     assert again.id == first.id
-    assert [each.id for each in requests.due(NOON + SECOND, 9)] == [first.id]
+    assert requests.due(NOON + SECOND, 9) == [again]
+    # Its report has the whole time once more.
+    assert (again.asked_at, again.attempts) == (NOON + SECOND, 0)
     assert requests.take("1.2.9", "MODALITY", "192.0.2.7", ITEMS[:1], NOON, NOON).duplicate
     assert requests.take("1.2.9", "OTHER", "192.0.2.7", ITEMS, NOON, NOON).duplicate
 

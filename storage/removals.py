@@ -118,7 +118,7 @@ def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime) 
 
 
 def strays(connection: Connection, before: datetime) -> list[str]:
-    """Return the paths of instances that belong to no exam and came before a time; no operator has to decide of them."""
+    """Return the paths of instances that belong to no exam and came before a time; of none that waits for a decision."""
     undecided = select(conflicts.c.id).where(
         conflicts.c.instance_uid == instances.c.uid, conflicts.c.state == ConflictState.OPEN
     )

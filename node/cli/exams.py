@@ -78,7 +78,10 @@ def send(
         bool, typer.Option("--release", help="Reject what the exam is held for: the first copies are right.")
     ] = False,
 ) -> None:
-    """Send an exam's results again, to all destinations of the settings that had them or to one."""
+    """Send an exam's results again, to all destinations that had them or to one.
+
+    Destinations that the settings do not name any more are left alone.
+    """
     parts = open_parts(load_settings(config))
     with reading(parts.engine) as connection:
         found = find_exam(connection, exam)

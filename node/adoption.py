@@ -54,6 +54,8 @@ def adopt(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind]) -
         for kept in _unknown(engine, store, area):
             try:
                 _receive(engine, store, accepts, kept)
+                if area == "conflicts":
+                    _tidy(engine, store, kept)
                 adopted += 1
             except (NodeError, StorageError, OSError) as error:
                 unreadable += 1
@@ -68,6 +70,13 @@ def _receive(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind]
     temp = store.incoming / f"{secrets.token_hex(8)}.dcm"
     os.link(store.resolve(kept.path), temp)
     Intake(store, engine, NO_WATERMARK, accepts, lambda: kept.written_at).receive(temp, None, ORIGIN)
+
+
+def _tidy(engine: Engine, store: InstanceStore, kept: Kept) -> None:
+    """Remove a copy that has come in under another path: in a folder one that is set aside has a new name each time."""
+    with reading(engine) as connection:
+        if kept.path not in known_paths(connection, [kept.path]):
+            store.remove(kept.path)
 
 
 def _unknown(engine: Engine, store: InstanceStore, area: str) -> Iterator[Kept]:

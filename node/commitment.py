@@ -262,8 +262,9 @@ class Prover:
 
     def _find(self, sent: Sequence[Delivery]) -> None:
         sought = [InstanceReference(d.study_uid, d.series_uid, d.result_uid) for d in sent]
+        now = self._clock()
         with writing(self._engine) as connection:
-            self._outbox.asked(connection, sent, self._clock() + timedelta(seconds=self._destination.proof_timeout))
+            self._outbox.asked(connection, sent, now, now + timedelta(seconds=self._destination.proof_timeout))
         try:
             found = self._sender.find(self._destination, sought)
         except NodeError as error:

@@ -196,8 +196,7 @@ class Lane:
 
     def _may_go(self, delivery: Delivery) -> bool:
         """Tell whether what is in hand may still be sent; an exam can be held, or its answer recalled, at any time."""
-        now = self._clock()
-        return self.destination.is_open(now) and self._outbox.still_due(delivery, now)
+        return self.destination.is_open(self._clock()) and self._outbox.still_due(delivery)
 
     def _tell(self, waiting: Sequence[Delivery], why: str) -> None:
         """Tell in one line that no association came about, however much waits for it."""

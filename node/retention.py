@@ -1,13 +1,15 @@
 """Removes files after their time: never before their exam has ended and its results are where they belong."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
 from config.policy import RetentionPolicy
+from config.settings import Destination
 from node.audit.notes import NOTHING, Notes
 from node.identity import TEST_ISSUER
+from node.results.answer import AnswerStatus
 from node.telemetry import logger
 from storage.database import reading, writing
 from storage.files import InstanceStore
@@ -17,6 +19,19 @@ log = logger("retention")
 
 BATCH = 20
 """Exams that are looked for at a time."""
+
+
+def what_is_due(destinations: Iterable[Destination], before: datetime, *, results_too: bool, unproven: bool) -> Due:
+    """Return which exams may lose files on a node with these destinations."""
+    negatives = [destination.mix.negatives for destination in destinations if not destination.test]
+    silent = bool(negatives) and not any(negatives)
+    return Due(
+        before,
+        results_too,
+        destinations=bool(negatives),
+        unproven=unproven,
+        kept_back=frozenset({AnswerStatus.NO_FINDINGS} if silent else ()),
+    )
 
 
 class Retention:
@@ -29,7 +44,7 @@ class Retention:
     policy
         When.
     destinations
-        Whether the node has any: without one no result is ever proven to be kept elsewhere.
+        Whom answers go to: without one for patients' no result is ever proven to be kept elsewhere.
     clock
         Returns the present time, aware.
     tests
@@ -45,7 +60,7 @@ class Retention:
         policy: RetentionPolicy,
         clock: Callable[[], datetime],
         *,
-        destinations: bool,
+        destinations: Iterable[Destination],
         tests: timedelta | None = None,
         notes: Notes = NOTHING,
     ) -> None:
@@ -54,7 +69,7 @@ class Retention:
         self._store = store
         self._policy = policy
         self._clock = clock
-        self._destinations = destinations
+        self._destinations = tuple(destinations)
         self._tests = tests
 
     def tick(self) -> int:
@@ -93,7 +108,9 @@ class Retention:
                 self._remove(exam_id, exam, due, "a self-test")
 
     def _due(self, age: timedelta, *, results_too: bool = False) -> Due:
-        return Due(self._clock() - age, results_too, self._destinations, self._policy.unproven)
+        return what_is_due(
+            self._destinations, self._clock() - age, results_too=results_too, unproven=self._policy.unproven
+        )
 
     def _exams(self, due: Due) -> Iterator[tuple[int, str]]:
         """Yield the exams that are due, each once, looking again whenever a batch is done."""

@@ -239,16 +239,16 @@ class Serving:
             priors=settings.exam.priors,
             one_breast_suffices=settings.exam.one_breast_suffices,
         )
-        policy, reaches_others = settings.retention.policy, bool(settings.destinations)
+        policy = settings.retention.policy
         self._retention = Retention(
             *(engine, parts.store, policy, utc_now),
-            destinations=reaches_others,
+            destinations=settings.destinations,
             tests=timedelta(days=settings.selftest.keep_days),
             notes=self.trail,
         )
         if policy.unproven:
             log.warning("files may be removed unproven")
-        if not reaches_others:
+        if all(destination.test for destination in settings.destinations):
             log.warning("no destinations")
         self._echoes.use(self._echo, settings.destinations)
         commitments = Commitments(engine, parts.outbox)

@@ -15,9 +15,9 @@ from storage.database import migrate, open_database, reading, schema_is_current,
 from storage.errors import (
     BackupExists,
     BackupUnusable,
+    BackupUnwritable,
     DatabaseDamaged,
     DatabaseEmpty,
-    DatabaseUnavailable,
     SchemaUnknown,
 )
 from storage.tables import exams, metadata
@@ -39,8 +39,10 @@ def back_up(engine: Engine, file: Path) -> None:
         When the database has no tables.
     SchemaUnknown
         When the database is PostgreSQL and its schema is another version's.
+    BackupUnwritable
+        When the file cannot be written.
     DatabaseUnavailable
-        When the database does not answer or is damaged, or the file cannot be written.
+        When the database does not answer or is damaged.
     """
     if file.exists():
         raise BackupExists(file)
@@ -65,7 +67,7 @@ def back_up(engine: Engine, file: Path) -> None:
     except BackupUnusable as error:
         raise DatabaseDamaged(engine.url.render_as_string()) from error
     except OSError as error:
-        raise DatabaseUnavailable(error) from error
+        raise BackupUnwritable(f"{file}: {error.strerror}") from error
     except sqlite3.Error as error:
         raise unavailable(error) or error from error
 

@@ -40,7 +40,7 @@ class CommitmentRequest:
     attempts
         How often the report was sent in vain.
     asked_at
-        When.
+        When, the last time.
     """
 
     id: int
@@ -99,9 +99,9 @@ class CommitmentRequests:
             known = connection.execute(query.order_by(requests.c.id)).all()
             for row in known:
                 if row.calling_ae == calling_ae and sorted(row.items) == sorted(plain) and not row.duplicate:
-                    fresh = {"attempts": 0, "not_before": report_at, "finished_at": None, "address": address}
-                    connection.execute(update(requests).where(requests.c.id == row.id).values(fresh))
-                    return _request(row)
+                    fresh = {"asked_at": now, "attempts": 0, "not_before": report_at, "finished_at": None}
+                    renewed = update(requests).where(requests.c.id == row.id).values(fresh | {"address": address})
+                    return _request(connection.execute(renewed.returning(requests)).one())
             values = {
                 "transaction_uid": transaction_uid,
                 "calling_ae": calling_ae,

@@ -84,7 +84,7 @@ class Commitments:
             made: int = connection.execute(insert(commitments).values(row).returning(commitments.c.id)).scalar_one()
             items = [{"commitment_id": made, "delivery_id": delivery.id} for delivery in asked]
             connection.execute(insert(commitment_items), items)
-            self._outbox.asked(connection, asked, look_again)
+            self._outbox.asked(connection, asked, now, look_again)
 
     def find(self, transaction_uid: str) -> Commitment | None:
         """Return a transaction, or None when we have asked for no such."""

@@ -125,6 +125,10 @@ class BackupExists(StorageError):
     """There is such a file already: name another, a backup overwrites nothing."""
 
 
+class BackupUnwritable(StorageError):
+    """The backup cannot be written there: the folder must exist, and its disk have room and know hard links."""
+
+
 class BackupUnusable(StorageError):
     """The file is damaged, or no backup of Mammonode's database: take another one."""
 

@@ -267,7 +267,11 @@ def close(
 
 def lock(connection: Connection, *of: ExamRecord | None) -> None:
     """Let no image arrive for exams, and none be held, before this transaction ends; SQLite has one writer at a time."""
-    keys = [exam.id for exam in of if exam]
+    lock_keys(connection, [exam.id for exam in of if exam])
+
+
+def lock_keys(connection: Connection, keys: Sequence[int]) -> None:
+    """Do the same for exams by their primary keys."""
     connection.execute(select(exams.c.id).where(exams.c.id.in_(keys)).order_by(exams.c.id).with_for_update())
 
 

@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, literal, select, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, literal, select, tuple_, update
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
 from storage.attempts import note_attempt
 from storage.database import has_come, insert_new, reading, writing
+from storage.exams import lock_keys
 from storage.states import DeliveryState
 from storage.tables import Moment, deliveries, exams, jobs, lanes, removals, results
 
@@ -116,17 +117,18 @@ class Outbox:
         """Return what may be sent to a destination now: the most suspicious exams first, then the oldest.
 
         Nothing of an exam that is held, nothing while the lane is paused, and none of the deliveries ``taken``. What
-        belongs to one exam stands in the order of its revisions, whatever their scores.
+        belongs to one exam stands in the order of its revisions, whatever their scores: what waits to be tried again is
+        due with what comes after it.
         """
         readings = jobs.alias("readings")
         score = select(func.max(readings.c.suspicion)).where(readings.c.exam_id == exams.c.id).scalar_subquery()
-        query = _actionable(destination, limit, taken).where(self._may_be_sent(destination, now))
+        query = self._sendable(_actionable(destination, limit, taken), destination, now)
         return self._list(query.order_by(func.coalesce(score, -1).desc(), deliveries.c.created_at))
 
-    def still_due(self, delivery: Delivery, now: datetime) -> bool:
+    def still_due(self, delivery: Delivery) -> bool:
         """Tell whether what was due may be sent yet: not recalled meanwhile, its exam not held, its lane not paused."""
         query = _actionable(delivery.destination, 1, ()).where(deliveries.c.id == delivery.id)
-        return bool(self._list(query.where(self._may_be_sent(delivery.destination, now))))
+        return bool(self._list(query.where(deliveries.c.state == DeliveryState.WAITING)))
 
     def unproven(
         self,
@@ -191,6 +193,8 @@ class Outbox:
         if delivery.fallback_uid is None:
             raise ValueError(f"no other form of {delivery.result_uid}")
         with writing(self._engine) as connection:
+            # A recall that comes now waits, and then finds the other form.
+            lock_keys(connection, [delivery.exam_id])
             # One that was recalled meanwhile has no other form either.
             if self._note(connection, delivery, now, DeliveryState.REPLACED, status_code=status_code, message=message):
                 enqueue(connection, [(delivery.fallback_uid, delivery.destination)], now)
@@ -220,11 +224,15 @@ class Outbox:
         moved = idle if idle > self._policy_of(delivery).slow else timedelta(0)
         return min((begun or now) + moved, now)
 
-    def asked(self, connection: Connection, sent: Sequence[Delivery], look_again: datetime) -> None:
+    def asked(self, connection: Connection, sent: Sequence[Delivery], now: datetime, look_again: datetime) -> None:
         """Note that proof of deliveries is asked for, and when to look again, should no answer come."""
-        ids = [delivery.id for delivery in sent]
-        values = {"proofs": deliveries.c.proofs + 1, "not_before": look_again}
-        connection.execute(update(deliveries).where(deliveries.c.id.in_(ids), _AWAITS_PROOF).values(values))
+        for delivery in sent:
+            values = {
+                "proofs": deliveries.c.proofs + 1,
+                "not_before": look_again,
+                "first_attempt_at": self._since(delivery, delivery.first_attempt_at, now),
+            }
+            connection.execute(update(deliveries).where(deliveries.c.id == delivery.id, _AWAITS_PROOF).values(values))
 
     def proven(self, connection: Connection, delivery: Delivery, state: DeliveryState, now: datetime) -> DeliveryState:
         """Note that the destination has it: committed, whatever was thought of it before, or found.
@@ -249,7 +257,7 @@ class Outbox:
         if delay is None:
             values |= {"state": DeliveryState.EXPIRED, "finished_at": now}
         else:
-            values |= {"state": DeliveryState.WAITING, "not_before": now + delay}
+            values |= {"state": DeliveryState.WAITING, "not_before": now + delay, "first_attempt_at": since}
         return self._prove(connection, delivery, _AWAITS_PROOF, values)
 
     def disowned(
@@ -261,13 +269,14 @@ class Outbox:
 
     def ask_again(self, connection: Connection, delivery: Delivery, message: str, now: datetime) -> DeliveryState:
         """Note why proof was not had: it is asked for again as the policy says, or given up."""
-        since = self._since(delivery, delivery.sent_at, now)
+        begun = self._since(delivery, delivery.first_attempt_at, now)
+        since = max(begun, self._since(delivery, delivery.sent_at, now))
         delay = self._policy_of(delivery).delay(max(delivery.proofs, 1), now - since)
         values: dict[str, Any] = {"message": message}
         if delay is None:
             values |= {"state": DeliveryState.EXPIRED, "finished_at": now}
         else:
-            values |= {"not_before": now + delay}
+            values |= {"not_before": now + delay, "first_attempt_at": begun}
         return self._prove(connection, delivery, _AWAITS_PROOF, values)
 
     def _prove(
@@ -282,13 +291,15 @@ class Outbox:
         self,
         exam_id: int,
         now: datetime,
-        destination: str | None = None,
+        destinations: Collection[str],
         also: Callable[[Connection, int], object] = lambda *_: None,
     ) -> int:
-        """Send all results of an exam's revisions again, to one destination or to all that had them.
+        """Send all results of an exam's revisions again, to those that had them.
 
         Parameters
         ----------
+        destinations
+            To these alone: what is for others, which no lane serves, would wait for ever.
         also
             Done in the same transaction, with the number of deliveries.
 
@@ -302,14 +313,15 @@ class Outbox:
         statement = update(deliveries).where(
             deliveries.c.result_uid.in_(of_exam),
             deliveries.c.state.not_in([DeliveryState.REPLACED, DeliveryState.RECALLED]),
+            deliveries.c.destination.in_(destinations),
         )
         removed = select(results.c.uid).join(removals, removals.c.path == results.c.path)
         statement = statement.where(deliveries.c.result_uid.not_in(removed))
-        if destination is not None:
-            statement = statement.where(deliveries.c.destination == destination)
         fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
         fresh |= {"proofs": 0} | dict.fromkeys(_TOLD)
         with writing(self._engine) as connection:
+            # What removes files waits, or has marked them.
+            lock_keys(connection, [exam_id])
             number = connection.execute(statement.values(fresh)).rowcount
             also(connection, number)
         return number
@@ -362,11 +374,26 @@ class Outbox:
         """Return the shortest wait of a delivery's policy."""
         return self._policy_of(delivery).first
 
-    def _may_be_sent(self, destination: str, now: datetime) -> ColumnElement[bool]:
-        # What was never tried waits for nothing but its lane.
+    def _sendable(self, query: Select[Any], destination: str, now: datetime) -> Select[Any]:
         longest = self._policies.get(destination, self._policy).slow
-        waited = (deliveries.c.attempts == 0) | has_come(deliveries.c.not_before, now, longest)
-        return (deliveries.c.state == DeliveryState.WAITING) & waited
+        # What was never tried waits for nothing but its lane.
+        come = (deliveries.c.attempts == 0) | has_come(deliveries.c.not_before, now, longest)
+        waits = deliveries.c.state == DeliveryState.WAITING
+        newest = (
+            select(
+                jobs.c.exam_id,
+                func.max(jobs.c.revision).label("revision"),
+                func.max(deliveries.c.created_at).label("created_at"),
+            )
+            .join(results, results.c.job_id == jobs.c.id)
+            .join(deliveries, deliveries.c.result_uid == results.c.uid)
+            .where(deliveries.c.destination == destination, waits, come)
+            .group_by(jobs.c.exam_id)
+            .cte("newest")
+        )
+        # An earlier answer goes before a later one, so that the destination's last word is the present one.
+        earlier = tuple_(jobs.c.revision, deliveries.c.created_at) < tuple_(newest.c.revision, newest.c.created_at)
+        return query.outerjoin(newest, newest.c.exam_id == exams.c.id).where(waits, come | earlier)
 
     def _policy_of(self, delivery: Delivery) -> RetryPolicy:
         return self._policies.get(delivery.destination, self._policy)

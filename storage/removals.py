@@ -10,6 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, insert, select, update
 
+from storage.exams import lock_keys
 from storage.states import ConflictState, DeliveryState, ExamState, JobState
 from storage.tables import conflicts, deliveries, exams, instances, jobs, patients, previews, removals, results
 
@@ -25,9 +26,11 @@ class Due:
     results_too
         Whether results are meant, and not sources.
     destinations
-        Whether the node has any; without one nothing is ever proven.
+        Whether patients' answers go to any; without one nothing is ever proven.
     unproven
         Whether a delivery may have ended badly, too, and a node without destinations may remove.
+    kept_back
+        Statuses of answers that go to nobody because the site wants it so.
     issuer
         Only exams of patients with this issuer; None: of all.
     """
@@ -36,6 +39,7 @@ class Due:
     results_too: bool
     destinations: bool
     unproven: bool
+    kept_back: frozenset[str] = frozenset()
     issuer: str | None = None
 
 
@@ -43,7 +47,7 @@ def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int |
     """Return primary key and id of exams that may lose files, those first whose last image is the oldest.
 
     Each has ended, no operator has to decide about it, and every one of its deliveries has ended well: committed,
-    verified, or sent where no proof is asked for.
+    verified, or sent where no proof is asked for. Where there was something to send there is at least one.
     """
     if not (due.destinations or due.unproven):
         return []
@@ -54,11 +58,11 @@ def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int |
     ends = deliveries.c.state.in_([DeliveryState.WAITING, DeliveryState.SENT]) & deliveries.c.finished_at.is_(None)
     if not due.unproven:
         ends |= deliveries.c.state.in_([DeliveryState.REFUSED, DeliveryState.EXPIRED])
-    undelivered = (
+    delivered = (
         select(deliveries.c.id)
         .join(results, results.c.uid == deliveries.c.result_uid)
         .join(jobs, jobs.c.id == results.c.job_id)
-        .where(jobs.c.exam_id == exams.c.id, ends)
+        .where(jobs.c.exam_id == exams.c.id)
     )
     undecided = (
         select(conflicts.c.id)
@@ -72,13 +76,20 @@ def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int |
             exams.c.held.is_(False),
             exams.c.last_image_at < due.before,
             ~unfinished.exists(),
-            ~undelivered.exists(),
+            ~delivered.where(ends).exists(),
             ~undecided.exists(),
             paths.exists(),
         )
         .order_by(exams.c.last_image_at, exams.c.id)
         .limit(limit)
     )
+    if not due.unproven:
+        query = query.where(
+            exams.c.state.in_([ExamState.MOVED, ExamState.PRIOR])
+            | exams.c.status.in_(due.kept_back)
+            | delivered.exists()
+            | _says_nothing()
+        )
     if exam_id is not None:
         query = query.where(exams.c.id == exam_id)
     if due.issuer is not None:
@@ -89,7 +100,7 @@ def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int |
 def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime) -> list[str]:
     """Mark an exam's sources or results as removed if it still may lose them, and return their paths."""
     # Whoever lets an image come to the exam meanwhile waits for this, and then knows.
-    connection.execute(select(exams.c.id).where(exams.c.id == exam_id).with_for_update())
+    lock_keys(connection, [exam_id])
     if not removable_exams(connection, due, 1, exam_id):
         return []
     # Copies that were decided about go with the images that they contradict.
@@ -106,14 +117,23 @@ def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime) 
     return _mark(connection, [path for query in this for path in connection.execute(query).scalars()], now)
 
 
-def remove_strays(connection: Connection, before: datetime, now: datetime) -> list[str]:
-    """Mark instances as removed that belong to no exam and came before a time, and return their paths."""
+def strays(connection: Connection, before: datetime) -> list[str]:
+    """Return the paths of instances that belong to no exam and came before a time; of none that waits for a decision."""
+    undecided = select(conflicts.c.id).where(
+        conflicts.c.instance_uid == instances.c.uid, conflicts.c.state == ConflictState.OPEN
+    )
     query = select(instances.c.path).where(
         instances.c.received_at < before,
         ~select(exams.c.id).where(_same_exam()).exists(),
+        ~undecided.exists(),
         _kept(instances.c.path),
     )
-    return _mark(connection, list(connection.execute(query).scalars()), now)
+    return list(connection.execute(query).scalars())
+
+
+def remove_strays(connection: Connection, before: datetime, now: datetime) -> list[str]:
+    """Mark strays as removed, and return their paths."""
+    return _mark(connection, strays(connection, before), now)
 
 
 def not_unlinked(connection: Connection) -> list[str]:
@@ -168,6 +188,13 @@ def _results() -> Select[tuple[str]]:
         .join(jobs, jobs.c.id == results.c.job_id)
         .where(jobs.c.exam_id == exams.c.id, _kept(results.c.path))
     )
+
+
+def _says_nothing() -> ColumnElement[bool]:
+    """Tell whether an answer has no object, such as that without findings for those who get segmentations alone."""
+    answers = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exams.c.id)
+    # The facts, which stay in the node, are of no SOP class.
+    return answers.exists() & ~answers.where(results.c.sop_class_uid != "").exists()
 
 
 def _mark(connection: Connection, paths: Sequence[str], now: datetime) -> list[str]:

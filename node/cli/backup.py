@@ -77,7 +77,9 @@ def restore(
         raise DatabaseHoldsExams
     restore_database(engine, file, store.incoming)
     typer.echo(f"The database is as {file} has it.")
-    _adopt(settings, engine, store)
+    found = _adopt(settings, engine, store)
+    typer.echo(f"Files that came since: {found.adopted} adopted, {found.unreadable} unreadable.")
+    raise typer.Exit(1 if found.unreadable else 0)
 
 
 def adopt(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:

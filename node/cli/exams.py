@@ -78,7 +78,10 @@ def send(
         bool, typer.Option("--release", help="Reject what the exam is held for: the first copies are right.")
     ] = False,
 ) -> None:
-    """Send an exam's results again, to all destinations that had them or to one."""
+    """Send an exam's results again, to all destinations that had them or to one.
+
+    Destinations that the settings do not name any more are left alone.
+    """
     parts = open_parts(load_settings(config))
     with reading(parts.engine) as connection:
         found = find_exam(connection, exam)
@@ -87,6 +90,11 @@ def send(
             f"Exam {found.uid} is held: see its conflicts (mammonode conflicts), then send it with --release.", err=True
         )
         raise typer.Exit(1)
+    served = {place.name for place in parts.settings.places}
+    if destination and destination not in served:
+        typer.secho(f"The settings name no destination {destination!r}: see mammonode destinations.", err=True)
+        raise typer.Exit(1)
+    gone = {each.destination for each in parts.outbox.of_exam(found.id)} - served
     now = datetime.now(UTC)
 
     def note(connection: Connection, number: int) -> None:
@@ -96,9 +104,12 @@ def send(
         action = Action("resend", operator(), now, found.id, destination or None, told)
         record_done(connection, parts.settings, action, found.uid)
 
-    count = parts.outbox.resend(found.id, now, destination or None, note)
-    typer.echo(f"Exam {found.uid}: {count} deliveries wait to be sent.")
-    raise typer.Exit(0 if count else 1)
+    count = parts.outbox.resend(found.id, now, [destination] if destination else served, note)
+    released = "is held no more, and " if found.held else ""
+    typer.echo(f"Exam {found.uid}: {released}{count} deliveries wait to be sent.")
+    if gone and not destination:
+        typer.secho(f"Left alone, for the settings do not name them any more: {', '.join(sorted(gone))}.", err=True)
+    raise typer.Exit(0 if count or found.held else 1)
 
 
 def _facts(parts: Parts, exam: str) -> dict[str, Any]:

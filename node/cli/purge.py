@@ -11,11 +11,13 @@ from node.audit.commands import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.intake import utc_now
 from node.parts import open_parts
-from node.retention import Retention
+from node.retention import Retention, what_is_due
 from storage.database import reading, writing
-from storage.removals import Due, removable_exams
+from storage.removals import removable_exams, strays
 
 MOST = 1_000_000
+OLDEST = 36_500
+"""Days."""
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +27,9 @@ def register(app: typer.Typer) -> None:
 
 def purge(
     *,
-    days: Annotated[float, typer.Option(min=0, help="Of exams whose last image came more than so many days ago.")],
+    days: Annotated[
+        float, typer.Option(min=0, max=OLDEST, help="Of exams whose last image came more than so many days ago.")
+    ],
     results: Annotated[bool, typer.Option("--results", help="Remove results, and not images.")] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it; without this, only what would be removed is told.")
@@ -35,30 +39,33 @@ def purge(
 ) -> None:
     """Remove images, or results, of old exams now, as `[retention]` would by itself; their records stay.
 
-    Only of exams that are answered, are not held and have no open conflict, and whose every delivery has ended well.
+    Only of exams that are answered, are not held and have no open conflict, and whose every delivery has ended well. With
+    images go old objects that belong to no exam.
     """
     parts = open_parts(load_settings(config))
     settings, now = parts.settings, utc_now()
     unproven, age = settings.retention.unproven, timedelta(days=days)
-    due = Due(now - age, results, destinations=bool(settings.destinations), unproven=unproven)
+    due = what_is_due(settings.destinations, now - age, results_too=results, unproven=unproven)
     with reading(parts.engine) as connection:
         found = [uid for _, uid in removable_exams(connection, due, MOST)]
+        of_none = 0 if results else len(strays(connection, due.before))
+    told = f"{len(found)} exams" + (f" and {of_none} objects of no exam" if of_none else "")
     gone = 0
-    if yes and found:
+    if yes and (found or of_none):
         what = "results" if results else "images"
         with writing(parts.engine) as connection:
-            told = f"purge: {what} of {len(found)} exams older than {days:g} days"
-            record(connection, settings, now, "done", what=told, who=operator(), exam="")
+            done = f"purge: {what} of {told} older than {days:g} days"
+            record(connection, settings, now, "done", what=done, who=operator(), exam="")
         policy = RetentionPolicy(None if results else age, age if results else None, None, unproven=unproven)
-        gone = Retention(parts.engine, parts.store, policy, utc_now, destinations=due.destinations).tick()
+        gone = Retention(parts.engine, parts.store, policy, utc_now, destinations=settings.destinations).tick()
     if as_json:
-        print_json({"exams": found, "files_removed": gone})
+        print_json({"exams": found, "objects_of_no_exam": of_none, "files_removed": gone})
         return
     for uid in found:
         typer.echo(uid)
-    if not found:
+    if not (found or of_none):
         typer.echo("Nothing may be removed: no exam is that old, answered, and delivered for good.")
     elif yes:
-        typer.echo(f"{gone} files of {len(found)} exams are removed.")
+        typer.echo(f"{gone} files of {told} are removed.")
     else:
-        typer.secho(f"{len(found)} exams; nothing was removed. Add --yes to remove their files.", err=True)
+        typer.secho(f"{told}; nothing was removed. Add --yes to remove their files.", err=True)

@@ -15,7 +15,7 @@ from node.intake import utc_now
 from node.views import ImageKind
 from storage.backup import back_up, holds_exams, restore, same_schema
 from storage.database import installation_id, migrate, open_database, reading, schema_is_current, writing
-from storage.errors import BackupExists, BackupUnusable, DatabaseEmpty, SchemaUnknown
+from storage.errors import BackupExists, BackupUnusable, BackupUnwritable, DatabaseEmpty, SchemaUnknown
 from storage.states import ConflictState, ExamState
 from storage.tables import conflicts, instances, jobs, metadata, patients
 from tests.builders import altered
@@ -113,7 +113,8 @@ def test_a_copy_with_another_content_waits_for_a_decision_again(chain: Chain, ba
         [found] = connection.execute(select(conflicts)).all()
     assert found.state == ConflictState.OPEN
     assert dcmread(chain.room.store.resolve(found.path)).PatientID == "OTHER"
-    adopt(chain.room.engine, chain.room.store, KINDS)
+    assert [path for path in chain.room.files() if path.startswith("conflicts")] == [found.path]
+    assert adopt(chain.room.engine, chain.room.store, KINDS) == Adopted(0, 0)
     assert chain.room.rows() == (1, 1, 1)
 
 
@@ -242,6 +243,8 @@ def test_a_backup_overwrites_nothing_and_is_never_of_nothing(
     with pytest.raises(BackupExists):
         back_up(engine, backup)
     assert backup.read_bytes() == b"other"
+    with pytest.raises(BackupUnwritable, match=r"nowhere.*No such file"):
+        back_up(engine, backup.parent / "nowhere" / backup.name)
     empty = open_database(databases.empty())
     with pytest.raises(DatabaseEmpty):
         back_up(empty, backup.with_name("new"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.uid import BasicTextSRStorage
 from sqlalchemy import Engine, insert, select, update
 from typer.testing import CliRunner, Result
 
@@ -19,7 +20,7 @@ from node.logs import configure
 from storage.database import open_database, reading, writing
 from storage.senders import Context, News, add_news
 from storage.states import DeliveryState
-from storage.tables import HeaderText, actions, deliveries, exams, jobs, lanes, metadata, tokens
+from storage.tables import HeaderText, actions, deliveries, exams, instances, jobs, lanes, metadata, tokens
 from tests.doors import Room, a_room, an_image
 from tests.logs import logging_as_it_was
 from tests.pacs import waiting_results
@@ -117,11 +118,63 @@ def test_purge_tells_first_and_keeps_to_the_rules_of_retention(run: Run, room: R
         connection.execute(update(deliveries).values(sent))
     before = room.files()
     assert len(listed(run, "purge", "--days", "30", "--results")["exams"]) == 1
-    assert listed(run, "purge", "--days", "50", "--results") == {"exams": [], "files_removed": 0}
+    assert listed(run, "purge", "--days", "50", "--results") == {
+        "exams": [],
+        "objects_of_no_exam": 0,
+        "files_removed": 0,
+    }
     assert room.files() == before
     done = json.loads(run("purge", "--days", "30", "--results", "--yes", "--json").stdout)
     assert len(before) - len(room.files()) == done["files_removed"] >= len(room_results(room))
     assert json.loads(run("audit", "list", "--json").stdout)[0]["outcome"].startswith("purge: results of 1 exams")
+
+
+def test_purge_tells_of_objects_that_belong_to_no_exam(run: Run, room: Room) -> None:
+    room.receive(an_image(SOPClassUID=BasicTextSRStorage, SOPInstanceUID="1.2.99", Modality="SR", Rows=None))
+    with writing(room.engine) as connection:
+        connection.execute(update(instances).values(received_at=utc_now() - timedelta(days=40)))
+    before = room.files()
+    assert "0 exams and 1 objects of no exam; nothing was removed." in run("purge", "--days", "30").output
+    assert "Nothing may be removed" in run("purge", "--days", "30", "--results").output
+    assert room.files() == before
+    assert "1 files of 0 exams and 1 objects of no exam are removed." in run("purge", "--days", "30", "--yes").output
+    outcome = json.loads(run("audit", "list", "--json").stdout)[0]["outcome"]
+    assert outcome == "purge: images of 0 exams and 1 objects of no exam older than 30 days"
+
+
+def test_an_age_that_no_calendar_has_is_a_fault_of_the_command(run: Run) -> None:
+    assert run("purge", "--days", "1000000").exit_code == 2
+
+
+def exam_with_results(room: Room) -> str:
+    with reading(room.engine) as connection:
+        found = connection.execute(select(exams.c.uid).where(exams.c.id.in_(select(jobs.c.exam_id))))
+        return str(found.scalar_one())
+
+
+def test_nothing_is_sent_again_to_who_is_not_in_the_settings(run: Run, room: Room) -> None:
+    exam = exam_with_results(room)
+    [one, *_] = room_results(room)
+    with writing(room.engine) as connection:
+        connection.execute(update(deliveries).values(state=DeliveryState.COMMITTED))
+        connection.execute(update(deliveries).where(deliveries.c.id == one).values(destination="old-pacs"))
+    refused = run("send", exam, "--destination", "old-pacs")
+    assert (refused.exit_code, "'old-pacs'" in refused.output) == (1, True)
+    sent = run("send", exam)
+    assert (sent.exit_code, "any more: old-pacs." in sent.output) == (0, True)
+    with reading(room.engine) as connection:
+        states = dict(connection.execute(select(deliveries.c.destination, deliveries.c.state).distinct()).all())
+    assert states == {"old-pacs": DeliveryState.COMMITTED, "pacs": DeliveryState.WAITING}
+
+
+def test_a_hold_that_ends_with_nothing_to_send_is_told_to_have_ended(run: Run, room: Room) -> None:
+    exam = exam_with_results(room)
+    with writing(room.engine) as connection:
+        connection.execute(update(exams).values(held=True))
+        connection.execute(update(deliveries).values(state=DeliveryState.RECALLED))
+    released = run("send", exam, "--release")
+    assert (released.exit_code, "is held no more, and 0 deliveries" in released.output) == (0, True)
+    assert run("send", exam).exit_code == 1
 
 
 def test_the_doctors_file_has_no_mark_that_was_planted_everywhere(tmp_path: Path, room: Room) -> None:

@@ -198,7 +198,7 @@ def test_a_failure_that_comes_after_the_object_was_sent_again_is_too_late(room: 
         lanes = Lanes(room, archive, "commitment")
         lanes.later(timedelta(0))
         lanes.clock.forward(A_MINUTE)
-        lanes.outbox.resend(1, lanes.clock())
+        lanes.outbox.resend(1, lanes.clock(), ["pacs"])
         lanes.lane.deliver_due()
         late = a_report(archive.asked[0].TransactionUID, failed={record.uid: 0x0112 for record in lanes.results})
         assert lanes.report(archive, late) == 0x0000

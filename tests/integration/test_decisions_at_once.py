@@ -1,18 +1,23 @@
-"""Decisions about copies (rule R6) while an image or another copy arrives: what PostgreSQL lets happen at once."""
+"""What PostgreSQL lets happen at once: decisions about copies (rule R6), what arrives, what is sent, what is removed."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from sqlalchemy import Connection, Engine
 
 from storage.conflicts import accept, list_conflicts, reject
 from storage.database import reading, writing
-from storage.exams import hold, list_exams, touch
+from storage.exams import get_exam, hold, list_exams, lock, recall, touch
 from storage.index import ConflictRecord, add_conflict, add_instance, instances_of_exam
+from storage.jobs import JobQueue
+from storage.outbox import Outbox, enqueue
+from storage.removals import Due, remove_files
 from storage.states import ConflictState, ExamState
-from tests.records import ANNE, NOON, an_instance
+from tests.records import ANNE, LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_instance
 
 BETTY = replace(ANNE, patient_id="4712", name="Right^Betty")
 
@@ -25,12 +30,31 @@ def meanwhile(engine: Engine, decide: Callable[[Connection], object]) -> Iterato
         with writing(engine) as connection:
             decide(connection)
 
+    with beside(engine, act) as connection:
+        yield connection
+
+
+@contextmanager
+def beside(engine: Engine, act: Callable[[], object]) -> Iterator[Connection]:
+    """Yield a transaction in whose middle an operator acts."""
     operator = threading.Thread(target=act)
     with writing(engine) as connection:
         yield connection
         operator.start()
         operator.join(0.3)  # long enough to come to where it waits
     operator.join()
+
+
+@pytest.fixture
+def outbox(engine: Engine) -> Outbox:
+    """A report with another form for who refuses it, which waits."""
+    a_closed_exam(engine)
+    queue = JobQueue(engine, POLICY, LEASE)
+    job = queue.claim("ann", NOON)
+    assert job is not None
+    forms = [a_result("2.25.3"), a_result("2.25.2", fallback_uid="2.25.3", path="results/other")]
+    queue.finish(job, "ann", answer="findings", results=forms, destinations={"2.25.2": ["pacs"]}, timings={}, now=NOON)
+    return Outbox(engine, POLICY)
 
 
 def a_copy(connection: Connection, number: int) -> int:
@@ -57,6 +81,34 @@ def test_an_image_that_arrives_while_the_last_other_one_is_moved_is_read(engine:
         exams = {exam.patient.patient_id: exam for exam in list_exams(connection, 9)}
         assert [image.uid for image in instances_of_exam(connection, exams[ANNE.patient_id].id)] == ["1.2.3.1.2"]
     assert {exam.state for exam in exams.values()} == {ExamState.COLLECTING}
+
+
+def test_the_other_form_of_what_is_refused_while_it_is_recalled_does_not_go_out(
+    engine: Engine, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act() -> None:
+        with writing(engine) as connection:
+            lock(connection, get_exam(connection, 1))
+            recall(connection, 1, NOON)
+
+    def slowly(*arguments: Any) -> None:
+        operator.start()
+        operator.join(0.3)
+        enqueue(*arguments)
+
+    operator = threading.Thread(target=act)
+    monkeypatch.setattr("storage.outbox.enqueue", slowly)
+    outbox.replaced(outbox.due("pacs", NOON, 9)[0], "not supported", 0x0122, NOON)
+    operator.join()
+    assert outbox.due("pacs", NOON, 9) == []
+
+
+def test_what_is_removed_is_not_sent_again_at_the_same_time(engine: Engine, outbox: Outbox) -> None:
+    outbox.sent(outbox.due("pacs", NOON, 9)[0], 0, NOON)
+    which = Due(NOON + SECOND, results_too=True, destinations=True, unproven=False)
+    with beside(engine, lambda: outbox.resend(1, NOON, ["pacs"])) as connection:
+        assert len(remove_files(connection, 1, which, NOON)) == 2
+    assert outbox.due("pacs", NOON, 9) == []
 
 
 def test_an_exam_stays_held_for_a_copy_that_comes_while_another_is_rejected(engine: Engine) -> None:

@@ -182,7 +182,7 @@ def test_what_was_replaced_is_not_sent_again_but_its_other_form_is(engine: Engin
         deliveries = Deliveries(engine, store, a_destination(port))
         delivered(deliveries)
     report = waiting[-1]
-    assert deliveries.outbox.resend(1, deliveries.clock()) == len(waiting)
+    assert deliveries.outbox.resend(1, deliveries.clock(), ["pacs"]) == len(waiting)
     states = {delivery.result_uid: delivery.state for delivery in deliveries.all()}
     assert states.pop(report.uid) is DeliveryState.REPLACED
     assert set(states.values()) == {DeliveryState.WAITING}

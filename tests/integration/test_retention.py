@@ -1,5 +1,6 @@
 """Files that are removed after their time, on both databases: never too early, in the right order, and for good."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -46,7 +47,7 @@ IMAGES_WITH_PICTURES = 4 + 4
 """Files of the exam: its images, and a picture of each for the pages."""
 
 
-def retention(chain: Chain, policy: RetentionPolicy, *, destinations: bool = True) -> Retention:
+def retention(chain: Chain, policy: RetentionPolicy, destinations: Sequence[Destination] = (REPORTS,)) -> Retention:
     return Retention(chain.room.engine, chain.room.store, policy, chain.clock, destinations=destinations)
 
 
@@ -108,8 +109,41 @@ def test_nothing_goes_before_its_proof(chain: Chain) -> None:
 def test_without_a_destination_nothing_goes_unless_the_site_says_so(chain: Chain) -> None:
     deliver(chain)
     chain.clock.forward(365 * DAY)
-    assert retention(chain, SOURCES, destinations=False).tick() == 0
-    assert retention(chain, UNPROVEN, destinations=False).tick() == IMAGES_WITH_PICTURES
+    assert retention(chain, SOURCES, destinations=()).tick() == 0
+    assert retention(chain, UNPROVEN, destinations=()).tick() == IMAGES_WITH_PICTURES
+
+
+TRIAL = REPORTS.model_copy(update={"name": "trial", "test": True, "negatives": False})
+
+
+@pytest.mark.parametrize("at_first", [[], [TRIAL]], ids=["none", "for tests alone"])
+def test_an_answer_that_went_nowhere_is_not_proven_by_a_destination_that_came_later(
+    tmp_path: Path, engine: Engine, at_first: list[Destination]
+) -> None:
+    chain = a_chain(tmp_path, engine)
+    chain.reader.masses = False
+    job = chain.close(phantom_images())
+    assert chain.worker(destinations=at_first).work_once()
+    chain.clock.forward(31 * DAY)
+    for destinations in (at_first, [REPORTS]):
+        assert retention(chain, SOURCES, destinations).tick() == 0
+    chain.queue.retry(job.id, chain.clock())
+    assert chain.worker(destinations=[REPORTS]).work_once()
+    deliver(chain)
+    assert retention(chain, SOURCES).tick() == IMAGES_WITH_PICTURES
+
+
+@pytest.mark.parametrize("changes", [{"negatives": False}, {"objects": (ResultKind.SEG,)}])
+def test_an_answer_that_a_site_sends_to_nobody_keeps_no_images(
+    tmp_path: Path, engine: Engine, changes: dict[str, object]
+) -> None:
+    chain, quiet = a_chain(tmp_path, engine), REPORTS.model_copy(update=changes)
+    chain.reader.masses = False
+    chain.close(phantom_images())
+    assert chain.worker(destinations=[quiet]).work_once()
+    assert chain.outbox.of_exam(chain.exam.id) == []
+    chain.clock.forward(31 * DAY)
+    assert retention(chain, SOURCES, [quiet]).tick() == IMAGES_WITH_PICTURES
 
 
 def test_nothing_goes_that_an_operator_has_to_decide_about(chain: Chain) -> None:
@@ -170,11 +204,11 @@ def test_what_was_removed_is_neither_read_again_nor_sent_again(chain: Chain) -> 
     removed(chain)
     with pytest.raises(CannotRetry, match="were removed"):
         chain.queue.retry(chain.job.id, chain.clock())
-    assert chain.outbox.resend(chain.exam.id, chain.clock()) == 1
+    assert chain.outbox.resend(chain.exam.id, chain.clock(), ["pacs"]) == 1
     deliver(chain)
     chain.clock.forward(60 * DAY)
     assert retention(chain, BOTH).tick() > 0
-    assert chain.outbox.resend(chain.exam.id, chain.clock()) == 0
+    assert chain.outbox.resend(chain.exam.id, chain.clock(), ["pacs"]) == 0
 
 
 def test_a_full_disk_takes_the_oldest_exams_first_and_no_more_than_needed(
@@ -207,6 +241,16 @@ def test_what_belongs_to_no_exam_goes_with_the_sources(tmp_path: Path, engine: E
     assert retention(chain, SOURCES).tick() == 1
     assert chain.room.rows() == (1, 0, 0)
     assert chain.room.receive(document).outcome is Outcome.KNOWN
+
+
+def test_what_belongs_to_no_exam_stays_while_an_operator_has_to_decide_about_it(tmp_path: Path, engine: Engine) -> None:
+    chain = a_chain(tmp_path, engine)
+    document = an_image(SOPClassUID=Comprehensive3DSRStorage, SOPInstanceUID="1.2.99", Modality="SR", Rows=None)
+    chain.receive([document, altered(document, SeriesDescription="another")])
+    chain.clock.forward(31 * DAY)
+    assert retention(chain, SOURCES).tick() == 0
+    Corrections(chain.room.engine, chain.room.store, frozenset(), chain.clock).reject(1)
+    assert retention(chain, SOURCES).tick() == 1
 
 
 def test_what_comes_after_a_removed_copy_is_kept(chain: Chain) -> None:

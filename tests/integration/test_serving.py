@@ -89,6 +89,15 @@ def test_a_destination_that_the_settings_name_anew_gets_what_waits_for_it(servin
         assert "pacs" not in serving.status() or eventually(lambda: "pacs" not in serving.status())
 
 
+@pytest.mark.parametrize("tests", [True, False])
+def test_destinations_for_tests_alone_are_none_for_patients(serving: Serving, tmp_path: Path, *, tests: bool) -> None:
+    settings = settings_of(tmp_path, trial=1)
+    trial = settings.destinations[0].model_copy(update={"test": tests})
+    with capture_logs() as lines:
+        serving.use(settings.model_copy(update={"destinations": (trial,)}))
+    assert ("no destinations" in [line["event"] for line in lines]) is tests
+
+
 def test_what_a_lane_has_in_hand_is_not_sent_by_its_successor(serving: Serving, tmp_path: Path) -> None:
     results = waiting_results(serving.parts.store, serving.parts.engine, ["pacs"])
     go_on = Event()

@@ -76,7 +76,7 @@ def test_an_answer_counts_once_item_by_item(engine: Engine, outbox: Outbox) -> N
 def test_what_is_sent_anew_by_a_person_is_not_ended_by_old_proof(engine: Engine, outbox: Outbox) -> None:
     commitments = Commitments(engine, outbox)
     commitments.ask("1.2.9", outbox.unproven("pacs", NOON, 9), NOON, NOON + SECOND)
-    outbox.resend(1, NOON + SECOND)
+    outbox.resend(1, NOON + SECOND, ["pacs"])
     commitments.answer("1.2.9", dict.fromkeys(("2.25.1", "2.25.2", "2.25.3"), COMMITTED), NOON + SECOND)
     assert set(states(outbox)) == {DeliveryState.WAITING}
 
@@ -101,7 +101,9 @@ def test_the_same_request_again_is_the_known_one_and_another_under_its_uid_is_a_
     requests.reported(first, NOON)
     again = requests.take("1.2.9", "MODALITY", "192.0.2.7", ITEMS[::-1], NOON + SECOND, NOON + SECOND)
     assert again.id == first.id
-    assert [each.id for each in requests.due(NOON + SECOND, 9)] == [first.id]
+    assert requests.due(NOON + SECOND, 9) == [again]
+    # Its report has the whole time once more.
+    assert (again.asked_at, again.attempts) == (NOON + SECOND, 0)
     assert requests.take("1.2.9", "MODALITY", "192.0.2.7", ITEMS[:1], NOON, NOON).duplicate
     assert requests.take("1.2.9", "OTHER", "192.0.2.7", ITEMS, NOON, NOON).duplicate
 

@@ -40,13 +40,14 @@ def test_what_is_due_is_listed_oldest_first_for_one_destination(outbox: Outbox) 
     assert outbox.due("nowhere", NOON, 9) == []
 
 
-def a_read_exam(engine: Engine, study: str, score: float | None, now: datetime = NOON) -> str:
+def a_read_exam(engine: Engine, study: str, score: float | None, now: datetime = NOON, image: str = "") -> str:
     """Let an exam be answered with a score, its report wait for "pacs", and return the report's UID."""
-    a_closed_exam(engine, f"{study}.1.1", study=study, now=now)
+    image = image or f"{study}.1.1"
+    a_closed_exam(engine, image, study=study, now=now)
     queue = JobQueue(engine, POLICY, LEASE)
     job = queue.claim("ann", now)
     assert job is not None
-    report = a_result(f"2.25.{study}")
+    report = a_result(f"2.25.{image}")
     queue.finish(
         job,
         "ann",
@@ -93,6 +94,39 @@ def test_revisions_of_one_exam_stay_in_their_order_whatever_their_scores(engine:
     )
     due = Outbox(engine, POLICY).due("pacs", NOON + timedelta(hours=1), 9)
     assert [delivery.result_uid for delivery in due] == [first, "2.25.5", between]
+
+
+def test_a_revision_that_waits_to_be_tried_again_goes_before_a_later_one(engine: Engine) -> None:
+    outbox = Outbox(engine, POLICY)
+    earlier = a_read_exam(engine, "1.1", 80)
+    outbox.again(first(outbox), "no connection", None, NOON)
+    other = a_read_exam(engine, "1.2", 50)
+    outbox.again(outbox.due("pacs", NOON, 9)[0], "no connection", None, NOON)
+    assert outbox.due("pacs", NOON, 9) == []
+    later = a_read_exam(engine, "1.1", 2, image="1.1.1.2")
+    due = outbox.due("pacs", NOON, 9)
+    assert [delivery.result_uid for delivery in due] == [earlier, later]
+    assert all(outbox.still_due(delivery) for delivery in due)
+    # Once it has failed again, it keeps nothing back.
+    outbox.again(due[0], "out of resources", 0xA700, NOON)
+    outbox.again(outbox.due("pacs", NOON, 9)[1], "out of resources", 0xA700, NOON)
+    assert outbox.due("pacs", NOON, 9) == []
+    assert {delivery.result_uid for delivery in outbox.latest(9)} == {earlier, other, later}
+
+
+def test_what_was_read_again_is_not_overtaken_by_what_it_supersedes(engine: Engine, outbox: Outbox) -> None:
+    for delivery in outbox.due("pacs", NOON, 9):
+        outbox.again(delivery, "no connection", None, NOON)
+    queue = JobQueue(engine, POLICY, LEASE)
+    queue.retry(1, NOON)
+    job = queue.claim("ann", NOON)
+    assert job is not None
+    destinations = {"2.25.3": ["pacs"]}
+    now = NOON + SECOND / 2
+    queue.finish(
+        *(job, "ann"), answer="findings", results=[a_result("2.25.3")], destinations=destinations, timings={}, now=now
+    )
+    assert [delivery.result_uid for delivery in outbox.due("pacs", now, 9)] == ["2.25.2", "2.25.1", "2.25.3"]
 
 
 def test_what_is_in_hand_is_not_given_out_again(outbox: Outbox) -> None:
@@ -221,9 +255,29 @@ def test_time_in_which_nothing_could_be_tried_counts_for_nothing(engine: Engine,
     patient.sent(proven, 0, on_again, prove_at=on_again + SECOND)
     with writing(engine) as connection:
         [sent] = deliveries_by_id(connection, [proven.id])
-        assert patient.ask_again(connection, sent, "no report", on_again + timedelta(days=8)) is DeliveryState.SENT
-        state = patient.missing(connection, sent, "not there", None, on_again + timedelta(days=8))
+        later = on_again + timedelta(days=8)
+        assert patient.ask_again(connection, sent, "no report", later) is DeliveryState.SENT
+        assert patient.missing(connection, sent, "not there", None, later) is DeliveryState.WAITING
+        [waits] = deliveries_by_id(connection, [proven.id])
+    assert patient.again(waits, "no answer", None, later + SECOND) is DeliveryState.WAITING
+
+
+def test_a_pause_between_sending_and_proof_counts_for_nothing(engine: Engine, outbox: Outbox) -> None:
+    patient = Outbox(engine, replace(POLICY, attempts=None))
+    on_again, minute = NOON + timedelta(days=8), timedelta(minutes=1)
+    patient.sent(first(outbox), 0, NOON, prove_at=NOON)
+    with writing(engine) as connection:
+        patient.asked(connection, patient.unproven("pacs", on_again, 9), on_again, on_again + minute)
+    [sent] = patient.unproven("pacs", on_again + minute, 9)
+    with writing(engine) as connection:
+        assert patient.ask_again(connection, sent, "no report", on_again + minute) is DeliveryState.SENT
+        [sent] = deliveries_by_id(connection, [sent.id])
+        state = patient.missing(connection, sent, "not there", None, on_again + minute)
         assert state is DeliveryState.WAITING
+    # From then on it has the whole time, and no more.
+    for late, then in ((-minute, DeliveryState.WAITING), (minute, DeliveryState.EXPIRED)):
+        now = on_again + POLICY.give_up_after + late
+        assert patient.again(replace(patient.of_exam(1)[0], not_before=now), "no answer", None, now) is then
 
 
 def test_what_was_refused_for_good_is_not_tried_again(outbox: Outbox) -> None:
@@ -250,13 +304,13 @@ def test_nothing_of_a_held_exam_is_due_until_it_is_released(engine: Engine, outb
 def test_resending_begins_anew_for_one_destination_or_all(outbox: Outbox) -> None:
     for destination in ("pacs", "archive"):
         outbox.refused(first(outbox, destination), "", 0x0122, NOON)
-    assert outbox.resend(1, NOON + SECOND, "pacs") == 2
+    assert outbox.resend(1, NOON + SECOND, ["pacs"]) == 2
     fresh = first(outbox)
     assert (fresh.state, fresh.attempts, fresh.status_code, fresh.finished_at) == (DeliveryState.WAITING, 0, None, None)
     assert len(outbox.due("archive", NOON + SECOND, 9)) == 1
-    assert outbox.resend(1, NOON) == 4
+    assert outbox.resend(1, NOON, ["pacs", "archive"]) == 4
     assert len(outbox.due("archive", NOON, 9)) == 2
-    assert outbox.resend(2, NOON) == 0
+    assert outbox.resend(2, NOON, ["pacs"]) == 0
 
 
 def test_deliveries_are_counted_by_destination_and_state(outbox: Outbox) -> None:

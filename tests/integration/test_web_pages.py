@@ -12,7 +12,7 @@ import cv2
 import httpx2
 import numpy as np
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from config.policy import RetentionPolicy
 from node.errors import AssociationRejected
@@ -24,6 +24,7 @@ from storage.exams import hold
 from storage.previews import PreviewKind, previews_of
 from storage.selftests import SelfTest, note
 from storage.states import ExamState, JobState
+from storage.tables import deliveries
 from tests.chain import PACS, REPORTS_ONLY
 from tests.databases import SQLiteDatabases
 from tests.doors import an_image, phantom_images
@@ -236,7 +237,7 @@ def test_pictures_go_with_what_they_show(node: Node, visitor: Visitor, answered:
     for delivery in node.chain.outbox.of_exam(node.chain.exam.id):
         node.chain.outbox.sent(delivery, 0, node.chain.clock())
     node.chain.clock.forward(timedelta(days=2))
-    retention = Retention(node.chain.room.engine, node.chain.room.store, policy, node.chain.clock, destinations=True)
+    retention = Retention(node.chain.room.engine, node.chain.room.store, policy, node.chain.clock, destinations=())
     assert retention.tick() == 4 + 12
     assert sum(path.is_file() for path in folder.rglob("*")) == 0
     assert visitor.get(address).status_code == 404
@@ -375,6 +376,9 @@ def test_results_are_sent_again_to_one_or_to_all(node: Node, visitor: Visitor, a
     assert visitor.button(f"/exams/{answered}/resend", destination="").status_code == 204
     assert {each.state for each in outbox.of_exam(node.chain.exam.id)} == {"waiting"}
     assert visitor.button(f"/exams/{answered}/resend", destination="elsewhere").status_code == 400
+    with writing(node.chain.room.engine) as connection:
+        connection.execute(update(deliveries).values(destination="gone"))
+    assert visitor.button(f"/exams/{answered}/resend", destination="gone").status_code == 400
     with writing(node.chain.room.engine) as connection:
         hold(connection, node.chain.exam.id, held=True)
     assert visitor.button(f"/exams/{answered}/resend", destination="").status_code == 409

@@ -226,6 +226,7 @@ def test_retry_refuses_an_exam_that_still_awaits_images(config: Path, parts: Par
 
 
 def test_send_sends_again_what_was_refused_to_one_destination(config: Path, parts: Parts, answered: str) -> None:
+    config.write_text(config.read_text(encoding="utf-8") + a_destination(104), encoding="utf-8")
     exam = exam_of(parts, answered)
     for delivery in parts.outbox.of_exam(exam.id):
         parts.outbox.refused(delivery, "no", 0x0122, exam.last_image_at)
@@ -238,7 +239,8 @@ def test_send_sends_again_what_was_refused_to_one_destination(config: Path, part
 def test_send_that_finds_nothing_to_send_fails(config: Path, answered: str) -> None:
     result = run("send", answered, "--destination", "nobody", "--config", config)
     assert result.exit_code == 1
-    assert "0 deliveries" in result.output
+    assert "name no destination 'nobody'" in result.output
+    assert "0 deliveries" in run("send", answered, "--config", config).output
 
 
 def test_send_releases_a_held_exam_only_when_told_to(config: Path, parts: Parts, answered: str) -> None:
@@ -717,6 +719,11 @@ def test_backup_restore_and_adopt_keep_every_image(tmp_path: Path) -> None:
     assert str(file) in restored.output
     told = run("adopt", "--json", "--config", config)
     assert json.loads(told.stdout) == {"adopted": 0, "unreadable": 0}
+    broken = opened.store.root / "instances" / "1.2" / "1.2.3" / "1.2.3.4.dcm"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"cut off")
+    restored = run("restore", file, "--replace", "--config", config)
+    assert (restored.exit_code, "1 adopted, 1 unreadable" in restored.output) == (1, True)
     opened.engine.dispose()
 
 

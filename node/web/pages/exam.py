@@ -127,7 +127,10 @@ def _resend(house: House, request: Request, destination: str) -> Response:
         raise BadRequest("this exam was never for that destination")
     if exam.held:
         raise CannotRetry("the exam is held: decide its conflicts first, with mammonode conflicts")
-    count = house.outbox.resend(exam.id, house.clock(), destination or None)
+    served = {place.name for place in house.settings.places}
+    if destination and destination not in served:
+        raise BadRequest("the settings do not name that destination any more")
+    count = house.outbox.resend(exam.id, house.clock(), [destination] if destination else served)
     detail = f"{count} results" + (f" to {destination}" if destination else "")
     house.record(request, "resend", exam=exam, destination=destination or None, detail=detail)
     return done(request, f"{count} results wait to be sent again.", f"/exams/{exam.uid}")

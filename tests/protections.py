@@ -310,6 +310,13 @@ PROTECTIONS = (
         "tests/integration/test_retention.py -k 'before_its'",
     ),
     Protection(
+        "an answer that went nowhere keeps its images",
+        "storage/removals.py",
+        "            | delivered.exists()\n",
+        "            | exams.c.id.is_not(None)\n",
+        "tests/integration/test_retention.py -k went_nowhere",
+    ),
+    Protection(
         "nothing is removed that an operator has to decide about",
         "storage/removals.py",
         "            ~undecided.exists(),\n",
@@ -462,6 +469,20 @@ PROTECTIONS = (
         "{uuid.uuid4().hex}.dcm",
         "1.dcm",
         "tests/integration/test_retention.py -k after_a_removed_copy",
+    ),
+    Protection(
+        "a recall waits for the other form of what was refused",
+        "storage/outbox.py",
+        "            lock_keys(connection, [delivery.exam_id])\n",
+        "",
+        "tests/integration/test_decisions_at_once.py -k other_form",
+    ),
+    Protection(
+        "promise: no answer overtakes an earlier one that waits to be tried again",
+        "storage/outbox.py",
+        "come | earlier)",
+        "come)",
+        "tests/integration/test_storage_outbox.py -k goes_before_a_later_one",
     ),
     Protection(
         "promise: time in which nothing was tried gives no delivery up",

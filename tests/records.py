@@ -1,6 +1,6 @@
 """Builders: what the store keeps, with the least that a test has to say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,8 @@ from storage.database import reading, writing
 from storage.exams import ExamRecord, close, get_exam, touch
 from storage.files import InstanceReference
 from storage.index import InstanceRecord, SeriesRecord, StudyRecord, add_instance
+from storage.jobs import JobQueue
+from storage.outbox import Outbox
 from storage.patients import PatientRecord
 from storage.results import ResultRecord
 from storage.states import Plan
@@ -98,6 +100,18 @@ def a_closed_exam(
         )
     with reading(engine) as connection:
         return get_exam(connection, exam.id), job
+
+
+def an_answer_waits(
+    engine: Engine, results: Sequence[ResultRecord], destinations: Mapping[str, Sequence[str]]
+) -> Outbox:
+    """Close an exam, answer it with results that wait for destinations, by their UIDs, and return the outbox."""
+    a_closed_exam(engine)
+    queue = JobQueue(engine, POLICY, LEASE)
+    job = queue.claim("ann", NOON)
+    assert job is not None
+    queue.finish(job, "ann", answer="findings", results=results, destinations=destinations, timings={}, now=NOON)
+    return Outbox(engine, POLICY)
 
 
 def a_file(folder: Path, content: bytes = b"DICM", name: str = "received") -> Path:

@@ -13,11 +13,10 @@ from storage.conflicts import accept, list_conflicts, reject
 from storage.database import reading, writing
 from storage.exams import get_exam, hold, list_exams, lock, recall, touch
 from storage.index import ConflictRecord, add_conflict, add_instance, instances_of_exam
-from storage.jobs import JobQueue
 from storage.outbox import Outbox, enqueue
 from storage.removals import Due, remove_files
 from storage.states import ConflictState, ExamState
-from tests.records import ANNE, LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_instance
+from tests.records import ANNE, NOON, SECOND, a_result, an_answer_waits, an_instance
 
 BETTY = replace(ANNE, patient_id="4712", name="Right^Betty")
 
@@ -48,13 +47,8 @@ def beside(engine: Engine, act: Callable[[], object]) -> Iterator[Connection]:
 @pytest.fixture
 def outbox(engine: Engine) -> Outbox:
     """A report with another form for who refuses it, which waits."""
-    a_closed_exam(engine)
-    queue = JobQueue(engine, POLICY, LEASE)
-    job = queue.claim("ann", NOON)
-    assert job is not None
     forms = [a_result("2.25.3"), a_result("2.25.2", fallback_uid="2.25.3", path="results/other")]
-    queue.finish(job, "ann", answer="findings", results=forms, destinations={"2.25.2": ["pacs"]}, timings={}, now=NOON)
-    return Outbox(engine, POLICY)
+    return an_answer_waits(engine, forms, {"2.25.2": ["pacs"]})
 
 
 def a_copy(connection: Connection, number: int) -> int:

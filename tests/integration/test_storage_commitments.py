@@ -9,11 +9,10 @@ from storage.commitment_requests import Asked, CommitmentRequests, Held, held
 from storage.commitments import Commitments, Said, Verdict
 from storage.database import reading, writing
 from storage.index import add_instance
-from storage.jobs import JobQueue
 from storage.outbox import Outbox
 from storage.states import DeliveryState
 from storage.tables import removals
-from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_instance
+from tests.records import NOON, POLICY, SECOND, a_result, an_answer_waits, an_instance
 
 COMMITTED = Said(Verdict.COMMITTED, 0)
 LOST = Said(Verdict.SEND_AGAIN, 0x0112, "no such object instance")
@@ -23,14 +22,8 @@ ITEMS = (Asked("1.2.840.10008.5.1.4.1.1.1.2", "1.2.3.1.1"), Asked("1.2.840.10008
 @pytest.fixture
 def outbox(engine: Engine) -> Outbox:
     """Three reports that were sent and are to be proven."""
-    a_closed_exam(engine)
-    queue = JobQueue(engine, POLICY, LEASE)
-    job = queue.claim("ann", NOON)
-    assert job is not None
     results = [a_result(f"2.25.{number}") for number in (1, 2, 3)]
-    destinations = {result.uid: ["pacs"] for result in results}
-    queue.finish(job, "ann", answer="findings", results=results, destinations=destinations, timings={}, now=NOON)
-    outbox = Outbox(engine, POLICY)
+    outbox = an_answer_waits(engine, results, {result.uid: ["pacs"] for result in results})
     for delivery in outbox.due("pacs", NOON, 9):
         outbox.sent(delivery, 0, NOON, prove_at=NOON)
     return outbox

@@ -12,20 +12,14 @@ from storage.jobs import JobQueue
 from storage.lanes import Pause, pause, pauses, resume
 from storage.outbox import Delivery, Outbox, deliveries_by_id
 from storage.states import DeliveryState
-from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_exam
+from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_answer_waits, an_exam
 
 
 @pytest.fixture
 def outbox(engine: Engine) -> Outbox:
     """Two reports of one exam, each for two destinations."""
-    a_closed_exam(engine)
-    queue = JobQueue(engine, POLICY, LEASE)
-    job = queue.claim("ann", NOON)
-    assert job is not None
     results = [a_result("2.25.2"), a_result("2.25.1")]
-    destinations = {result.uid: ["pacs", "archive"] for result in results}
-    queue.finish(job, "ann", answer="findings", results=results, destinations=destinations, timings={}, now=NOON)
-    return Outbox(engine, POLICY)
+    return an_answer_waits(engine, results, {result.uid: ["pacs", "archive"] for result in results})
 
 
 def first(outbox: Outbox, destination: str = "pacs") -> Delivery:

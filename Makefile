@@ -23,7 +23,7 @@ DEVICE ?= auto
 DEAL = $(if $(FOLDS),--folds-file "$(FOLDS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench soak model house install upgrade rollback uninstall purge peers viewers clean
+.PHONY: help demo test suite test-long check bench soak model house install upgrade rollback uninstall purge peers viewers clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,7 +31,9 @@ help: ## Show this list
 demo: $(READY) ## Run the main job on real exams: modality -> node -> PACS (picture: demo/overview.png)
 	@$(BIN)/mammonode demo
 
-test: check ## Check the code and run all tests in small counts
+test: check suite ## Check the code and run all tests in small counts (make -j2 test: both at once)
+
+suite: $(READY)
 	@$(BIN)/pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-long: check ## The same with full counts and fixed seeds

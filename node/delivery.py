@@ -9,20 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 
 from config.settings import Destination, Proof
 from node.audit.notes import NOTHING, Notes
 from node.commitment import Prover
 from node.errors import AssociationRejected, DestinationUnreachable, HandshakeFailed
 from node.intake import utc_now
-from node.pace import Pace
+from node.pace import Due, News, Pace, until
 from node.progress import Part, Progress
 from node.scu import Carrier, Item, Response
 from node.status import Outcome, sending_outcome
 from node.telemetry import logger
 from node.troubles import Troubles
-from storage.changes import Changes
 from storage.errors import StorageError
 from storage.files import InstanceStore
 from storage.outbox import Delivery, Outbox
@@ -68,7 +67,7 @@ class Lane:
         Asks for proof of what was sent; None when the destination's responses suffice.
     notes
         Is told what is sent, for the audit trail.
-    changes
+    news
         Of the database; None looks every time.
     """
 
@@ -82,10 +81,10 @@ class Lane:
         clock: Callable[[], datetime] = utc_now,
         prover: Prover | None = None,
         notes: Notes = NOTHING,
-        changes: Changes | None = None,
+        news: News | None = None,
     ) -> None:
         self._notes = notes
-        self._changes = changes
+        self._news = news
         self.destination = destination
         self._outbox = outbox
         self._sender = sender
@@ -99,7 +98,11 @@ class Lane:
         """Take the place of a lane to the same destination, and leave to it what it still has in hand."""
         self.hand = former.hand
 
-    def run(self, stopping: Event, part: Part | None = None) -> None:
+    def pace(self) -> Pace:
+        """Return the rests of one thread, and what ends it."""
+        return Pace(self._news)
+
+    def run(self, pace: Pace, part: Part | None = None) -> None:
         """Send what is due until told to stop.
 
         Parameters
@@ -107,20 +110,20 @@ class Lane:
         part
             Gets on with every turn and every result.
         """
-        troubles, pace = Troubles(), Pace(self._changes)
-        while not stopping.is_set():
+        troubles = Troubles()
+        while not pace.stopped:
             if part:
                 part.beat()
-            if not self._turn(troubles, stopping, part):
-                pace.rest(stopping, self._poll)
+            if not self._turn(troubles, pace, part):
+                pace.rest(self._poll, self._next())
         if part:
             part.end()
 
-    def _turn(self, troubles: Troubles, stopping: Event, part: Part | None) -> bool:
+    def _turn(self, troubles: Troubles, pace: Pace, part: Part | None) -> bool:
         """Do what is due now; return whether there was something, and nothing failed."""
         name, busy = self.destination.name, False
         try:
-            busy = self.deliver_due(stopping, part) + self.prove_due() > 0
+            busy = self.deliver_due(pace, part) + self.prove_due() > 0
         except StorageError as error:
             if troubles.begin(error):
                 log.error("lane waits", destination=name, cause=str(error))  # noqa: TRY400 (the cause says it)
@@ -132,10 +135,17 @@ class Lane:
                 log.info("goes on again", part="lane", destination=name)
         return busy
 
-    def deliver_due(self, stopping: Event | None = None, part: Part | None = None) -> int:
+    def _next(self) -> Due:
+        proofs = self._prover is not None and self.destination.proof is not Proof.NONE
+        try:
+            return until(self._outbox.next_at(self.destination.name, proofs=proofs), self._clock())
+        except StorageError:  # the next turn will say it
+            return 0
+
+    def deliver_due(self, pace: Pace | None = None, part: Part | None = None) -> int:
         """Send what is due now through one association, and return how many results were tried."""
         with self._in_hand(self._outbox.due) as due:
-            return self._deliver(due, stopping, part) if due else 0
+            return self._deliver(due, pace, part) if due else 0
 
     def prove_due(self) -> int:
         """Ask for proof of what was sent, where it is wanted and due, and return for how many results it was."""
@@ -166,7 +176,7 @@ class Lane:
             with hand.taking:
                 hand.taken -= mine
 
-    def _deliver(self, due: Sequence[Delivery], stopping: Event | None, part: Part | None) -> int:
+    def _deliver(self, due: Sequence[Delivery], pace: Pace | None, part: Part | None) -> int:
         items = [Item(self._store.resolve(delivery.path), delivery.sop_class_uid) for delivery in due]
         tried = 0
         try:
@@ -178,7 +188,7 @@ class Lane:
                     tried += 1
                     if part:
                         part.beat()
-                    if (stopping and stopping.is_set()) or not all(map(self._may_go, due[tried : tried + 1])):
+                    if (pace and pace.stopped) or not all(map(self._may_go, due[tried : tried + 1])):
                         break
         except (DestinationUnreachable, AssociationRejected, HandshakeFailed) as error:
             again = [each for each in due[tried:] if self._note(each, Response(None, str(error)), alone=False)]
@@ -259,7 +269,7 @@ class DeliveryService:
     def __init__(self, lanes: Sequence[Lane], progress: Progress | None = None) -> None:
         self.lanes = tuple(lanes)
         self._progress = progress or Progress()
-        self._stopping = Event()
+        self._paces: list[Pace] = []
         self._threads: list[Thread] = []
 
     def start(self, former: "DeliveryService | None" = None) -> None:
@@ -274,12 +284,14 @@ class DeliveryService:
             for number in range(1, lane.destination.associations + 1):
                 name = f"lane {lane.destination.name} {number}"
                 part = self._progress.expect(name, PATIENCE)
-                self._threads.append(Thread(target=lane.run, args=(self._stopping, part), name=name, daemon=True))
+                self._paces.append(lane.pace())
+                self._threads.append(Thread(target=lane.run, args=(self._paces[-1], part), name=name, daemon=True))
                 self._threads[-1].start()
 
     def retire(self) -> None:
         """Let every thread end once it has done what it has in hand."""
-        self._stopping.set()
+        for pace in self._paces:
+            pace.stop()
 
     def stop(self, timeout: float = 10) -> None:
         """Stop after the results that are being sent; a destination that does not answer is waited for no longer."""

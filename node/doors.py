@@ -14,7 +14,7 @@ from node.tls import ANYBODY, Transport
 
 Door = tuple[Part, Callable[[], bool]]
 
-EVERY = 30.0
+EVERY = 60.0
 PATIENCE = 180.0
 """Seconds without any answer after which a door counts as stuck: several knocks, each with time enough."""
 ANSWERS_IN = 30.0

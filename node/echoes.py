@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Event, Lock
+from threading import Lock
 
 from config.settings import Destination
 from node.progress import Progress
@@ -39,7 +39,6 @@ class Echoes:
     def __init__(self, clock: Callable[[], datetime], progress: Progress | None = None) -> None:
         self._clock = clock
         self._turns = Turns("echoes", self.ask, EVERY, progress=progress)
-        self._stopping = Event()
         self._lock = Lock()
         self._last: dict[str, Echo] = {}
         self._asked: tuple[Ask, tuple[Destination, ...]] | None = None
@@ -57,7 +56,6 @@ class Echoes:
 
     def stop(self) -> None:
         """Ask no more; an answer that is waited for is not waited for here."""
-        self._stopping.set()
         self._turns.stop(timeout=0)
 
     def last(self) -> dict[str, Echo]:
@@ -70,7 +68,7 @@ class Echoes:
         with self._lock:
             asked = self._asked
         for destination in asked[1] if asked else ():
-            if self._stopping.is_set() or not asked:
+            if self._turns.stopped or not asked:
                 return
             echo = Echo(asked[0](destination), self._clock())
             with self._lock:

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from socketserver import BaseServer
 from threading import Lock, Thread
 from typing import Any, Final, cast
@@ -32,6 +33,8 @@ MOST = 64
 """Handshakes at once, all callers together ..."""
 MOST_OF_ONE = 16
 """... and of one address, so that a machine that hangs keeps out itself only."""
+LOOKS_EVERY = 5.0
+"""Seconds in which the loop that accepts connections wakes up though none comes."""
 
 
 class Handshakes:
@@ -170,11 +173,14 @@ class Listener(ThreadedAssociationServer):
         """
         opened = entity.make_server(address, evt_handlers=handlers, server_class=cls, handshakes=handshakes)
         server = cast("Listener", opened)
-        Thread(target=server.serve_forever, name="DICOM door", daemon=True).start()
+        Thread(target=server.serve_forever, args=(LOOKS_EVERY,), name="DICOM door", daemon=True).start()
         return server
 
     def shutdown(self) -> None:
         """Accept no more, and close the port."""
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)  # wakes the loop that accepts
         # pynetdicom's own also takes the server from a list that only its own `start_server` puts it on.
         BaseServer.shutdown(self)
         self.server_close()

@@ -1,7 +1,8 @@
 """What `serve` and `work` share: chores done again and again until a signal, signs of life, settings read again."""
 
+import os
+import select
 import signal
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -24,34 +25,56 @@ STATUS_EVERY = 10.0
 SIGN_OF_LIFE_EVERY = 15.0
 """Seconds; several fit into every watchdog's time that the units set."""
 SWEEP_EVERY = timedelta(hours=1)
+TOGETHER = 0.1
+"""Seconds that a chore is done before its time, with another: to wake up costs more than most of them."""
 TEMP_FILES_TAKE = timedelta(hours=1)
 """No association takes longer to send one instance."""
 
 
 class Signals:
-    """What the process was asked by signals: SIGTERM and SIGINT to stop, SIGHUP to read its settings again."""
+    """What the process was asked by signals: SIGTERM and SIGINT to stop, SIGHUP to read its settings again.
+
+    A handler runs between two instructions of the main thread, which may hold any lock just then: what takes one, as
+    ``threading.Event.set`` does, may wait for ever.
+    """
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.wake = threading.Event()
-        self._reload = threading.Event()
+        self._stop = self._reload = False
+        self._wakes, self._wake = os.pipe()
+        os.set_blocking(self._wakes, False)
+        os.set_blocking(self._wake, False)
+        self._woken = select.poll()
+        self._woken.register(self._wakes, select.POLLIN)
 
     def listen(self) -> None:
         """Take the signals from now on; only the main thread can."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self.heard)
 
+    def stop_asked(self) -> bool:
+        """Tell whether the process is to end."""
+        return self._stop
+
     def reload_asked(self) -> bool:
-        """Tell whether the settings are to be read again; once for each time that it was asked."""
-        if not self._reload.is_set():
-            return False
-        self._reload.clear()
-        return True
+        """Tell whether the settings are to be read again; what was asked several times meanwhile is told once."""
+        asked, self._reload = self._reload, False
+        return asked
 
     def heard(self, number: int, _frame: FrameType | None = None) -> None:
         """Note a signal."""
-        (self._reload if number == signal.SIGHUP else self.stop).set()
-        self.wake.set()
+        if number == signal.SIGHUP:
+            self._reload = True
+        else:
+            self._stop = True
+        try:
+            os.write(self._wake, b"\0")
+        except BlockingIOError:  # full: it wakes already
+            return
+
+    def rest(self, seconds: float) -> None:
+        """Return after some time, or as soon as a signal has come."""
+        if self._woken.poll(1000 * seconds):
+            os.read(self._wakes, select.PIPE_BUF)
 
 
 @dataclass
@@ -93,15 +116,14 @@ class Watch:
 def run_until_stopped(signals: Signals, chores: Sequence[Chore], reload: Callable[[], object]) -> None:
     """Do chores, and read the settings again whenever that is asked, until the process is asked to stop."""
     troubles = Troubles()
-    while not signals.stop.is_set():
+    while not signals.stop_asked():
         if signals.reload_asked():
             _reload(reload)
         for number, chore in enumerate(chores):
-            if time.monotonic() >= chore.next_at:
+            if time.monotonic() >= chore.next_at - TOGETHER:
                 _do(chore, number, troubles)
                 chore.next_at = time.monotonic() + chore.every
-        signals.wake.wait(max(min(chore.next_at for chore in chores) - time.monotonic(), 0.01))
-        signals.wake.clear()
+        signals.rest(max(min(chore.next_at for chore in chores) - time.monotonic(), 0.01))
 
 
 def _reload(reload: Callable[[], object]) -> None:

@@ -16,6 +16,7 @@ from config.settings import Caller
 from node.commitment import FAILURES_EXIST, SUCCESSFUL
 from node.errors import InvalidInformation, NodeError, NoSuchAction, NotWellKnownInstance
 from node.intake import utc_now
+from node.pace import Due, until
 from node.scu import Peer, Response, Sender
 from node.sop_classes import STORAGE_COMMITMENT_INSTANCE
 from node.status import (
@@ -191,6 +192,11 @@ class SafeKeeping:
             answer = self.answer(request)
             self.told(request, self._sender.report(peer, answer.event_type, answer.information))
         return len(due)
+
+    def turn(self) -> Due:
+        """Report what is due, and return how long it is until more may be."""
+        self.report_due()
+        return until(self._requests.next_at(), self._clock())
 
     def _peer(self, request: CommitmentRequest) -> Peer | None:
         for caller in self._callers:

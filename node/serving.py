@@ -23,6 +23,7 @@ from node.identity import VERSION
 from node.intake import Intake, Renewed, utc_now
 from node.logs import configure
 from node.metrics import Counted, CountedSenders, Metrics
+from node.pace import News
 from node.parts import Parts, open_parts
 from node.progress import Progress
 from node.readiness import Readiness
@@ -64,7 +65,7 @@ from storage.commitments import Commitments
 from storage.conflicts import list_conflicts
 from storage.database import reading
 from storage.errors import StorageError
-from storage.figures import exams_by_state, unanswered, undelivered
+from storage.figures import Waiting, exams_by_state, unanswered, undelivered
 from storage.holding import held
 from storage.states import ConflictState, ExamState
 
@@ -90,6 +91,8 @@ FIXED = (
     "worklist",
 )
 """What only a restart changes: addresses, places, the model."""
+Waits = tuple[dict[ExamState, int], Waiting | None, dict[str, Waiting]]
+"""Exams by state, the unanswered, and results to be sent by destination."""
 
 
 def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
@@ -168,6 +171,8 @@ class Serving:
         hold()
         self.parts = open_parts(settings)
         self._changes = Changes(self.parts.engine)
+        self._news = News(self._changes)
+        self._counted: tuple[int | None, Waits] | None = None
         swept = self.parts.store.sweep(timedelta(0))
         log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
         self.trail = Trail(
@@ -184,10 +189,8 @@ class Serving:
         self._receiver = Audited(Noted(Counted(self._renewed, self.metrics), self._senders), self.trail)
         self.readiness = Readiness(lambda: self.parts, self.model.digest, self.progress, self._echoes, utc_now)
         self._wire(self.parts)
-        watched = self._changes, self.progress
-        self._answers = Turns(
-            "commitment reports", lambda _: self._keeping.report_due(), settings.delivery.poll, *watched
-        )
+        watched = self._news, self.progress
+        self._answers = Turns("commitment reports", lambda _: self._keeping.turn(), settings.delivery.poll, *watched)
         incoming = self.parts.store.incoming
         self._door = StorageSCP(
             settings.dicom,
@@ -202,8 +205,8 @@ class Serving:
         self._decoders, counts = Decoders(), Counts()
         worklist = worklist_of(self.parts, self._receiver)
         self._steps = (
-            Turns("worklist", lambda _: worklist.tick(), 1, *watched),
-            Turns("retrieving", worklist.retrieve_due, 1, *watched),
+            Turns("worklist", worklist.turn, 1, *watched),
+            Turns("retrieving", worklist.retrieving, 1, *watched),
         )
         steps = UnifiedProcedureSteps(self.parts.engine, worklist, settings.worklist.sources)
         services = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
@@ -221,7 +224,7 @@ class Serving:
         self._probe = DoorProbe(self.progress)
 
     def _wire(self, parts: Parts) -> None:
-        self._looked: int | None = None
+        self._to_judge = True
         settings, engine = parts.settings, parts.engine
         self._renewed.inner = Intake(
             parts.store,
@@ -268,7 +271,7 @@ class Serving:
             wait=delivery.commitment_wait,
         )
         sends = (destination, parts.outbox, carries, parts.store)
-        return Lane(*sends, poll=delivery.poll, prover=prover, notes=self.trail, changes=self._changes)
+        return Lane(*sends, poll=delivery.poll, prover=prover, notes=self.trail, news=self._news)
 
     def open(self) -> None:
         """Open the doors, and begin to deliver.
@@ -337,10 +340,10 @@ class Serving:
         return carrier(self.parts.settings, destination, self._transport).echo(destination)
 
     def _close_exams(self) -> None:
-        version = self._changes.version()
-        if version is None or version != self._looked or self._clock.collecting:
+        if self._news.look() or self._to_judge:
+            self._to_judge = True  # until it was done: the database may not answer now
             self._clock.tick()
-        self._looked = version
+            self._to_judge = self._clock.collecting > 0
 
     def _write_down(self) -> None:
         # One chore, so that where the database keeps writers waiting the watchdog waits for one of the two.
@@ -379,9 +382,7 @@ class Serving:
     def status(self) -> str:
         """Return what goes on, in one line."""
         try:
-            with reading(self.parts.engine) as connection:
-                exams, waits = exams_by_state(connection), unanswered(connection)
-                lanes = undelivered(connection)
+            exams, waits, lanes = self._waiting()
         except StorageError:
             return "the database does not answer"
         now = utc_now()
@@ -397,6 +398,14 @@ class Serving:
         except OSError:
             return "; ".join([*told, "the store does not answer"])
         return "; ".join([*told, f"disk {100 * (1 - usage.free / usage.total):.0f} % used"])
+
+    def _waiting(self) -> Waits:
+        """Return what the status line tells of, counted anew only when something was committed."""
+        version = self._changes.version()
+        if version is None or self._counted is None or self._counted[0] != version:
+            with reading(self.parts.engine) as connection:
+                self._counted = version, (exams_by_state(connection), unanswered(connection), undelivered(connection))
+        return self._counted[1]
 
     def close(self) -> None:
         """Take nothing new, let end what has begun, and stop."""

@@ -1,14 +1,13 @@
 """A part of a process that takes its turn again and again: its troubles are told, and it is missed when it hangs."""
 
 from collections.abc import Callable
-from threading import Event, Thread
+from threading import Thread
 from typing import Final
 
-from node.pace import Pace
+from node.pace import Due, News, Pace
 from node.progress import Progress
 from node.telemetry import logger
 from node.troubles import Troubles
-from storage.changes import Changes
 from storage.errors import StorageError
 
 log = logger("turns")
@@ -28,10 +27,10 @@ class Turns:
     part
         What the log calls it, and the thread.
     turn
-        Does what there is to do.
+        Does what there is to do, and tells when more is due.
     poll
         Seconds between turns; may be changed.
-    changes
+    news
         Of the database that the turn looks at; None looks every time.
     progress
         Misses it when a step takes longer than ``PATIENCE``.
@@ -40,18 +39,22 @@ class Turns:
     def __init__(
         self,
         part: str,
-        turn: Callable[[Beat], object],
+        turn: Callable[[Beat], Due],
         poll: float,
-        changes: Changes | None = None,
+        news: News | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.poll = poll
         self._part = part
         self._turn = turn
-        self._pace = Pace(changes)
+        self._pace = Pace(news)
         self._progress = progress or Progress()
-        self._stopping = Event()
         self._thread = Thread(target=self._run, name=part, daemon=True)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether this turn is the last one."""
+        return self._pace.stopped
 
     def start(self) -> None:
         """Begin."""
@@ -59,15 +62,16 @@ class Turns:
 
     def stop(self, timeout: float = 10) -> None:
         """Stop after the turn that is being taken."""
-        self._stopping.set()
+        self._pace.stop()
         self._thread.join(timeout)
 
     def _run(self) -> None:
         expected, troubles = self._progress.expect(self._part, PATIENCE), Troubles()
-        while not self._stopping.is_set():
+        while not self._pace.stopped:
             expected.beat()
+            due: Due = 0
             try:
-                self._turn(expected.beat)
+                due = self._turn(expected.beat)
             except StorageError as error:
                 if troubles.begin(error):
                     log.error("part waits", part=self._part, cause=str(error))  # noqa: TRY400 (the cause says it)
@@ -77,5 +81,5 @@ class Turns:
             else:
                 if troubles.end():
                     log.info("goes on again", part=self._part)
-            self._pace.rest(self._stopping, self.poll)
+            self._pace.rest(self.poll, due)
         expected.end()

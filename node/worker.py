@@ -105,8 +105,8 @@ class Worker:
         What the site makes of scores.
     one_breast_suffices
         The site's setting, see ``node.exams.assemble``.
-    stop
-        Set when the process is to end.
+    stopping
+        Tells whether the process is to end.
     drain
         Seconds that the exam at hand gets from then on; afterwards its job is given back.
     on_drained
@@ -131,7 +131,7 @@ class Worker:
         clock: Callable[[], datetime],
         scoring: ScorePolicy = NO_SCORE_POLICY,
         one_breast_suffices: bool = False,
-        stop: threading.Event | None = None,
+        stopping: Callable[[], bool] = lambda: False,
         drain: float = 60,
         on_drained: Callable[[], object] = lambda: None,
         at_work: Callable[[str], object] = lambda _: None,
@@ -149,7 +149,7 @@ class Worker:
         self._clock = clock
         self._scoring = scoring
         self._one_breast_suffices = one_breast_suffices
-        self._stop = stop or threading.Event()
+        self._stopping = stopping
         self._drain = drain
         self._on_drained = on_drained
         self._at_work = at_work
@@ -374,7 +374,7 @@ class Worker:
                     return
                 try:
                     self._at_work(f"reads exam {job.exam_uid}, for {now - begin:.0f} s")
-                    if self._stop.is_set():
+                    if self._stopping():
                         stopped = stopped or now
                         if now - stopped >= self._drain and self._queue.give_back(job, self._owner, self._clock()):
                             log.warning("job given back", **context)

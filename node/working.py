@@ -12,6 +12,7 @@ from ai.readers.base import Reader
 from node.gpus import gpu_now
 from node.intake import utc_now
 from node.logs import configure
+from node.pace import LOOKS, News
 from node.parts import Parts, open_parts
 from node.running import (
     SIGN_OF_LIFE_EVERY,
@@ -27,6 +28,7 @@ from node.service import content_digest
 from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.worker import Worker
+from storage.changes import Changes
 from storage.database import writing
 from storage.errors import StorageError
 from storage.workers import WorkerRecord, forget_worker, note_worker
@@ -44,6 +46,8 @@ FIXED = (
     "reader.runtime",
 )
 """What only a restart changes."""
+POLL = 0.5
+"""Seconds."""
 
 
 def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
@@ -76,18 +80,24 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     parts = open_parts(settings)
     presence = Presence(parts.engine, model, reader.device)
     worker = _worker(parts, reader, signals, manager, presence)
+    changes = Changes(parts.engine)
+    news = News(changes)
     log.info("worker ready", model=model.card.name, digest=model.digest[:12], device=reader.device)
     waits = f"{model.card.name} on {reader.device}: waits for an exam"
     manager.ready(waits)
 
     def drain() -> None:
         done = 0
-        while not signals.stop.is_set() and worker.work_once():
+        while not signals.stop_asked() and worker.work_once():
             done += 1
             manager.alive()
             manager.status(waits)
         if done:
             give_back()
+
+    def drain_what_is_new() -> None:
+        if news.look():
+            drain()
 
     def reload() -> None:
         nonlocal parts, worker
@@ -100,7 +110,8 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
 
     chores = [
         Chore(presence.tell, SIGN_OF_LIFE_EVERY),
-        Chore(drain, 0.5),
+        Chore(drain_what_is_new, POLL),
+        Chore(drain, POLL * LOOKS),  # a lease may have ended, or a job's wait
         Chore(manager.alive, SIGN_OF_LIFE_EVERY),
     ]
     if parts.store.far:
@@ -109,6 +120,7 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     run_until_stopped(signals, chores, reload)
     manager.stopping("stops")
     presence.end()
+    changes.close()
     log.info("worker stopped")
 
 
@@ -172,7 +184,7 @@ def _worker(parts: Parts, reader: Reader, signals: Signals, manager: ServiceMana
         on_hang=lambda: os._exit(os.EX_SOFTWARE),
         clock=utc_now,
         one_breast_suffices=settings.exam.one_breast_suffices,
-        stop=signals.stop,
+        stopping=signals.stop_asked,
         drain=settings.jobs.drain,
         on_drained=given_back,
         at_work=at_work,

@@ -17,6 +17,7 @@ from node.errors import NodeError
 from node.faults import described
 from node.identity import TEST_ISSUER
 from node.instants import instant
+from node.pace import Due, until
 from node.telemetry import logger
 from storage.database import installation_id, reading, writing
 from storage.errors import CannotCancel, StorageError, WorkitemEnded
@@ -37,6 +38,7 @@ from storage.workitems import (
     exams_without_workitem,
     forget_events,
     get_workitem,
+    next_retrieval,
     open_workitems,
     reading_of,
     report,
@@ -157,6 +159,10 @@ class Worklist:
                 forget_events(connection, self._tidied - EVENTS_KEPT)
         return changed
 
+    def turn(self, _beat: Callable[[], object] = lambda: None) -> None:
+        """Let the workitems follow; what there is to do later, a commit tells."""
+        self.tick()
+
     @staticmethod
     def _without(connection: Connection, *, ended: bool) -> list[ExamRecord]:
         # Whoever waits has not waited long; the others are those that ended while nobody looked.
@@ -230,6 +236,12 @@ class Worklist:
             self._retrieve(item)
             beat()
         return len(due)
+
+    def retrieving(self, beat: Callable[[], object] = lambda: None) -> Due:
+        """Retrieve what is due, and return how long it is until more may be."""
+        self.retrieve_due(beat)
+        with reading(self._engine) as connection:
+            return until(next_retrieval(connection), self._clock())
 
     def _retrieve(self, item: Workitem) -> None:
         told = item.log_context() | {"tries": item.attempts + 1}

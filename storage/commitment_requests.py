@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
 from config.policy import RetryPolicy
 from storage.database import has_come, reading, writing
@@ -124,6 +124,13 @@ class CommitmentRequests:
         )
         with reading(self._engine) as connection:
             return [_request(row) for row in connection.execute(query)]
+
+    def next_at(self) -> datetime | None:
+        """Return when the first report is due; None where nobody waits for one."""
+        query = select(func.min(requests.c.not_before)).where(requests.c.finished_at.is_(None))
+        with reading(self._engine) as connection:
+            moment: datetime | None = connection.execute(query).scalar_one()
+            return moment
 
     def report_at(self, request: CommitmentRequest, moment: datetime) -> None:
         """Note when to report, not having done so."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, literal, select, tuple_, union_all, update
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
@@ -149,6 +149,25 @@ class Outbox:
         longest = max(self._policies.get(destination, self._policy).slow, patience)
         query = _actionable(destination, limit, taken)
         return self._list(query.where(_AWAITS_PROOF, has_come(deliveries.c.not_before, now, longest)))
+
+    def next_at(self, destination: str, *, proofs: bool) -> datetime | None:
+        """Return when the first of what waits is due, to be sent or proven; None where nothing waits.
+
+        Parameters
+        ----------
+        proofs
+            Whether proof is asked for.
+        """
+        state = deliveries.c.state
+        waits = [state == DeliveryState.WAITING, *([_AWAITS_PROOF] if proofs else [])]
+        query = union_all(
+            *(
+                select(func.min(deliveries.c.not_before)).where(deliveries.c.destination == destination, each)
+                for each in waits
+            )
+        )
+        with reading(self._engine) as connection:
+            return min((moment for moment in connection.execute(query).scalars() if moment), default=None)
 
     def sent(
         self,

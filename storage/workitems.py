@@ -172,6 +172,15 @@ def open_workitems(connection: Connection) -> list[Workitem]:
     return [Workitem(**row) for row in connection.execute(query).mappings()]
 
 
+def next_retrieval(connection: Connection) -> datetime | None:
+    """Return when the first study that is to be had elsewhere is due to be retrieved; None where there is none."""
+    query = select(func.min(workitems.c.not_before)).where(
+        workitems.c.state.in_(OPEN), workitems.c.retrieve_url.is_not(None), workitems.c.exam_id.is_(None)
+    )
+    moment: datetime | None = connection.execute(query).scalar_one()
+    return moment
+
+
 def unsettled_workitems(connection: Connection) -> list[Workitem]:
     """Return the open ones but those of which exam and job say nothing new: they wait as these do."""
     # Scalar subqueries: what they ask of one row PostgreSQL cannot make into a walk through all.

@@ -137,6 +137,7 @@ def served(app: Starlette, silence: float = 60, **options: Any) -> Iterator[str]
             ws=CertifyingSocket,
             lifespan="off",
             log_config=None,
+            date_header=False,
             **options,
         )
         server = uvicorn.Server(config)

@@ -21,7 +21,7 @@ from storage.errors import StorageError
 log = logger("audit")
 
 EVERY = 5.0
-"""Seconds between looks at the spool; what belongs to one transfer within them is one message."""
+"""Seconds that a fact waits for others: what belongs to one transfer is one message."""
 AT_ONCE = 2000
 """Facts whose messages are added in one transaction."""
 
@@ -54,7 +54,8 @@ class Trail:
         self._engine = engine
         self._settings = settings
         self._clock = clock
-        self._stopping = Event()
+        self._stopping, self._waiting = Event(), Event()
+        self._waiting.set()  # a former process may have left some
         self._complained = False
         self._thread = Thread(target=self._run, name="audit", daemon=True)
 
@@ -64,6 +65,7 @@ class Trail:
         if not kept and not self._complained:
             log.critical("audit messages lost")
         self._complained = not kept
+        self._waiting.set()
 
     def start(self) -> None:
         """Begin to add, with what a former process has left."""
@@ -72,6 +74,7 @@ class Trail:
     def stop(self, timeout: float = 10) -> None:
         """Add what waits, and stop."""
         self._stopping.set()
+        self._waiting.set()
         self._thread.join(timeout)
 
     def drain(self) -> int:
@@ -106,13 +109,17 @@ class Trail:
     def _run(self) -> None:
         troubles = Troubles()
         while True:
+            self._waiting.wait()
             last = self._stopping.wait(EVERY)
+            self._waiting.clear()
             try:
                 self.drain()
             except (StorageError, OSError) as error:
+                self._waiting.set()
                 if troubles.begin(error):
                     log.error("audit messages wait", cause=str(error))  # noqa: TRY400 (said)
             except Exception as error:  # a thread that ends would go unnoticed
+                self._waiting.set()
                 if troubles.begin(error):
                     log.exception("audit messages wait")
             else:

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections import Counter
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
@@ -56,8 +57,9 @@ class Requests:
             match message["type"]:
                 case "http.response.start":
                     status = message["status"]
-                    headers = [*message.get("headers", ()), (b"x-request-id", scope["request_id"].encode())]
-                    message = {**message, "headers": headers}
+                    number = (b"x-request-id", scope["request_id"].encode())
+                    date = (b"date", formatdate(usegmt=True).encode())  # RFC 9110 6.6.1
+                    message = {**message, "headers": [*message.get("headers", ()), number, date]}
                 case "http.response.body":
                     size += len(message.get("body", b""))
                 case "websocket.accept":

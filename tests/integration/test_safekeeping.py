@@ -223,12 +223,13 @@ def test_a_report_that_never_arrives_is_given_up_by_the_policy(room: Room) -> No
         with Modality().associated(door) as association:
             ask(association, a_request((str(Mammogram), "1.2.3.1")))
         assert eventually(lambda: keeping.report_due() == 1)
-    tries = 1
-    clock.forward(POLICY.slow)
-    while keeping.report_due():
-        tries += 1
-        clock.forward(POLICY.slow)
-    assert tries == POLICY.attempts
+    waits = 0
+    while (wait := keeping.turn()) is not None:
+        assert 0 < wait <= POLICY.slow.total_seconds()
+        assert keeping.report_due() == 0
+        clock.forward(timedelta(seconds=wait))
+        waits += 1
+    assert waits == POLICY.attempts - 1
 
 
 def test_a_report_that_a_killed_process_owed_is_sent_by_the_next_one(room: Room) -> None:
@@ -239,7 +240,7 @@ def test_a_report_that_a_killed_process_owed_is_sent_by_the_next_one(room: Room)
     )
     assert (status, request is not None) == (0x0000, True)
     next_one = safekeeping(room, (Caller(ae_title="MODALITY", port=port),), clock)
-    service = Turns("commitment reports", lambda _: next_one.report_due(), 0.01)
+    service = Turns("commitment reports", lambda _: next_one.turn(), 0.01)
     with modality.listening(port):
         clock.forward(UNTIL_TAKEN_OVER)
         service.start()

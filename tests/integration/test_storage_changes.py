@@ -1,13 +1,15 @@
 """Whether anything was committed, told by SQLite; and loops that rest until it is so."""
 
 import threading
+import weakref
 from collections.abc import Callable
+from queue import Queue
 from threading import Event
 
 import pytest
 from sqlalchemy import Engine, insert
 
-from node.pace import LOOKS, Pace
+from node.pace import LONGEST, LOOKS, News, Pace
 from storage.changes import Changes
 from storage.database import open_database, reading, writing
 from storage.tables import patients
@@ -61,56 +63,109 @@ def test_a_commit_of_another_process_is_told(sqlite_databases: SQLiteDatabases) 
     changes.close()
 
 
-def test_a_database_that_cannot_tell_is_looked_at_every_time(engine: Engine) -> None:
+class Waits(Event):
+    """Notes for how long it was waited for, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Do not."""
+        self.seconds.append(timeout)
+        return self.is_set()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    event = Waits()
+    monkeypatch.setattr("node.pace.Event", lambda: event)
+    return event
+
+
+def test_a_database_that_cannot_tell_is_looked_at_every_time(engine: Engine, waits: Waits) -> None:
     changes = Changes(engine)
     changes.close()
     assert changes.version() is None
-    for pace in (Pace(changes), Pace()):
-        stopping = CountingEvent()
-        for _ in range(3):
-            pace.rest(stopping, 0)
-        assert stopping.waits == 3
-
-
-class CountingEvent(Event):
-    """Counts how often it was waited for."""
-
-    waits = 0
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait."""
-        self.waits += 1
-        return super().wait(timeout)
-
-
-class Counting(Changes):
-    """Gives numbers, and counts how often it was asked."""
-
-    def __init__(self, versions: list[int]) -> None:
-        self.versions, self.asked = versions, 0
-
-    def version(self) -> int:
-        """Return the next; the last for ever."""
-        self.asked += 1
-        return self.versions[min(self.asked, len(self.versions)) - 1]
+    news = News(changes)
+    for pace in (Pace(news), Pace()):
+        for due in (0, None, 30.0):
+            pace.rest(1, due)
+    assert waits.seconds == [1] * 6
+    assert [news.look() for _ in range(3)] == [True] * 3
+    assert not waits.is_set()
 
 
 @pytest.mark.parametrize(
-    ("versions", "rests"),
-    [([1], [1, LOOKS, LOOKS]), ([1, 2, 3], [1, 1, 1, LOOKS]), ([1, 1, 1, 2], [1, 3, LOOKS])],
+    ("due", "seconds"), [(None, LONGEST), (0, LOOKS), (-5.0, LOOKS), (0.25, 0.25), (7.5, 7.5), (1e9, LONGEST)]
 )
-def test_a_loop_rests_until_something_was_committed_but_not_for_ever(versions: list[int], rests: list[int]) -> None:
-    changes = Counting(versions)
-    pace, found = Pace(changes), []
-    for _ in rests:
-        before = changes.asked
-        pace.rest(Event(), 0)
-        found.append(changes.asked - before)
-    assert found == rests
+def test_a_loop_that_is_told_rests_until_something_is_due(
+    engine: Engine, waits: Waits, due: float | None, seconds: float
+) -> None:
+    changes = Changes(engine)
+    Pace(News(changes)).rest(1, due)
+    assert waits.seconds == [seconds]
+    changes.close()
 
 
-def test_a_loop_that_is_to_stop_does_not_rest() -> None:
-    stopping = Event()
-    threading.Timer(0.1, stopping.set).start()
-    Pace(Counting([1])).rest(stopping, 60)
-    assert stopping.is_set()
+def test_a_long_poll_is_not_cut_short(engine: Engine, waits: Waits) -> None:
+    changes = Changes(engine)
+    Pace(News(changes)).rest(300, None)
+    assert waits.seconds == [300]
+    changes.close()
+
+
+def test_one_look_wakes_every_loop_once_for_each_commit(engine: Engine, commit: Callable[[str], None]) -> None:
+    changes = Changes(engine)
+    news = News(changes)
+    woken: Queue[int] = Queue()
+    paces = [Pace(news) for _ in range(3)]
+
+    def loop(number: int, pace: Pace) -> None:
+        while True:
+            pace.rest(3600, None)
+            if pace.stopped:
+                return
+            woken.put(number)
+
+    threads = [threading.Thread(target=loop, args=each) for each in enumerate(paces)]
+    for thread in threads:
+        thread.start()
+    assert news.look()  # the first
+    assert sorted(woken.get(timeout=60) for _ in range(3)) == [0, 1, 2]
+    assert not news.look()
+    commit("1")
+    assert news.look()
+    assert not news.look()
+    assert sorted(woken.get(timeout=60) for _ in range(3)) == [0, 1, 2]
+    for pace in paces:
+        pace.stop()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert woken.empty()
+    changes.close()
+
+
+def test_what_is_committed_while_a_loop_looks_is_not_slept_through(
+    engine: Engine, commit: Callable[[str], None]
+) -> None:
+    changes = Changes(engine)
+    news = News(changes)
+    pace = Pace(news)
+    commit("1")  # after it has looked, and before it rests
+    assert news.look()
+    pace.rest(3600, None)
+    assert not pace.stopped
+    changes.close()
+
+
+def test_a_loop_that_is_gone_is_not_told(engine: Engine, commit: Callable[[str], None]) -> None:
+    changes = Changes(engine)
+    news = News(changes)
+    pace, gone = Pace(news), weakref.ref(Pace(news))
+    commit("1")
+    assert news.look()
+    assert gone() is None
+    pace.rest(3600)
+    changes.close()

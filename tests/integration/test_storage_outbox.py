@@ -188,6 +188,23 @@ def test_what_was_sent_is_no_longer_due_there(outbox: Outbox) -> None:
     assert (sent.sent_at, sent.proven_at, sent.proofs) == (NOON + SECOND, None, 0)
 
 
+def test_it_is_known_when_the_next_is_due(outbox: Outbox) -> None:
+    assert outbox.next_at("nowhere", proofs=True) is None
+    assert outbox.next_at("pacs", proofs=False) == NOON
+    one, other = outbox.due("pacs", NOON, 9)
+    outbox.again(one, "no route to host", None, NOON)
+    outbox.sent(other, 0, NOON, prove_at=NOON + SECOND)
+    assert outbox.next_at("pacs", proofs=True) == NOON + SECOND
+    retry = outbox.next_at("pacs", proofs=False)
+    assert retry == NOON + POLICY.first
+    assert outbox.due("pacs", retry - SECOND, 9) == []
+    assert len(outbox.due("pacs", retry, 9)) == 1
+    outbox.sent(first(outbox), 0, retry)
+    assert outbox.next_at("pacs", proofs=False) is None
+    assert outbox.next_at("pacs", proofs=True) == NOON + SECOND
+    assert outbox.next_at("archive", proofs=False) == NOON
+
+
 def test_a_failed_attempt_is_made_again_after_the_policy_s_delay(outbox: Outbox) -> None:
     assert outbox.again(first(outbox), "association refused", None, NOON) is DeliveryState.WAITING
     assert [delivery.result_uid for delivery in outbox.due("pacs", NOON, 9)] == ["2.25.1"]

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from storage.catalogue import Entry, StudyEntry, catalogued, held
+from storage.commitment_requests import CommitmentRequests
 from storage.database import reading, writing
 from storage.errors import NoSuchExam
 from storage.exams import collecting, find_exam, list_exams, touch
@@ -30,7 +31,13 @@ from storage.overview import (
 from storage.removals import removed_of_exam
 from storage.search import AnyOf, Level, OneOf, Range, Wildcard, search
 from storage.withdrawals import withdrawn_of_exam
-from storage.workitems import exams_without_workitem, open_workitems, search_workitems, unsettled_workitems
+from storage.workitems import (
+    exams_without_workitem,
+    next_retrieval,
+    open_workitems,
+    search_workitems,
+    unsettled_workitems,
+)
 from tests.records import LEASE, NOON, POLICY, an_instance
 
 Does = Callable[[Engine], object]
@@ -73,6 +80,9 @@ STATEMENTS: dict[str, Does] = {
     "receive": receive,
     "claim": lambda engine: JobQueue(engine, POLICY, LEASE).claim("worker", NOON),
     "next delivery": lambda engine: Outbox(engine, POLICY).due("pacs", NOON, 10),
+    "when the next delivery is due": lambda engine: Outbox(engine, POLICY).next_at("pacs", proofs=True),
+    "when the next report is due": lambda engine: CommitmentRequests(engine, POLICY).next_at(),
+    "when the next study is to be retrieved": read(next_retrieval),
     "exams": read(list_exams, 50),
     "exam by its beginning": find,
     "exams that collect": read(collecting),

@@ -413,8 +413,10 @@ def retrieved(service: Service, does: Callable[[str], int], turns: int) -> list[
     retrieves = Retrieves(does)
     worklist = Worklist(service.room.engine, queue_of(service), retrieves, POLICY, lambda: now[0])
     for _ in range(turns):
-        worklist.retrieve_due()
+        due = worklist.retrieving()
+        assert due is None or due > 0
         now[0] = next(times, now[0])
+    assert worklist.retrieving() is None
     return retrieves.asked
 
 

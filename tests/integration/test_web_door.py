@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ def test_it_answers_from_the_moment_it_is_open_until_it_is_closed() -> None:
         assert httpx2.get(address).text == "alive\n"
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(address)
+
+
+def test_every_answer_tells_its_time_once() -> None:
+    with a_door() as door:
+        for path in ("livez", "nowhere"):
+            [told] = httpx2.get(f"http://127.0.0.1:{door.port}/{path}").headers.get_list("date")
+            assert abs(datetime.now(UTC) - parsedate_to_datetime(told)) < timedelta(minutes=1)
 
 
 def test_no_part_of_a_response_waits_until_the_one_before_was_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:

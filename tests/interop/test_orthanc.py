@@ -199,7 +199,7 @@ def test_orthanc_may_ask_whether_we_keep_what_it_sent(orthanc: Orthanc, tmp_path
     room.receive(image)
     caller = Caller(ae_title="PACS", port=orthanc.destination.port)
     keeping = safekeeping(room, (caller,))
-    service = Turns("commitment reports", lambda _: keeping.report_due(), 0.05)
+    service = Turns("commitment reports", lambda _: keeping.turn(), 0.05)
     held = {"SOPClassUID": str(image.SOPClassUID), "SOPInstanceUID": str(image.SOPInstanceUID)}
     unknown = held | {"SOPInstanceUID": "1.2.3.4"}
     with an_open_door(room, port=orthanc.our_port, callers=(caller,)):

@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -118,7 +120,7 @@ def test_a_chore_that_fails_is_done_again_and_holds_up_no_other() -> None:
     def goes_well() -> None:
         turns.append("well")
         if turns.count("well") == 3:
-            signals.stop.set()
+            signals.heard(signal.SIGTERM)
 
     signals, thread = a_process(Chore(fails, 0.01), Chore(goes_well, 0.01))
     with capture_logs() as logs:
@@ -139,7 +141,7 @@ def test_a_reload_that_fails_ends_nothing() -> None:
         thread.start()
         for _ in range(3):
             assert turns.acquire(timeout=60)
-        signals.stop.set()
+        signals.heard(signal.SIGTERM)
         thread.join(60)
     assert [line["event"] for line in logs] == ["reload failed"]
 
@@ -155,7 +157,7 @@ def test_a_database_that_is_down_is_told_once_for_all_chores_and_when_it_answers
         nonlocal turns
         turns += 1
         if turns == 5:
-            signals.stop.set()
+            signals.heard(signal.SIGTERM)
 
     signals, thread = a_process(*(Chore(asks, 0.01) for _ in range(5)), Chore(counts, 0.01))
     with capture_logs() as logs:
@@ -186,12 +188,12 @@ def test_signals_ask_for_what_they_mean() -> None:
         signals = Signals()
         signals.listen()
         signal.raise_signal(signal.SIGHUP)
-        assert signals.wake.is_set()
-        assert not signals.stop.is_set()
+        signals.rest(3600)
+        assert not signals.stop_asked()
         assert signals.reload_asked()
         assert not signals.reload_asked()
         signal.raise_signal(signal.SIGTERM)
-        assert signals.stop.is_set()
+        assert signals.stop_asked()
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -223,3 +225,32 @@ def test_a_wait_ends_at_once_when_the_process_is_asked_to_stop(number: int) -> N
     signals.heard(number)
     thread.join(60)
     assert not thread.is_alive()
+
+
+def test_a_signal_that_comes_at_any_moment_holds_up_nobody() -> None:
+    program = """
+import signal, sys
+from node.running import Chore, Signals, run_until_stopped
+
+signals, turns, heard = Signals(), 0, 0
+
+def turn():
+    global turns
+    turns += 1
+    if turns == 3:
+        signal.raise_signal(signal.SIGTERM)
+
+def everywhere(frame, event, _):
+    global heard
+    heard += 1
+    signal.raise_signal(signal.SIGHUP)
+    return everywhere
+
+signals.listen()
+sys.settrace(everywhere)
+run_until_stopped(signals, [Chore(turn, 0.0)], lambda: None)
+sys.settrace(None)
+print(turns, heard > 50)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "3 True\n"

@@ -10,7 +10,7 @@ from node.turns import PATIENCE, Beat, Turns
 from storage.errors import DatabaseUnavailable
 
 
-def taking(turn: Callable[[Beat], object], progress: Progress | None = None) -> Turns:
+def taking(turn: Callable[[Beat], None], progress: Progress | None = None) -> Turns:
     return Turns("worklist", turn, 0.001, progress=progress)
 
 

@@ -13,6 +13,7 @@ from storage import exams
 from storage.database import reading, writing
 from storage.errors import ExamChanged, StorageError
 from storage.exams import ExamRecord
+from storage.figures import unanswered
 from storage.index import instances_of_exam
 from storage.removals import removed_of_exam
 from storage.states import ExamState, Plan
@@ -61,6 +62,8 @@ class ExamClock:
         self._seen: dict[int, ExamRecord] = {}
         self.collecting = 0
         """How many exams awaited images when it last looked."""
+        self.unanswered = 0
+        """How many awaited their answer then, those included."""
 
     def tick(self) -> int:
         """Look at every exam that collects, and return how many were closed; one that fails holds up no other.
@@ -71,8 +74,9 @@ class ExamClock:
             When the database does not answer.
         """
         with reading(self._engine) as connection:
-            waiting = exams.collecting(connection)
+            waiting, waits = exams.collecting(connection), unanswered(connection)
         now, self.collecting = self._clock(), len(waiting)
+        self.unanswered = waits.number if waits else 0
         self._seen = {exam.id: self._seen[exam.id] for exam in waiting if exam.id in self._seen}
         closed = 0
         for exam in waiting:

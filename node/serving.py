@@ -72,6 +72,10 @@ from storage.states import ConflictState, ExamState
 log = logger("serving")
 
 RETENTION_EVERY = timedelta(minutes=10)
+LOOKS_EVERY = 0.5
+"""Seconds between looks at what was committed, for all parts, while an exam awaits its answer ..."""
+LOOKS_EVERY_IDLE = 1.0
+"""... and while none does."""
 CATALOGUE_EVERY = 2.0
 CALLERS_EVERY = 2.0
 VALIDITY_EVERY = 300.0
@@ -144,8 +148,9 @@ def _run(serving: "Serving", load: LoadSettings, signals: Signals, manager: Serv
     chores = [
         *serving.chores(),
         Chore(watch.tick, SIGN_OF_LIFE_EVERY),
-        Chore(lambda: manager.status(serving.status()), STATUS_EVERY),
     ]
+    if manager.address:
+        chores.append(Chore(lambda: manager.status(serving.status()), STATUS_EVERY))
     try:
         run_until_stopped(signals, chores, reload)
     finally:
@@ -172,6 +177,7 @@ class Serving:
         self.parts = open_parts(settings)
         self._changes = Changes(self.parts.engine)
         self._news = News(self._changes)
+        self._judging = Chore(self._close_exams, LOOKS_EVERY)
         self._counted: tuple[int | None, Waits] | None = None
         swept = self.parts.store.sweep(timedelta(0))
         log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
@@ -325,7 +331,7 @@ class Serving:
     def chores(self) -> list[Chore]:
         """Return what is to be done again and again."""
         return [
-            Chore(self._close_exams, 0.5),
+            self._judging,
             Chore(lambda: self.parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds()),
             Chore(self._remove_files, RETENTION_EVERY.total_seconds()),
             Chore(Cataloguer(self.parts.engine, self.parts.store).tick, CATALOGUE_EVERY),
@@ -344,6 +350,7 @@ class Serving:
             self._to_judge = True  # until it was done: the database may not answer now
             self._clock.tick()
             self._to_judge = self._clock.collecting > 0
+            self._judging.every = LOOKS_EVERY if self._clock.unanswered else LOOKS_EVERY_IDLE
 
     def _write_down(self) -> None:
         # One chore, so that where the database keeps writers waiting the watchdog waits for one of the two.

@@ -736,6 +736,27 @@ def test_nothing_is_restored_under_a_running_node(tmp_path: Path) -> None:
         assert "stop it first" in fault_of(run("adopt", "--config", config))
 
 
+def test_nothing_is_restored_under_a_node_whose_door_is_elsewhere_or_not_open_yet(tmp_path: Path) -> None:
+    config = a_config(tmp_path, more=f"[dicom]\nport = {a_free_port()}")
+    open_parts(load_settings(config)).engine.dispose()
+    file = run("backup", "--config", config).output.strip()
+    with held(tmp_path / "store"):
+        assert f"process {os.getpid()}" in fault_of(run("restore", file, "--replace", "--config", config))
+        assert f"process {os.getpid()}" in fault_of(run("adopt", "--config", config))
+    assert run("restore", file, "--config", config).exit_code == 0
+
+
+def test_nothing_is_restored_where_nothing_could_be_adopted(tmp_path: Path) -> None:
+    config = a_config(tmp_path, more=f"[dicom]\nport = {a_free_port()}\n[reader]\nmodel = 'none'")
+    opened = open_parts(load_settings(config))
+    room = Room(opened.store, opened.engine, Intake(opened.store, opened.engine, ROOM_ENOUGH))
+    file = run("backup", "--config", config).output.strip()
+    room.receive(phantom_images()[0])
+    assert "reader.model" in fault_of(run("restore", file, "--replace", "--config", config))
+    assert room.rows() == (1, 1, 0)
+    opened.engine.dispose()
+
+
 def test_every_command_is_found_in_the_module_that_adds_it() -> None:
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "options", "bars", "checks"}
     assert {module: tuple(cli.commands_of(module)) for module in modules} == cli.MODULES

@@ -169,6 +169,11 @@ def test_every_metric_is_documented_and_what_rules_and_dashboard_ask_for_is_ther
         assert panel["targets"]
 
 
+def test_a_destination_without_deliveries_is_told_with_zeros_with_which_an_alert_can_compare(serving: Serving) -> None:
+    told = samples(serving)
+    assert told["mammonode_deliveries", "pacs", "refused"] == told["mammonode_deliveries", "pacs", "expired"] == 0
+
+
 def test_promtool_finds_rules_and_metrics_valid(serving: Serving) -> None:
     promtool = require_program("promtool")
     for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]):

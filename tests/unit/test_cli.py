@@ -527,6 +527,22 @@ def test_recall_tells_from_which_score_on_how_many_exams_would_be_looked_at_twic
     assert run("recall", "0", "--config", config).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tokens", "add", "x", "--scope", "read", "--days", "1e12"],
+        ["recall", "--days", "99999999"],
+        ["audit", "list", "--after", "9" * 20],
+        *([name, "--limit", "9" * 20] for name in ("exams", "jobs", "deliveries")),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_is_too_large_is_no_fault_of_the_program(config: Path, command: list[str]) -> None:
+    refused = run(*command, "--config", config)
+    assert refused.exit_code == 2
+    assert "less than or equal to" in refused.output
+
+
 def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quick: Path) -> None:
     manifest = a_data_set(tmp_path, patients=3)
     (tmp_path / "source.toml").write_text('source = "phantoms"\ncaveats = ["[Drawn] by hand."]', encoding="utf-8")

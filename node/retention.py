@@ -141,18 +141,18 @@ class Retention:
         """Unlink what is marked as removed, and return how many files are gone; one that stays keeps no other."""
         with reading(self._engine) as connection:
             paths = not_unlinked(connection)
-        stay: list[tuple[str, PermissionError]] = []
+        stay: list[tuple[str, str | None]] = []
         for path in paths:
             try:
                 self._store.remove(path)
             except PermissionError as error:
-                stay.append((path, error))
+                stay.append((path, error.strerror))
                 continue
             with writing(self._engine) as connection:
                 note_unlinked(connection, path)
         if stay:
-            first, error = stay[0]
-            log.error("files cannot be removed", number=len(stay), path=first, cause=error.strerror)
+            path, cause = stay[0]
+            log.error("files cannot be removed", number=len(stay), path=path, cause=cause)
         return len(paths) - len(stay)
 
     def _used(self) -> float:

@@ -250,7 +250,7 @@ def test_a_full_disk_is_neither_a_database_that_does_not_answer_nor_a_damaged_ba
     connect = sqlite3.connect
 
     def on_a_full_disk(place: Any, *arguments: Any, **named: Any) -> sqlite3.Connection:
-        connection = connect(place, *arguments, **named)
+        connection: sqlite3.Connection = connect(place, *arguments, **named)
         if full in str(place):
             connection.execute("PRAGMA max_page_count=10")
         return connection

@@ -26,6 +26,7 @@ from storage.database import reading
 from storage.errors import StorageError
 from storage.figures import answers_since, exams_by_state, unanswered, undelivered
 from storage.senders import Context
+from storage.states import DeliveryState
 from storage.workers import workers_seen
 
 ANSWER_BUCKETS = (10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1800, 3600, 14400, 86400)
@@ -197,11 +198,13 @@ class Metrics:
         deliveries = GaugeMetricFamily(
             "mammonode_deliveries", "Results by destination and state", labels=["destination", "state"]
         )
-        for name, counts in parts.outbox.counts().items():
+        names = [destination.name for destination in parts.settings.places]
+        # With zeros: an alert compares with what was, and of the first refusal nothing was.
+        nothing = {name: dict.fromkeys(DeliveryState, 0) for name in names}
+        for name, counts in (nothing | parts.outbox.counts()).items():
             for state, number in counts.items():
                 deliveries.add_metric([name, str(state)], number)
         yield deliveries
-        names = [destination.name for destination in parts.settings.places]
         ages = {name: (now - lanes[name].oldest).total_seconds() if name in lanes else 0.0 for name in names}
         yield _gauge("mammonode_backlog_seconds", "Age of the oldest result that waits", "destination", ages)
         ends: dict[str, float] = {}

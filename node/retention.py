@@ -95,8 +95,11 @@ class Retention:
             for exam_id, exam in self._exams(due):
                 if self._used() <= policy.max_used_fraction:
                     break
-                self._remove(exam_id, exam, due, "the disk is fuller than retention.watermark_percent")
-                gone += self._unlink()
+                marked = self._remove(exam_id, exam, due, "the disk is fuller than retention.watermark_percent")
+                freed = self._unlink()
+                gone += freed
+                if marked and not freed:
+                    break  # or all exams would be marked while the disk stays as full
         return gone
 
     def _remove_tests(self, now: datetime) -> None:
@@ -124,7 +127,7 @@ class Retention:
             tried |= {exam_id for exam_id, _ in fresh}
             yield from fresh
 
-    def _remove(self, exam_id: int, exam: str, due: Due, why: str) -> None:
+    def _remove(self, exam_id: int, exam: str, due: Due, why: str) -> int:
         with writing(self._engine) as connection:
             paths = remove_files(connection, exam_id, due, self._clock())
         what = "results" if due.results_too else "sources"
@@ -132,15 +135,25 @@ class Retention:
             level = log.warning if due.unproven and due.issuer is None else log.info
             self._notes.note("removed", exam=exam, what=what, why=why)
             level("files removed", exam=exam, what=what, files=len(paths), why=why, proven=not due.unproven)
+        return len(paths)
 
     def _unlink(self) -> int:
+        """Unlink what is marked as removed, and return how many files are gone; one that stays keeps no other."""
         with reading(self._engine) as connection:
             paths = not_unlinked(connection)
+        stay: list[tuple[str, str | None]] = []
         for path in paths:
-            self._store.remove(path)
+            try:
+                self._store.remove(path)
+            except PermissionError as error:
+                stay.append((path, error.strerror))
+                continue
             with writing(self._engine) as connection:
                 note_unlinked(connection, path)
-        return len(paths)
+        if stay:
+            path, cause = stay[0]
+            log.error("files cannot be removed", number=len(stay), path=path, cause=cause)
+        return len(paths) - len(stay)
 
     def _used(self) -> float:
         usage = self._store.usage()

@@ -18,6 +18,7 @@ from storage.errors import (
     BackupUnwritable,
     DatabaseDamaged,
     DatabaseEmpty,
+    DatabaseUnavailable,
     SchemaUnknown,
 )
 from storage.tables import exams, metadata
@@ -68,8 +69,21 @@ def back_up(engine: Engine, file: Path) -> None:
         raise DatabaseDamaged(engine.url.render_as_string()) from error
     except OSError as error:
         raise BackupUnwritable(f"{file}: {error.strerror}") from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, DatabaseUnavailable) as error:
+        if words := _of_the_file(error, engine):
+            raise BackupUnwritable(f"{file}: {words}") from error
+        if isinstance(error, DatabaseUnavailable):
+            raise
         raise unavailable(error) or error from error
+
+
+def _of_the_file(error: Exception, engine: Engine) -> str:
+    """Return what is wrong with the file that is written; '' where it is the database, which is only read."""
+    cause = getattr(error.__cause__, "orig", error)
+    if not isinstance(cause, sqlite3.Error):
+        return ""
+    ours = engine.dialect.name != "sqlite" or cause.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return str(cause) if ours else ""
 
 
 def restore(engine: Engine, file: Path, scratch: Path) -> None:
@@ -90,7 +104,7 @@ def restore(engine: Engine, file: Path, scratch: Path) -> None:
     SchemaUnknown
         When a newer version made it.
     DatabaseUnavailable
-        When the database does not answer, or is in use.
+        When the database does not answer or is in use, or the disk of ``scratch`` has no room.
     """
     with _opened(file, scratch) as source:
         migrate(source)
@@ -184,6 +198,8 @@ def _opened(file: Path, scratch: Path) -> Iterator[Engine]:
             _copy_pages(file, copy)
             _settle(copy)
         except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise DatabaseUnavailable(f"{scratch}: {error}") from error
             raise BackupUnusable(f"{file}: {error}") from error
         engine = open_database(f"sqlite:///{copy}")
         try:

@@ -190,14 +190,17 @@ class InstanceStore(ABC):
         """Unlink a file for good; one that is gone already is no fault."""
 
     def sweep(self, older_than: timedelta) -> int:
-        """Remove the temp files that nobody has written to for so long, and return their number.
+        """Remove the temp files, and folders of a restore, that nobody has written to for so long, and return their number.
 
         ``timedelta(0)`` removes all received ones: right only at the start, before the doors open. Those of results
         stay for an hour at least, because workers are other processes.
         """
         stale = [*_unwritten(self.incoming, older_than), *_unwritten(self._outgoing, max(older_than, _WRITING_TAKES))]
         for temp in stale:
-            temp.unlink(missing_ok=True)
+            if temp.is_dir():
+                shutil.rmtree(temp, ignore_errors=True)
+            else:
+                temp.unlink(missing_ok=True)
         return len(stale)
 
     def usage(self) -> DiskUsage:
@@ -374,5 +377,5 @@ def _unwritten(folder: Path, duration: timedelta) -> Iterator[Path]:
     latest = time.time() - duration.total_seconds()
     for file in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):
-            if file.is_file() and file.stat().st_mtime <= latest:
+            if file.stat().st_mtime <= latest:
                 yield file

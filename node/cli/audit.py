@@ -56,7 +56,9 @@ def verify(
 
 def list_all(
     *,
-    after: Annotated[int, typer.Option(min=0, help="Only records beyond this number.")] = 0,
+    after: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Only records beyond this number.", show_default=False)
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000, help="At most so many.")] = 50,
     xml: Annotated[bool, typer.Option("--xml", help="Print the messages themselves, one a line.")] = False,
     config: ConfigOption = None,
@@ -65,7 +67,7 @@ def list_all(
     """List records of the audit trail: the last ones, or those beyond a number. Looking at them is one itself."""
     parts = open_parts(load_settings(config))
     with reading(parts.engine) as connection:
-        start = after or max(head(connection).number - limit, 0)
+        start = max(head(connection).number - limit, 0) if after is None else after
         found = kept(connection, start, limit)
     _note_use(parts)
     if xml:

@@ -1,6 +1,8 @@
 """Commands that keep the database elsewhere, bring it back, and find what it has lost."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +16,13 @@ from config.settings import Settings, load_settings
 from node.adoption import Adopted
 from node.adoption import adopt as adopt_images
 from node.cli.options import ConfigOption, JsonOption, print_json
+from node.views import ImageKind
 from storage.backup import back_up, holds_exams, same_schema
 from storage.backup import restore as restore_database
 from storage.database import open_database
 from storage.errors import DatabaseHoldsExams
 from storage.files import InstanceStore
+from storage.holding import held
 
 Target = Annotated[
     Path | None, typer.Argument(help="A new file, or a folder for one; by default backups/ in storage.folder.")
@@ -68,16 +72,17 @@ def restore(
     Each of them is read, and answered, once more.
     """
     settings = load_settings(config)
-    store = _idle_store(settings)
-    engine = open_database(settings.storage.database_url)
-    if if_schema_changed and same_schema(engine, file, store.incoming):
-        typer.echo("The schema is the same: the database stays as it is.")
-        return
-    if not replace and holds_exams(engine):
-        raise DatabaseHoldsExams
-    restore_database(engine, file, store.incoming)
-    typer.echo(f"The database is as {file} has it.")
-    found = _adopt(settings, engine, store)
+    with _idle_store(settings) as store:
+        engine = open_database(settings.storage.database_url)
+        if if_schema_changed and same_schema(engine, file, store.incoming):
+            typer.echo("The schema is the same: the database stays as it is.")
+            return
+        if not replace and holds_exams(engine):
+            raise DatabaseHoldsExams
+        kinds = _kinds(settings)  # without a model nothing could be adopted
+        restore_database(engine, file, store.incoming)
+        typer.echo(f"The database is as {file} has it.")
+        found = _adopt(settings, engine, store, kinds)
     typer.echo(f"Files that came since: {found.adopted} adopted, {found.unreadable} unreadable.")
     raise typer.Exit(1 if found.unreadable else 0)
 
@@ -87,36 +92,42 @@ def adopt(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from node.parts import open_parts  # noqa: PLC0415 (keeps --help quick)
 
     settings = load_settings(config)
-    store = _idle_store(settings)
-    found = _adopt(settings, open_parts(settings).engine, store)
+    with _idle_store(settings) as store:
+        found = _adopt(settings, open_parts(settings).engine, store, _kinds(settings))
     if as_json:
         print_json(asdict(found))
     raise typer.Exit(1 if found.unreadable else 0)
 
 
-def _idle_store(settings: Settings) -> InstanceStore:
-    """Return the store of a node that does not run.
+@contextmanager
+def _idle_store(settings: Settings) -> Iterator[InstanceStore]:
+    """Yield the store of a node that does not run, and keep one from starting.
 
     Raises
     ------
     NodeRuns
         When something answers at its DICOM door.
+    storage.errors.StoreInUse
+        When a ``serve`` that has its door elsewhere, or not open yet, holds the folder.
     """
     from node.doors import is_open  # noqa: PLC0415 (as above)
     from node.errors import NodeRuns  # noqa: PLC0415 (as above)
-    from node.parts import open_store  # noqa: PLC0415 (as above)
+    from node.parts import prepared_store  # noqa: PLC0415 (as above)
 
     if is_open(settings.dicom):
         raise NodeRuns(f"port {settings.dicom.port}")
-    store = open_store(settings)
-    store.prepare()
-    return store
+    with held(settings.storage.folder):
+        yield prepared_store(settings)
 
 
-def _adopt(settings: Settings, engine: Engine, store: InstanceStore) -> Adopted:
-    from node.logs import configure  # noqa: PLC0415 (as above)
+def _kinds(settings: Settings) -> frozenset[ImageKind]:
     from node.service import accepted_kinds  # noqa: PLC0415 (as above)
 
+    return accepted_kinds(ready_model(settings.reader.model, settings.reader.models_folder))
+
+
+def _adopt(settings: Settings, engine: Engine, store: InstanceStore, kinds: frozenset[ImageKind]) -> Adopted:
+    from node.logs import configure  # noqa: PLC0415 (as above)
+
     configure(settings.log.format, settings.log.level, sys.stderr)
-    kinds = accepted_kinds(ready_model(settings.reader.model, settings.reader.models_folder))
     return adopt_images(engine, store, kinds)

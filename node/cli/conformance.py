@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ai.outputs import writable_file
 from config.settings import load_settings
 from node.cli.options import ConfigOption
 
@@ -25,6 +26,8 @@ def conformance(*, config: ConfigOption = None, output: OutputOption = None) -> 
     not shown. It takes some seconds: the objects are made from a synthetic exam, and described.
     """
     settings = load_settings(config)
+    if output:
+        writable_file(output)
     from node.conformance import statement  # noqa: PLC0415 (keeps --help quick)
 
     text = statement(settings)

@@ -35,6 +35,8 @@ ModelOption = Annotated[str, typer.Option("--model", help="Shipped or installed 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto (CUDA when present), cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 takes all.")]
 
+OLDEST = 36_500
+"""Days; what is counted back from today, or on."""
 DEFAULT_MODEL = "mass-fpn-boxes"
 WIDTH = 250
 """Characters of a line of a table that nobody sees in a window."""

@@ -8,7 +8,7 @@ import typer
 from config.policy import RetentionPolicy
 from config.settings import load_settings
 from node.audit.commands import operator, record
-from node.cli.options import ConfigOption, JsonOption, print_json
+from node.cli.options import OLDEST, ConfigOption, JsonOption, print_json
 from node.intake import utc_now
 from node.parts import open_parts
 from node.retention import Retention, what_is_due
@@ -16,8 +16,6 @@ from storage.database import reading, writing
 from storage.removals import removable_exams, strays
 
 MOST = 1_000_000
-OLDEST = 36_500
-"""Days."""
 
 
 def register(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ from storage.exams import ExamRecord, find_exam, list_exams
 from storage.states import DeliveryState, ExamState, JobState
 
 OptionalExam = Annotated[str, typer.Argument(help="Only of this exam: its id, or the first characters.")]
-Limit = Annotated[int, typer.Option(min=1, help="Newest so many.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Newest so many.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +26,7 @@ def exams(
     *,
     config: ConfigOption = None,
     state: Annotated[ExamState | None, typer.Option(help="Only exams in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Newest so many.")] = 50,
+    limit: Limit = 50,
     as_json: JsonOption = False,
 ) -> None:
     """List exams, newest first: what was received, where it stands, and the answer."""

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ai.calibration import threshold_for
 from config.settings import TEST_AE_TITLE, load_settings
-from node.cli.options import ConfigOption, JsonOption, print_json
+from node.cli.options import OLDEST, ConfigOption, JsonOption, print_json
 from node.intake import utc_now
 from node.parts import open_parts
 from storage.database import reading
@@ -31,7 +31,7 @@ def recall(
     rates: Annotated[list[float] | None, typer.Argument(help="Shares of the exams to recall, in percent.")] = None,
     *,
     config: ConfigOption = None,
-    days: Annotated[int, typer.Option(min=1, help="Exams that were answered within so many days.")] = 90,
+    days: Annotated[int, typer.Option(min=1, max=OLDEST, help="Exams that were answered within so many days.")] = 90,
     as_json: JsonOption = False,
 ) -> None:
     """Tell from which exam score on 2, 3, 5 and 10 % of the exams would be looked at twice, by sender.

@@ -7,7 +7,7 @@ import typer
 
 from config.settings import Scope, load_settings
 from node.audit.commands import operator, record
-from node.cli.options import ConfigOption, JsonOption, print_json, print_table
+from node.cli.options import OLDEST, ConfigOption, JsonOption, print_json, print_table
 from node.parts import open_parts
 from storage.database import reading, writing
 from storage.tokens import add_token, list_tokens, revoke_token
@@ -30,7 +30,7 @@ def add(
     name: Name,
     *,
     scope: Annotated[list[Scope], typer.Option(help="What it allows; more than once for more: store, read, operate.")],
-    days: Annotated[float, typer.Option(min=0, help="Ends after so many days; 0 never does.")] = 365,
+    days: Annotated[float, typer.Option(min=0, max=OLDEST, help="Ends after so many days; 0 never does.")] = 365,
     config: ConfigOption = None,
 ) -> None:
     """Make a token and print it, once: only its digest is kept.

@@ -444,6 +444,8 @@ def test_the_commands_look_at_the_trail_verify_it_and_are_in_it_themselves(tmp_p
     rows = json.loads(run("audit", "list", "--json").stdout)
     assert [row["event"] for row in rows] == ["Security Alert", "Audit Log Used", "Audit Log Used"]
     assert {row["who"] for row in rows} == {operator()}
+    first = json.loads(run("audit", "list", "--json", "--after", "0", "--limit", "1").stdout)
+    assert [row["number"] for row in first] == [1]
     messages = run("audit", "list", "--xml").output.splitlines()
     assert codes(messages[0]) == ("110113", "110137", "0")
     assert codes(messages[-1]) == ("110101", "", "0")

@@ -1,5 +1,6 @@
 """Backups on both databases: taken while images come in, restored into either; what came since is adopted."""
 
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,14 @@ from node.intake import utc_now
 from node.views import ImageKind
 from storage.backup import back_up, holds_exams, restore, same_schema
 from storage.database import installation_id, migrate, open_database, reading, schema_is_current, writing
-from storage.errors import BackupExists, BackupUnusable, BackupUnwritable, DatabaseEmpty, SchemaUnknown
+from storage.errors import (
+    BackupExists,
+    BackupUnusable,
+    BackupUnwritable,
+    DatabaseEmpty,
+    DatabaseUnavailable,
+    SchemaUnknown,
+)
 from storage.states import ConflictState, ExamState
 from storage.tables import conflicts, instances, jobs, metadata, patients
 from tests.builders import altered
@@ -234,6 +242,32 @@ def test_a_backup_of_a_newer_version_or_a_broken_one_changes_nothing(chain: Chai
     with pytest.raises(BackupUnusable):
         restore(engine, backup, backup.parent)
     assert rows(engine) == before
+
+
+def test_a_full_disk_is_neither_a_database_that_does_not_answer_nor_a_damaged_backup(
+    chain: Chain, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def on_a_full_disk(place: Any, *arguments: Any, **named: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(place, *arguments, **named)
+        if full in str(place):
+            connection.execute("PRAGMA max_page_count=10")
+        return connection
+
+    engine, full = chain.room.engine, f".{backup.name}-"
+    with monkeypatch.context() as patch:
+        for module in (sqlite3, sqlite3.dbapi2):
+            patch.setattr(module, "connect", on_a_full_disk)
+        with pytest.raises(BackupUnwritable, match=rf"{backup}: database or disk is full"):
+            back_up(engine, backup)
+        assert not [path for path in backup.parent.iterdir() if full in path.name]
+    back_up(engine, backup)
+    full = "/backup.sqlite"  # of the copy
+    other = backup.rename(backup.with_name("other"))
+    monkeypatch.setattr(sqlite3, "connect", on_a_full_disk)
+    with pytest.raises(DatabaseUnavailable, match="disk is full"):
+        restore(engine, other, backup.parent)
 
 
 def test_a_backup_overwrites_nothing_and_is_never_of_nothing(

@@ -1,12 +1,17 @@
 """Metrics, readiness and the self-test of a node within the test process."""
 
+import errno
 import json
+import math
+import os
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -17,11 +22,12 @@ from structlog.testing import capture_logs
 from ai.exam import ViewImage
 from ai.findings import ImageFindings
 from config.settings import Caller, Delivery, Destination, Dicom, ExamClock, Http, SelfTest, Settings, Storage
+from node.demo.pacs import DemoPacs
 from node.echoes import Echoes
 from node.intake import utc_now
 from node.metrics import STRANGERS
 from node.scu import EchoResult, Item, Sender
-from node.selftest import run_selftest, synthetic_exam
+from node.selftest import Failed, SelfTestRun, _listen, run_selftest, synthetic_exam
 from node.serving import Serving
 from node.worker import Worker
 from storage.database import reading, writing
@@ -169,6 +175,11 @@ def test_every_metric_is_documented_and_what_rules_and_dashboard_ask_for_is_ther
         assert panel["targets"]
 
 
+def test_a_destination_without_deliveries_is_told_with_zeros_with_which_an_alert_can_compare(serving: Serving) -> None:
+    told = samples(serving)
+    assert told["mammonode_deliveries", "pacs", "refused"] == told["mammonode_deliveries", "pacs", "expired"] == 0
+
+
 def test_promtool_finds_rules_and_metrics_valid(serving: Serving) -> None:
     promtool = require_program("promtool")
     for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]):
@@ -243,6 +254,28 @@ def test_a_self_test_goes_the_whole_way_and_to_no_clinical_destination(serving: 
     assert exam.uid == test.exam
     outbox = serving.parts.outbox
     assert {delivery.destination for delivery in outbox.of_exam(exam.id)} == {"selftest"}
+
+
+def test_a_self_test_waits_for_one_that_runs_already_as_long_as_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.selftest.POLL", 0)
+    port, pacs = a_free_port(), DemoPacs(tmp_path / "one")
+    tries = [OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))] * 3
+
+    def start() -> int:
+        if tries:
+            raise tries.pop()
+        return port
+
+    monkeypatch.setattr(pacs, "start", start)
+    parts: Any = SimpleNamespace(settings=Settings(selftest=SelfTest(port=port)))
+    run = SelfTestRun(parts, synthetic_exam(utc_now()), pacs)
+    with pytest.raises(Failed, match=rf"{port} cannot be listened on: Address already in use"):
+        _listen(run, deadline=0)
+    assert len(tries) == 2
+    _listen(run, deadline=math.inf)
+    assert not tries
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Files that are removed after their time, on both databases: never too early, in the right order, and for good."""
 
+import errno
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import Comprehensive3DSRStorage
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from config.mix import ResultKind
 from config.policy import RetentionPolicy
@@ -168,6 +171,43 @@ def test_a_crash_between_mark_and_unlink_is_made_good(chain: Chain, monkeypatch:
     assert chain.room.receive(phantom_images()[0]).outcome is Outcome.KNOWN
     assert retention(chain, RetentionPolicy()).tick() == IMAGES_WITH_PICTURES
     assert kept(chain) == 0
+
+
+def test_a_file_that_stays_keeps_no_other(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(chain)
+    chain.clock.forward(31 * DAY)
+    remove, stays = chain.room.store.remove, next(file for file in chain.room.files() if file.startswith("instances"))
+
+    def refusing(path: str) -> None:
+        if path == stays:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        remove(path)
+
+    monkeypatch.setattr(chain.room.store, "remove", refusing)
+    with capture_logs() as logs:
+        assert retention(chain, SOURCES).tick() == IMAGES_WITH_PICTURES - 1
+    assert (kept(chain), kept(chain, "previews")) == (1, 0)
+    told = [line for line in logs if line["event"] == "files cannot be removed"][-1]
+    assert (told["number"], told["path"], told["cause"]) == (1, stays, "Permission denied")
+    monkeypatch.undo()
+    assert retention(chain, SOURCES).tick() == 1
+
+
+def test_no_exam_is_marked_for_a_full_disk_whose_files_stay(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(chain)
+    chain.close([altered(phantom_images()[0], PatientID="ANOTHER", StudyInstanceUID="1.2.9", SOPInstanceUID="1.2.9.1")])
+    assert chain.worker(destinations=[REPORTS]).work_once()
+    deliver(chain)
+
+    def refusing(_path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(chain.room.store, "remove", refusing)
+    monkeypatch.setattr(chain.room.store, "usage", lambda: DiskUsage(total=100, free=1))
+    chain.clock.forward(DAY)
+    with capture_logs() as logs:
+        assert retention(chain, RetentionPolicy(None, None, 0.9)).tick() == 0
+    assert len([line for line in logs if line["event"] == "files removed"]) == 1
 
 
 def test_an_image_that_comes_again_after_its_removal_is_known_and_a_different_one_a_conflict(chain: Chain) -> None:

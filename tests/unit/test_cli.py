@@ -527,6 +527,22 @@ def test_recall_tells_from_which_score_on_how_many_exams_would_be_looked_at_twic
     assert run("recall", "0", "--config", config).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tokens", "add", "x", "--scope", "read", "--days", "1e12"],
+        ["recall", "--days", "99999999"],
+        ["audit", "list", "--after", "9" * 20],
+        *([name, "--limit", "9" * 20] for name in ("exams", "jobs", "deliveries")),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_is_too_large_is_no_fault_of_the_program(config: Path, command: list[str]) -> None:
+    refused = run(*command, "--config", config)
+    assert refused.exit_code == 2
+    assert "less than or equal to" in refused.output
+
+
 def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quick: Path) -> None:
     manifest = a_data_set(tmp_path, patients=3)
     (tmp_path / "source.toml").write_text('source = "phantoms"\ncaveats = ["[Drawn] by hand."]', encoding="utf-8")
@@ -734,6 +750,27 @@ def test_nothing_is_restored_under_a_running_node(tmp_path: Path) -> None:
         file = run("backup", "--config", config).output.strip()
         assert "stop it first" in fault_of(run("restore", file, "--config", config))
         assert "stop it first" in fault_of(run("adopt", "--config", config))
+
+
+def test_nothing_is_restored_under_a_node_whose_door_is_elsewhere_or_not_open_yet(tmp_path: Path) -> None:
+    config = a_config(tmp_path, more=f"[dicom]\nport = {a_free_port()}")
+    open_parts(load_settings(config)).engine.dispose()
+    file = run("backup", "--config", config).output.strip()
+    with held(tmp_path / "store"):
+        assert f"process {os.getpid()}" in fault_of(run("restore", file, "--replace", "--config", config))
+        assert f"process {os.getpid()}" in fault_of(run("adopt", "--config", config))
+    assert run("restore", file, "--config", config).exit_code == 0
+
+
+def test_nothing_is_restored_where_nothing_could_be_adopted(tmp_path: Path) -> None:
+    config = a_config(tmp_path, more=f"[dicom]\nport = {a_free_port()}\n[reader]\nmodel = 'none'")
+    opened = open_parts(load_settings(config))
+    room = Room(opened.store, opened.engine, Intake(opened.store, opened.engine, ROOM_ENOUGH))
+    file = run("backup", "--config", config).output.strip()
+    room.receive(phantom_images()[0])
+    assert "reader.model" in fault_of(run("restore", file, "--replace", "--config", config))
+    assert room.rows() == (1, 1, 0)
+    opened.engine.dispose()
 
 
 def test_every_command_is_found_in_the_module_that_adds_it() -> None:

@@ -11,6 +11,7 @@ from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 from typer.testing import CliRunner
 
+from ai.errors import Unwritable
 from config.mix import PROFILES, ResultKind
 from config.settings import Destination, Dicom, ReaderSection, Settings, Storage, known_keys
 from node import scp, scu
@@ -284,6 +285,9 @@ def test_the_command_prints_what_the_configuration_says(tmp_path: Path, monkeypa
     written = CliRunner().invoke(app, ["conformance", "--config", str(CONFIGURATION), "--output", str(output)])
     assert (written.exit_code, written.stdout) == (0, "")
     assert output.read_text(encoding="utf-8") == "# pacs\n"
+    nowhere = str(tmp_path / "nowhere" / "statement.md")
+    refused = CliRunner().invoke(app, ["conformance", "--config", str(CONFIGURATION), "--output", nowhere])
+    assert isinstance(refused.exception, Unwritable)
 
 
 def _private(module: ModuleType) -> set[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import os
 import pwd
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.peers import require_program
 
 FOLDER = Path(__file__).parents[2] / "systemd"
 SETUP = FOLDER / "mammonode-setup"
+Rolled = Callable[..., tuple[int, str, list[str]]]
 
 
 def test_the_settings_that_it_installs_are_the_documented_ones_but_for_the_folders(tmp_path: Path) -> None:
@@ -70,3 +72,56 @@ def test_it_removes_nothing_without_being_told_so(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "remove-all-images" in done.stderr
     assert kept.exists()
+
+
+@pytest.fixture
+def rolled(tmp_path: Path) -> Rolled:
+    """Roll a version back on a machine that only notes what is done to it: exit status, stderr, and what was done."""
+    done = tmp_path / "done"
+    for version in ("old", "new"):
+        (tmp_path / "opt" / version).mkdir(parents=True)
+        (tmp_path / "opt" / version / ".complete").touch()
+    (tmp_path / "opt" / "current").symlink_to("new")
+    backup = tmp_path / "before.sqlite"
+    backup.touch()
+    (tmp_path / "opt" / "new" / "former").write_text(f"old\n{backup}\n")
+
+    def roll(*failing: str, do: str = "rollback") -> tuple[int, str, list[str]]:
+        command = tmp_path / "mammonode"
+        command.write_text(f'#!/bin/sh\necho "$@" >>{done}\ncase "$1" in {"|".join(failing) or "-"}) exit 1; esac\n')
+        command.chmod(0o755)
+        noting = "".join(
+            f'{name}() {{ echo {name} "$@" >>{done}; }}; ' for name in ("stop", "start", "switch", "prove")
+        )
+        script = f'source "$1"; OPT={tmp_path}/opt COMMAND={command}; {noting} {do}'
+        ended = subprocess.run(["bash", "-c", script, "bash", str(SETUP)], capture_output=True, text=True, check=False)
+        return ended.returncode, ended.stderr, done.read_text().replace(str(backup), "BACKUP").splitlines()
+
+    return roll
+
+
+RESTORE = "restore --replace --if-schema-changed BACKUP"
+
+
+def test_going_back_keeps_what_the_database_has_learnt_before_it_puts_the_backup_back(rolled: Rolled) -> None:
+    assert rolled() == (0, "", ["stop", "backup", "switch old", RESTORE, "start", "prove"])
+
+
+def test_where_no_backup_can_be_taken_nothing_is_put_in_the_place_of_the_database(rolled: Rolled) -> None:
+    status, told, done = rolled("backup")
+    assert (status, done) == (1, ["stop", "backup", "start"])
+    assert "no backup could be taken: new goes on" in told
+
+
+def test_a_file_that_cannot_be_adopted_keeps_the_former_version_from_nothing(rolled: Rolled) -> None:
+    status, _, done = rolled("restore")
+    assert (status, done[-2:]) == (0, ["start", "prove"])
+
+
+def test_a_version_that_does_not_become_ready_gives_way_to_the_former_one(rolled: Rolled, tmp_path: Path) -> None:
+    made = "build() { version=new; }; prepare() { :; }; current() { echo old; }; "
+    fails = f"start() {{ echo start >>{tmp_path}/done; [[ $(grep -c start {tmp_path}/done) -gt 1 ]]; }}; "
+    status, told, done = rolled(do=f"{made} {fails} install_version")
+    assert (status, "old runs again" in told) == (1, True)
+    before = ["stop", "backup", "switch new", "start"]
+    assert done == [*before, "stop", "backup", "switch old", RESTORE.replace("BACKUP", ""), "start"]

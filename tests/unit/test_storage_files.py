@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -152,6 +153,14 @@ def test_the_sweep_removes_only_what_nobody_writes_any_more(store: InstanceStore
     assert set(files_in(store)) == {"incoming/new"}
     assert store.sweep(timedelta(0)) == 1
     assert not new.exists()
+
+
+def test_the_sweep_removes_the_copy_of_the_database_that_a_killed_restore_has_left(store: InstanceStore) -> None:
+    scratch = Path(tempfile.mkdtemp(dir=store.incoming))
+    (scratch / "backup.sqlite").write_bytes(b"patients")
+    assert store.sweep(timedelta(minutes=30)) == 0
+    assert store.sweep(timedelta(0)) == 1
+    assert not scratch.exists()
 
 
 def test_the_sweep_at_the_start_spares_what_a_worker_is_writing(store: InstanceStore) -> None:

@@ -5,6 +5,7 @@ memory: two associations of one lane never send one delivery at once. A lease in
 would hold up for its length what a killed process had in hand.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
@@ -294,7 +295,8 @@ class DeliveryService:
             pace.stop()
 
     def stop(self, timeout: float = 10) -> None:
-        """Stop after the results that are being sent; a destination that does not answer is waited for no longer."""
+        """Stop after the results that are being sent; destinations that do not answer are waited for no longer."""
         self.retire()
+        deadline = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(deadline - time.monotonic(), 0))

@@ -100,7 +100,7 @@ class Pace:
         elif due is None:
             seconds = longest
         else:
-            seconds = min(due, longest) if due > 0 else poll * LOOKS
+            seconds = min(due if due > 0 else poll * LOOKS, longest)
         self._wake.wait(seconds)
         if not self._stopped:
             self._wake.clear()

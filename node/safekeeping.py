@@ -182,7 +182,7 @@ class SafeKeeping:
 
     def report_due(self) -> int:
         """Report what is due, each on a new association, and return for how many requests that was tried."""
-        due = self._requests.due(self._clock(), BATCH)
+        due = self._requests.due(self._clock(), BATCH, patience=UNTIL_TAKEN_OVER)
         for request in due:
             peer = self._peer(request)
             if peer is None:

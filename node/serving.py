@@ -419,10 +419,16 @@ class Serving:
         log.info("stopping")
         self._probe.stop()
         self._echoes.stop()
+        # Both doors at once, and while they drain lanes and turns end: a service manager waits two minutes for it all.
+        if self._web:
+            self._web.shut()
+        self._deliveries.retire()
+        for turns in (self._answers, *self._steps):
+            turns.stop(timeout=0)
+        self._door.stop(DRAIN_SECONDS)
         if self._web:
             self._web.stop()
         self._decoders.close()
-        self._door.stop(DRAIN_SECONDS)
         self._deliveries.stop()
         for turns in (self._answers, *self._steps):
             turns.stop()

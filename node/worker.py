@@ -112,7 +112,7 @@ class Worker:
     on_drained
         Called then, from another thread: must end the process.
     at_work
-        Told what goes on, every heartbeat, for as long as the job is within its time limit.
+        Told what goes on, every heartbeat.
     """
 
     def __init__(
@@ -364,14 +364,8 @@ class Worker:
 
         def renew() -> None:
             mine, stopped = True, 0.0
-            while not done.wait(min(self._heartbeat, self._time_limit)):
+            while not done.wait(self._heartbeat):
                 now = time.monotonic()
-                if now - begin >= self._time_limit:
-                    log.critical(
-                        "job hangs; this worker ends", **context, check="another attempt follows after the lease"
-                    )
-                    self._on_hang()
-                    return
                 try:
                     self._at_work(f"reads exam {job.exam_uid}, for {now - begin:.0f} s")
                     if self._stopping():
@@ -386,13 +380,22 @@ class Worker:
                 except Exception:
                     log.exception("lease not renewed")
 
+        def end() -> None:
+            log.critical("job hangs; this worker ends", **context, check="another attempt follows after the lease")
+            self._on_hang()
+
+        # Apart: a database, a service manager or a GPU's driver that hangs may keep the other for ever.
+        limit = threading.Timer(self._time_limit, end)
         thread = threading.Thread(target=renew, name="heartbeat", daemon=True)
+        limit.daemon = True
+        limit.start()
         thread.start()
         try:
             yield
         finally:
             done.set()
             thread.join()
+            limit.cancel()
 
 
 def _issues(results: Sequence[IssuedResult]) -> list[list[ResultRecord]]:

@@ -39,9 +39,9 @@ from storage.workitems import (
     forget_events,
     get_workitem,
     next_retrieval,
-    open_workitems,
     reading_of,
     report,
+    retrievals,
     unsettled_workitems,
 )
 
@@ -227,11 +227,7 @@ class Worklist:
         """Retrieve the studies that are to be had elsewhere, and return how many were tried; each is a beat."""
         now = self._clock()
         with reading(self._engine) as connection:
-            due = [
-                item
-                for item in open_workitems(connection)
-                if item.retrieve_url and item.exam_id is None and item.not_before <= now
-            ]
+            due = retrievals(connection, now, self._policy.slow)
         for item in due:
             self._retrieve(item)
             beat()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
@@ -114,11 +114,18 @@ class CommitmentRequests:
             }
             return _request(connection.execute(insert(requests).values(values).returning(requests)).one())
 
-    def due(self, now: datetime, limit: int) -> list[CommitmentRequest]:
-        """Return what is to be reported on now, oldest first."""
+    def due(self, now: datetime, limit: int, *, patience: timedelta = timedelta(0)) -> list[CommitmentRequest]:
+        """Return what is to be reported on now, oldest first.
+
+        Parameters
+        ----------
+        patience
+            How long whoever took a request has to report on it.
+        """
+        longest = max(self._policy.slow, patience)
         query = (
             select(requests)
-            .where(requests.c.finished_at.is_(None), has_come(requests.c.not_before, now, self._policy.slow))
+            .where(requests.c.finished_at.is_(None), has_come(requests.c.not_before, now, longest))
             .order_by(requests.c.id)
             .limit(limit)
         )

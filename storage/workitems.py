@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
 
-from storage.database import insert_new, limited
+from storage.database import has_come, insert_new, limited
 from storage.errors import NoSuchWorkitem, WorkitemExists
 from storage.exams import ExamRecord, get_exam
 from storage.search import Condition, matching
@@ -23,6 +23,9 @@ STATE_REPORT = 1
 CANCEL_REQUESTED = 2
 """Event types (PS3.4 table CC.2.4-1)."""
 
+_TO_RETRIEVE: Final = (
+    workitems.c.state.in_(OPEN) & workitems.c.retrieve_url.is_not(None) & workitems.c.exam_id.is_(None)
+)
 _EVENTS_LOCK: Final = 0x4D414D45  # any number, the same in every process
 
 READY, INCOMPLETE = "READY", "INCOMPLETE"
@@ -172,11 +175,22 @@ def open_workitems(connection: Connection) -> list[Workitem]:
     return [Workitem(**row) for row in connection.execute(query).mappings()]
 
 
+def retrievals(connection: Connection, now: datetime, longest: timedelta) -> list[Workitem]:
+    """Return the open ones whose study is to be retrieved from elsewhere now, oldest first.
+
+    Parameters
+    ----------
+    longest
+        The longest wait between two tries.
+    """
+    query = select(workitems).where(_TO_RETRIEVE, has_come(workitems.c.not_before, now, longest))
+    query = query.order_by(workitems.c.created_at, workitems.c.uid)
+    return [Workitem(**row) for row in connection.execute(query).mappings()]
+
+
 def next_retrieval(connection: Connection) -> datetime | None:
     """Return when the first study that is to be had elsewhere is due to be retrieved; None where there is none."""
-    query = select(func.min(workitems.c.not_before)).where(
-        workitems.c.state.in_(OPEN), workitems.c.retrieve_url.is_not(None), workitems.c.exam_id.is_(None)
-    )
+    query = select(func.min(workitems.c.not_before)).where(_TO_RETRIEVE)
     moment: datetime | None = connection.execute(query).scalar_one()
     return moment
 

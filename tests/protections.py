@@ -186,8 +186,8 @@ PROTECTIONS = (
     Protection(
         "a reading that hangs ends its worker",
         "node/worker.py",
-        "                    self._on_hang()\n",
-        "                    pass\n",
+        "            self._on_hang()\n",
+        "            pass\n",
         "tests/integration/test_worker_hangs.py",
     ),
     Protection(

@@ -82,6 +82,9 @@ def serve(*, config: ConfigOption = None) -> None:
         from node.serving import serve as run  # noqa: PLC0415 (keeps --help quick)
 
         run(lambda: load_settings(config))
+    # Python waits for pynetdicom's threads, and these for peers that hang: for as long as dimse_timeout, the doors closed.
+    sys.stdout.flush()
+    os._exit(os.EX_OK)
 
 
 def work(*, config: ConfigOption = None) -> None:

@@ -22,6 +22,8 @@ from node.web.connection import room
 log = logger("web")
 
 BACKLOG = 256
+LEEWAY = 5.0
+"""Seconds that threads have to end whose requests were not waited for any longer."""
 
 
 class Server(uvicorn.Server):
@@ -60,6 +62,7 @@ class WebDoor:
 
     def __init__(self, settings: Http, app: ASGIApp, drain: float = 10) -> None:
         self._settings = settings
+        self._drain = drain
         self._server = Server(
             uvicorn.Config(
                 app,
@@ -137,12 +140,17 @@ class WebDoor:
         except (OSError, ssl.SSLError) as error:
             raise CertificateUnusable(f"{type(error).__name__}: {error.strerror}") from error
 
+    def shut(self) -> None:
+        """Take no new connection from now on; the requests that are there get some seconds to end."""
+        if self._thread is not None:
+            self._server.stop()
+
     def stop(self) -> None:
-        """Close the door: no new connection, then the requests that are there get some seconds to end."""
+        """Close the door: no new connection, then wait for the requests that are there."""
         if self._thread is None:
             return
-        self._server.stop()
-        self._thread.join()
+        self.shut()
+        self._thread.join(self._drain + LEEWAY)
         self._thread, self._socket = None, None
         log.info("stopped listening")
 

@@ -1,5 +1,6 @@
 """Lanes against a PACS that accepts, warns, refuses, aborts, hangs, is down and comes back."""
 
+import time
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -14,6 +15,8 @@ from config.mix import ObjectMix, ReportClass, SegmentationType
 from config.settings import Delivery as DeliverySettings
 from config.settings import Destination, Dicom
 from node.delivery import DeliveryService, Lane
+from node.pace import Pace
+from node.progress import Part
 from node.scu import Peer, Sender
 from storage.database import writing
 from storage.exams import hold
@@ -418,6 +421,24 @@ def test_one_dead_destination_does_not_stop_another(engine: Engine, store: Insta
             released.set()
             service.stop()
     assert pacs.received == [record.uid for record in results]
+
+
+def test_many_lanes_that_hang_hold_up_a_stop_no_longer_than_one(engine: Engine, store: InstanceStore) -> None:
+    released = Event()
+
+    class Hanging(Lane):
+        def run(self, pace: Pace, part: Part | None = None) -> None:  # noqa: ARG002 (a lane's)
+            released.wait(60)
+
+    many = DeliverySettings()
+    lane = Hanging(a_destination(1).model_copy(update={"associations": 60}), Outbox(engine, many.policy), SENDER, store)
+    service = DeliveryService([lane])
+    service.start()
+    begun = time.monotonic()
+    service.stop(timeout=0.2)
+    took = time.monotonic() - begun
+    released.set()
+    assert took < 6
 
 
 def test_a_lane_outlives_a_database_that_is_away(

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import httpx2
 import pytest
@@ -170,6 +170,34 @@ def test_its_doors_are_tended_until_they_are_closed(tmp_path: Path) -> None:
     assert not knocks.knock(peer)
     assert not web_answers("127.0.0.1", web, secured=False)
     opened.parts.engine.dispose()
+
+
+def test_no_door_stays_open_while_the_other_lets_end_what_has_begun(tmp_path: Path) -> None:
+    opened = Serving(settings_of(tmp_path))
+    opened.open()
+    closing_it = Thread(target=opened.close)
+    address = "127.0.0.1", opened.web_port or 0
+    with socket.create_connection(address) as sender:
+        # One that has begun to send: the door answers to its first words, and waits for the rest.
+        fields = {"Host": "127.0.0.1", "Content-Type": "application/x-www-form-urlencoded", "Content-Length": 9}
+        head = [f"{name}: {value}" for name, value in {**fields, "Expect": "100-continue"}.items()]
+        sender.sendall("\r\n".join(["POST /login HTTP/1.1", *head, "", ""]).encode())
+        assert sender.recv(12) == b"HTTP/1.1 100"
+        closing_it.start()
+        port = opened.dicom_port
+        assert eventually(lambda: not _is_open(port), seconds=20)
+        assert closing_it.is_alive()
+    closing_it.join(60)
+    assert not closing_it.is_alive()
+    opened.parts.engine.dispose()
+
+
+def _is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_a_refusal_counts_as_an_answer_and_silence_does_not() -> None:

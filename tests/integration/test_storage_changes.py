@@ -108,10 +108,11 @@ def test_a_loop_that_is_told_rests_until_something_is_due(
     changes.close()
 
 
-def test_a_long_poll_is_not_cut_short(engine: Engine, waits: Waits) -> None:
+@pytest.mark.parametrize("due", [None, 0, 1e9])
+def test_a_long_poll_is_neither_cut_short_nor_made_longer(engine: Engine, waits: Waits, due: float | None) -> None:
     changes = Changes(engine)
-    Pace(News(changes)).rest(300, None)
-    assert waits.seconds == [300]
+    Pace(News(changes)).rest(600, due)
+    assert waits.seconds == [600]
     changes.close()
 
 

@@ -88,6 +88,14 @@ def test_a_request_is_kept_until_its_report_has_arrived(engine: Engine) -> None:
     assert requests.due(NOON + timedelta(days=1), 9) == []
 
 
+def test_who_took_a_request_has_time_to_report_though_all_other_waits_are_shorter(engine: Engine) -> None:
+    requests, patience = CommitmentRequests(engine, POLICY), 3 * POLICY.slow
+    request = requests.take("1.2.9", "MODALITY", "192.0.2.7", ITEMS, NOON, NOON + patience)
+    assert requests.due(NOON, 9, patience=patience) == []
+    assert requests.due(NOON + patience, 9, patience=patience) == [request]
+    assert requests.due(NOON - SECOND, 9, patience=patience) == [request]  # the clock was put back
+
+
 def test_the_same_request_again_is_the_known_one_and_another_under_its_uid_is_a_duplicate(engine: Engine) -> None:
     requests = CommitmentRequests(engine, POLICY)
     first = requests.take("1.2.9", "MODALITY", "192.0.2.7", ITEMS, NOON, NOON)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,7 @@ from storage.workitems import (
     exams_without_workitem,
     next_retrieval,
     open_workitems,
+    retrievals,
     search_workitems,
     unsettled_workitems,
 )
@@ -82,6 +84,7 @@ STATEMENTS: dict[str, Does] = {
     "next delivery": lambda engine: Outbox(engine, POLICY).due("pacs", NOON, 10),
     "when the next delivery is due": lambda engine: Outbox(engine, POLICY).next_at("pacs", proofs=True),
     "when the next report is due": lambda engine: CommitmentRequests(engine, POLICY).next_at(),
+    "studies to be retrieved": read(retrievals, NOON, timedelta(hours=1)),
     "when the next study is to be retrieved": read(next_retrieval),
     "exams": read(list_exams, 50),
     "exam by its beginning": find,

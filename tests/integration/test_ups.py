@@ -440,6 +440,14 @@ def test_a_study_that_cannot_be_retrieved_keeps_no_other_waiting(retrieving: Ser
     assert len(workitems(retrieving, SOPInstanceUID="2.25.2", InputReadinessState="INCOMPLETE")) == 1
 
 
+def test_a_clock_that_is_put_back_keeps_no_study_waiting(retrieving: Service) -> None:
+    ask(retrieving, a_request("1.2.3", retrieve=f"{SOURCE}/studies/1.2.3"), "2.25.1")
+    retrieves = Retrieves(lambda _: 0)
+    past = utc_now() - timedelta(hours=5)
+    Worklist(retrieving.room.engine, queue_of(retrieving), retrieves, POLICY, lambda: past).retrieving()
+    assert retrieves.asked == ["1.2.3"]
+
+
 def test_a_study_that_opens_no_exam_of_the_patient_is_not_retrieved_for_ever(retrieving: Service) -> None:
     somebody = {"00100020": {"vr": "LO", "Value": ["SOMEBODY-ELSE"]}}
     ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{STUDY}", more=somebody))

@@ -5,6 +5,8 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from config.policy import RetryPolicy
 from storage.database import migrate, open_database, writing
 from storage.exams import close, touch
@@ -62,10 +64,13 @@ def the_queue(url: str) -> JobQueue:
     return JobQueue(open_database(url), policy, timedelta(seconds=1))
 
 
-def test_a_hanging_reading_ends_its_process_and_another_worker_gets_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", "at_work=lambda _: threading.Event().wait(),"])
+def test_a_hanging_reading_ends_its_process_and_another_worker_gets_the_job(tmp_path: Path, more: str) -> None:
+    """Also where what is told of it every heartbeat hangs too, as the driver of a GPU that is gone may."""
     url = a_queued_job(tmp_path)
+    program = HANGING_WORKER.replace("on_hang=", f"{more} on_hang=")
     done = subprocess.run(
-        [sys.executable, "-c", HANGING_WORKER, url, str(tmp_path)],
+        [sys.executable, "-c", program, url, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -665,6 +665,23 @@ def test_a_second_node_in_the_same_folder_neither_starts_nor_removes_what_the_fi
     assert coming.is_file()
 
 
+def test_a_node_that_has_stopped_ends_though_a_peer_hangs() -> None:
+    program = """
+import threading
+import node.serving
+from node.cli import running
+
+def serve(load):
+    threading.Thread(target=threading.Event().wait).start()  # as pynetdicom waits
+    print("stopped")
+
+node.serving.serve = serve
+running.serve(config=None)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == "stopped\n"
+
+
 def test_check_finds_damage_that_no_question_meets(config: Path) -> None:
     open_parts(load_settings(config)).engine.dispose()
     file = config.parent / "store" / "mammonode.sqlite"

@@ -1,9 +1,11 @@
 """``mammonode models``, and how a node that is told to read with a model it cannot use refuses to start."""
 
+import errno
 import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from ai.models import CARD, shipped_models
@@ -304,6 +307,22 @@ def test_a_part_that_refuses_to_start_is_told_from_one_that_died(status: int, re
 
 def test_a_part_that_ran_before_is_started_again_whatever_its_end() -> None:
     child = Child("work", [sys.executable, "-S", "-c", f"raise SystemExit({os.EX_CONFIG})"], start_at=time.monotonic())
+    tended(child)
+    assert not child.refused
+
+
+def test_a_part_that_the_machine_has_no_room_for_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    child = Child("work", [sys.executable, "-S", "-c", ""])
+    with monkeypatch.context() as crowded, capture_logs() as lines:
+        crowded.setattr(subprocess, "Popen", no_room)
+        child.tend()
+    assert [(line["event"], line["log_level"]) for line in lines] == [("child not started", "error")]
+    assert not child.process
+    assert child.start_at > time.monotonic()
+    child.start_at = time.monotonic()
     tended(child)
     assert not child.refused
 

@@ -39,7 +39,7 @@ def view_image(dataset: Dataset, view: View) -> ViewImage:
     warnings = []
     if spacing is None:
         warnings.append(Check.NO_SPACING.words)
-    elif not all(POSSIBLE_SPACING[0] <= side <= POSSIBLE_SPACING[1] for side in (spacing.row, spacing.column)):
+    elif not _is_possible(spacing):
         warnings.append(Check.ODD_SPACING.words)
     if (_number(_stated(dataset, "BitsStored")) or 16) <= 8:
         warnings.append(Check.EIGHT_BITS.words)
@@ -47,8 +47,8 @@ def view_image(dataset: Dataset, view: View) -> ViewImage:
         warnings.append(Check.IMPLANT.words)
     if _stated(dataset, "BurnedInAnnotation") == "YES":
         warnings.append(Check.BURNED_IN.words)
-    aspect = _aspect(dataset, None if Check.ODD_SPACING.words in warnings else spacing)
-    return ViewImage(str(dataset.SOPInstanceUID), view, pixels, spacing, aspect, tuple(warnings), chest_wall(dataset))
+    uid, aspect = str(dataset.SOPInstanceUID), pixel_aspect(dataset)
+    return ViewImage(uid, view, pixels, spacing, aspect, tuple(warnings), chest_wall(dataset))
 
 
 def file_image(path: Path, view: View) -> ViewImage:
@@ -130,12 +130,18 @@ def pixel_spacing(dataset: Dataset) -> Spacing | None:
     return Spacing(*imager, SpacingRule.DETECTOR)
 
 
-def _aspect(dataset: Dataset, spacing: Spacing | None) -> float:
-    """Return height over width of a pixel by its spacing, else by Pixel Aspect Ratio (PS3.3 C.7.6.3.1.7); 1 where neither says."""
-    row, column = (spacing.row, spacing.column) if spacing else _pair(dataset, "PixelAspectRatio") or (1.0, 1.0)
+def pixel_aspect(dataset: Dataset) -> float:
+    """Return height over width of a pixel by a possible spacing, else by Pixel Aspect Ratio (PS3.3 C.7.6.3.1.7), else 1."""
+    spacing = pixel_spacing(dataset)
+    told = (spacing.row, spacing.column) if spacing and _is_possible(spacing) else _pair(dataset, "PixelAspectRatio")
+    row, column = told or (1.0, 1.0)
     aspect = row / column
     # Rounded spacings of square pixels differ in their last digit.
     return aspect if abs(aspect - 1) > 0.01 and 1 / WORST_ASPECT <= aspect <= WORST_ASPECT else 1.0
+
+
+def _is_possible(spacing: Spacing) -> bool:
+    return all(POSSIBLE_SPACING[0] <= side <= POSSIBLE_SPACING[1] for side in (spacing.row, spacing.column))
 
 
 def chest_wall(dataset: Dataset) -> Side | None:

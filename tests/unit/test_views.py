@@ -174,6 +174,7 @@ def test_cbis_headers_tell_their_view_in_patient_orientation() -> None:
         ({"Rows": None}, "no pixels"),
         ({"NumberOfFrames": "2"}, "several frames"),
         ({"SamplesPerPixel": 3}, "colour image"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour image"),
         ({"ViewCodeSequence": view_code("127457009"), "ViewPosition": None}, "SPECIMEN is not a standard view"),
     ],
 )

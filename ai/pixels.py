@@ -172,7 +172,7 @@ def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
         row, column = (float(v) for v in _stated(dataset, keyword) or ())
     except (TypeError, ValueError):
         return None
-    return (row, column) if row > 0 and column > 0 else None
+    return (row, column) if 0 < row < float("inf") and 0 < column < float("inf") else None
 
 
 def _number(value: object) -> float | None:

@@ -19,6 +19,7 @@ RESTART_AFTER = 2.0
 """Seconds before a child that ended is started again."""
 STOP_WITHIN = 120.0
 """Seconds that children have to finish what they do."""
+SCARCE = "has this machine memory and processes left?"
 
 
 @dataclass
@@ -46,7 +47,12 @@ class Child:
             self.refused = self.start_at == 0 and self.process.returncode == os.EX_CONFIG
             self.process, self.start_at = None, time.monotonic() + RESTART_AFTER
         if self.process is None and not self.refused and time.monotonic() >= self.start_at:
-            self.process = subprocess.Popen(self.command, env=for_children(os.environ))  # noqa: S603 (our own program)
+            try:
+                self.process = subprocess.Popen(self.command, env=for_children(os.environ))  # noqa: S603 (our own program)
+            except OSError as error:  # the other parts go on
+                self.start_at = time.monotonic() + RESTART_AFTER
+                log.error("child not started", child=self.name, cause=str(error), check=SCARCE)  # noqa: TRY400 (said)
+                return
             log.info("child started", child=self.name, pid=self.process.pid)
 
     def signal(self, number: signal.Signals) -> None:

@@ -100,7 +100,7 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
         raise UndecodablePixels(f"{stored.ndim} dimensions instead of one grey frame")
     padding = _padding(dataset, stored)
     try:
-        values = _voi(apply_modality_lut(stored, dataset), dataset).astype(np.float32)
+        values = _voi(_modality(stored, dataset), dataset).astype(np.float32)
     except Exception as error:  # pydicom meets LUTs and windows that break their module as they come
         raise UndecodablePixels(f"LUT or window: {error}") from error
     if padding is not None and not padding.all():
@@ -181,6 +181,13 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if 0 < number < float("inf") else None
+
+
+def _modality(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Apply the Modality LUT or the rescale; a rescale that is empty throughout says no more than none does (PS3.3 C.11.1)."""
+    rescale = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    says = bool(dataset.get("ModalityLUTSequence")) or any(value not in (None, "") for value in rescale)
+    return apply_modality_lut(stored, dataset) if says else stored
 
 
 def _voi(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:

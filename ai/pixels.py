@@ -39,7 +39,7 @@ def view_image(dataset: Dataset, view: View) -> ViewImage:
     warnings = []
     if spacing is None:
         warnings.append(Check.NO_SPACING.words)
-    elif not all(POSSIBLE_SPACING[0] <= side <= POSSIBLE_SPACING[1] for side in (spacing.row, spacing.column)):
+    elif not _is_possible(spacing):
         warnings.append(Check.ODD_SPACING.words)
     if (_number(_stated(dataset, "BitsStored")) or 16) <= 8:
         warnings.append(Check.EIGHT_BITS.words)
@@ -47,8 +47,8 @@ def view_image(dataset: Dataset, view: View) -> ViewImage:
         warnings.append(Check.IMPLANT.words)
     if _stated(dataset, "BurnedInAnnotation") == "YES":
         warnings.append(Check.BURNED_IN.words)
-    aspect = _aspect(dataset, None if Check.ODD_SPACING.words in warnings else spacing)
-    return ViewImage(str(dataset.SOPInstanceUID), view, pixels, spacing, aspect, tuple(warnings), chest_wall(dataset))
+    uid, aspect = str(dataset.SOPInstanceUID), pixel_aspect(dataset)
+    return ViewImage(uid, view, pixels, spacing, aspect, tuple(warnings), chest_wall(dataset))
 
 
 def file_image(path: Path, view: View) -> ViewImage:
@@ -100,7 +100,7 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
         raise UndecodablePixels(f"{stored.ndim} dimensions instead of one grey frame")
     padding = _padding(dataset, stored)
     try:
-        values = _voi(apply_modality_lut(stored, dataset), dataset).astype(np.float32)
+        values = _voi(_modality(stored, dataset), dataset).astype(np.float32)
     except Exception as error:  # pydicom meets LUTs and windows that break their module as they come
         raise UndecodablePixels(f"LUT or window: {error}") from error
     if padding is not None and not padding.all():
@@ -130,12 +130,18 @@ def pixel_spacing(dataset: Dataset) -> Spacing | None:
     return Spacing(*imager, SpacingRule.DETECTOR)
 
 
-def _aspect(dataset: Dataset, spacing: Spacing | None) -> float:
-    """Return height over width of a pixel by its spacing, else by Pixel Aspect Ratio (PS3.3 C.7.6.3.1.7); 1 where neither says."""
-    row, column = (spacing.row, spacing.column) if spacing else _pair(dataset, "PixelAspectRatio") or (1.0, 1.0)
+def pixel_aspect(dataset: Dataset) -> float:
+    """Return height over width of a pixel by a possible spacing, else by Pixel Aspect Ratio (PS3.3 C.7.6.3.1.7), else 1."""
+    spacing = pixel_spacing(dataset)
+    told = (spacing.row, spacing.column) if spacing and _is_possible(spacing) else _pair(dataset, "PixelAspectRatio")
+    row, column = told or (1.0, 1.0)
     aspect = row / column
     # Rounded spacings of square pixels differ in their last digit.
     return aspect if abs(aspect - 1) > 0.01 and 1 / WORST_ASPECT <= aspect <= WORST_ASPECT else 1.0
+
+
+def _is_possible(spacing: Spacing) -> bool:
+    return all(POSSIBLE_SPACING[0] <= side <= POSSIBLE_SPACING[1] for side in (spacing.row, spacing.column))
 
 
 def chest_wall(dataset: Dataset) -> Side | None:
@@ -166,7 +172,7 @@ def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
         row, column = (float(v) for v in _stated(dataset, keyword) or ())
     except (TypeError, ValueError):
         return None
-    return (row, column) if row > 0 and column > 0 else None
+    return (row, column) if 0 < row < float("inf") and 0 < column < float("inf") else None
 
 
 def _number(value: object) -> float | None:
@@ -175,6 +181,13 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if 0 < number < float("inf") else None
+
+
+def _modality(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Apply the Modality LUT or the rescale; a rescale that is empty throughout says no more than none does (PS3.3 C.11.1)."""
+    rescale = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    says = bool(dataset.get("ModalityLUTSequence")) or any(value not in (None, "") for value in rescale)
+    return apply_modality_lut(stored, dataset) if says else stored
 
 
 def _voi(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """From instances on disk to findings: what the worker does to an exam, and the command line to files."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def header_of(path: Path) -> Dataset:
     """Return an instance without its pixel data, and without the attributes that say nothing in their form.
 
     Those cannot be read, come in a VR of another kind than the standard's (a sequence where a name belongs), or are no
-    number, or several, where one belongs. Texts that come in another VR of texts are read as the standard's: numbers as
+    finite numbers, or not as many as belong there (one spacing for a pair). Texts that come in another VR of texts are read as the standard's: numbers as
     numbers, UIDs without what fills them up.
     """
     header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -145,9 +146,11 @@ def _is_sound(header: Dataset, tag: BaseTag) -> bool:
 
 def _are_numbers(element: DataElement) -> bool:
     several = element.value if element.VM > 1 else [element.value]
+    stated = [value for value in several if value is not None and value != ""]
     # pydicom leaves a text that is no number as it is, and takes as many numbers as there are.
-    fits = element.VM <= 1 or dictionary_VM(element.tag) != "1"
-    return fits and all(value is None or value == "" or isinstance(value, int | float) for value in several)
+    expected = dictionary_VM(element.tag)
+    fits = element.VM == 0 or not expected.isdigit() or int(expected) == len(stated) == element.VM
+    return fits and all(isinstance(value, int | float) and math.isfinite(value) for value in stated)
 
 
 def _through_the_gate(images: list[ViewImage], not_read: dict[str, str]) -> list[ViewImage]:

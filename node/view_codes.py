@@ -125,7 +125,9 @@ def read_text(text: str) -> ViewWords:
         if match := VIEW_WORD.fullmatch(word):
             views.add(match["view"])
             sides |= {LATERALITY_WORDS[match["side"]]} if match["side"] else set()
-            modifiers |= {MODIFIER_WORDS[found] for found in (match["before"], match["after"]) if found}
+            several = match["after"] == "S" and not match["side"]  # "CCs", "MLOs": of "RCCS" there is one
+            found = [match["before"], None if several else match["after"]]
+            modifiers |= {MODIFIER_WORDS[each] for each in found if each}
         elif word in LATERALITY_WORDS:
             sides.add(LATERALITY_WORDS[word])
         elif word in LONG_WORDS:

@@ -191,7 +191,8 @@ def obstacles_of(header: Dataset, modifiers: Iterable[str]) -> Iterator[str]:
         "quality control image": first(header, "QualityControlImage") in ("YES", "BOTH"),
         "no pixels": min(number(header, "Rows"), number(header, "Columns")) < 1,
         "several frames": number(header, "NumberOfFrames") > 1,
-        "colour image": number(header, "SamplesPerPixel") > 1,
+        "colour image": number(header, "SamplesPerPixel") > 1
+        or first(header, "PhotometricInterpretation") == "PALETTE COLOR",
     }
     yield from (sentence for sentence, found in checks.items() if found)
 

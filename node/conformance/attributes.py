@@ -43,7 +43,7 @@ WORDS: Final = {
     "ModalityLUTType": f"{FROM_SOURCE} or `US`",
     **dict.fromkeys(("BoundingBoxTopLeftHandCorner", "BoundingBoxBottomRightHandCorner"), "place of the text"),
     "DisplayedAreaBottomRightHandCorner": "columns and rows of the image",
-    "PresentationPixelAspectRatio": "by the image's spacings",
+    "PresentationPixelAspectRatio": "by the image's spacings, else by its Pixel Aspect Ratio",
     "RecommendedDisplayCIELabValue": "one of five colours, by the number of the mass",
     "GraphicLayerRecommendedDisplayCIELabValue": "a colour",
     "PixelSpacing": "in mm, see 8.1.1; 1 where the source has no spacing",

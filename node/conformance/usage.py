@@ -48,7 +48,8 @@ USAGE: Final = (
         "Not to be read",
         (
             *("ViewModifierCodeSequence", "EstimatedRadiographicMagnificationFactor", "PartialView", "ImageType"),
-            *("QualityControlImage", "LossyImageCompression", "TransferSyntaxUID", "SamplesPerPixel", "NumberOfFrames"),
+            *("QualityControlImage", "LossyImageCompression", "TransferSyntaxUID", "SamplesPerPixel"),
+            *("PhotometricInterpretation", "NumberOfFrames"),
             *("Rows", "Columns"),
         ),
         "modified, magnified or partial views, derived, lossy, colour and multi-frame images are not read",

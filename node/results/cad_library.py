@@ -38,7 +38,7 @@ def library_entry(relationship: str, answered: ImageAnswer, scheme: FindingCodes
 def _view(answered: ImageAnswer, scheme: FindingCodes) -> Iterator[Dataset]:
     """Yield laterality and view (rows 2 to 4)."""
     header, view = answered.header, answered.view
-    side = cad.BREASTS.get(str(header.get("ImageLaterality") or (view.laterality if view else "")))
+    side = cad.BREASTS.get(view.laterality if view else str(header.get("ImageLaterality")))
     if side:
         yield code(HAS_ACQ_CONTEXT, cad.IMAGE_LATERALITY, cad.in_scheme(side, scheme))
     given = (header.get("ViewCodeSequence") or [Dataset()])[0]

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from ai.findings import ImageFindings, Mass
-from ai.pixels import pixel_spacing
+from ai.pixels import pixel_aspect
 from config.mix import ResultKind
 from node.identity import RESEARCH_USE_ONLY
 from node.results.answer import Answer, ImageAnswer
@@ -150,10 +150,8 @@ def _inverse(header: Dataset) -> bool:
 
 def _aspect(header: Dataset) -> list[int]:
     """Return Presentation Pixel Aspect Ratio, vertical to horizontal (PS3.3 C.10.4)."""
-    spacing = pixel_spacing(header)
-    if spacing is None or spacing.row == spacing.column:
-        return [1, 1]
-    return [round(1000 * spacing.row / spacing.column), 1000]
+    aspect = pixel_aspect(header)
+    return [1, 1] if aspect == 1 else [round(1000 * aspect), 1000]
 
 
 def _modality_lut(header: Dataset) -> Dataset:

@@ -5,7 +5,7 @@ from typing import Final
 
 from ai.exam import STANDARD_VIEWS, Laterality, View
 from ai.findings import ExamFindings
-from ai.pixels import pixel_spacing
+from ai.pixels import pixel_aspect
 from node.identity import MODEL_NAME, RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer, AnswerStatus, ImageAnswer
 from node.results.appraisal import appraisal
@@ -59,8 +59,7 @@ def image_panel(edition: Edition, image: ImageAnswer) -> Panel | None:
     pixels, found = edition.pictures.get(image.uid), edition.answer.findings_of(image)
     if pixels is None or found is None:
         return None
-    spacing = pixel_spacing(image.header)
-    return panel(found.view, pixels, found, aspect=spacing.row / spacing.column if spacing else 1.0)
+    return panel(found.view, pixels, found, aspect=pixel_aspect(image.header))
 
 
 def turned(image: ImageAnswer, view: View) -> dict[str, bool]:

@@ -6,6 +6,7 @@ from typing import Final
 import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes as standard
 from pydicom.uid import (
     UID,
@@ -28,7 +29,7 @@ from node.results.edition import Edition
 from node.results.equipment import equipment, finish, observer
 from node.results.groups import measurement_groups
 from node.results.reasons import SCHEME, Reason
-from node.results.source import plain, source_header
+from node.results.source import orientation, plain, source_header
 from node.results.uids import ObjectUIDs
 
 MAMMOGRAMS: Final = (DigitalMammographyXRayImageStorageForPresentation, DigitalMammographyXRayImageStorageForProcessing)
@@ -169,8 +170,9 @@ def _evaluations(answer: Answer) -> hd.sr.ContainerContentItem:
 
 def _library_header(header: Dataset) -> Dataset:
     """Return the header for the image library; one that lacks what TID 1603 wants is described without TID 1603."""
-    pairs = (header.get("PatientOrientation") or (), header.get("ImagerPixelSpacing") or ())
-    if all(len(pair) == 2 for pair in pairs) and header.get("Rows") and header.get("Columns"):
+    spacing = header.get("ImagerPixelSpacing")
+    pairs = orientation(header) and isinstance(spacing, MultiValue) and len(spacing) == 2
+    if pairs and header.get("Rows") and header.get("Columns"):
         described = header
     else:
         described = Dataset()

@@ -1,6 +1,7 @@
 """From a closed exam to the outbox, on both databases, with a fake reader: every answer, and everything that goes wrong."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from config.mix import ResultKind
 from node.analysis import header_of
 from node.demo.pacs import named_segmentations
 from storage.states import DeliveryState, ExamState, JobState, Plan
+from tests.bad import setting
 from tests.builders import L_CC, R_CC, altered, for_processing, inverted
 from tests.chain import Chain, a_chain, summary_of, text_of
 from tests.doors import ORIGIN, phantom_images
@@ -244,7 +246,7 @@ def test_an_oddity_of_a_header_that_no_encoder_bears_keeps_no_exam_from_being_an
 ) -> None:
     def odd_header(path: Path) -> Dataset:
         header = header_of(path)
-        header["ImagerPixelSpacing"] = DataElement("ImagerPixelSpacing", "DS", ["?", "?"], already_converted=True)
+        header["PixelSpacing"] = DataElement("PixelSpacing", "DS", ["?", "?"], already_converted=True)
         return header
 
     monkeypatch.setattr("node.worker.header_of", odd_header)
@@ -254,6 +256,16 @@ def test_an_oddity_of_a_header_that_no_encoder_bears_keeps_no_exam_from_being_an
     assert "The reading failed 3 times." in text_of(chain.report)
     [image, *_] = four()
     assert (chain.report.PatientID, chain.report.StudyInstanceUID) == (image.PatientID, image.StudyInstanceUID)
+
+
+def test_a_spacing_that_is_no_pair_of_numbers_costs_no_exam_its_answer(chain: Chain) -> None:
+    images = [deepcopy(image) for image in four()]
+    setting(PixelSpacing="0.1")(images[0])
+    setting(ImagerPixelSpacing=["1e400", "1e400"])(images[1])
+    setting(ImagerPixelSpacing=["", ""])(images[2])
+    chain.close(images)
+    chain.worker().work_once()
+    assert (chain.exam.status, chain.job.error) == ("findings", None)
 
 
 def test_an_error_is_noted_with_its_place_and_without_what_it_quotes(chain: Chain) -> None:

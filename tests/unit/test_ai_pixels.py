@@ -81,6 +81,12 @@ def test_a_voi_lut_wins_over_the_window_whatever_its_depth(bits: int) -> None:
     np.testing.assert_allclose(shown, expected, atol=1e-6)
 
 
+def test_an_empty_rescale_is_none() -> None:
+    np.testing.assert_allclose(
+        presentation_values(a_ramp(RescaleSlope="", RescaleIntercept="")), RAMP / 4095, atol=1e-6
+    )
+
+
 def test_a_voi_lut_as_bytes_is_the_same_lut() -> None:
     entries = [v * v // 4096 for v in range(4096)]
     as_numbers, as_bytes = a_lut(entries, 0, 12), a_lut(entries, 0, 12)

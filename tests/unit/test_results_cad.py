@@ -309,6 +309,11 @@ def test_what_the_header_leaves_out_is_derived_or_left_out() -> None:
     assert len(children(entry)) == 5
 
 
+@pytest.mark.parametrize("stated", ["B", "X"])
+def test_the_side_of_an_image_that_was_read_is_the_one_it_was_read_as(stated: str) -> None:
+    assert told(changed_entry(ImageLaterality=stated, Laterality="R"), "111027") == "73056007"
+
+
 def test_view_modifiers_are_told_in_the_destination_s_scheme() -> None:
     view = coded(Code("R-10226", "SNM3", "medio-lateral oblique"))
     view.ViewModifierCodeSequence = [

@@ -199,12 +199,24 @@ def test_a_header_without_laterality_has_that_of_the_view_that_was_read() -> Non
     assert state_of(change).Laterality == Laterality.RIGHT
 
 
-def test_pixels_that_are_not_square_are_shown_so() -> None:
+@pytest.mark.parametrize(
+    ("spacing", "ratio", "told"),
+    [
+        ([0.2, 0.1], None, [2000, 1000]),
+        (None, [2, 1], [2000, 1000]),
+        (None, None, [1, 1]),
+        ([0.00001, 0.1], None, [1, 1]),
+        ([100, 0.1], [1, 2], [500, 1000]),
+    ],
+)
+def test_pixels_that_are_not_square_are_shown_as_they_are_read(
+    spacing: list[float] | None, ratio: list[int] | None, told: list[int]
+) -> None:
     def change(header: Dataset) -> None:
-        header.ImagerPixelSpacing = [0.2, 0.1]
+        header.ImagerPixelSpacing, header.PixelAspectRatio = spacing, ratio
 
     [area] = state_of(change).DisplayedAreaSelectionSequence
-    assert area.PresentationPixelAspectRatio == [2000, 1000]
+    assert area.PresentationPixelAspectRatio == told
 
 
 def voi_lut(header: Dataset, first: int = 0) -> None:

@@ -175,6 +175,7 @@ def set_to(**values: Any) -> Callable[[Dataset], None]:
         {"PatientOrientation": "A"},
         {"PatientOrientation": None},
         {"ImagerPixelSpacing": None},
+        {"ImagerPixelSpacing": "0.1"},
         {"SpecificCharacterSet": None},
         {"TimezoneOffsetFromUTC": "+9999"},
         {"NumberOfFrames": "1"},

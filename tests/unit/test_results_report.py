@@ -258,6 +258,16 @@ def test_an_image_without_rows_and_columns_still_has_its_group() -> None:
     assert [identifier(group) for group in groups(report)] == ["NOT READ: no pixel data"]
 
 
+@pytest.mark.parametrize("value", [["A", ""], "AL", ["SIDEWAYS", "F"]])
+def test_an_orientation_that_is_no_pair_of_directions_is_not_in_the_image_library(value: object) -> None:
+    def change(header: Dataset) -> None:
+        header.PatientOrientation = value
+
+    texts = [item for item in every_item(report_of(an_answer(change=change))) if item.ValueType == "TEXT"]
+    assert {"111043", "111044"}.isdisjoint(item.ConceptNameCodeSequence[0].CodeValue for item in texts)
+    assert all(item.TextValue for item in texts)
+
+
 def test_text_that_is_not_ascii_does_not_break_a_report_in_any_character_set() -> None:
     report = report_of(an_unread_answer(AnswerStatus.FAILED, reason="view \u2013 \u5de6 unclear"))
     assert "view - ? unclear" in comments(report)

@@ -187,12 +187,17 @@ def test_patient_orientation_tells_how_an_image_is_hung(
     assert tuple(pages.turned(ImageAnswer(header, view), view).values()) == turned
 
 
-def test_pixels_that_are_not_square_are_drawn_square() -> None:
+@pytest.mark.parametrize(
+    ("spacing", "ratio", "aspect"), [([0.2, 0.1], None, 2), (None, [2, 1], 2), ([0.00001, 0.1], None, 1)]
+)
+def test_pixels_that_are_not_square_are_drawn_as_they_are_read(
+    spacing: list[float] | None, ratio: list[int] | None, aspect: float
+) -> None:
     def change(header: Dataset) -> None:
-        header.ImagerPixelSpacing = [0.2, 0.1]
+        header.ImagerPixelSpacing, header.PixelAspectRatio = spacing, ratio
 
     panel = pages.panels(edition_of(an_answer(change=change)))[R_CC]
-    assert panel.aspect == pytest.approx(2)
+    assert panel.aspect == pytest.approx(aspect)
 
 
 def test_a_page_claims_no_side_and_a_view_its_own() -> None:

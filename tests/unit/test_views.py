@@ -174,6 +174,7 @@ def test_cbis_headers_tell_their_view_in_patient_orientation() -> None:
         ({"Rows": None}, "no pixels"),
         ({"NumberOfFrames": "2"}, "several frames"),
         ({"SamplesPerPixel": 3}, "colour image"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour image"),
         ({"ViewCodeSequence": view_code("127457009"), "ViewPosition": None}, "SPECIMEN is not a standard view"),
     ],
 )
@@ -265,6 +266,9 @@ def test_a_reader_may_accept_for_processing() -> None:
         ("RMCC", ViewWords(RIGHT, "CC", ("magnification",))),
         ("L MLO-ID", ViewWords(LEFT, "MLO")),
         ("RMLOID", ViewWords(RIGHT, "MLO", ("implant displaced",))),
+        ("RCCS", ViewWords(RIGHT, "CC", ("spot compression",))),
+        ("Screening MLOs", ViewWords(None, "MLO")),
+        ("CCs, MLOs", ViewWords()),
         ("HTML CCD", ViewWords()),
         ("L/R CC", ViewWords(None, "CC")),
         ("", ViewWords()),

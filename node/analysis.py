@@ -118,8 +118,8 @@ def header_of(path: Path) -> Dataset:
     """Return an instance without its pixel data, and without the attributes that say nothing in their form.
 
     Those cannot be read, come in a VR of another kind than the standard's (a sequence where a name belongs), or are no
-    finite numbers, or not as many as belong there (one spacing for a pair). Texts that come in another VR of texts are read as the standard's: numbers as
-    numbers, UIDs without what fills them up.
+    finite numbers, or not as many as belong there (one spacing for a pair). Texts that come in another VR of texts are
+    read as the standard's: numbers as numbers, UIDs without what fills them up.
     """
     header = pydicom.dcmread(path, stop_before_pixels=True)
     for tag in list(header.keys()):

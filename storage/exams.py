@@ -306,13 +306,15 @@ def get_exam(connection: Connection, exam_id: int) -> ExamRecord:
 
 
 def find_exam(connection: Connection, uid: str) -> ExamRecord:
-    """Return an exam by its id or the beginning of it.
+    """Return an exam by its id or the beginning of it; nothing at all is the beginning of none.
 
     Raises
     ------
     NoSuchExam, AmbiguousExam
         When none, or several, begin so.
     """
+    if not uid:
+        raise NoSuchExam("''")
     # All of 16 hexadecimal digits are before the g: unlike a pattern, this is found by the index.
     query = _exams().where(exams.c.uid >= uid.lower(), exams.c.uid < uid.lower() + "g").limit(2)
     match _list(connection, query):

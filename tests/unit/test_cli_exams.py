@@ -12,7 +12,7 @@ from storage.database import writing
 from storage.exams import hold
 from storage.states import DeliveryState, ExamState, JobState
 from tests.builders import altered
-from tests.command_line import a_config, a_destination, answered, config, exam_of, fault_of, parts, run
+from tests.command_line import a_config, a_destination, answered, config, exam_of, fault_of, parts, run, the_exam
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.pacs import waiting_results
 from tests.records import an_exam
@@ -129,7 +129,7 @@ def contradicted(parts: Parts) -> str:
     room = Room(parts.store, parts.engine, Intake(parts.store, parts.engine, ROOM_ENOUGH))
     for copy in (image, altered(image, PatientID="RIGHT")):
         room.receive(copy)
-    return str(exam_of(parts, "").uid)
+    return the_exam(parts)
 
 
 def test_conflicts_are_listed_until_they_are_decided(config: Path, parts: Parts, contradicted: str) -> None:

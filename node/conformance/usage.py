@@ -65,6 +65,7 @@ USAGE: Final = (
     (
         "Pixels",
         (
+            *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
             *("BitsStored", "PhotometricInterpretation", "PresentationLUTShape", "VOILUTSequence", "LUTDescriptor"),
             *("LUTData", "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit"),
         ),

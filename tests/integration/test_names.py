@@ -137,7 +137,13 @@ def test_a_marked_name_reaches_no_log_line_no_error_and_no_problem_document(plac
     # A destination that quotes it when it refuses.
     with serving.parts.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE exams SET held = 0")
-    assert eventually(lambda: "result refused for good" in place.events())
+
+    def refused_for_good() -> bool:
+        for chore in serving.chores():  # lanes are told what is committed
+            chore.do()
+        return "result refused for good" in place.events()
+
+    assert eventually(refused_for_good)
     exams = {each.exam_uid for each in serving.parts.queue.list_jobs(9)}
     assert exams
     refused = [each for each in serving.parts.outbox.of_exam(1) if each.state is DeliveryState.REFUSED]

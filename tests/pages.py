@@ -176,8 +176,10 @@ def a_page(browser: Browser, node: Node, **options: Any) -> Iterator[Page]:
     page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    # What Chromium itself says of an answer that is no success is no complaint of a script.
-    said = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
+    # What Chromium and htmx themselves say of an answer that is no success is no complaint of a script.
+    said = re.compile(
+        r"(Failed to load resource: the server responded with a status of|Response Status Error Code) 4\d\d"
+    )
     page.on(
         "console",
         lambda message: (

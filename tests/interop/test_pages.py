@@ -340,6 +340,33 @@ def test_an_exam_arrives_is_read_and_answered_while_the_page_is_open(
     engine.dispose()
 
 
+@pytest.mark.parametrize("how", ["refuses", "is silent"])
+def test_a_page_that_is_not_kept_up_to_date_says_so_until_it_is(desk: Desk, how: str) -> None:
+    def answers(route: Route) -> None:
+        if how == "refuses":
+            route.fulfill(status=429, content_type="application/problem+json", body="{}")
+
+    with a_page(desk.browser, desk.node) as page:
+        page.clock.install()
+        page.goto("/destinations")
+        expect(page.locator("#lanes")).to_be_visible()
+        page.route("**/destinations/body**", answers)
+        page.clock.run_for(10_000)
+        expect(page.locator("#stale")).to_be_hidden()
+        page.clock.run_for(20_000)
+        expect(page.get_by_role("alert").filter(has_text="Not up to date")).to_be_visible()
+        page.unroute("**/destinations/body**")
+        page.clock.run_for(20_000)
+        expect(page.locator("#stale")).to_be_hidden()
+
+
+def test_a_list_that_could_not_be_loaded_is_asked_for_again(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node) as page:
+        page.route("**/exams/lines**", lambda route: route.fulfill(status=429, body="{}"), times=1)
+        page.goto("/exams")
+        expect(page.locator("#lines tbody tr")).to_have_count(1)
+
+
 def test_files_are_uploaded_and_the_exam_appears(
     browser: Browser, sqlite_databases: SQLiteDatabases, tmp_path: Path
 ) -> None:

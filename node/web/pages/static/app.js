@@ -44,15 +44,29 @@ document.body.addEventListener("htmx:beforeRequest", ({ detail: { elt } }) => {
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.matches(":active")) event.detail.shouldSwap = false;
 });
-let unreachable = false;
-document.body.addEventListener("htmx:sendError", (event) => {
-  if (!unreachable || event.detail.requestConfig.verb !== "get") tell("The node does not answer. This page goes on trying.", true);
-  unreachable = true;
+for (const name of ["htmx:sendError", "htmx:timeout"]) {
+  document.body.addEventListener(name, ({ detail: { requestConfig } }) => {
+    if (requestConfig.verb !== "get") tell("The node does not answer: look whether it was done.", true);
+  });
+}
+
+// --- live parts: what is shown is told to be old from STALE after the last good answer, whatever the reason, until the next
+
+const STALE = 20000;
+const PATIENCE = 15000; // a request that hangs would hold up all that follow
+let seenAt = Date.now();
+document.body.addEventListener("htmx:configRequest", ({ detail }) => { if (detail.verb === "get") detail.timeout = PATIENCE; });
+document.body.addEventListener("htmx:afterOnLoad", ({ detail: { xhr, requestConfig } }) => {
+  if (requestConfig.verb !== "get" || xhr.status >= 400) return;
+  seenAt = Date.now();
+  byId("stale").hidden = true;
 });
-document.body.addEventListener("htmx:afterOnLoad", () => {
-  if (unreachable) tell("The node answers again.");
-  unreachable = false;
-});
+setInterval(() => {
+  const notice = byId("stale");
+  if (!notice.hidden || !document.querySelector("[hx-get]") || Date.now() - seenAt < STALE) return;
+  notice.textContent = `Not up to date: the node has not answered since ${new Date(seenAt).toLocaleString()}. It is asked again and again.`;
+  notice.hidden = false;
+}, 1000);
 
 // --- exam: layers, outlines, threshold; chosen for this tab, whatever is loaded anew
 

@@ -128,6 +128,7 @@ def _environment() -> Environment:
         "number": lambda value: f"{value:,.0f}".replace(",", "\u202f"),
         "bytes": size,
         "seconds": seconds,
+        "quoted": json.dumps,  # as a string of TOML
         "status": lambda value: "" if value is None else f"{value:04X}H",
         "static": lambda name: f"/static/{name}?v={static_version(name)}",
     }

@@ -169,6 +169,17 @@ def test_no_page_shows_a_patients_name_or_id_unless_it_is_to(standing: Standing,
         assert exam.patient.patient_id in page
 
 
+def test_a_name_turns_no_other_text_round_whichever_way_it_is_written(tmp_path: Path, engine: Engine) -> None:
+    arabic = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "محمد^\u202eمحمد", "PatientID": "12-34/5"}
+    with a_node(tmp_path, engine, show_patients=True) as node, httpx2.Client(base_url=node.address) as visitor:
+        node.chain.receive([an_image(**arabic, StudyDescription="فحص 1-2")])
+        exam = visitor.get(f"/exams/{node.chain.exam.uid}").text
+        for page in (visitor.get("/exams/lines").text, exam):
+            assert "<bdi>محمد \u202eمحمد</bdi>" in page
+            assert '<bdi class="muted">12-34/5</bdi>' in page
+        assert "<bdi>فحص 1-2</bdi>" in exam
+
+
 # --- one exam
 
 
@@ -426,7 +437,7 @@ def test_senders_tell_who_called_what_was_accepted_and_what_refused_and_why(node
     node.send(phantom_images())
     node.send([an_image(SOPInstanceUID="1.2.3.4", PatientID="other")])
     with pytest.raises(AssociationRejected):
-        node.send(phantom_images()[:1], "STRANGER")
+        node.send(phantom_images()[:1], 'STRANGER"#')
     assert eventually(lambda: node.senders.write_down() == 1)  # the door notes it after it has said no
     told = text(visitor.get("/senders"))
     assert re.search(r"MODALITY 127\.0\.0\.1 known", told)
@@ -434,7 +445,7 @@ def test_senders_tell_who_called_what_was_accepted_and_what_refused_and_why(node
     assert "Digital Mammography X-Ray Image Storage - For Presentation" in told
     assert "STRANGER" in told
     assert "not recognised" in told
-    assert '{ ae_title = "STRANGER", address = "127.0.0.1" }' in visitor.get("/senders").text.replace("&#34;", '"')
+    assert r'{ ae_title = "STRANGER\"#", address = "127.0.0.1" }' in visitor.get("/senders").text.replace("&#34;", '"')
 
 
 def test_an_upload_goes_through_the_intake(node: Node, visitor: Visitor, tmp_path: Path) -> None:

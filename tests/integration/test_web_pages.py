@@ -239,6 +239,20 @@ def test_pictures_are_files_as_the_exam_is_hung(standing: Standing) -> None:
         assert bright == (image.ImageLaterality == "R")
 
 
+@pytest.mark.parametrize(("spacing", "shape"), [(("0.4", "0.2"), (1024, 416)), (("0.2", "0.4"), (512, 832))])
+def test_a_picture_of_pixels_that_are_not_square_is_as_wide_and_high_as_the_breast(
+    tmp_path: Path, engine: Engine, spacing: tuple[str, str], shape: tuple[int, int]
+) -> None:
+    with a_node(tmp_path, engine) as node:
+        node.chain.receive([an_image(ImagerPixelSpacing=list(spacing))])
+        node.read()
+        with reading(node.chain.room.engine) as connection:
+            [path] = [each.path for each in previews_of(connection, node.chain.job.id) if each.kind is PreviewKind.VIEW]
+        picture = cv2.imread(str(node.chain.room.store.resolve(path)), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    assert picture.shape == shape
+
+
 def test_pictures_go_with_what_they_show(node: Node, visitor: Visitor, answered: str) -> None:
     policy = RetentionPolicy(timedelta(days=1), None, None, unproven=True)
     folder = node.chain.room.store.root / "previews"

@@ -25,12 +25,14 @@ from storage.previews import PreviewKind, previews_of
 from storage.selftests import SelfTest, note
 from storage.states import ExamState, JobState
 from storage.tables import deliveries
+from storage.workers import WorkerRecord, note_worker
 from tests.chain import PACS, REPORTS_ONLY
 from tests.databases import SQLiteDatabases
 from tests.doors import an_image, phantom_images
 from tests.pacs import a_free_port, a_pacs
 from tests.pages import Node, a_node
 from tests.peers import eventually
+from tests.records import LEASE
 
 pytestmark = pytest.mark.sqlite_alone
 
@@ -327,6 +329,33 @@ def test_an_earlier_revision_is_shown_as_it_was(node: Node, visitor: Visitor, an
     assert visitor.get(f"/exams/{answered}?revision=x").status_code == 200
     assert visitor.get(f"/exams/{answered}?revision={MANY_DIGITS}").status_code == 400
     assert 'id="re-read"' not in visitor.get(f"/exams/{answered}?revision=1").text
+
+
+def test_a_reading_whose_worker_is_gone_is_not_told_to_run(node: Node, visitor: Visitor) -> None:
+    chain = node.chain
+    job = chain.close(phantom_images())
+    assert chain.queue.claim("gone", chain.clock())
+    reads = text(visitor.get("/exams/lines")), text(visitor.get(f"/exams/{job.exam_uid}"))
+    assert all("reading" in page and "its worker is gone" not in page for page in reads)
+    chain.clock.forward(LEASE + timedelta(seconds=1))
+    for page in ("/exams/lines", f"/exams/{job.exam_uid}"):
+        assert "waiting its worker is gone" in text(visitor.get(page)), page
+    assert "workers 0" in text(visitor.get("/system"))
+    assert chain.worker().work_once()
+    assert "its worker is gone" not in text(visitor.get("/exams/lines"))
+    with writing(chain.room.engine) as connection:
+        note_worker(connection, WorkerRecord("w", "model", "digest", "cpu", chain.clock(), chain.clock()))
+    assert "workers 1" in text(visitor.get("/system"))
+
+
+def test_an_answer_is_not_shown_as_the_present_one_while_the_exam_is_read_again(
+    node: Node, visitor: Visitor, answered: str
+) -> None:
+    assert "answer so far" not in text(visitor.get(f"/exams/{answered}"))
+    visitor.button(f"/exams/{answered}/re-read")
+    assert "waiting answer so far: findings" in text(visitor.get(f"/exams/{answered}"))
+    assert node.chain.queue.claim("worker", node.chain.clock())
+    assert "answer so far: findings" in text(visitor.get(f"/exams/{answered}"))
 
 
 # --- buttons of an exam

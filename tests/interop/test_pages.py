@@ -15,6 +15,7 @@ from ai.findings import ExamFindings
 from ai.models import open_model
 from config.settings import ReaderSection
 from node.demo.exams import real_exams
+from storage.actions import Action, record_action
 from storage.database import open_database, writing
 from storage.lanes import Pause, pause
 from storage.states import JobState
@@ -138,6 +139,31 @@ def test_an_exam_shows_its_layers_and_hides_weaker_marks(desk: Desk) -> None:
         page.reload()
         expect(page.locator("img.layer-prepared:visible")).to_have_count(4)  # as it was chosen
         page.get_by_label("Image", exact=True).check()
+
+
+def test_what_is_hidden_of_one_exam_hides_nothing_of_the_next(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node) as page:
+        page.goto(f"/exams/{desk.uid}")
+        page.locator("#threshold").fill("84")
+        page.get_by_label("As the reader saw it").check()
+        expect(page.locator(".mark:visible")).to_have_count(0)
+        # An exam answers to the beginning of its id too: to the browser another page.
+        page.goto(f"/exams/{desk.uid[:12]}")
+        expect(page.locator(".mark:visible")).to_have_count(8)
+        expect(page.locator("#threshold")).to_have_value("0")
+
+
+def test_a_chosen_destination_stays_when_the_page_is_loaded_anew(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node) as page:
+        page.goto(f"/exams/{desk.uid}")
+        page.select_option("#destination", "ris")
+        page.evaluate("document.querySelector('#destination').dataset.old = ''")
+        with writing(desk.node.chain.room.engine) as connection:
+            record_action(
+                connection, Action("looked", "Ada", desk.node.chain.clock(), desk.node.chain.exam.id, None, "")
+            )
+        page.evaluate("document.body.dispatchEvent(new Event('changed'))")
+        expect(page.locator("#destination:not([data-old])")).to_have_value("ris")
 
 
 def scale_of(page: Page) -> float:

@@ -1,9 +1,10 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
+// What is hidden of one exam hides nothing of the next.
 const kept = {
-  get(name, fallback) { try { return sessionStorage.getItem(name) ?? fallback; } catch { return fallback; } },
-  set(name, value) { try { sessionStorage.setItem(name, value); } catch { /* not allowed here */ } },
+  get(name, fallback) { try { return sessionStorage.getItem(`${name} ${location.pathname}`) ?? fallback; } catch { return fallback; } },
+  set(name, value) { try { sessionStorage.setItem(`${name} ${location.pathname}`, value); } catch { /* not allowed here */ } },
 };
 
 // --- theme
@@ -68,7 +69,16 @@ setInterval(() => {
   notice.hidden = false;
 }, 1000);
 
-// --- exam: layers, outlines, threshold; chosen for this tab, whatever is loaded anew
+// --- exam: layers, outlines, threshold, destination; chosen for this exam in this tab, whatever is loaded anew
+
+let destination = "";
+document.addEventListener("change", ({ target }) => { if (target.id === "destination") destination = target.value; });
+
+function applyDestination() {
+  const select = byId("destination");
+  if (select && [...select.options].some((option) => option.value === destination)) select.value = destination;
+}
+document.body.addEventListener("htmx:afterSwap", applyDestination);
 
 function applyThreshold() {
   const slider = byId("threshold");

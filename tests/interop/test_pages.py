@@ -419,6 +419,30 @@ def test_files_are_uploaded_and_the_exam_appears(
     engine.dispose()
 
 
+def test_no_dropped_file_is_left_out_without_a_word(desk: Desk) -> None:
+    leaves = "() => !window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+    drop = """() => {
+        const entry = {isFile: true, name: "locked.dcm", file: (_, fails) => fails(new Error("cannot be read"))};
+        const event = new Event("drop", {cancelable: true});
+        event.dataTransfer = {items: [{webkitGetAsEntry: () => entry}], files: []};
+        document.querySelector("#drop").dispatchEvent(event);
+    }"""
+    held: list[Route] = []
+    with a_page(desk.browser, desk.node) as page:
+        page.goto("/upload")
+        page.evaluate(drop)
+        expect(page.locator("#uploads li.bad")).to_contain_text("locked.dcm cannot be read")
+        expect(page.locator("#upload-summary")).to_have_text("0 of 1 stored, 1 refused.")
+        assert not page.evaluate(leaves)
+        page.route("**/upload", lambda route: held.append(route))  # noqa: PLW0108 (a method will not do)
+        with page.expect_request("**/upload"):
+            page.set_input_files("#files", {"name": "slow.dcm", "mimeType": "application/dicom", "buffer": b"DICM"})
+        assert page.evaluate(leaves)
+        held[0].fulfill(json={"outcome": "conflict", "instance": "1.2", "exam": None})
+        expect(page.locator("#uploads li.bad").last).to_contain_text("kept aside")
+        assert not page.evaluate(leaves)
+
+
 class ShippedReader(FakeReader):
     """The reader that ships."""
 

@@ -189,6 +189,12 @@ if (drop) {
   const counts = { of: 0, done: 0, failed: 0 };
   const waiting = [];
   const exams = new Set();
+  const outcomes = {
+    known: "is here already",
+    own: "a result of this node: kept, not read",
+    conflict: "kept aside: another image with this UID is here; mammonode conflicts",
+    corrected: "in force: corrects whose image it is",
+  };
   let running = 0;
 
   const summary = () => {
@@ -213,16 +219,20 @@ if (drop) {
       const answer = await fetch("/upload", { method: "POST", body: file, headers: { "Content-Type": "application/dicom" } });
       const told = await answer.json();
       if (!answer.ok) throw new Error(told.detail);
-      state.textContent = told.outcome;
-      line.className = "ok";
+      state.textContent = outcomes[told.outcome] ?? told.outcome;
+      line.className = told.outcome === "conflict" ? "bad" : "ok";
       counts.done += 1;
       showExam(told.exam);
     } catch (error) {
-      state.textContent = error.message;
-      line.className = "bad";
-      counts.failed += 1;
+      fail(line, error);
     }
     summary();
+  }
+
+  function fail(line, error) {
+    line.querySelector("span").textContent = error.message;
+    line.className = "bad";
+    counts.failed += 1;
   }
 
   async function work() {
@@ -232,29 +242,41 @@ if (drop) {
     running -= 1;
   }
 
-  function add(file) {
+  function show(named) {
     const line = document.createElement("li");
     const name = document.createElement("code");
-    name.textContent = file.name;
+    name.textContent = named;
     const state = document.createElement("span");
     state.textContent = "waiting";
     line.append(name, " ", state);
     byId("uploads").append(line);
     counts.of += 1;
-    waiting.push({ file, line });
+    return line;
+  }
+
+  function add(file) {
+    waiting.push({ file, line: show(file.name) });
     summary();
     work();
   }
 
   async function enter(entry) {
-    if (entry.isFile) { entry.file(add); return; }
-    const reader = entry.createReader();
-    for (;;) {
-      const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (!entries.length) return;
-      for (const each of entries) await enter(each);
+    try {
+      if (entry.isFile) { add(await new Promise((resolve, reject) => entry.file(resolve, reject))); return; }
+      const reader = entry.createReader();
+      for (;;) {
+        const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+        if (!entries.length) return;
+        for (const each of entries) await enter(each);
+      }
+    } catch (error) { // this machine does not let it be read
+      fail(show(entry.name), error);
+      summary();
     }
   }
+
+  // Who leaves the page takes what was not sent yet with them.
+  addEventListener("beforeunload", (event) => { if (running) event.preventDefault(); });
 
   byId("files").addEventListener("change", (event) => { for (const file of event.target.files) add(file); event.target.value = ""; });
   for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });

@@ -18,6 +18,7 @@ from config.policy import RetentionPolicy
 from node.errors import AssociationRejected
 from node.phantom import phantom_exam
 from node.retention import Retention
+from node.scu import EchoResult
 from storage.actions import actions_of_destination, actions_of_exam
 from storage.database import open_database, reading, writing
 from storage.exams import hold
@@ -474,6 +475,26 @@ def test_a_destination_is_asked_whether_it_is_there(tmp_path: Path, engine: Engi
         with a_node(tmp_path, engine, destinations=(there, away)) as node, Visitor(base_url=node.address) as visitor:
             assert "pacs answers" in visitor.button("/destinations/pacs/echo").headers["hx-trigger"]
             assert "ris does not answer" in visitor.button("/destinations/ris/echo").headers["hx-trigger"]
+            told = text(visitor.get("/destinations"))
+            assert "pacs open" in told
+            assert "ris does not answer" in told
+            assert "no connection" in told
+
+
+def test_a_destination_that_did_not_answer_is_told_of_until_it_does(
+    node: Node, visitor: Visitor, answered: str
+) -> None:
+    node.echoes.ask()
+    assert "ris does not answer" in text(visitor.get("/destinations"))
+    node.chain.clock.forward(timedelta(minutes=1))
+    with writing(node.chain.room.engine) as connection:
+        connection.execute(update(deliveries).values(sent_at=node.chain.clock()))
+    assert "ris open" in text(visitor.get("/destinations"))
+    node.chain.clock.forward(timedelta(minutes=1))
+    node.echoes.ask()
+    assert "ris does not answer" in text(visitor.get("/destinations"))
+    node.echoes.note(REPORTS_ONLY, EchoResult(answered=True, seconds=0.01, message=""))
+    assert "ris open" in text(visitor.get("/destinations"))
 
 
 def test_senders_tell_who_called_what_was_accepted_and_what_refused_and_why(node: Node, visitor: Visitor) -> None:

@@ -186,6 +186,11 @@ def test_a_name_turns_no_other_text_round_whichever_way_it_is_written(tmp_path: 
 # --- one exam
 
 
+def test_a_page_tells_in_whose_time_it_is(standing: Standing) -> None:
+    for page in ("/exams", f"/exams/{standing.uid}", "/destinations", "/senders", "/system"):
+        assert re.search(r"Times are the node's own \(\S+, UTC[+-]\d{4}\)", text(standing.visitor.get(page))), page
+
+
 def test_an_exam_tells_its_views_images_life_results_and_deliveries(standing: Standing) -> None:
     visitor, answered = standing.visitor, standing.uid
     page = visitor.get(f"/exams/{answered}")
@@ -209,6 +214,7 @@ def test_every_attempt_to_deliver_is_told_and_equal_ones_are_counted(tmp_path: P
             node.chain.clock.forward(timedelta(hours=1))
         assert "2 times: waiting" in (told := text(visitor.get(f"/exams/{node.chain.exam.uid}")))
         assert "does not answer" in told
+        assert re.search(r"waiting again at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", told)  # which may be tomorrow
         with a_pacs(port=absent.port):
             node.deliver()
         assert "sent, 0000H" in text(visitor.get(f"/exams/{node.chain.exam.uid}"))

@@ -151,6 +151,21 @@ def test_a_filter_that_is_none_is_refused(standing: Standing) -> None:
         assert (answer.status_code, answer.json()["status"]) == (400, 400)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/exams/%00"),
+        ("GET", "/exams/lines?exam=%00"),
+        ("GET", "/exams?ae=%00"),
+        ("POST", "/destinations/%00/resume"),
+    ],
+)
+def test_a_zero_byte_which_postgresql_does_not_take_is_a_bad_request(
+    standing: Standing, method: str, path: str
+) -> None:
+    assert standing.visitor.request(method, path).status_code == 400
+
+
 def test_no_page_shows_a_patients_name_or_id_unless_it_is_to(standing: Standing, tmp_path: Path) -> None:
     node, visitor, answered = standing.node, standing.visitor, standing.uid
     exam = node.chain.exam

@@ -132,6 +132,8 @@ def _given(request: Request) -> dict[str, str]:
 
 
 def _wanted(given: dict[str, str]) -> Wanted:
+    if "\0" in "".join(given.values()):
+        raise BadRequest("a zero byte stands in a filter")
     try:
         return Wanted(
             state=ExamState(given["state"]) if given["state"] else None,

@@ -106,6 +106,9 @@ def test_a_phone_shows_every_page_in_its_width(desk: Desk) -> None:
             page.goto(f"/{path}")
             page.wait_for_load_state("networkidle")
             desk.picture(page, f"phone-{path.partition('/')[0]}{'-one' if '/' in path else ''}")
+            # A name of 64 characters stands as such a text.
+            page.evaluate("document.querySelector('h1').append(document.createElement('bdi'))")
+            page.evaluate("document.querySelector('h1 bdi').textContent = 'X'.repeat(64)")
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
 
 

@@ -389,6 +389,18 @@ def test_a_page_that_is_not_kept_up_to_date_says_so_until_it_is(desk: Desk, how:
         expect(page.locator("#stale")).to_be_hidden()
 
 
+def test_a_long_name_neither_hides_a_column_nor_breaks_an_ae_title(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node, viewport={"width": 1400, "height": 900}) as page:
+        page.goto("/exams")
+        cell = page.locator("#lines tbody td[data-label=Sender] bdi")
+        expect(cell).to_have_text("MODALITY")
+        lines = "each => each.getClientRects().length"
+        page.evaluate("document.querySelector('#lines td').append(document.createElement('bdi'))")
+        page.evaluate("document.querySelector('#lines td bdi').textContent = 'X'.repeat(200)")
+        assert cell.evaluate(lines) == 1
+        assert page.locator("#lines .scroll").evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
 def test_a_list_that_could_not_be_loaded_is_asked_for_again(desk: Desk) -> None:
     with a_page(desk.browser, desk.node) as page:
         page.route("**/exams/lines**", lambda route: route.fulfill(status=429, body="{}"), times=1)

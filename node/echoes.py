@@ -70,12 +70,16 @@ class Echoes:
         for destination in asked[1] if asked else ():
             if self._turns.stopped or not asked:
                 return
-            echo = Echo(asked[0](destination), self._clock())
-            with self._lock:
-                before = self._last.get(destination.name)
-                self._last[destination.name] = echo
-            _tell(destination, before, echo)
+            self.note(destination, asked[0](destination))
             beat()
+
+    def note(self, destination: Destination, result: EchoResult) -> None:
+        """Keep what a destination answered, whoever has asked it."""
+        echo = Echo(result, self._clock())
+        with self._lock:
+            before = self._last.get(destination.name)
+            self._last[destination.name] = echo
+        _tell(destination, before, echo)
 
 
 def _tell(destination: Destination, before: Echo | None, echo: Echo) -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.pixels import pixel_aspect
 from node.analysis import Analysis
 from node.results.answer import Answer, ImageAnswer
 from node.results.pages import turned
@@ -46,7 +47,9 @@ def draw_previews(job_id: int, answer: Answer, analysis: Analysis) -> Iterator[D
         pixels, found = analysis.pictures.get(image.uid), answer.findings_of(image)
         if pixels is None or image.view is None:
             continue
-        yield _drawn(job_id, answer, image, PreviewKind.VIEW, _jpeg(_hung(image, _small(pixels))))
+        yield _drawn(
+            job_id, answer, image, PreviewKind.VIEW, _jpeg(_hung(image, _small(pixels, pixel_aspect(image.header))))
+        )
         if found is None:
             continue
         if found.probability is not None:
@@ -78,11 +81,14 @@ def _hung(image: ImageAnswer, pixels: NDArray[np.generic]) -> NDArray[np.generic
     return pixels[:: -1 if turns["upright"] else 1, :: -1 if turns["sideways"] else 1]
 
 
-def _small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    factor = LONGEST / max(pixels.shape)
-    if factor >= 1:
+def _small(pixels: NDArray[np.uint8], aspect: float = 1.0) -> NDArray[np.uint8]:
+    """Return a picture with square pixels, no longer than ``LONGEST``; ``aspect`` is height over width of a pixel."""
+    rows, columns = pixels.shape[0] * max(aspect, 1), pixels.shape[1] / min(aspect, 1)
+    factor = min(LONGEST / max(rows, columns), 1)
+    size = max(round(rows * factor), 1), max(round(columns * factor), 1)
+    if size == pixels.shape:
         return pixels
-    return np.asarray(cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _jpeg(pixels: NDArray[np.generic]) -> tuple[bytes, str]:

@@ -222,6 +222,7 @@ class Serving:
             validity=self.validity,
             timekeeping=self.timekeeping,
             notes=self.trail,
+            echoes=self._echoes,
         )
         health = health_routes(self.readiness.checks, self.metrics.text)
         self._uses = Uses(self.parts.engine)

@@ -56,7 +56,7 @@ class Row:
         How many it has.
     score
         Of its present revision, None without one.
-    job_state, attempts, started_at, not_before
+    job_state, attempts, started_at, not_before, lease_until
         Of the reading of the present revision; None without one.
     """
 
@@ -69,6 +69,7 @@ class Row:
     attempts: int
     started_at: datetime | None
     not_before: datetime | None
+    lease_until: datetime | None
 
 
 def search_exams(connection: Connection, wanted: Wanted, limit: int, offset: int = 0) -> list[Row]:
@@ -182,6 +183,7 @@ def _rows() -> Select[Any]:
     patient = [patients.c[field.name].label(f"patient__{field.name}") for field in fields(PatientRecord)]
     own = [exams.c[field.name] for field in fields(ExamRecord) if field.name != "patient"]
     job = [jobs.c.suspicion, jobs.c.state.label("job_state"), jobs.c.attempts, jobs.c.started_at, jobs.c.not_before]
+    job.append(jobs.c.lease_until)
     return (
         select(*own, *patient, *job, studies.c.date.label("study_date"))
         .join(patients, patients.c.id == exams.c.patient_id)
@@ -241,4 +243,5 @@ def _row(row: Any, sent: tuple[tuple[str, ...], int]) -> Row:
         row["attempts"] or 0,
         row["started_at"],
         row["not_before"],
+        row["lease_until"],
     )

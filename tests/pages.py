@@ -18,6 +18,7 @@ from ai.findings import ImageFindings
 from ai.models import open_model
 from config.settings import Caller, Destination, Dicom, Http, Settings, Storage
 from node.delivery import Lane
+from node.echoes import Echoes
 from node.intake import utc_now
 from node.parts import Parts
 from node.scp import StorageSCP
@@ -64,6 +65,7 @@ class Node:
     senders: Senders
     facts: Facts
     destinations: tuple[Destination, ...]
+    echoes: Echoes
 
     @property
     def address(self) -> str:
@@ -138,7 +140,9 @@ def a_node(
     receiver, counts = Noted(chain.room.intake, senders), Counts()
     parts = Parts(settings, engine, chain.room.store, chain.queue, chain.outbox)
     echo, model = Sender(Dicom(acse_timeout=2)).echo, open_model("mass-fpn-boxes")
-    house = House(lambda: parts, receiver, echo, model, counts, chain.clock)
+    echoes = Echoes(chain.clock)
+    echoes.use(echo, destinations)
+    house = House(lambda: parts, receiver, echo, model, counts, chain.clock, echoes=echoes)
     uses = Uses(engine)
     ways: list[Authentication] = [Tokens(engine, chain.clock, uses), Unknown(), Sessions(engine, chain.clock, uses)]
     if trust_local:
@@ -152,7 +156,7 @@ def a_node(
         stack.callback(web.stop)
         door.start()
         stack.callback(door.stop, drain=5)
-        yield Node(chain, web, door, senders, facts, destinations)
+        yield Node(chain, web, door, senders, facts, destinations, echoes)
 
 
 @contextmanager
@@ -176,8 +180,10 @@ def a_page(browser: Browser, node: Node, **options: Any) -> Iterator[Page]:
     page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    # What Chromium itself says of an answer that is no success is no complaint of a script.
-    said = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
+    # What Chromium and htmx themselves say of an answer that is no success is no complaint of a script.
+    said = re.compile(
+        r"(Failed to load resource: the server responded with a status of|Response Status Error Code) 4\d\d"
+    )
     page.on(
         "console",
         lambda message: (

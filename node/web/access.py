@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
 from config.settings import Scope as Scope  # noqa: PLC0414 (routes get it from here)
-from node.errors import NotAllowed, NotAuthenticated
+from node.errors import BadRequest, NotAllowed, NotAuthenticated
 
 EVERYTHING: Final = frozenset(Scope)
 SHOWN_EXAM: Final = "shown exam"
@@ -153,6 +153,8 @@ class Guarded(Route):
         scope["route_path"] = self.path
         if not self.methods or scope["method"] in self.methods:
             require(scope, self.needs)
+        if "\0" in scope["path"]:  # PostgreSQL takes it in no text
+            raise BadRequest("a zero byte stands in the address")
         await super().handle(scope, receive, send)
 
 

@@ -107,6 +107,7 @@ def _rendered(connection: HTTPConnection, template: str, values: Mapping[str, An
             may_operate=Scope.OPERATE in scopes,
             research=RESEARCH_USE_ONLY,
             version=VERSION,
+            zone=datetime.now().astimezone().strftime("%Z, UTC%z"),
             seen=SEEN,
         )
     )
@@ -123,11 +124,11 @@ def _environment() -> Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "moment": moment,
-        "clock": lambda value: value.astimezone().strftime("%H:%M:%S") if value else "",
         "day": day,
         "number": lambda value: f"{value:,.0f}".replace(",", "\u202f"),
         "bytes": size,
         "seconds": seconds,
+        "quoted": json.dumps,  # as a string of TOML
         "status": lambda value: "" if value is None else f"{value:04X}H",
         "static": lambda name: f"/static/{name}?v={static_version(name)}",
     }

@@ -18,6 +18,7 @@ from config.policy import RetentionPolicy
 from node.errors import AssociationRejected
 from node.phantom import phantom_exam
 from node.retention import Retention
+from node.scu import EchoResult
 from storage.actions import actions_of_destination, actions_of_exam
 from storage.database import open_database, reading, writing
 from storage.exams import hold
@@ -25,12 +26,14 @@ from storage.previews import PreviewKind, previews_of
 from storage.selftests import SelfTest, note
 from storage.states import ExamState, JobState
 from storage.tables import deliveries
+from storage.workers import WorkerRecord, note_worker
 from tests.chain import PACS, REPORTS_ONLY
 from tests.databases import SQLiteDatabases
 from tests.doors import an_image, phantom_images
 from tests.pacs import a_free_port, a_pacs
 from tests.pages import Node, a_node
 from tests.peers import eventually
+from tests.records import LEASE
 
 pytestmark = pytest.mark.sqlite_alone
 
@@ -148,6 +151,21 @@ def test_a_filter_that_is_none_is_refused(standing: Standing) -> None:
         assert (answer.status_code, answer.json()["status"]) == (400, 400)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/exams/%00"),
+        ("GET", "/exams/lines?exam=%00"),
+        ("GET", "/exams?ae=%00"),
+        ("POST", "/destinations/%00/resume"),
+    ],
+)
+def test_a_zero_byte_which_postgresql_does_not_take_is_a_bad_request(
+    standing: Standing, method: str, path: str
+) -> None:
+    assert standing.visitor.request(method, path).status_code == 400
+
+
 def test_no_page_shows_a_patients_name_or_id_unless_it_is_to(standing: Standing, tmp_path: Path) -> None:
     node, visitor, answered = standing.node, standing.visitor, standing.uid
     exam = node.chain.exam
@@ -169,7 +187,23 @@ def test_no_page_shows_a_patients_name_or_id_unless_it_is_to(standing: Standing,
         assert exam.patient.patient_id in page
 
 
+def test_a_name_turns_no_other_text_round_whichever_way_it_is_written(tmp_path: Path, engine: Engine) -> None:
+    arabic = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "محمد^\u202eمحمد", "PatientID": "12-34/5"}
+    with a_node(tmp_path, engine, show_patients=True) as node, httpx2.Client(base_url=node.address) as visitor:
+        node.chain.receive([an_image(**arabic, StudyDescription="فحص 1-2")])
+        exam = visitor.get(f"/exams/{node.chain.exam.uid}").text
+        for page in (visitor.get("/exams/lines").text, exam):
+            assert "<bdi>محمد \u202eمحمد</bdi>" in page
+            assert '<bdi class="muted">12-34/5</bdi>' in page
+        assert "<bdi>فحص 1-2</bdi>" in exam
+
+
 # --- one exam
+
+
+def test_a_page_tells_in_whose_time_it_is(standing: Standing) -> None:
+    for page in ("/exams", f"/exams/{standing.uid}", "/destinations", "/senders", "/system"):
+        assert re.search(r"Times are the node's own \(\S+, UTC[+-]\d{4}\)", text(standing.visitor.get(page))), page
 
 
 def test_an_exam_tells_its_views_images_life_results_and_deliveries(standing: Standing) -> None:
@@ -195,6 +229,7 @@ def test_every_attempt_to_deliver_is_told_and_equal_ones_are_counted(tmp_path: P
             node.chain.clock.forward(timedelta(hours=1))
         assert "2 times: waiting" in (told := text(visitor.get(f"/exams/{node.chain.exam.uid}")))
         assert "does not answer" in told
+        assert re.search(r"waiting again at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", told)  # which may be tomorrow
         with a_pacs(port=absent.port):
             node.deliver()
         assert "sent, 0000H" in text(visitor.get(f"/exams/{node.chain.exam.uid}"))
@@ -226,6 +261,20 @@ def test_pictures_are_files_as_the_exam_is_hung(standing: Standing) -> None:
         half = pixels.shape[1] // 2
         bright = pixels[:, half:].mean() > pixels[:, :half].mean()
         assert bright == (image.ImageLaterality == "R")
+
+
+@pytest.mark.parametrize(("spacing", "shape"), [(("0.4", "0.2"), (1024, 416)), (("0.2", "0.4"), (512, 832))])
+def test_a_picture_of_pixels_that_are_not_square_is_as_wide_and_high_as_the_breast(
+    tmp_path: Path, engine: Engine, spacing: tuple[str, str], shape: tuple[int, int]
+) -> None:
+    with a_node(tmp_path, engine) as node:
+        node.chain.receive([an_image(ImagerPixelSpacing=list(spacing))])
+        node.read()
+        with reading(node.chain.room.engine) as connection:
+            [path] = [each.path for each in previews_of(connection, node.chain.job.id) if each.kind is PreviewKind.VIEW]
+        picture = cv2.imread(str(node.chain.room.store.resolve(path)), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    assert picture.shape == shape
 
 
 def test_pictures_go_with_what_they_show(node: Node, visitor: Visitor, answered: str) -> None:
@@ -302,6 +351,33 @@ def test_an_earlier_revision_is_shown_as_it_was(node: Node, visitor: Visitor, an
     assert visitor.get(f"/exams/{answered}?revision=x").status_code == 200
     assert visitor.get(f"/exams/{answered}?revision={MANY_DIGITS}").status_code == 400
     assert 'id="re-read"' not in visitor.get(f"/exams/{answered}?revision=1").text
+
+
+def test_a_reading_whose_worker_is_gone_is_not_told_to_run(node: Node, visitor: Visitor) -> None:
+    chain = node.chain
+    job = chain.close(phantom_images())
+    assert chain.queue.claim("gone", chain.clock())
+    reads = text(visitor.get("/exams/lines")), text(visitor.get(f"/exams/{job.exam_uid}"))
+    assert all("reading" in page and "its worker is gone" not in page for page in reads)
+    chain.clock.forward(LEASE + timedelta(seconds=1))
+    for page in ("/exams/lines", f"/exams/{job.exam_uid}"):
+        assert "waiting its worker is gone" in text(visitor.get(page)), page
+    assert "workers 0" in text(visitor.get("/system"))
+    assert chain.worker().work_once()
+    assert "its worker is gone" not in text(visitor.get("/exams/lines"))
+    with writing(chain.room.engine) as connection:
+        note_worker(connection, WorkerRecord("w", "model", "digest", "cpu", chain.clock(), chain.clock()))
+    assert "workers 1" in text(visitor.get("/system"))
+
+
+def test_an_answer_is_not_shown_as_the_present_one_while_the_exam_is_read_again(
+    node: Node, visitor: Visitor, answered: str
+) -> None:
+    assert "answer so far" not in text(visitor.get(f"/exams/{answered}"))
+    visitor.button(f"/exams/{answered}/re-read")
+    assert "waiting answer so far: findings" in text(visitor.get(f"/exams/{answered}"))
+    assert node.chain.queue.claim("worker", node.chain.clock())
+    assert "answer so far: findings" in text(visitor.get(f"/exams/{answered}"))
 
 
 # --- buttons of an exam
@@ -420,13 +496,33 @@ def test_a_destination_is_asked_whether_it_is_there(tmp_path: Path, engine: Engi
         with a_node(tmp_path, engine, destinations=(there, away)) as node, Visitor(base_url=node.address) as visitor:
             assert "pacs answers" in visitor.button("/destinations/pacs/echo").headers["hx-trigger"]
             assert "ris does not answer" in visitor.button("/destinations/ris/echo").headers["hx-trigger"]
+            told = text(visitor.get("/destinations"))
+            assert "pacs open" in told
+            assert "ris does not answer" in told
+            assert "no connection" in told
+
+
+def test_a_destination_that_did_not_answer_is_told_of_until_it_does(
+    node: Node, visitor: Visitor, answered: str
+) -> None:
+    node.echoes.ask()
+    assert "ris does not answer" in text(visitor.get("/destinations"))
+    node.chain.clock.forward(timedelta(minutes=1))
+    with writing(node.chain.room.engine) as connection:
+        connection.execute(update(deliveries).values(sent_at=node.chain.clock()))
+    assert "ris open" in text(visitor.get("/destinations"))
+    node.chain.clock.forward(timedelta(minutes=1))
+    node.echoes.ask()
+    assert "ris does not answer" in text(visitor.get("/destinations"))
+    node.echoes.note(REPORTS_ONLY, EchoResult(answered=True, seconds=0.01, message=""))
+    assert "ris open" in text(visitor.get("/destinations"))
 
 
 def test_senders_tell_who_called_what_was_accepted_and_what_refused_and_why(node: Node, visitor: Visitor) -> None:
     node.send(phantom_images())
     node.send([an_image(SOPInstanceUID="1.2.3.4", PatientID="other")])
     with pytest.raises(AssociationRejected):
-        node.send(phantom_images()[:1], "STRANGER")
+        node.send(phantom_images()[:1], 'STRANGER"#')
     assert eventually(lambda: node.senders.write_down() == 1)  # the door notes it after it has said no
     told = text(visitor.get("/senders"))
     assert re.search(r"MODALITY 127\.0\.0\.1 known", told)
@@ -434,7 +530,7 @@ def test_senders_tell_who_called_what_was_accepted_and_what_refused_and_why(node
     assert "Digital Mammography X-Ray Image Storage - For Presentation" in told
     assert "STRANGER" in told
     assert "not recognised" in told
-    assert '{ ae_title = "STRANGER", address = "127.0.0.1" }' in visitor.get("/senders").text.replace("&#34;", '"')
+    assert r'{ ae_title = "STRANGER\"#", address = "127.0.0.1" }' in visitor.get("/senders").text.replace("&#34;", '"')
 
 
 def test_an_upload_goes_through_the_intake(node: Node, visitor: Visitor, tmp_path: Path) -> None:

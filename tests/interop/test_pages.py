@@ -15,6 +15,7 @@ from ai.findings import ExamFindings
 from ai.models import open_model
 from config.settings import ReaderSection
 from node.demo.exams import real_exams
+from storage.actions import Action, record_action
 from storage.database import open_database, writing
 from storage.lanes import Pause, pause
 from storage.states import JobState
@@ -105,6 +106,9 @@ def test_a_phone_shows_every_page_in_its_width(desk: Desk) -> None:
             page.goto(f"/{path}")
             page.wait_for_load_state("networkidle")
             desk.picture(page, f"phone-{path.partition('/')[0]}{'-one' if '/' in path else ''}")
+            # A name of 64 characters stands as such a text.
+            page.evaluate("document.querySelector('h1').append(document.createElement('bdi'))")
+            page.evaluate("document.querySelector('h1 bdi').textContent = 'X'.repeat(64)")
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
 
 
@@ -138,6 +142,31 @@ def test_an_exam_shows_its_layers_and_hides_weaker_marks(desk: Desk) -> None:
         page.reload()
         expect(page.locator("img.layer-prepared:visible")).to_have_count(4)  # as it was chosen
         page.get_by_label("Image", exact=True).check()
+
+
+def test_what_is_hidden_of_one_exam_hides_nothing_of_the_next(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node) as page:
+        page.goto(f"/exams/{desk.uid}")
+        page.locator("#threshold").fill("84")
+        page.get_by_label("As the reader saw it").check()
+        expect(page.locator(".mark:visible")).to_have_count(0)
+        # An exam answers to the beginning of its id too: to the browser another page.
+        page.goto(f"/exams/{desk.uid[:12]}")
+        expect(page.locator(".mark:visible")).to_have_count(8)
+        expect(page.locator("#threshold")).to_have_value("0")
+
+
+def test_a_chosen_destination_stays_when_the_page_is_loaded_anew(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node) as page:
+        page.goto(f"/exams/{desk.uid}")
+        page.select_option("#destination", "ris")
+        page.evaluate("document.querySelector('#destination').dataset.old = ''")
+        with writing(desk.node.chain.room.engine) as connection:
+            record_action(
+                connection, Action("looked", "Ada", desk.node.chain.clock(), desk.node.chain.exam.id, None, "")
+            )
+        page.evaluate("document.body.dispatchEvent(new Event('changed'))")
+        expect(page.locator("#destination:not([data-old])")).to_have_value("ris")
 
 
 def scale_of(page: Page) -> float:
@@ -340,6 +369,45 @@ def test_an_exam_arrives_is_read_and_answered_while_the_page_is_open(
     engine.dispose()
 
 
+@pytest.mark.parametrize("how", ["refuses", "is silent"])
+def test_a_page_that_is_not_kept_up_to_date_says_so_until_it_is(desk: Desk, how: str) -> None:
+    def answers(route: Route) -> None:
+        if how == "refuses":
+            route.fulfill(status=429, content_type="application/problem+json", body="{}")
+
+    with a_page(desk.browser, desk.node) as page:
+        page.clock.install()
+        page.goto("/destinations")
+        expect(page.locator("#lanes")).to_be_visible()
+        page.route("**/destinations/body**", answers)
+        page.clock.run_for(10_000)
+        expect(page.locator("#stale")).to_be_hidden()
+        page.clock.run_for(20_000)
+        expect(page.get_by_role("alert").filter(has_text="Not up to date")).to_be_visible()
+        page.unroute("**/destinations/body**")
+        page.clock.run_for(20_000)
+        expect(page.locator("#stale")).to_be_hidden()
+
+
+def test_a_long_name_neither_hides_a_column_nor_breaks_an_ae_title(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node, viewport={"width": 1400, "height": 900}) as page:
+        page.goto("/exams")
+        cell = page.locator("#lines tbody td[data-label=Sender] bdi")
+        expect(cell).to_have_text("MODALITY")
+        lines = "each => each.getClientRects().length"
+        page.evaluate("document.querySelector('#lines td').append(document.createElement('bdi'))")
+        page.evaluate("document.querySelector('#lines td bdi').textContent = 'X'.repeat(200)")
+        assert cell.evaluate(lines) == 1
+        assert page.locator("#lines .scroll").evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
+def test_a_list_that_could_not_be_loaded_is_asked_for_again(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node) as page:
+        page.route("**/exams/lines**", lambda route: route.fulfill(status=429, body="{}"), times=1)
+        page.goto("/exams")
+        expect(page.locator("#lines tbody tr")).to_have_count(1)
+
+
 def test_files_are_uploaded_and_the_exam_appears(
     browser: Browser, sqlite_databases: SQLiteDatabases, tmp_path: Path
 ) -> None:
@@ -364,6 +432,30 @@ def test_files_are_uploaded_and_the_exam_appears(
         page.locator("#upload-exams a").click()
         expect(page.locator(".verdict")).to_contain_text("findings")
     engine.dispose()
+
+
+def test_no_dropped_file_is_left_out_without_a_word(desk: Desk) -> None:
+    leaves = "() => !window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+    drop = """() => {
+        const entry = {isFile: true, name: "locked.dcm", file: (_, fails) => fails(new Error("cannot be read"))};
+        const event = new Event("drop", {cancelable: true});
+        event.dataTransfer = {items: [{webkitGetAsEntry: () => entry}], files: []};
+        document.querySelector("#drop").dispatchEvent(event);
+    }"""
+    held: list[Route] = []
+    with a_page(desk.browser, desk.node) as page:
+        page.goto("/upload")
+        page.evaluate(drop)
+        expect(page.locator("#uploads li.bad")).to_contain_text("locked.dcm cannot be read")
+        expect(page.locator("#upload-summary")).to_have_text("0 of 1 stored, 1 refused.")
+        assert not page.evaluate(leaves)
+        page.route("**/upload", lambda route: held.append(route))  # noqa: PLW0108 (a method will not do)
+        with page.expect_request("**/upload"):
+            page.set_input_files("#files", {"name": "slow.dcm", "mimeType": "application/dicom", "buffer": b"DICM"})
+        assert page.evaluate(leaves)
+        held[0].fulfill(json={"outcome": "conflict", "instance": "1.2", "exam": None})
+        expect(page.locator("#uploads li.bad").last).to_contain_text("kept aside")
+        assert not page.evaluate(leaves)
 
 
 class ShippedReader(FakeReader):

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from config.settings import Destination, Scope
+from node.echoes import Echo
 from node.errors import NoSuchResource
 from node.lanes import LaneStatus, lane_statuses
 from node.web.access import Guarded, caller
@@ -23,10 +24,11 @@ LAST_ACTIONS = 5
 
 @dataclass(frozen=True)
 class Shown:
-    """A lane, when its destination accepted something last, and what people last did to it."""
+    """A lane, when its destination accepted something last, the echo that it did not answer since, what people did to it."""
 
     lane: LaneStatus
     last_success: datetime | None
+    silent: Echo | None
     actions: tuple[Action, ...]
 
 
@@ -69,6 +71,8 @@ class DestinationsPage:
         """Ask a destination whether it is there."""
         destination = self._destination(request)
         result = self._house.echo(destination)
+        if self._house.echoes:
+            self._house.echoes.note(destination, result)
         words = (
             f"{destination.name} answers, in {1000 * result.seconds:.0f} ms."
             if result.answered
@@ -80,12 +84,14 @@ class DestinationsPage:
     def _lanes(self) -> Sequence[Shown]:
         house = self._house
         lanes = lane_statuses(house.engine, house.outbox, house.settings.destinations, house.clock())
+        echoes = house.echoes.last() if house.echoes else {}
         with reading(house.engine) as connection:
             last = last_success(connection)
-            return [
-                Shown(lane, last.get(lane.name), tuple(actions_of_destination(connection, lane.name, LAST_ACTIONS)))
-                for lane in lanes
-            ]
+            done = {lane.name: tuple(actions_of_destination(connection, lane.name, LAST_ACTIONS)) for lane in lanes}
+        return [
+            Shown(lane, last.get(lane.name), _silent(echoes.get(lane.name), last.get(lane.name)), done[lane.name])
+            for lane in lanes
+        ]
 
     def _destination(self, request: Request) -> Destination:
         name = request.path_params["name"]
@@ -93,6 +99,12 @@ class DestinationsPage:
         if found is None:
             raise NoSuchResource("the settings have no such destination")
         return found
+
+
+def _silent(echo: Echo | None, last_success: datetime | None) -> Echo | None:
+    if echo is None or echo.result.answered or (last_success is not None and last_success > echo.at):
+        return None
+    return echo
 
 
 def routes(house: House) -> Sequence[Guarded]:

@@ -12,7 +12,7 @@ from node.errors import BadRequest, NoSuchResource
 from node.web.access import SHOWN_EXAM, Guarded
 from node.web.addresses import number
 from node.web.pages.exam_facts import ExamFacts, exam_facts
-from node.web.pages.exams import STATES
+from node.web.pages.exams import ABANDONED, STATES, is_abandoned
 from node.web.pages.house import House
 from node.web.rendering import done, render, render_live
 from storage.database import reading
@@ -21,6 +21,7 @@ from storage.exams import ExamRecord, find_exam
 from storage.jobs import Job
 from storage.previews import previews_of
 from storage.results import results_of
+from storage.states import ExamState
 
 PICTURES: Final = {"Cache-Control": "private, max-age=600", "X-Content-Type-Options": "nosniff"}
 """They change when the exam is read again; pages ask for them by the job's number."""
@@ -162,10 +163,12 @@ def _address(facts: ExamFacts) -> str:
 
 def _told(house: House, facts: ExamFacts) -> dict[str, Any]:
     now, job = house.clock(), facts.job
-    runs = job is not None and job.state == "running" and job.started_at is not None
+    abandoned = job is not None and is_abandoned(job.state, job.lease_until, now)
+    runs = job is not None and job.state == "running" and job.started_at is not None and not abandoned
     elapsed = (now - job.started_at).total_seconds() if runs and job and job.started_at else None
     return {
         "runs": runs,
+        "abandoned": ABANDONED if abandoned and facts.exam.state is ExamState.QUEUED else "",
         "elapsed": elapsed,
         "progress": min(elapsed / facts.typical, 0.95) if elapsed is not None and facts.typical else None,
         "show_patients": house.settings.http.show_patients,

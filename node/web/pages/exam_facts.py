@@ -294,7 +294,7 @@ def _views(
 
 def _why(image: Mapping[str, Any] | None, uid: str | None, answer: Mapping[str, Any] | None) -> str:
     if image is not None:
-        return f"Not read: {image['not_read']}."
+        return f"Not read: {image['not_read'].rstrip('.')}."
     if uid is not None:
         return "Not read yet." if answer is None else "Not read."
     return "No image of this view."

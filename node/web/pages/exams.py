@@ -31,6 +31,7 @@ STATES: Final = {
     ExamState.PRIOR: "prior, not read",
 }
 """States in the words of the list."""
+ABANDONED: Final = "its worker is gone, the next one reads it"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def routes(house: House) -> Sequence[Guarded]:
 def line_of(row: Row, now: datetime, typical: float | None) -> Line:
     """Return an exam as the list shows it."""
     exam = row.exam
+    if exam.state is ExamState.QUEUED and is_abandoned(row.job_state, row.lease_until, now):
+        return Line(row, STATES[exam.state], "unsure", ABANDONED)
     if exam.state is ExamState.QUEUED and row.job_state is JobState.RUNNING:
         elapsed = (now - row.started_at).total_seconds() if row.started_at else 0.0
         # Never full before it has ended, whatever the last ones took.
@@ -115,6 +118,11 @@ def line_of(row: Row, now: datetime, typical: float | None) -> Line:
     return Line(row, STATES[exam.state], kind, detail)
 
 
+def is_abandoned(state: JobState | None, lease_until: datetime | None, now: datetime) -> bool:
+    """Tell whether a reading runs no more, as far as its worker's signs of life tell, though nobody has ended it."""
+    return state is JobState.RUNNING and lease_until is not None and lease_until < now
+
+
 def _answer_kind(status: str | None) -> str:
     return {"findings": "findings", "no findings": "clear", "failed": "failed"}.get(status or "", "unsure")
 
@@ -124,6 +132,8 @@ def _given(request: Request) -> dict[str, str]:
 
 
 def _wanted(given: dict[str, str]) -> Wanted:
+    if "\0" in "".join(given.values()):
+        raise BadRequest("a zero byte stands in a filter")
     try:
         return Wanted(
             state=ExamState(given["state"]) if given["state"] else None,

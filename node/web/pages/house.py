@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from ai.models import Model
 from config.settings import Destination, Settings
 from node.audit.notes import NOTHING, Notes
+from node.echoes import Echoes
 from node.intake import Receiver
 from node.parts import Parts
 from node.scu import EchoResult
@@ -51,6 +52,8 @@ class House:
         What ends when, and how the clock is kept.
     notes
         Is told who did what, for the audit trail.
+    echoes
+        Which destinations answer.
     """
 
     parts: Callable[[], Parts]
@@ -62,6 +65,7 @@ class House:
     validity: Validity | None = None
     timekeeping: Timekeeping | None = None
     notes: Notes = NOTHING
+    echoes: Echoes | None = None
 
     @property
     def settings(self) -> Settings:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from config.settings import Scope
+from node.metrics import RECENTLY
 from node.timekeeping import ClockState
 from node.validity import is_ending
 from node.web import charts
@@ -21,6 +22,7 @@ from node.web.rendering import render, render_live
 from storage import selftests
 from storage.database import reading, schema_is_current
 from storage.overview import Reading, bytes_kept, oldest_waiting_job, readings_since, received_since
+from storage.workers import workers_seen
 
 HOURS: Final = 24
 STAGES: Final = ("decode", "gate", "read", "encode", "write", "total")
@@ -67,6 +69,7 @@ def _told(house: House) -> dict[str, Any]:
         received = received_since(connection, since)
         images, results = bytes_kept(connection)
         selftest = selftests.last(connection)
+        workers = len(workers_seen(connection, now - RECENTLY))
     hours = _hours(readings, since)
     labels = [hour.label for hour in hours]
     usage, watermark = house.store.usage(), house.settings.storage.watermark
@@ -77,6 +80,7 @@ def _told(house: House) -> dict[str, Any]:
         "limit": watermark.max_used_fraction,
         "kept": {"images": images, "results": results},
         "jobs": house.queue.counts(),
+        "workers": workers,
         "oldest": oldest,
         "waits": (now - oldest).total_seconds() if oldest else None,
         "received": received,

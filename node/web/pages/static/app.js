@@ -1,9 +1,10 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
+// What is hidden of one exam hides nothing of the next.
 const kept = {
-  get(name, fallback) { try { return sessionStorage.getItem(name) ?? fallback; } catch { return fallback; } },
-  set(name, value) { try { sessionStorage.setItem(name, value); } catch { /* not allowed here */ } },
+  get(name, fallback) { try { return sessionStorage.getItem(`${name} ${location.pathname}`) ?? fallback; } catch { return fallback; } },
+  set(name, value) { try { sessionStorage.setItem(`${name} ${location.pathname}`, value); } catch { /* not allowed here */ } },
 };
 
 // --- theme
@@ -44,17 +45,40 @@ document.body.addEventListener("htmx:beforeRequest", ({ detail: { elt } }) => {
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.matches(":active")) event.detail.shouldSwap = false;
 });
-let unreachable = false;
-document.body.addEventListener("htmx:sendError", (event) => {
-  if (!unreachable || event.detail.requestConfig.verb !== "get") tell("The node does not answer. This page goes on trying.", true);
-  unreachable = true;
-});
-document.body.addEventListener("htmx:afterOnLoad", () => {
-  if (unreachable) tell("The node answers again.");
-  unreachable = false;
-});
+for (const name of ["htmx:sendError", "htmx:timeout"]) {
+  document.body.addEventListener(name, ({ detail: { requestConfig } }) => {
+    if (requestConfig.verb !== "get") tell("The node does not answer: look whether it was done.", true);
+  });
+}
 
-// --- exam: layers, outlines, threshold; chosen for this tab, whatever is loaded anew
+// --- live parts: what is shown is told to be old from STALE after the last good answer, whatever the reason, until the next
+
+const STALE = 20000;
+const PATIENCE = 15000; // a request that hangs would hold up all that follow
+let seenAt = Date.now();
+document.body.addEventListener("htmx:configRequest", ({ detail }) => { if (detail.verb === "get") detail.timeout = PATIENCE; });
+document.body.addEventListener("htmx:afterOnLoad", ({ detail: { xhr, requestConfig } }) => {
+  if (requestConfig.verb !== "get" || xhr.status >= 400) return;
+  seenAt = Date.now();
+  byId("stale").hidden = true;
+});
+setInterval(() => {
+  const notice = byId("stale");
+  if (!notice.hidden || !document.querySelector("[hx-get]") || Date.now() - seenAt < STALE) return;
+  notice.textContent = `Not up to date: the node has not answered since ${new Date(seenAt).toLocaleString()}. It is asked again and again.`;
+  notice.hidden = false;
+}, 1000);
+
+// --- exam: layers, outlines, threshold, destination; chosen for this exam in this tab, whatever is loaded anew
+
+let destination = "";
+document.addEventListener("change", ({ target }) => { if (target.id === "destination") destination = target.value; });
+
+function applyDestination() {
+  const select = byId("destination");
+  if (select && [...select.options].some((option) => option.value === destination)) select.value = destination;
+}
+document.body.addEventListener("htmx:afterSwap", applyDestination);
 
 function applyThreshold() {
   const slider = byId("threshold");
@@ -165,6 +189,12 @@ if (drop) {
   const counts = { of: 0, done: 0, failed: 0 };
   const waiting = [];
   const exams = new Set();
+  const outcomes = {
+    known: "is here already",
+    own: "a result of this node: kept, not read",
+    conflict: "kept aside: another image with this UID is here; mammonode conflicts",
+    corrected: "in force: corrects whose image it is",
+  };
   let running = 0;
 
   const summary = () => {
@@ -189,16 +219,20 @@ if (drop) {
       const answer = await fetch("/upload", { method: "POST", body: file, headers: { "Content-Type": "application/dicom" } });
       const told = await answer.json();
       if (!answer.ok) throw new Error(told.detail);
-      state.textContent = told.outcome;
-      line.className = "ok";
+      state.textContent = outcomes[told.outcome] ?? told.outcome;
+      line.className = told.outcome === "conflict" ? "bad" : "ok";
       counts.done += 1;
       showExam(told.exam);
     } catch (error) {
-      state.textContent = error.message;
-      line.className = "bad";
-      counts.failed += 1;
+      fail(line, error);
     }
     summary();
+  }
+
+  function fail(line, error) {
+    line.querySelector("span").textContent = error.message;
+    line.className = "bad";
+    counts.failed += 1;
   }
 
   async function work() {
@@ -208,29 +242,41 @@ if (drop) {
     running -= 1;
   }
 
-  function add(file) {
+  function show(named) {
     const line = document.createElement("li");
     const name = document.createElement("code");
-    name.textContent = file.name;
+    name.textContent = named;
     const state = document.createElement("span");
     state.textContent = "waiting";
     line.append(name, " ", state);
     byId("uploads").append(line);
     counts.of += 1;
-    waiting.push({ file, line });
+    return line;
+  }
+
+  function add(file) {
+    waiting.push({ file, line: show(file.name) });
     summary();
     work();
   }
 
   async function enter(entry) {
-    if (entry.isFile) { entry.file(add); return; }
-    const reader = entry.createReader();
-    for (;;) {
-      const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (!entries.length) return;
-      for (const each of entries) await enter(each);
+    try {
+      if (entry.isFile) { add(await new Promise((resolve, reject) => entry.file(resolve, reject))); return; }
+      const reader = entry.createReader();
+      for (;;) {
+        const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+        if (!entries.length) return;
+        for (const each of entries) await enter(each);
+      }
+    } catch (error) { // this machine does not let it be read
+      fail(show(entry.name), error);
+      summary();
     }
   }
+
+  // Who leaves the page takes what was not sent yet with them.
+  addEventListener("beforeunload", (event) => { if (running) event.preventDefault(); });
 
   byId("files").addEventListener("change", (event) => { for (const file of event.target.files) add(file); event.target.value = ""; });
   for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });

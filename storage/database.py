@@ -136,11 +136,19 @@ def _open_postgresql(url: URL) -> Engine:
     # What the URL says of these (libpq's own names) goes first.
     patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
     try:
-        return create_engine(
+        engine = create_engine(
             url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=patience, hide_parameters=True
         )
     except ModuleNotFoundError as error:
         raise DriverMissing(error.name) from error
+
+    @event.listens_for(engine, "checkin")
+    def as_the_server_says(connection: Any, _record: object) -> None:
+        # After READ ONLY, SQLAlchemy asks for READ WRITE: a standby calls that not supported (0A000), not refused (25006).
+        if connection is not None:
+            connection.read_only = None
+
+    return engine
 
 
 @contextmanager
@@ -299,6 +307,15 @@ def schema_is_current(engine: Engine) -> bool:
 def newest_revision() -> str:
     """Return the revision of the schema that this version works with: that of the last of its migrations, by name."""
     return max(path.stem[1:5] for path in Path(__file__).with_name("migrations").glob("versions/v*.py"))
+
+
+def takes_writes(engine: Engine) -> bool:
+    """Return whether the database is no standby of PostgreSQL, nor set to be read alone; SQLite tells when it is written to."""
+    if engine.dialect.name == "sqlite":
+        return True
+    with writing(engine) as connection:
+        setting: str = connection.execute(select(func.current_setting("transaction_read_only"))).scalar_one()
+    return setting == "off"
 
 
 def installation_id(engine: Engine) -> str:

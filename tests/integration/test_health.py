@@ -237,6 +237,12 @@ def test_it_is_ready_when_everything_that_it_needs_is_there(serving: Serving) ->
         assert client.get("/readyz").status_code == 503
 
 
+def test_it_is_not_ready_while_its_database_takes_no_writes(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.readiness.takes_writes", lambda _: False)
+    told = {check.name: check for check in serving.readiness.checks()}
+    assert (told["database"].ok, told["database"].needed, told["database"].detail) == (False, True, "takes no writes")
+
+
 def test_a_self_test_goes_the_whole_way_and_to_no_clinical_destination(serving: Serving) -> None:
     stop = Event()
     thread = at_work(serving, Finder(), stop)

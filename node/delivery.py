@@ -23,7 +23,7 @@ from node.scu import Carrier, Item, Response
 from node.status import Outcome, sending_outcome
 from node.telemetry import logger
 from node.troubles import Troubles
-from storage.errors import StorageError
+from storage.errors import BucketUnavailable, StorageError
 from storage.files import InstanceStore
 from storage.outbox import Delivery, Outbox
 from storage.states import DeliveryState
@@ -177,8 +177,37 @@ class Lane:
             with hand.taking:
                 hand.taken -= mine
 
-    def _deliver(self, due: Sequence[Delivery], pace: Pace | None, part: Part | None) -> int:
-        items = [Item(self._store.resolve(delivery.path), delivery.sop_class_uid) for delivery in due]
+    def _deliver(self, waiting: Sequence[Delivery], pace: Pace | None, part: Part | None) -> int:
+        due, items, fault = self._fetched(waiting)
+        tried = self._send(due, items, pace, part) if due else 0
+        if fault:
+            raise fault
+        return tried
+
+    def _fetched(self, waiting: Sequence[Delivery]) -> tuple[list[Delivery], list[Item], StorageError | None]:
+        """Return what can be had of what waits, and why the rest cannot, of which no exam's later objects go before it.
+
+        Raises
+        ------
+        BucketUnavailable
+            When nothing can be had at all.
+        """
+        due, items, lacking, fault = [], [], set[int](), None
+        for delivery in waiting:
+            if delivery.exam_id in lacking:
+                continue
+            try:
+                item = Item(self._store.resolve(delivery.path), delivery.sop_class_uid)
+            except BucketUnavailable as error:
+                self._store.reach()
+                lacking.add(delivery.exam_id)
+                fault = error
+            else:
+                due.append(delivery)
+                items.append(item)
+        return due, items, fault
+
+    def _send(self, due: Sequence[Delivery], items: Sequence[Item], pace: Pace | None, part: Part | None) -> int:
         tried = 0
         try:
             with closing(self._sender.send(self.destination, items)) as responses:

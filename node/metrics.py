@@ -34,6 +34,8 @@ STAGE_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 SCORE_BUCKETS = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 RECENTLY = timedelta(minutes=2)
 """A worker that gave no sign of life for longer is not at work."""
+LATE = timedelta(minutes=5)
+"""How long after the time that it bears an answer may come to be seen: clocks of hosts differ, and a commit takes time."""
 UNKNOWN = "unknown"
 STRANGERS = 100
 """AE titles at most that have series of their own though no setting names them."""
@@ -69,8 +71,8 @@ class Metrics:
         self._parts = parts
         self._echoes = echoes
         self._clock = clock
-        self._since = clock()
-        self._seen: set[int] = set()
+        self._begun = self._looked_at = clock()
+        self._seen: set[tuple[int, datetime]] = set()
         self._strangers: set[str] = set()
         self._following = Lock()
         self.registry = CollectorRegistry()
@@ -126,16 +128,16 @@ class Metrics:
     def _follow(self) -> None:
         """Count what was answered since the last time."""
         with self._following:
-            since = self._since
+            now = self._clock()
+            since = max(self._begun, min(self._looked_at, now) - LATE)
             try:
                 with reading(self._parts().engine) as connection:
                     found = answers_since(connection, since)
             except StorageError:
                 return
             for answered in found:
-                if answered.job in self._seen:
+                if (answered.job, answered.finished_at) in self._seen:
                     continue
-                self._since = max(self._since, answered.finished_at)
                 sender = self.known(answered.sender)
                 self.answers.labels(sender, answered.answer).inc()
                 self.answer_seconds.observe((answered.finished_at - answered.last_image_at).total_seconds())
@@ -144,10 +146,8 @@ class Metrics:
                     self.stage_seconds.labels(stage).observe(seconds)
                 if answered.score is not None:
                     self.scores.labels(sender).observe(answered.score)
-            # Those that ended at the very moment are looked at again.
-            self._seen = {answered.job for answered in found if answered.finished_at == self._since} | (
-                self._seen if self._since == since else set()
-            )
+            self._looked_at = now
+            self._seen = {(answered.job, answered.finished_at) for answered in found}
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: what ``collect`` yields depends on a database that need not answer yet."""

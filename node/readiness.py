@@ -9,7 +9,7 @@ from node.metrics import RECENTLY
 from node.parts import Parts
 from node.progress import Progress
 from storage import selftests
-from storage.database import reading, schema_is_current
+from storage.database import reading, schema_is_current, takes_writes
 from storage.errors import StorageError
 from storage.workers import workers_seen
 
@@ -90,11 +90,12 @@ class Readiness:
         try:
             with reading(self._parts().engine) as connection:
                 workers, test = workers_seen(connection, now - RECENTLY), selftests.last(connection)
-            current = schema_is_current(self._parts().engine)
+            current, writes = schema_is_current(self._parts().engine), takes_writes(self._parts().engine)
         except StorageError:
             yield Check("database", ok=False, needed=True, detail="does not answer")
             return
-        yield Check("database", current, needed=True, detail="answers" if current else "has another schema")
+        answer = "answers" if writes else "takes no writes"
+        yield Check("database", current and writes, needed=True, detail=answer if current else "has another schema")
         having = [worker for worker in workers if worker.model_digest == self._digest]
         told = f"{len(having)} with the model, of {len(workers)} at work"
         yield Check("workers", bool(having), needed=True, detail=told)

@@ -11,6 +11,7 @@ from node.intake import Announced, Receipt, Receiver
 from node.records import Origin
 from node.telemetry import logger
 from storage.database import writing
+from storage.errors import StorageError
 from storage.senders import Context, Key, News, add_news, forget
 
 log = logger("senders")
@@ -34,6 +35,7 @@ class Senders:
         self._engine = engine
         self._clock = clock
         self._news: dict[Key, News] = {}
+        self._unwritten: dict[Key, News] = {}
         self._lock = Lock()
 
     def associated(self, origin: Origin, contexts: Sequence[Context]) -> None:
@@ -66,12 +68,18 @@ class Senders:
                 news.refusal, news.refused_at = reason, news.seen_at
 
     def write_down(self) -> int:
-        """Write down what is new, and return of how many senders."""
-        with self._lock:
-            news, self._news = self._news, {}
+        """Write down what is new, and return of how many senders; what could not be written down is so the next time."""
+        news, self._unwritten = self._unwritten, {}
+        if not news:
+            with self._lock:
+                news, self._news = self._news, {}
         if news:
-            with writing(self._engine) as connection:
-                add_news(connection, news)
+            try:
+                with writing(self._engine) as connection:
+                    add_news(connection, news)
+            except StorageError:
+                self._unwritten = news
+                raise
         return len(news)
 
     def tidy(self) -> None:

@@ -11,7 +11,16 @@ from pathlib import Path
 from alembic.migration import MigrationContext
 from sqlalchemy import JSON, Connection, Engine, MetaData, Table, delete, func, insert, inspect, select
 
-from storage.database import migrate, open_database, reading, schema_is_current, unavailable, upgrade, writing
+from storage.database import (
+    migrate,
+    open_database,
+    reading,
+    schema_is_current,
+    take_time,
+    unavailable,
+    upgrade,
+    writing,
+)
 from storage.errors import (
     BackupExists,
     BackupUnusable,
@@ -221,6 +230,7 @@ def _write_rows(engine: Engine, file: Path) -> None:
             rows.begin(),
             writing(copy) as target,
         ):
+            take_time(rows)
             _copy_rows(rows, target)
     finally:
         copy.dispose()

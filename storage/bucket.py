@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 import obstore
@@ -72,6 +73,8 @@ class BucketStore(InstanceStore):
         self._former = FolderStore(root)
         self._keep = place.keep_bytes
         self._where = place.endpoint or f"Amazon S3 in {place.region}"
+        self._probe = secrets.token_hex(8)
+        self._last_fault = self._looked_into = object()
         options: dict[str, Any] = {"endpoint": place.endpoint} if place.endpoint else {}
         client: ClientConfig = {
             "allow_http": place.plain_http,
@@ -98,15 +101,17 @@ class BucketStore(InstanceStore):
             raise BucketUnavailable(f"bucket.ca or bucket.endpoint: {type(error).__name__}") from None
 
     def reach(self) -> None:
-        """Ask the bucket for nothing in particular.
+        """Ask the bucket for nothing in particular; once something has failed, for all: it may answer and take nothing.
 
         Raises
         ------
         BucketUnavailable
-            When it does not answer.
+            When it does not do as asked.
         """
-        with self._asked("list"):
-            next(iter(obstore.list(self._bucket, PROBES)), None)
+        if self._last_fault is not self._looked_into:
+            self.prove()
+        else:
+            self._list_probes()
 
     def prove(self) -> None:
         """Write, read, list and remove an object.
@@ -116,16 +121,20 @@ class BucketStore(InstanceStore):
         BucketUnavailable
             When one of it fails: the first, in words.
         """
-        path, data = f"{PROBES}/{secrets.token_hex(8)}", secrets.token_bytes(16)
+        # One for each thread, however often it fails.
+        path, data = f"{PROBES}/{self._probe}-{get_ident()}", secrets.token_bytes(16)
+        fault = self._last_fault
         with self._asked("write"):
             obstore.put(self._bucket, path, data)
         with self._asked("read"):
             same = bytes(obstore.get(self._bucket, path).bytes()) == data
         if not same:
+            self._last_fault = object()
             raise BucketUnavailable(f"{self._where}: gives other bytes than it was given")
-        self.reach()
+        self._list_probes()
         with self._asked("remove"):
             obstore.delete(self._bucket, path)
+        self._looked_into = fault
 
     def path_of(self, reference: InstanceReference, temp: Path) -> str:
         """Return where an instance is kept: below its UID, by the digest of its bytes."""
@@ -221,6 +230,10 @@ class BucketStore(InstanceStore):
             taken -= size
         return super().sweep(older_than)
 
+    def _list_probes(self) -> None:
+        with self._asked("list"):
+            next(iter(obstore.list(self._bucket, PROBES)), None)
+
     def _put(self, path: str, data: bytes) -> None:
         with self._asked("write"):
             obstore.put(self._bucket, path, data, use_multipart=False)
@@ -271,6 +284,7 @@ class BucketStore(InstanceStore):
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
+            self._last_fault = object()
             raise BucketUnavailable(f"{what}, {self._where}: {_why(str(error))}") from None
 
 

@@ -50,6 +50,11 @@ _PATIENCE: Final = {
     "tcp_user_timeout": 30_000,
 }
 """How soon a PostgreSQL server that the network took away is given up; Linux alone waits a quarter of an hour (tcp(7))."""
+_BOUNDS: Final = {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "60s"}
+"""How long a transaction waits for what another has locked, and holds its own locks while nothing is heard of it.
+
+Without the second, those of a host that lost its power stay for two hours (tcp(7), tcp_keepalive_time).
+"""
 _MIGRATION_LOCK = 0x4D414D4D  # any number, the same in every process
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, "XX001", "XX002"})
 """SQLite's primary result codes, and SQLSTATEs of PostgreSQL (its manual, Appendix A)."""
@@ -136,11 +141,27 @@ def _open_postgresql(url: URL) -> Engine:
     # What the URL says of these (libpq's own names) goes first.
     patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
     try:
-        return create_engine(
+        engine = create_engine(
             url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=patience, hide_parameters=True
         )
     except ModuleNotFoundError as error:
         raise DriverMissing(error.name) from error
+
+    @event.listens_for(engine, "connect")
+    def bound(connection: Any, _record: object) -> None:
+        # What the server was told by others goes first.
+        statement = "SELECT set_config(%(name)s, %(value)s, false) WHERE current_setting(%(name)s) = '0'"
+        for name, value in _BOUNDS.items():
+            connection.execute(statement, {"name": name, "value": value})
+        connection.commit()
+
+    @event.listens_for(engine, "checkin")
+    def as_the_server_says(connection: Any, _record: object) -> None:
+        # After READ ONLY, SQLAlchemy asks for READ WRITE: a standby calls that not supported (0A000), not refused (25006).
+        if connection is not None:
+            connection.read_only = None
+
+    return engine
 
 
 @contextmanager
@@ -281,9 +302,17 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     """
     from storage.migrations.running import run  # noqa: PLC0415 (a database that is up to date spares the time of its import)
 
+    take_time(connection)
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
     run(connection, revision)
+
+
+def take_time(connection: Connection) -> None:
+    """Let a transaction wait for others, and rest, as long as it must."""
+    if connection.dialect.name == "postgresql":
+        for name in _BOUNDS:
+            connection.execute(select(func.set_config(name, "0", True)))  # noqa: FBT003 (SQL's own)
 
 
 def schema_is_current(engine: Engine) -> bool:
@@ -299,6 +328,15 @@ def schema_is_current(engine: Engine) -> bool:
 def newest_revision() -> str:
     """Return the revision of the schema that this version works with: that of the last of its migrations, by name."""
     return max(path.stem[1:5] for path in Path(__file__).with_name("migrations").glob("versions/v*.py"))
+
+
+def takes_writes(engine: Engine) -> bool:
+    """Return whether the database is no standby of PostgreSQL, nor set to be read alone; SQLite tells when it is written to."""
+    if engine.dialect.name == "sqlite":
+        return True
+    with writing(engine) as connection:
+        setting: str = connection.execute(select(func.current_setting("transaction_read_only"))).scalar_one()
+    return setting == "off"
 
 
 def installation_id(engine: Engine) -> str:

@@ -7,15 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import DBAPIError
 
 from storage.conflicts import accept, list_conflicts, reject
-from storage.database import reading, writing
+from storage.database import _BOUNDS, open_database, reading, upgrade, writing
+from storage.errors import DatabaseUnavailable
 from storage.exams import get_exam, hold, list_exams, lock, recall, touch
 from storage.index import ConflictRecord, add_conflict, add_instance, instances_of_exam
 from storage.outbox import Outbox, enqueue
 from storage.removals import Due, remove_files
 from storage.states import ConflictState, ExamState
+from tests.databases import Databases, PostgreSQLDatabases
 from tests.records import ANNE, NOON, SECOND, a_result, an_answer_waits, an_instance
 
 BETTY = replace(ANNE, patient_id="4712", name="Right^Betty")
@@ -62,6 +65,51 @@ def arrives(connection: Connection, uid: str = "1.2.3.1.1") -> int:
     image = an_instance(uid)
     add_instance(connection, image)
     return touch(connection, image.patient, image.study.uid, NOON).id
+
+
+def test_what_another_has_locked_is_not_waited_for_without_end(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.database._BUSY_SECONDS", 0.1)
+    monkeypatch.setitem(_BOUNDS, "lock_timeout", "100ms")
+    engine = open_database(databases.fresh())
+    with writing(engine) as connection:
+        arrives(connection)
+        with pytest.raises(DatabaseUnavailable), writing(engine) as another:
+            arrives(another, "1.2.3.1.2")
+    with writing(engine) as another:
+        arrives(another, "1.2.3.1.2")
+    engine.dispose()
+
+
+def test_what_a_host_that_is_gone_has_locked_is_let_go(
+    postgresql_databases: PostgreSQLDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgresql_databases.fresh()
+    engine = open_database(url)
+    with monkeypatch.context() as patch:
+        patch.setitem(_BOUNDS, "idle_in_transaction_session_timeout", "100ms")
+        hosts = open_database(url)
+        gone = hosts.connect()
+    arrives(gone)
+    with writing(engine) as connection:
+        arrives(connection)
+    with pytest.raises(DBAPIError, match="idle-in-transaction"):
+        gone.execute(select(1))
+    gone.close()
+    for each in (engine, hosts):
+        each.dispose()
+
+
+def test_a_migration_takes_its_time(postgresql_databases: PostgreSQLDatabases) -> None:
+    engine = open_database(postgresql_databases.fresh())
+    settings = select(*(func.current_setting(name) for name in _BOUNDS))
+    with writing(engine) as connection:
+        upgrade(connection)
+        assert tuple(connection.execute(settings).one()) == ("0", "0")
+    with writing(engine) as connection:
+        assert tuple(connection.execute(settings).one()) == ("30s", "1min")
+    engine.dispose()
 
 
 def test_an_image_that_arrives_while_the_last_other_one_is_moved_is_read(engine: Engine) -> None:

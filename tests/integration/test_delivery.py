@@ -1,6 +1,7 @@
 """Lanes against a PACS that accepts, warns, refuses, aborts, hangs, is down and comes back."""
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -19,8 +20,10 @@ from node.pace import Pace
 from node.progress import Part
 from node.scu import Peer, Sender
 from storage.database import writing
+from storage.errors import BucketUnavailable
 from storage.exams import hold
 from storage.files import InstanceStore
+from storage.jobs import JobQueue
 from storage.lanes import Pause, pause, resume
 from storage.outbox import Delivery, Outbox
 from storage.results import ResultRecord
@@ -28,7 +31,7 @@ from storage.states import DeliveryState
 from tests.doors import Clock, a_destination
 from tests.pacs import a_free_port, a_pacs, a_store, aborts, answers, hangs_until, waiting_results
 from tests.peers import eventually
-from tests.records import NOON, POLICY
+from tests.records import LEASE, NOON, POLICY, a_closed_exam
 
 # pynetdicom leaves the socket of a connection that failed to its destructor.
 pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.sqlite_alone]
@@ -327,6 +330,47 @@ def test_a_result_whose_file_is_gone_stops_no_other(
     first, *others = deliveries.all()
     assert (first.state, first.message) == (DeliveryState.WAITING, "the file cannot be sent: FileNotFoundError")
     assert {delivery.state for delivery in others} == {DeliveryState.SENT}
+
+
+def test_an_object_that_a_bucket_does_not_give_holds_up_no_other_exam(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(results[-1], uid="2.25.7", path="results/other.dcm")
+    (store.root / other.path).write_bytes(store.resolve(results[-1].path).read_bytes())
+    a_closed_exam(engine, "1.2.3.7.1", study="1.2.3.7")
+    queue = JobQueue(engine, POLICY, LEASE)
+    job = queue.claim("worker", NOON)
+    assert job
+    queue.finish(
+        job, "worker", answer="none", results=[other], destinations={other.uid: ["pacs"]}, timings={}, now=NOON
+    )
+    asked, resolve = [], store.resolve
+
+    def lacking(path: str) -> Path:
+        asked.append(path)
+        if path != other.path:
+            raise BucketUnavailable("read: SlowDownRead")
+        return resolve(path)
+
+    def gone() -> None:
+        raise BucketUnavailable("list: Connect")
+
+    monkeypatch.setattr(store, "resolve", lacking)
+    with a_pacs() as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "reach", gone)
+            with pytest.raises(BucketUnavailable, match="Connect"):
+                deliveries.lane.deliver_due()
+        assert len(asked) == 1
+        with pytest.raises(BucketUnavailable, match="SlowDownRead"):
+            deliveries.lane.deliver_due()
+        assert pacs.received == [results[-1].uid]
+        assert {(each.state, each.attempts) for each in deliveries.all()} == {(DeliveryState.WAITING, 0)}
+        assert asked[1:] == [results[0].path, other.path]
+        monkeypatch.setattr(store, "resolve", resolve)
+        deliveries.lane.deliver_due()
+        assert deliveries.states() == {DeliveryState.SENT}
 
 
 def test_several_associations_share_what_waits_and_send_nothing_twice(

@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import httpx2
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from ai.exam import ViewImage
@@ -33,12 +35,14 @@ from node.worker import Worker
 from storage.database import reading, writing
 from storage.exams import list_exams
 from storage.selftests import last
+from storage.tables import jobs
 from storage.workers import Gpu, WorkerRecord, forget_worker, note_worker
 from tests.answers import a_mass
 from tests.chain import FakeReader
 from tests.doors import phantom_images
 from tests.pacs import a_free_port, a_pacs
 from tests.peers import eventually, require_program
+from tests.records import a_closed_exam
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "monitoring"
@@ -154,6 +158,20 @@ def test_an_exam_is_counted_from_its_images_to_its_answer(serving: Serving, tmp_
     assert again["mammonode_jobs", "done"] == 1
 
 
+def test_an_answer_is_counted_once_though_one_with_a_later_time_was_seen_before(serving: Serving) -> None:
+    begun, engine = utc_now(), serving.parts.engine
+    _, first = a_closed_exam(engine, "1.2.3.1.1", study="1.2.3.1")
+    _, second = a_closed_exam(engine, "1.2.3.2.1", study="1.2.3.2")
+    for job, seconds in ((first, 3), (second, 0)):
+        finished = {"answer": "findings", "finished_at": begun + timedelta(seconds=seconds), "timings": {"total": 1}}
+        with writing(engine) as connection:
+            connection.execute(update(jobs).where(jobs.c.id == job).values(finished))
+        samples(serving)
+    told = samples(serving)
+    assert sum(number for names, number in told.items() if names[0] == "mammonode_answers_total") == 2
+    assert told["mammonode_stage_seconds_count", "total"] == 2
+
+
 def test_every_metric_is_documented_and_what_rules_and_dashboard_ask_for_is_there(serving: Serving) -> None:
     with writing(serving.parts.engine) as connection:
         note_worker(connection, a_worker(serving))
@@ -235,6 +253,12 @@ def test_it_is_ready_when_everything_that_it_needs_is_there(serving: Serving) ->
         with writing(serving.parts.engine) as connection:
             forget_worker(connection, "host:1")
         assert client.get("/readyz").status_code == 503
+
+
+def test_it_is_not_ready_while_its_database_takes_no_writes(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.readiness.takes_writes", lambda _: False)
+    told = {check.name: check for check in serving.readiness.checks()}
+    assert (told["database"].ok, told["database"].needed, told["database"].detail) == (False, True, "takes no writes")
 
 
 def test_a_self_test_goes_the_whole_way_and_to_no_clinical_destination(serving: Serving) -> None:

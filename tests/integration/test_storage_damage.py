@@ -9,11 +9,11 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.backup import back_up, restore
 from storage.changes import Changes
-from storage.database import installation_id, open_database, reading, schema_is_current, writing
+from storage.database import installation_id, open_database, reading, schema_is_current, takes_writes, writing
 from storage.errors import DatabaseDamaged, DatabaseRefuses, DatabaseUnavailable
 from storage.soundness import is_whole, try_writing
 from storage.tables import patients
-from tests.databases import SQLiteDatabases
+from tests.databases import PostgreSQLDatabases, SQLiteDatabases
 
 NAME = "Secret^Anne"
 
@@ -108,6 +108,27 @@ def test_a_database_that_lets_this_node_not_write_says_so(engine: Engine) -> Non
 
     with pytest.raises(DatabaseRefuses):
         write()
+
+
+def test_a_standby_refuses_what_is_written_on_whatever_connection(
+    postgresql_databases: PostgreSQLDatabases,
+) -> None:
+    url = postgresql_databases.fresh()
+    standby = open_database(f"{url}&options=-cdefault_transaction_read_only%3Don")
+    try:
+        # To be read leaves the connection as it was: "BEGIN READ WRITE" is an error of another kind on a standby.
+        installation_id(standby)
+        assert not takes_writes(standby)
+        with pytest.raises(DatabaseRefuses), writing(standby) as connection:
+            connection.execute(insert(patients), {"patient_id": NAME, "issuer": ""})
+    finally:
+        standby.dispose()
+
+
+def test_a_database_that_is_no_standby_takes_writes(engine: Engine) -> None:
+    assert takes_writes(engine)
+    installation_id(engine)
+    assert takes_writes(engine)
 
 
 def test_a_user_without_rights_is_told_so(engine: Engine) -> None:

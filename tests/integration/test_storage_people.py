@@ -6,11 +6,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
+from node.records import Origin
+from node.senders import Senders
 from storage import senders as kept_senders
 from storage.actions import Action, actions_of_destination, actions_of_exam, record_action
 from storage.attempts import attempts_of_exam
 from storage.database import reading, writing
-from storage.errors import CannotCancel, LeaseLost, NoSuchJob
+from storage.errors import CannotCancel, DatabaseUnavailable, LeaseLost, NoSuchJob
 from storage.exams import revise
 from storage.index import add_instance
 from storage.jobs import CANCELLED, JobQueue
@@ -199,6 +201,26 @@ def test_what_a_sender_did_adds_up_by_day(engine: Engine) -> None:
     assert (sender.refusal, sender.refused_at) == ("full", NOON)
     [(_, day)] = sender.days
     assert day == Tally(2, 1, 6, 1, {"full": 3, "odd": 1})
+
+
+def test_what_senders_did_while_the_database_was_away_is_written_down_later(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise DatabaseUnavailable
+
+    senders, origin = Senders(engine, lambda: NOON), Origin("MG1", "MAMMONODE", "192.0.2.1", "a1")
+    senders.refused(origin, "away")
+    with monkeypatch.context() as patch:
+        patch.setattr("node.senders.add_news", away)
+        with pytest.raises(DatabaseUnavailable):
+            senders.write_down()
+    senders.stored(origin)
+    assert [senders.write_down() for _ in range(3)] == [1, 1, 0]
+    with reading(engine) as connection:
+        [sender] = list_senders(connection, "2000-01-01")
+    [(_, tally)] = sender.days
+    assert (tally.images, tally.images_refused, tally.reasons) == (1, 1, {"away": 1})
 
 
 def test_whoever_calls_under_ever_new_names_fills_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import obstore
 import pytest
+from obstore.exceptions import BaseError
 from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 from sqlalchemy import Engine
@@ -279,6 +280,25 @@ def test_what_is_wrong_with_a_bucket_is_said_without_the_keys(
     with pytest.raises(BucketUnavailable, match=what) as refusal:
         a_host(tmp_path / "store", place, **changes).prove()
     assert not re.search(f"guessed|testing|reading|{place.access_key_id}", str(refusal.value))
+
+
+def test_a_bucket_that_answers_and_takes_nothing_is_not_within_reach_until_it_takes_something(
+    bucket: BucketStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BaseError("<Code>QuotaExceeded</Code>")
+
+    bucket.reach()
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "put", full)
+        for ask in (lambda: received(bucket), bucket.reach, bucket.reach):
+            with pytest.raises(BucketUnavailable, match="QuotaExceeded"):
+                ask()
+    bucket.reach()
+    assert objects(bucket) == set()
+    # What has answered all is asked for nothing in particular again.
+    monkeypatch.setattr(obstore, "put", full)
+    bucket.reach()
 
 
 def test_a_server_of_ones_own_is_known_by_its_authority(

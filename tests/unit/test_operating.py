@@ -21,7 +21,7 @@ from storage.exams import list_exams
 from tests.pacs import a_free_port, waiting_results
 
 GUIDE: Final = Path(__file__).resolve().parents[2] / "docs" / "operating.md"
-OTHERS: Final = {"df", "journalctl", "nvidia-smi", "ss", "systemctl", "timedatectl"}
+OTHERS: Final = {"df", "journalctl", "nvidia-smi", "psql", "ss", "systemctl", "timedatectl"}
 """Programs that the table of symptoms names and that are not ours."""
 SENDS: Final = {"echo", "retry", "send"}
 """Those whose end depends on a PACS, or on the exam's state."""

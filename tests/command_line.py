@@ -10,9 +10,12 @@ from typer.testing import CliRunner, Result
 from config.settings import load_settings
 from node.cli import app
 from node.faults import KNOWN_FAULTS
+from node.intake import Intake
 from node.parts import Parts, open_parts
 from storage.database import reading
 from storage.exams import find_exam, list_exams
+from tests.builders import altered
+from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.models import a_quick_model
 from tests.pacs import waiting_results
 
@@ -61,6 +64,16 @@ def the_exam(parts: Parts) -> str:
     with reading(parts.engine) as connection:
         [exam] = list_exams(connection, 2)
     return exam.uid
+
+
+@pytest.fixture
+def contradicted(parts: Parts) -> str:
+    """A held exam of one image, which came again as another patient's; its id."""
+    image = phantom_images()[0]
+    room = Room(parts.store, parts.engine, Intake(parts.store, parts.engine, ROOM_ENOUGH))
+    for copy in (image, altered(image, PatientID="RIGHT")):
+        room.receive(copy)
+    return the_exam(parts)
 
 
 def exam_of(parts: Parts, uid: str) -> Any:

@@ -15,10 +15,10 @@ from node import cli
 from node.faults import KNOWN_FAULTS
 from node.parts import open_parts
 from storage.holding import held
-from tests.command_line import a_config, a_destination, answered, config, parts, run
+from tests.command_line import a_config, a_destination, answered, config, contradicted, parts, run
 from tests.pacs import a_free_port, a_pacs
 
-__all__ = ["answered", "config", "parts"]
+__all__ = ["answered", "config", "contradicted", "parts"]
 
 pytestmark = [
     # pynetdicom does not close the socket of a connection that was refused.

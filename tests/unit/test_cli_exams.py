@@ -6,18 +6,25 @@ from pathlib import Path
 import pytest
 
 from config.settings import load_settings
-from node.intake import Intake
 from node.parts import Parts, open_parts
 from storage.database import writing
 from storage.exams import hold
 from storage.states import DeliveryState, ExamState, JobState
-from tests.builders import altered
-from tests.command_line import a_config, a_destination, answered, config, exam_of, fault_of, parts, run, the_exam
-from tests.doors import ROOM_ENOUGH, Room, phantom_images
+from tests.command_line import (
+    a_config,
+    a_destination,
+    answered,
+    config,
+    contradicted,
+    exam_of,
+    fault_of,
+    parts,
+    run,
+)
 from tests.pacs import waiting_results
 from tests.records import an_exam
 
-__all__ = ["answered", "config", "parts"]
+__all__ = ["answered", "config", "contradicted", "parts"]
 
 pytestmark = [
     # pynetdicom does not close the socket of a connection that was refused.
@@ -120,16 +127,6 @@ def test_what_cannot_be_recorded_is_not_done(
     monkeypatch.setattr("node.cli.exams.record_done", fail)
     assert isinstance(run(command, answered, "--config", config).exception, LookupError)
     assert everything() == before
-
-
-@pytest.fixture
-def contradicted(parts: Parts) -> str:
-    """A held exam of one image, which came again as another patient's; its id."""
-    image = phantom_images()[0]
-    room = Room(parts.store, parts.engine, Intake(parts.store, parts.engine, ROOM_ENOUGH))
-    for copy in (image, altered(image, PatientID="RIGHT")):
-        room.receive(copy)
-    return the_exam(parts)
 
 
 def test_conflicts_are_listed_until_they_are_decided(config: Path, parts: Parts, contradicted: str) -> None:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
-from typer.testing import CliRunner, Result
 
 from ai.models import CARD, shipped_models
 from node import supervisor
-from node.cli import app, commands_of
-from node.faults import KNOWN_FAULTS
+from node.cli import commands_of
 from node.supervisor import Child
+from tests.command_line import fault_of, run
 from tests.models import a_model, untrained
 
 if TYPE_CHECKING:
@@ -30,16 +29,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 
 SHIPPED = shipped_models()[0]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
-
-
-def fault_of(result: Result) -> str:
-    """Return the known fault with which a command ended."""
-    assert isinstance(result.exception, KNOWN_FAULTS), result.exception
-    return str(result.exception)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ MOST = 64
 """Handshakes at once, all callers together ..."""
 MOST_OF_ONE = 16
 """... and of one address, so that a machine that hangs keeps out itself only."""
-LOOKS_EVERY = 5.0
+LOOKS_EVERY = 60.0
 """Seconds in which the loop that accepts connections wakes up though none comes."""
 
 

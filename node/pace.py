@@ -9,7 +9,7 @@ from storage.changes import Changes
 
 LOOKS: Final = 10
 """So many times its ``poll`` a loop that is told of commits rests while something waits that it could not do."""
-LONGEST: Final = 60.0
+LONGEST: Final = 300.0
 """Seconds of any rest: a clock may have been put right meanwhile."""
 
 Due = float | None

@@ -32,7 +32,7 @@ from node.listener import Handshakes, Listener
 from node.records import Origin
 from node.safekeeping import SafeKeeping
 from node.scu import report_of, report_on, request_of
-from node.sop_classes import ACCEPTED, STORAGE_COMMITMENT
+from node.sop_classes import ACCEPTED, STORAGE_COMMITMENT, VERIFICATION
 from node.status import PROCESSING_FAILURE, SUCCESS, error_comment, receiving_status
 from node.telemetry import logger
 from node.tls import Certificate, Transport, is_of, subject
@@ -280,7 +280,7 @@ class StorageSCP:
                 remedy=f"let the sender call {self._settings.ae_title}, or set dicom.require_called_ae = false",
             )
             return UNKNOWN_CALLED
-        if origin.calling_ae == TEST_AE_TITLE and self._is_this_machine(origin.address):
+        if self._is_ours(origin):
             return None
         named = [
             caller
@@ -300,14 +300,17 @@ class StorageSCP:
             return UNKNOWN_CALLING
         return None
 
-    def _is_this_machine(self, address: str) -> bool:
+    def _is_ours(self, origin: Origin) -> bool:
         # Who calls an address of its own machine calls from it.
-        return address == self._settings.bind or ip_address(address).is_loopback
+        here = origin.address == self._settings.bind or ip_address(origin.address).is_loopback
+        return here and origin.calling_ae == TEST_AE_TITLE
 
     def _tell_contexts(self, event: evt.Event) -> None:
-        if self._senders:
-            self._senders.associated(self._origin(event.assoc), _proposed(event.assoc))
-        told = _context(self._origin(event.assoc))
+        origin, asked = self._origin(event.assoc), event.assoc.requestor.requested_contexts
+        knocks = self._is_ours(origin) and all(context.abstract_syntax == VERIFICATION for context in asked)
+        if self._senders and not knocks:
+            self._senders.associated(origin, _proposed(event.assoc))
+        told = _context(origin)
         if self._transport:
             self._transport.seen.note(f"caller {told['calling_ae']}", _certificate(event.assoc))
         log.debug("association accepted", **told, contexts=[_words(cx) for cx in event.assoc.accepted_contexts])

@@ -1,24 +1,36 @@
 """Whether anything was committed since one looked: cheaper than to look again."""
 
 import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Engine
 
 from storage.database import unavailable
+
+SETTLES: Final = 10.0
+"""Seconds since the write-ahead log was written after which it is taken to hold no transaction that is yet to be committed."""
+ASKS_EVERY: Final = 30.0
+"""Seconds after which SQLite is asked though its log is the same: the flush before a commit has taken longer than that."""
 
 
 class Changes:
     """Counts what others commit to a SQLite database; one of PostgreSQL does not tell.
 
     Every connection of this process is another than its own, so that nothing is missed; a reader in the middle of a
-    transaction is not held up. Costs 0.02 ms, where the smallest question to the database costs some 0.5 ms.
+    transaction is not held up. Costs 0.02 ms, where the smallest question to the database costs some 0.5 ms. After a
+    second's sleep it costs 5.6 ms where to look at the log's file costs 1.3: so that is looked at first, since whatever is
+    committed is written into it before.
 
     Parameters
     ----------
     engine
         Of the database.
+    clock
+        Gives the time of the file system, in seconds.
 
     Raises
     ------
@@ -26,8 +38,13 @@ class Changes:
         When it cannot be opened.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+        self._log = Path(f"{engine.url.database}-wal")
+        self._clock = clock
         self._lock = Lock()
+        self._version: int | None = None
+        self._settled: tuple[int, ...] | None = None
+        self._asked_at = 0.0
         self._connection: Any = None
         if engine.dialect.name == "sqlite":
             try:
@@ -38,13 +55,25 @@ class Changes:
 
     def version(self) -> int | None:
         """Return a number that changes with every commit; None where that is not known (SQLite's PRAGMA data_version)."""
-        if self._connection is None:
-            return None
         with self._lock:
-            try:
-                return int(self._connection.cursor().execute("PRAGMA data_version").fetchone()[0])
-            except sqlite3.Error:
+            if self._connection is None:
                 return None
+            now, log = self._clock(), self._log_written()
+            if log is None or log != self._settled or not 0 <= now - self._asked_at < ASKS_EVERY:
+                try:
+                    self._version = int(self._connection.cursor().execute("PRAGMA data_version").fetchone()[0])
+                except sqlite3.Error:
+                    self._version = log = None
+                self._settled = log if log and now - log[-1] / 1e9 > SETTLES else None
+                self._asked_at = now
+            return self._version
+
+    def _log_written(self) -> tuple[int, ...] | None:
+        try:
+            told = self._log.stat()
+        except OSError:
+            return None
+        return told.st_ino, told.st_size, told.st_mtime_ns
 
     def close(self) -> None:
         """Let go of the database."""

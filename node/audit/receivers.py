@@ -29,7 +29,7 @@ BOM: Final = "\ufeff"
 TIMEOUT = 20.0
 EVERY = 5.0
 WAITS = 60.0
-"""Seconds until a receiver that did not take its messages is tried again."""
+"""Seconds until a receiver that did not take its messages is tried again, or the settings name a first one."""
 
 
 def syslog(each: Kept, host: str) -> bytes:
@@ -221,7 +221,7 @@ class Telling:
         while True:
             last = self._stopping.wait(wait)
             try:
-                wait = EVERY if self.tell() else WAITS
+                wait = EVERY if self.tell() and self._receivers else WAITS
             except Exception:  # a thread that ends would go unnoticed
                 log.exception("audit messages not taken")
                 wait = WAITS

@@ -20,6 +20,7 @@ from node.intake import Intake, utc_now
 from node.scu import Peer, Sender
 from node.serving import Serving
 from storage.database import reading, writing
+from storage.senders import list_senders
 from storage.states import DeliveryState
 from storage.tokens import add_token, list_tokens
 from tests.builders import altered
@@ -166,6 +167,10 @@ def test_its_doors_are_tended_until_they_are_closed(tmp_path: Path) -> None:
         assert knocks.knock(peer)
         assert web_answers("127.0.0.1", web, secured=False)
     assert [line for line in logs if line["log_level"] != "debug"] == []
+    for chore in opened.chores():
+        chore.do()
+    with reading(opened.parts.engine) as connection:
+        assert list_senders(connection, "") == [], "the node is a sender of its own"
     opened.close()
     assert not knocks.knock(peer)
     assert not web_answers("127.0.0.1", web, secured=False)

@@ -1,8 +1,10 @@
 """Whether anything was committed, told by SQLite; and loops that rest until it is so."""
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from queue import Queue
 from threading import Event
 
@@ -10,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from node.pace import LONGEST, LOOKS, News, Pace
-from storage.changes import Changes
+from storage.changes import ASKS_EVERY, SETTLES, Changes
 from storage.database import open_database, reading, writing
 from storage.tables import patients
 from tests.databases import SQLiteDatabases
@@ -60,6 +62,39 @@ def test_a_commit_of_another_process_is_told(sqlite_databases: SQLiteDatabases) 
     with writing(theirs) as connection:
         connection.execute(insert(patients).values(issuer="", patient_id="1", name="", birth_date="", sex="F"))
     assert changes.version() != before
+    changes.close()
+
+
+class Watch:
+    """A clock that is put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+def test_sqlite_is_not_asked_while_its_log_is_the_same_but_for_a_commit_that_may_be_under_way(
+    engine: Engine, commit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch()
+    changes = Changes(engine, watch)
+    first = changes.version()
+    commit("1")
+    written = Path(f"{engine.url.database}-wal").stat()
+    # As if all that follows had been written by now, and were committed only when its flush has ended.
+    monkeypatch.setattr(Path, "stat", lambda _: written)
+    second = changes.version()
+    commit("2")
+    third = changes.version()
+    assert len({first, second, third}) == 3
+    watch.ahead = SETTLES + 1
+    assert changes.version() == third
+    commit("3")
+    assert changes.version() == third
+    watch.ahead += ASKS_EVERY
+    assert changes.version() not in {first, second, third}
     changes.close()
 
 

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -68,40 +69,112 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
 
     Parameters
     ----------
+    sources
+        Of those of one view, the first that can be read is read; those after it are not looked at.
     pictures
         Whether the images are kept as pictures: 20 MB for one of 5000 rows and 4000 columns.
     last
         Whether nobody will try again: what has not passed by now costs its image alone, unless no other was read.
     """
     begin = time.perf_counter()
-    images: list[ViewImage] = []
-    not_read: dict[str, str] = {}
-    lost: Exception | None = None
-    for source in sources:
+    queue = _Queue(sources, pictures=pictures, last=last)
+    views = dict.fromkeys(source.view for source in sources)
+    images = {view: image for view in views if (image := queue.next_of(view))}
+    findings = _read(reader, queue, images)
+    if queue.lost and not findings:
+        raise queue.lost
+    before = queue.seconds["decode"] + queue.seconds["gate"]
+    seconds = {**queue.seconds, "read": time.perf_counter() - begin - before}
+    return Analysis(findings, queue.not_read, seconds, queue.pictures)
+
+
+class _Queue:
+    """The images of each view in the order in which they are tried; those that may not be read are noted."""
+
+    def __init__(self, sources: Sequence[Source], *, pictures: bool, last: bool) -> None:
+        self._waiting = {view: [each for each in sources if each.view == view] for view in {s.view for s in sources}}
+        self._keep = pictures
+        self._last = last
+        self._decoded: list[ViewImage] = []
+        self.not_read: dict[str, str] = {}
+        self.pictures: dict[str, NDArray[np.uint8]] = {}
+        self.seconds = {"decode": 0.0, "gate": 0.0}
+        self.lost: Exception | None = None
+
+    def next_of(self, view: View) -> ViewImage | None:
+        """Return the next image of a view that may be read, with the gate's warnings (rule R13)."""
+        while self._waiting[view]:
+            source = self._waiting[view].pop(0)
+            with self._timed("decode"):
+                image = self._decode(source)
+            if image is None:
+                continue
+            with self._timed("gate"):
+                image = self._through_the_gate(image)
+            if image is not None:
+                return image
+        return None
+
+    def twins(self) -> frozenset[str]:
+        """Return the UIDs of decoded images whose pixels another has too."""
+        with self._timed("gate"):
+            return twins(self._decoded)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - begin
+
+    def _decode(self, source: Source) -> ViewImage | None:
         try:
             image = view_image(pydicom.dcmread(source.path), source.view)
         except UndecodablePixels as error:
-            not_read[source.uid] = str(error)
+            self.not_read[source.uid] = str(error)
+            return None
         except Exception as error:
-            if _may_pass(error):
-                if not last:
-                    raise
-                lost = error
-                not_read[source.uid] = f"It could not be read in any attempt ({described(error)})."
-                continue
-            # Its header was read when it came, so what pydicom stumbles over comes later: attributes after the pixel data.
-            not_read[source.uid] = str(UndecodablePixels(type(error).__name__))
-        else:
-            images.append(image)
-    shown = {image.uid: picture(image.pixels) for image in images} if pictures else {}
-    decoded = time.perf_counter()
-    passed = _through_the_gate(images, not_read)
-    gated = time.perf_counter()
-    findings = _read(reader, passed, not_read)
-    if lost and not findings:
-        raise lost
-    seconds = {"decode": decoded - begin, "gate": gated - decoded, "read": time.perf_counter() - gated}
-    return Analysis(findings, not_read, seconds, shown)
+            if not _may_pass(error):
+                # Its header was read when it came, so what pydicom stumbles over comes later: attributes after the pixel data.
+                self.not_read[source.uid] = str(UndecodablePixels(type(error).__name__))
+                return None
+            if not self._last:
+                raise
+            self.lost = error
+            self.not_read[source.uid] = f"It could not be read in any attempt ({described(error)})."
+            return None
+        self._decoded.append(image)
+        if self._keep:
+            self.pictures[image.uid] = picture(image.pixels)
+        return image
+
+    def _through_the_gate(self, image: ViewImage) -> ViewImage | None:
+        try:
+            checks = inspect(image, GatePolicy(), shipped_reference())
+        except NoBreast as error:
+            self.not_read[image.uid] = str(error)
+            return None
+        if refused := [check.words for check in checks if check.verdict is Verdict.NOT_ANALYSED]:
+            self.not_read[image.uid] = " ".join(refused)
+            return None
+        return with_warnings(image, checks)
+
+
+def _read(reader: Reader, queue: _Queue, images: dict[View, ViewImage]) -> ExamFindings | None:
+    while images:
+        same = queue.twins()
+        shown = [with_warnings(each, [Check.TWIN]) if each.uid in same else each for each in images.values()]
+        try:
+            return reader.read(Exam(tuple(shown)))
+        except NoBreast as error:
+            view = next((view for view, image in images.items() if image.uid == error.image_uid), None)
+            if view is None:
+                raise
+            queue.not_read[error.image_uid] = str(error)
+            if following := queue.next_of(view):
+                images[view] = following
+            else:
+                del images[view]
+    return None
 
 
 def _may_pass(error: Exception) -> bool:
@@ -151,31 +224,3 @@ def _are_numbers(element: DataElement) -> bool:
     expected = dictionary_VM(element.tag)
     fits = element.VM == 0 or not expected.isdigit() or int(expected) == len(stated) == element.VM
     return fits and all(isinstance(value, int | float) and math.isfinite(value) for value in stated)
-
-
-def _through_the_gate(images: list[ViewImage], not_read: dict[str, str]) -> list[ViewImage]:
-    """Return the images that may be read, with the gate's warnings; why the others may not is noted (rule R13)."""
-    passed, same = [], twins(images)
-    for image in images:
-        try:
-            checks = inspect(image, GatePolicy(), shipped_reference())
-        except NoBreast as error:
-            not_read[image.uid] = str(error)
-            continue
-        if refused := [check.words for check in checks if check.verdict is Verdict.NOT_ANALYSED]:
-            not_read[image.uid] = " ".join(refused)
-        else:
-            passed.append(with_warnings(image, [*checks, *([Check.TWIN] if image.uid in same else [])]))
-    return passed
-
-
-def _read(reader: Reader, images: list[ViewImage], not_read: dict[str, str]) -> ExamFindings | None:
-    while images:
-        try:
-            return reader.read(Exam(tuple(images)))
-        except NoBreast as error:
-            if all(image.uid != error.image_uid for image in images):
-                raise
-            not_read[error.image_uid] = str(error)
-            images = [image for image in images if image.uid != error.image_uid]
-    return None

@@ -1,7 +1,7 @@
 """Instances → four-view exam: complete, partial, unilateral, or nothing to read (rule R5). Pure: no clock, no database."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Self
@@ -117,8 +117,10 @@ class Assembly:
     ----------
     chosen
         View → SOP Instance UID, in the order of the standard views.
+    spare
+        View → SOP Instance UIDs of the others of that view that stand in when the chosen one cannot be read, the next first.
     rejected
-        SOP Instance UID → reason, of every other candidate.
+        SOP Instance UID → reason, of every candidate that was not chosen.
     missing
         Expected views without an image; of a unilateral exam only that breast's views are expected.
     unilateral
@@ -126,6 +128,7 @@ class Assembly:
     """
 
     chosen: Mapping[View, str]
+    spare: Mapping[View, tuple[str, ...]]
     rejected: Mapping[str, str]
     missing: tuple[View, ...]
     unilateral: Laterality | None
@@ -134,6 +137,11 @@ class Assembly:
     def complete(self) -> bool:
         """Whether every expected view is there."""
         return not self.missing
+
+    @property
+    def in_order(self) -> tuple[tuple[View, str], ...]:
+        """Views and SOP Instance UIDs of all that may be read, those of one view in the order in which they are tried."""
+        return tuple((view, uid) for view, first in self.chosen.items() for uid in (first, *self.spare.get(view, ())))
 
 
 def assemble(candidates: Iterable[Candidate], *, one_breast_suffices: bool = False) -> Assembly:
@@ -150,12 +158,14 @@ def assemble(candidates: Iterable[Candidate], *, one_breast_suffices: bool = Fal
     """
     offered = sorted(set(candidates), key=lambda candidate: candidate.rank, reverse=True)
     best: dict[View, Candidate] = {}
+    spare: dict[View, list[str]] = {}
     rejected: dict[str, str] = {}
     for candidate in offered:
         if not candidate.usable or candidate.view is None:
             rejected[candidate.instance_uid] = "; ".join(candidate.obstacles)
         elif candidate.view in best:
             rejected[candidate.instance_uid] = why_not(candidate, best[candidate.view])
+            spare.setdefault(candidate.view, []).append(candidate.instance_uid)
         else:
             best[candidate.view] = candidate
     chosen = {view: best[view] for view in STANDARD_VIEWS if view in best}
@@ -163,10 +173,64 @@ def assemble(candidates: Iterable[Candidate], *, one_breast_suffices: bool = Fal
     expected = [view for view in STANDARD_VIEWS if side in (None, view.laterality)]
     return Assembly(
         chosen={view: candidate.instance_uid for view, candidate in chosen.items()},
+        spare={view: tuple(uids) for view, uids in spare.items()},
         rejected=dict(sorted(rejected.items())),
         missing=tuple(view for view in expected if view not in chosen),
         unilateral=side,
     )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an exam's images once they were read.
+
+    Attributes
+    ----------
+    views
+        SOP Instance UID → view, of the images that were read, and of those chosen for a view of which none was read.
+    not_read
+        SOP Instance UID → why not, of every other candidate and of every image that could not be read.
+    missing
+        Expected views that were not read.
+    stand_ins
+        A sentence for each image that was read in another's place.
+    """
+
+    views: Mapping[str, View]
+    not_read: Mapping[str, str]
+    missing: tuple[View, ...]
+    stand_ins: tuple[str, ...]
+
+
+def outcome(
+    candidates: Iterable[Candidate], not_read: Mapping[str, str], *, one_breast_suffices: bool = False
+) -> Outcome:
+    """Tell which images of an exam were read as what, when some could not be: the next of a view stood in for them.
+
+    Parameters
+    ----------
+    candidates
+        As for `assemble`.
+    not_read
+        SOP Instance UID → why an image that was to be read could not be.
+    one_breast_suffices
+        As for `assemble`.
+    """
+    offered = list(candidates)
+    planned = assemble(offered, one_breast_suffices=one_breast_suffices)
+    left = [
+        replace(each, usable=False, obstacles=(not_read[each.instance_uid],)) if each.instance_uid in not_read else each
+        for each in offered
+    ]
+    done = assemble(left)
+    views = {done.chosen.get(view, first): view for view, first in planned.chosen.items()}
+    unread = tuple(view for view in planned.chosen if view not in done.chosen)
+    stand_ins = tuple(
+        f"{view}: image {done.chosen[view]} was read in place of {first}, which could not be read: {not_read[first]}"
+        for view, first in planned.chosen.items()
+        if done.chosen.get(view, first) != first
+    )
+    return Outcome(views, done.rejected, (*planned.missing, *unread), stand_ins)
 
 
 def why_not(candidate: Candidate, chosen: Candidate) -> str:

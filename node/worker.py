@@ -13,13 +13,13 @@ from typing import Final
 from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
 
-from ai.exam import STANDARD_VIEWS, View
+from ai.exam import STANDARD_VIEWS
 from ai.readers.base import Reader
 from config.mix import ObjectMix
 from config.policy import ScorePolicy
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
-from node.exams import Candidate, assemble
+from node.exams import Candidate, assemble, outcome
 from node.faults import described
 from node.identity import TEST_ISSUER
 from node.previews import draw_previews, write_previews
@@ -65,6 +65,11 @@ class Material:
     removed: Collection[str]
     former: Issue | None
     again: tuple[Issue, ...]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The images as they were when the revision was closed."""
+        return [Candidate.decided(record, image, removed=record.uid in self.removed) for image, record in self.images]
 
     @property
     def test(self) -> bool:
@@ -201,6 +206,8 @@ class Worker:
         last = self._queue.is_last(job, self._clock())
         analysis = analyse(self._reader, self._sources(material), pictures=True, last=last) if reads else None
         read = time.perf_counter()
+        for uid, why in (analysis.not_read if analysis else {}).items():
+            log.warning("image not read", instance=uid, why=why, check="does its sender show it as a mammogram?")
         replies = Replies(self._store, installation_id(self._engine), self._settings_digest)
         reply = replies.reply(
             self._answer(job, material, analysis),
@@ -260,7 +267,6 @@ class Worker:
             results = results_of(connection, job.exam_id)
             removed = removed_of_exam(connection, job.exam_id)
             moved = [(move, results_of(connection, move.exam_id)) for move in moves_into(connection, job.exam_id)]
-        images.sort(key=lambda pair: _place(pair[0].view))
         revisions = sorted({result.revision for result in results if result.revision < job.revision})
         last = revisions[-1] if revisions else 0
         former = tuple(result.record for result in reversed(results) if result.revision == last)
@@ -279,35 +285,29 @@ class Worker:
         )
 
     def _sources(self, material: Material) -> list[Source]:
-        return [
-            Source(record.uid, self._path(record), View.parse(image.view))
-            for image, record in material.images
-            if image.chosen and image.view
-        ]
+        records = {record.uid: record for _, record in material.images}
+        assembly = assemble(material.candidates, one_breast_suffices=self._one_breast_suffices)
+        return [Source(uid, self._path(records[uid]), view) for view, uid in assembly.in_order]
 
     def _answer(self, job: Job, material: Material, analysis: Analysis | None) -> Answer:
         reasons = list(job.reasons)
         if job.exhausted:
             reasons.append(f"The reading failed {job.attempts - job.last_resorts} times.")
         findings = analysis.findings if analysis else None
-        candidates = {
-            record.uid: Candidate.decided(record, image, removed=record.uid in material.removed)
-            for image, record in material.images
-        }
+        candidates = {candidate.instance_uid: candidate for candidate in material.candidates}
         # What was taken back is no longer shown, unless nothing else is left to answer for.
         left = any(each.is_image and not (each.withdrawn or each.removed) for each in candidates.values())
         not_read = dict(analysis.not_read) if analysis else {}
+        done = outcome(material.candidates, not_read, one_breast_suffices=self._one_breast_suffices)
         images: list[ImageAnswer] = []
         lost: list[Exception] = []
-        for image, record in material.images:
+        for _, record in material.images:
             candidate = candidates[record.uid]
             if not candidate.is_image or candidate.removed or (left and candidate.withdrawn):
                 continue
-            view = View.parse(image.view) if image.chosen and image.view else None
-            if image.chosen:
-                why = not_read.get(record.uid) or (None if findings else "; ".join(reasons) or "not analysed")
-            else:
-                why = image.reason
+            view, why = done.views.get(record.uid), done.not_read.get(record.uid)
+            if why is None and findings is None:
+                why = "; ".join(reasons) or "not analysed"
             try:
                 header = header_of(self._path(record))
             except Exception as error:
@@ -321,16 +321,15 @@ class Worker:
             images.append(ImageAnswer(names_alone(header) if job.exhausted else header, view, why))
         if lost and not images:
             raise lost[0]
-        assembly = assemble(candidates.values(), one_breast_suffices=self._one_breast_suffices)
-        unread = [view for view, uid in assembly.chosen.items() if uid in not_read]
-        missing = (*assembly.missing, *unread)
+        images.sort(key=lambda image: STANDARD_VIEWS.index(image.view) if image.view else len(STANDARD_VIEWS))
         if job.exhausted:
             status = AnswerStatus.FAILED
         elif findings is None:
             status = AnswerStatus.NOT_ANALYSED
             reasons += [f"{uid}: {why}" for uid, why in not_read.items()]
         else:
-            status = answer_status(findings, complete=not missing)
+            status = answer_status(findings, complete=not done.missing)
+            reasons += done.stand_ins
         return Answer(
             exam=job.exam_uid,
             revision=job.revision,
@@ -339,7 +338,7 @@ class Worker:
             images=tuple(images),
             model=self._reader.model,
             findings=findings,
-            missing=missing,
+            missing=done.missing,
             reasons=tuple(reasons),
             prevalence=self._scoring.prevalence,
             recall=self._scoring.limit(material.sender),
@@ -419,8 +418,3 @@ def _last_issue(issued: Sequence[IssuedResult], revision: int) -> tuple[ResultRe
     """Return what the last revision was told that was answered up to this one, oldest first."""
     last = max((result.revision for result in issued if result.revision <= revision), default=0)
     return tuple(result.record for result in reversed(issued) if result.revision == last)
-
-
-def _place(view: str | None) -> int:
-    """Return where a view stands in the usual order; images without one come last."""
-    return STANDARD_VIEWS.index(View.parse(view)) if view else len(STANDARD_VIEWS)

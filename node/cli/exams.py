@@ -122,13 +122,19 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
         removed = removed_of_exam(connection, found.id)
         issued = [result.record for result in results_of(connection, found.id) if result.record.kind == FACTS]
         conflicts = list_conflicts(connection, exam_id=found.id)
+    answer = _answer(parts, issued[0].path) if issued else None
+    told = {}
+    if answer and answer["revision"] == found.revision:
+        told = {image["uid"]: image for image in answer["images"]}
     images = [
         {
             "instance": uid,
             "kind": record.kind,
             "view": f"{record.laterality or '?'} {record.view_position or '?'}",
             "chosen": decided[uid].chosen if uid in decided else None,
-            "why": (decided[uid].reason if uid in decided else "") or record.reasons[-1],
+            "read": not told[uid]["not_read"] if uid in told else None,
+            "why": (told[uid]["not_read"] if uid in told else decided[uid].reason if uid in decided else "")
+            or record.reasons[-1],
             "received": local(record.received_at),
             "removed": uid in removed,
         }
@@ -166,7 +172,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
     return {
         **plain_exam(found),
         "images": images,
-        "answer": _answer(parts, issued[0].path) if issued else None,
+        "answer": answer,
         "jobs": jobs,
         "deliveries": deliveries,
         "conflicts": [plain(conflict) for conflict in conflicts],

@@ -30,7 +30,7 @@ from node.cli.options import (
     progress,
 )
 from node.errors import NodeError
-from node.exams import Candidate, Close, assemble, decide
+from node.exams import Candidate, Close, assemble, decide, outcome
 from node.records import Origin, instance_record, read_header, reference
 from node.results.drawing import cell_of, draw_page, draw_panel, panel, png
 from node.results.facts import facts, image_facts
@@ -131,32 +131,33 @@ def _read_exam(
     assembly = assemble(candidates)
     now = datetime.now(UTC)
     verdict = decide(assembly, candidates, opened_at=now, last_image_at=now, now=now, policy=AT_ONCE)
-    chosen = {uid: view for view, uid in assembly.chosen.items()}
-    analysis = analyse(reader, [Source(uid, headers[uid][1], view) for uid, view in chosen.items()], pictures=True)
-    findings = analysis.findings
-    # The chosen images in the usual order of the views, then the others.
+    sources = [Source(uid, headers[uid][1], view) for view, uid in assembly.in_order]
+    analysis = analyse(reader, sources, pictures=True)
+    findings, done = analysis.findings, outcome(candidates, analysis.not_read)
+    # Those that were read in the usual order of the views, then the others.
     images = tuple(
-        ImageAnswer(
-            header_of(headers[uid][1]), chosen.get(uid), analysis.not_read.get(uid) or assembly.rejected.get(uid)
-        )
-        for uid in (*chosen, *(uid for uid in headers if uid not in chosen))
+        ImageAnswer(header_of(headers[uid][1]), done.views.get(uid), done.not_read.get(uid))
+        for uid in (*done.views, *(uid for uid in headers if uid not in done.views))
     )
-    missing = (*assembly.missing, *(view for uid, view in chosen.items() if uid in analysis.not_read))
     answer = Answer(
         exam="file",
         revision=1,
-        status=answer_status(findings, complete=not missing) if findings else AnswerStatus.NOT_ANALYSED,
+        status=answer_status(findings, complete=not done.missing) if findings else AnswerStatus.NOT_ANALYSED,
         created_at=now.replace(microsecond=0).astimezone(),
         images=images,
         model=reader.model,
         findings=findings,
-        missing=missing,
-        reasons=(*(verdict.reasons if isinstance(verdict, Close) else ()), *analysis.not_read.values()),
+        missing=done.missing,
+        reasons=(
+            *(verdict.reasons if isinstance(verdict, Close) else ()),
+            *done.stand_ins,
+            *analysis.not_read.values(),
+        ),
     )
     edition = Edition.of(answer, mix, installation="command line", settings_digest="", pictures=analysis.pictures)
     written = []
     for result in encode(edition):
-        view_name = str(next((v for uid, v in chosen.items() if uid == result.image_uid), "")).replace(" ", "_")
+        view_name = str(done.views.get(result.image_uid or "", "")).replace(" ", "_")
         path = output / f"{result.kind}{'_' + view_name if view_name else ''}.dcm"
         path.write_bytes(to_bytes(result.dataset))
         written.append(path.name)

@@ -60,7 +60,7 @@ USAGE: Final = (
             *("PresentationIntentType", "AcquisitionDateTime", "AcquisitionDate", "AcquisitionTime", "ContentDate"),
             *("ContentTime", "InstanceNumber", "SOPInstanceUID"),
         ),
-        "For Presentation, then the latest, then the highest number, then the greatest UID",
+        "For Presentation, then the latest, then the highest number, then the greatest UID; the next where that cannot be read",
     ),
     (
         "Pixels",

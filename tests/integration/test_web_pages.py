@@ -27,6 +27,7 @@ from storage.selftests import SelfTest, note
 from storage.states import ExamState, JobState
 from storage.tables import deliveries
 from storage.workers import WorkerRecord, note_worker
+from tests.builders import altered
 from tests.chain import PACS, REPORTS_ONLY
 from tests.databases import SQLiteDatabases
 from tests.doors import an_image, phantom_images
@@ -351,6 +352,20 @@ def test_an_earlier_revision_is_shown_as_it_was(node: Node, visitor: Visitor, an
     assert visitor.get(f"/exams/{answered}?revision=x").status_code == 200
     assert visitor.get(f"/exams/{answered}?revision={MANY_DIGITS}").status_code == 400
     assert 'id="re-read"' not in visitor.get(f"/exams/{answered}?revision=1").text
+
+
+def test_an_image_that_stood_in_for_another_is_shown_as_the_one_that_was_used(node: Node, visitor: Visitor) -> None:
+    first, *others = phantom_images()
+    later = altered(first, SOPInstanceUID=f"{first.SOPInstanceUID}.2", AcquisitionTime="235959", PixelData=b"")
+    uid = node.chain.close([first, *others, later]).exam_uid
+    node.read()
+    rows = re.findall(r"<tr.*?</tr>", visitor.get(f"/exams/{uid}").text, re.DOTALL)
+    used = [row for row in rows if 'data-label="Used"' in row]
+    assert [">used<" in row for row in used] == [True] * 4 + [False]
+    assert "The pixel data cannot be decoded" in used[-1]
+    assert f"R CC: image {first.SOPInstanceUID} was read in place of {later.SOPInstanceUID}" in text(
+        visitor.get(f"/exams/{uid}")
+    )
 
 
 def test_a_reading_whose_worker_is_gone_is_not_told_to_run(node: Node, visitor: Visitor) -> None:

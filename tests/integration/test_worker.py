@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from ai.checks import Check
+from ai.errors import NoBreast
 from ai.exam import STANDARD_VIEWS, Exam, Laterality, View
 from config.mix import ResultKind
 from node.analysis import header_of
@@ -147,6 +148,82 @@ def test_an_image_that_was_not_chosen_is_named_with_the_reason(chain: Chain) -> 
     chain.worker().work_once()
     assert chain.exam.status == "findings"
     assert f"NOT READ: image {of_view(R_CC).SOPInstanceUID}.1: For Processing" in text_of(chain.report)
+
+
+def repeated(image: Dataset, number: int, **changes: object) -> Dataset:
+    """Return an image of the same view that was taken later."""
+    uid = f"{image.SOPInstanceUID}.{number}"
+    return altered(image, SOPInstanceUID=uid, AcquisitionTime=f"23595{number}", **changes)
+
+
+def no_breast(image: Dataset) -> bytes:
+    return bytes(len(image.PixelData))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "why"),
+    [
+        (lambda image: undecodable(image).PixelData, "The pixel data cannot be decoded"),
+        (no_breast, "No breast can be told"),
+        (inverted, Check.INVERTED.words),
+    ],
+)
+def test_a_repeated_image_that_cannot_be_read_leaves_its_view_to_the_one_before(
+    chain: Chain, pixels: Callable[[Dataset], bytes], why: str
+) -> None:
+    good = of_view(R_CC)
+    bad = repeated(good, 2, PixelData=pixels(good))
+    chain.close([*four(), bad, altered(good, SOPInstanceUID=f"{good.SOPInstanceUID}.1", AcquisitionTime="000001")])
+    chain.worker().work_once()
+    assert {image.uid: image.view for image in chain.reader.exams[-1].images}[good.SOPInstanceUID] == R_CC
+    assert len(chain.reader.exams[-1].images) == 4
+    assert chain.exam.status == "findings"
+    assert chain.report.CompletionFlag == "COMPLETE"
+    told = text_of(chain.report)
+    assert f"R CC: image {good.SOPInstanceUID} was read in place of {bad.SOPInstanceUID}" in told
+    assert f"NOT READ: image {bad.SOPInstanceUID}: {why}" in told
+    assert f"NOT READ: image {good.SOPInstanceUID}.1: R CC repeated: {good.SOPInstanceUID} was taken later" in told
+    segmented = {
+        str(seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID)
+        for seg in chain.of_kind(ResultKind.SEG)
+    }
+    assert segmented == {image.SOPInstanceUID for image in four()}
+
+
+def test_an_image_in_which_the_reader_sees_no_breast_leaves_its_view_to_the_one_before(chain: Chain) -> None:
+    later = repeated(of_view(R_CC), 2)
+
+    def sees_none(exam: Exam) -> None:
+        if later.SOPInstanceUID in {image.uid for image in exam.images}:
+            raise NoBreast(later.SOPInstanceUID)
+
+    chain.reader.meanwhile = sees_none
+    chain.close([*four(), later])
+    chain.worker().work_once()
+    assert [len(exam.images) for exam in chain.reader.exams] == [4, 4]
+    assert of_view(R_CC).SOPInstanceUID in {image.uid for image in chain.reader.exams[-1].images}
+    assert chain.exam.status == "findings"
+
+
+def test_a_view_none_of_whose_images_can_be_read_is_partial_and_each_is_named(chain: Chain) -> None:
+    first = undecodable(of_view(R_CC))
+    later = repeated(first, 2, PixelData=first.PixelData)
+    chain.close([first if image is of_view(R_CC) else image for image in four()] + [later])
+    chain.worker().work_once()
+    assert chain.exam.status == "partial, findings"
+    told = text_of(chain.report)
+    assert f"NOT READ: R CC {later.SOPInstanceUID}: The pixel data cannot be decoded" in told
+    assert f"NOT READ: image {first.SOPInstanceUID}: The pixel data cannot be decoded" in told
+    assert "in place of" not in told
+
+
+def test_an_earlier_image_is_not_looked_at_when_the_later_one_can_be_read(chain: Chain) -> None:
+    chain.close([*map(undecodable, four()), *(repeated(image, 2) for image in four())])
+    chain.worker().work_once()
+    assert chain.exam.status == "findings"
+    later = {f"{image.SOPInstanceUID}.2" for image in four()}
+    assert {image.uid for image in chain.reader.exams[-1].images} == later
+    assert "decoded" not in text_of(chain.report)
 
 
 def test_one_breast_that_was_meant_is_complete(chain: Chain) -> None:

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai.exam import STANDARD_VIEWS, Laterality
+from ai.exam import STANDARD_VIEWS, Laterality, View
 from config.policy import CompletionPolicy
-from node.exams import Candidate, Close, Completeness, Wait, assemble, decide
+from node.exams import Candidate, Close, Completeness, Wait, assemble, decide, outcome
 from node.views import ImageKind
 from storage.states import Plan
 
@@ -145,3 +145,27 @@ def test_the_answer_that_is_asked_for_fits_what_is_there(candidates: list[Candid
     assert (verdict.completeness is Completeness.UNILATERAL) == (assembly.unilateral is not None)
     assert bool(verdict.reasons) == (verdict.completeness is not Completeness.COMPLETE)
     assert len(set(verdict.reasons)) == len(verdict.reasons)
+
+
+@given(candidates=some_candidates(), data=st.data(), one_breast_suffices=st.booleans())
+def test_a_view_is_read_from_the_best_of_its_images_that_can_be_read_and_all_others_have_a_reason(
+    candidates: list[Candidate], data: st.DataObject, *, one_breast_suffices: bool
+) -> None:
+    planned = assemble(candidates, one_breast_suffices=one_breast_suffices)
+    broken = set(data.draw(st.lists(st.sampled_from([uid for _, uid in planned.in_order] or [""]), max_size=8)))
+    # Those are tried until one can be read.
+    not_read: dict[str, str] = {}
+    read: dict[str, View] = {}
+    for view, uid in planned.in_order:
+        if view not in read.values():
+            if uid in broken:
+                not_read[uid] = "broken"
+            else:
+                read[uid] = view
+    done = outcome(candidates, not_read, one_breast_suffices=one_breast_suffices)
+    assert {uid: view for uid, view in done.views.items() if uid not in not_read} == read
+    assert sorted(done.views.values()) == sorted(planned.chosen)
+    assert done.not_read.keys() | read.keys() == {candidate.instance_uid for candidate in candidates}
+    assert not done.not_read.keys() & read.keys()
+    assert set(done.missing) == set(planned.missing) | (set(planned.chosen) - set(read.values()))
+    assert len(done.stand_ins) == sum(planned.chosen[view] != uid for uid, view in read.items())

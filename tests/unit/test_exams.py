@@ -8,7 +8,7 @@ import pytest
 
 from ai.exam import STANDARD_VIEWS, Laterality
 from config.policy import CompletionPolicy
-from node.exams import Assembly, Candidate, Close, Completeness, Wait, assemble, decide
+from node.exams import Assembly, Candidate, Close, Completeness, Wait, assemble, decide, outcome
 from node.views import ImageKind, classify
 from storage.index import SeriesRecord, StudyRecord
 from storage.states import Plan
@@ -37,7 +37,11 @@ def decision(
 def test_four_views_make_a_complete_exam() -> None:
     assembly = assemble(FOUR)
     assert assembly == Assembly(
-        chosen={R_CC: "1.0", L_CC: "1.1", R_MLO: "1.2", L_MLO: "1.3"}, rejected={}, missing=(), unilateral=None
+        chosen={R_CC: "1.0", L_CC: "1.1", R_MLO: "1.2", L_MLO: "1.3"},
+        spare={},
+        rejected={},
+        missing=(),
+        unilateral=None,
     )
     assert list(assembly.chosen) == list(STANDARD_VIEWS)
     assert assembly.complete
@@ -61,6 +65,34 @@ def test_of_a_repeated_view_the_rule_chooses(first: dict[str, Any], second: dict
         assembly = assemble(order)
         assert assembly.chosen == {L_CC: "1.9"}
         assert assembly.rejected == {"1.8": f"L CC repeated: 1.9 {why}"}
+
+
+def test_images_of_one_view_are_tried_from_the_latest_to_the_earliest() -> None:
+    times = {"1.7": "2026", "1.8": "2028", "1.9": "2027"}
+    assembly = assemble(a_candidate(uid, acquired_at=time) for uid, time in times.items())
+    assert assembly.in_order == ((L_CC, "1.8"), (L_CC, "1.9"), (L_CC, "1.7"))
+
+
+def test_the_next_of_a_view_stands_in_for_one_that_cannot_be_read() -> None:
+    repeats = [a_candidate(f"1.{number}", acquired_at=f"20{number}") for number in (27, 28, 29)]
+    done = outcome([FOUR[0], *FOUR[2:], *repeats], {"1.29": "no pixels"})
+    assert done.views == {"1.0": R_CC, "1.28": L_CC, "1.2": R_MLO, "1.3": L_MLO}
+    assert done.not_read == {"1.29": "no pixels", "1.27": "L CC repeated: 1.28 was taken later"}
+    assert done.missing == ()
+    assert done.stand_ins == ("L CC: image 1.28 was read in place of 1.29, which could not be read: no pixels",)
+
+
+def test_a_view_of_which_no_image_can_be_read_is_missing_and_keeps_its_first_choice() -> None:
+    repeat = a_candidate("1.29", acquired_at="2029")
+    done = outcome([*FOUR, repeat], {"1.29": "no pixels", "1.1": "no breast"})
+    assert (done.missing, done.stand_ins) == ((L_CC,), ())
+    assert done.views == {"1.0": R_CC, "1.29": L_CC, "1.2": R_MLO, "1.3": L_MLO}
+    assert done.not_read == {"1.29": "no pixels", "1.1": "no breast"}
+
+
+def test_a_breast_examined_alone_stays_so_when_one_of_its_images_cannot_be_read() -> None:
+    done = outcome([FOUR[1], FOUR[3]], {"1.3": "no pixels"}, one_breast_suffices=True)
+    assert done.missing == (L_MLO,)
 
 
 def test_an_unusable_image_is_rejected_with_all_its_obstacles() -> None:

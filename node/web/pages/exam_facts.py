@@ -234,7 +234,7 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
         study_description=description,
         answer=answer,
         views=_views(exam, answer, pictures, decided),
-        images=_images(instances, decided, removed),
+        images=_images(instances, decided, answer, removed),
         events=_events(instances, all_jobs, deliveries, actions, conflicts),
         results=tuple(result for result in issued if result.revision == seen and result.record.kind != FACTS),
         deliveries=sent,
@@ -322,14 +322,25 @@ def _mark(mass: Mapping[str, Any], image: Mapping[str, Any], hung: Preview | Non
     )
 
 
-def _images(instances: Sequence[InstanceRecord], decided: Sequence[ExamImage], removed: set[str]) -> tuple[Used, ...]:
+def _images(
+    instances: Sequence[InstanceRecord],
+    decided: Sequence[ExamImage],
+    answer: Mapping[str, Any] | None,
+    removed: set[str],
+) -> tuple[Used, ...]:
     chosen = {image.instance_uid: image for image in decided}
+    told = {image["uid"]: image for image in (answer or {}).get("images", ())}
     used = []
     for record in instances:
-        image = chosen.get(record.uid)
-        view = (image and image.view) or f"{record.laterality or '?'} {record.view_position or '?'}"
-        why = (image.reason if image else "") or (record.reasons[-1] if record.reasons else "")
-        used.append(Used(record, image.chosen if image else None, view, why, record.uid in removed))
+        image, read = chosen.get(record.uid), told.get(record.uid)
+        view = (
+            (read and read["view"])
+            or (image and image.view)
+            or f"{record.laterality or '?'} {record.view_position or '?'}"
+        )
+        why = (read["not_read"] if read else image.reason if image else "") or (record.reasons or ("",))[-1]
+        was_used = not read["not_read"] if read else image.chosen if image else None
+        used.append(Used(record, was_used, view, why, record.uid in removed))
     return tuple(sorted(used, key=lambda each: (not each.used, _place(each.view), each.record.received_at)))
 
 

@@ -74,7 +74,7 @@ log = logger("serving")
 RETENTION_EVERY = timedelta(minutes=10)
 LOOKS_EVERY = 0.5
 """Seconds between looks at what was committed, for all parts, while an exam awaits its answer ..."""
-LOOKS_EVERY_IDLE = 1.0
+LOOKS_EVERY_IDLE = 2.0
 """... and while none does."""
 CATALOGUE_EVERY = 2.0
 CALLERS_EVERY = 2.0

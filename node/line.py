@@ -37,7 +37,7 @@ DATA_NOT_LAST: Final = 0x00
 
 LONG_READ = 1 << 18
 """Bytes: measured, more gains nothing."""
-IDLE = 0.1
+IDLE = 0.5
 """Seconds after which an association looks around although nothing came and nothing is to be sent."""
 PAUSE = 0.05
 """Seconds that a sender may take between two fragments before the association looks after other things."""

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def _kinds() -> dict[str, Any]:  # noqa: C901 (four classes, none of them complex)
@@ -104,3 +107,19 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def on_meta(name: str, **options: Any) -> "nn.Module":
+    """Make a network without memory for its weights."""
+    import torch
+
+    from ai.networks.registry import build
+
+    with torch.device("meta"):
+        return build(name, options).to("meta")  # smp makes a first convolution anew, on the CPU
+
+
+def nothing(*shape: int) -> "Tensor":
+    import torch
+
+    return torch.empty(shape, device="meta")

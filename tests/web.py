@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
+import pytest
 import uvicorn
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
@@ -241,3 +242,21 @@ def a_waiting_report(store: InstanceStore, engine: Engine, destination: str) -> 
         add_results(connection, job, [record], NOON)
         enqueue(connection, [(record.uid, destination)], NOON)
     return InstanceReference(record.study_uid, record.series_uid, record.uid)
+
+
+SERIES, INSTANCE = "0020000E", "00080018"
+SENT = str(phantom_images()[0].StudyInstanceUID)
+
+
+@pytest.fixture
+def service(room: Room) -> Iterator[Service]:
+    with a_service(room) as opened:
+        yield opened
+
+
+def address(image: Dataset) -> str:
+    return f"/studies/{image.StudyInstanceUID}/series/{image.SeriesInstanceUID}/instances/{image.SOPInstanceUID}"
+
+
+def uids(answer: Any, tag: str = INSTANCE) -> list[str]:
+    return [values(each, tag)[0] for each in answer.json()]

@@ -26,7 +26,7 @@ from ai.models import open_model, read_card
 from ai.training.card import Content, Provenance, write_card
 from tests.builders import L_CC
 from tests.models import a_quick_model
-from tests.unit.test_ai_evaluation import a_mass
+from tests.predictions import a_mass
 
 L_MLO = View(Laterality.LEFT, ViewPosition.MLO)
 R_CC = View(Laterality.RIGHT, ViewPosition.CC)

@@ -1,16 +1,12 @@
 """The networks of the five papers: their parameters, the shapes they take and give, and whose weights they accept."""
 
-import hashlib
-import os
 from importlib.util import module_from_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ai.errors import UnknownArchitecture, UnusableWeights
+from ai.errors import UnknownArchitecture
+from tests.seed_networks import nothing, on_meta
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,22 +31,6 @@ SEGMENTERS = [
 PATCH_CLASSIFIERS = ["vgg16_patch", "resnet50_patch", "inception_v3_patch"]
 OTHERS = ["mass_fpn", "mass_look", "retinanet_resnet50_fpn", "transres_unet", "three_branch_resnet50"]
 EVERY = [*SEGMENTERS, *PATCH_CLASSIFIERS, *OTHERS]
-
-
-def on_meta(name: str, **options: Any) -> "nn.Module":
-    """Make a network without memory for its weights."""
-    import torch
-
-    from ai.networks.registry import build
-
-    with torch.device("meta"):
-        return build(name, options).to("meta")  # smp makes a first convolution anew, on the CPU
-
-
-def nothing(*shape: int) -> "Tensor":
-    import torch
-
-    return torch.empty(shape, device="meta")
 
 
 def trainable(network: "nn.Module") -> int:
@@ -318,149 +298,6 @@ def test_smp_learns_of_resnet22_only_when_asked(monkeypatch: pytest.MonkeyPatch)
     assert set(encoders) == before | {"resnet22"}
 
 
-def a_gmic_state() -> dict[str, Any]:
-    """Return what a GMIC file holds: its global network, and others that nothing here uses."""
-    import torch
-
-    return {f"ds_net.{k}": v for k, v in a_resnet22().state_dict().items()} | {
-        "left_postprocess_net.gn_conv_last.weight": torch.zeros(2, 256, 1, 1)
-    }
-
-
-def a_resnet22() -> Any:
-    from ai.networks.resnet22 import ResNet22
-
-    encoder: Any = ResNet22()
-    encoder.set_in_channels(1, pretrained=False)
-    return encoder
-
-
-def saved(state: object, path: Path, *, of_2020: bool = False) -> str:
-    """Save as torch does, or as it did when GMIC was published; return the digest."""
-    import torch
-
-    torch.save(state, path, _use_new_zipfile_serialization=not of_2020)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@pytest.mark.parametrize("of_2020", [False, True])
-def test_a_gmic_file_starts_resnet22(tmp_path: Path, of_2020: bool) -> None:  # noqa: FBT001
-    import torch
-
-    from ai.networks.resnet22 import load_gmic
-
-    state = a_gmic_state()
-    without_counters = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    digest = saved(without_counters, tmp_path / "model.p", of_2020=of_2020)
-    encoder = a_resnet22()
-    assert not torch.equal(encoder.first_conv.weight, state["ds_net.first_conv.weight"])
-    load_gmic(encoder, tmp_path / "model.p", [digest])
-    assert all(torch.equal(v, state[f"ds_net.{k}"]) for k, v in encoder.state_dict().items())
-
-
-def test_a_gmic_file_in_safetensors_starts_it_too(tmp_path: Path) -> None:
-    import torch
-    from safetensors.torch import save
-
-    from ai.networks.resnet22 import load_gmic
-
-    state, encoder = a_gmic_state(), a_resnet22()
-    (tmp_path / "model.safetensors").write_bytes(save(state))
-    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
-    load_gmic(encoder, tmp_path / "model.safetensors", [digest])
-    assert torch.equal(encoder.final_bn.weight, state["ds_net.final_bn.weight"])
-
-
-def test_any_other_file_is_refused(tmp_path: Path) -> None:
-    from ai.networks.resnet22 import load_gmic
-
-    path, encoder = tmp_path / "model.p", a_resnet22()
-    before = encoder.first_conv.weight.clone()
-    with pytest.raises(UnusableWeights, match="No such file"):
-        load_gmic(encoder, path)
-    digest = saved(a_gmic_state(), path)
-    with pytest.raises(UnusableWeights, match=f"has the SHA-256 {digest}, wanted is 07800"):
-        load_gmic(encoder, path)
-    digest = saved({k: v for k, v in a_gmic_state().items() if "first_conv" not in k}, path)
-    with pytest.raises(UnusableWeights, match=r"1 tensors do not fit, the first is first_conv\.weight"):
-        load_gmic(encoder, path, [digest])
-    assert before.equal(encoder.first_conv.weight)
-
-
-class Trap:
-    """A pickle that would run a program."""
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, ("touch trapped",)
-
-
-@pytest.mark.parametrize("state", [Trap(), {"a": Trap()}, {"a": 1}, [1, 2], {}])
-def test_a_file_with_more_than_tensors_is_refused_and_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: object
-) -> None:
-    from ai.networks.weights import read_weights
-
-    monkeypatch.chdir(tmp_path)
-    digest = saved(state, tmp_path / "model.p")
-    with pytest.raises(UnusableWeights):
-        read_weights(tmp_path / "model.p", [digest])
-    assert not (tmp_path / "trapped").exists()
-
-
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    from ai.networks.weights import read_weights
-
-    (tmp_path / "model.p").write_bytes(b"not a model")
-    with pytest.raises(UnusableWeights, match="neither safetensors nor"):
-        read_weights(tmp_path / "model.p", [hashlib.sha256(b"not a model").hexdigest()])
-
-
-@pytest.mark.parametrize("name", ["vgg16", "resnet50", "inception_v3"])
-def test_a_torchvision_file_fits_but_for_the_last_layer(name: str) -> None:
-    import torch
-
-    import ai._torchvision  # noqa: F401
-
-    # isort: split
-    import torchvision
-
-    from ai.networks.patch import PatchClassifier
-
-    options = {"init_weights": False} if name == "inception_v3" else {}
-    with torch.device("meta"):
-        network = getattr(torchvision.models, name)(weights=None, **options)
-        classifier = PatchClassifier(name)
-    state = {k: v for k, v in network.state_dict().items() if v.is_meta}
-    classifier.load_imagenet(state)
-    with pytest.raises(UnusableWeights, match="1 tensors do not fit"):
-        classifier.load_imagenet(dict(list(state.items())[1:]))
-
-
-@pytest.mark.parametrize(
-    ("name", "torchvision_name"),
-    [
-        ("resnet34_unet", "resnet34"),
-        ("resnet34_fpn", "resnet34"),
-        ("three_branch_resnet50", "resnet50"),
-        ("retinanet_resnet50_fpn", "resnet50"),
-    ],
-)
-def test_encoders_start_from_a_torchvision_file(name: str, torchvision_name: str) -> None:
-    import torch
-
-    import ai._torchvision  # noqa: F401
-
-    # isort: split
-    import torchvision
-
-    with torch.device("meta"):
-        state = getattr(torchvision.models, torchvision_name)(weights=None).state_dict()
-    network: Any = on_meta(name)
-    network.load_imagenet(state)
-    with pytest.raises(UnusableWeights, match="1 tensors do not fit"):
-        network.load_imagenet(state | {"conv1.weight": nothing(64, 1, 7, 7)})
-
-
 def test_without_padding_the_dense_form_is_the_sliding_window() -> None:
     import torch
     from torch import nn
@@ -512,87 +349,6 @@ def test_attention_is_as_wide_per_head_as_the_tokens() -> None:
         tokens = torch.randn(2, 5, 8)
         torch.testing.assert_close(ours(tokens), theirs(tokens, tokens, tokens)[0])
     assert Attention(8, 4, 0.1).query.weight.shape == (32, 8)
-
-
-def test_retinanet_learns_and_finds_on_its_canvas() -> None:
-    import torch
-
-    from ai.networks.retinanet import MassRetinaNet
-
-    torch.manual_seed(1)
-    network = MassRetinaNet(canvas=(96, 64))
-    pixels = torch.rand(2, 1, 96, 64)
-    losses = network.losses(pixels, [torch.tensor([[8.0, 10, 40, 44]]), torch.zeros(0, 4)])
-    assert set(losses) == {"classification", "bbox_regression"}
-    sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
-    assert [k for k, p in network.named_parameters() if p.grad is None] == []
-    network.eval()
-    network.network.score_thresh = 0.0
-    with torch.inference_mode():
-        found = network(pixels)
-    for image in found:
-        boxes, scores = image["boxes"], image["scores"]
-        assert len(boxes) == len(scores) > 0
-        assert bool((boxes[:, 0::2] <= 64).all() and (boxes[:, 1::2] <= 96).all() and (boxes >= 0).all())
-        assert scores.tolist() == sorted(scores.tolist(), reverse=True)
-        assert overlaps(boxes.tolist()) <= 0.5
-
-
-@pytest.mark.parametrize(("background", "mass", "some"), [(5.0, -9.0, False), (-9.0, 5.0, True)])
-def test_retinanet_gives_masses_and_no_background(background: float, mass: float, some: bool) -> None:  # noqa: FBT001
-    import torch
-
-    from ai.networks.retinanet import MassRetinaNet
-
-    network: Any = MassRetinaNet(canvas=(64, 64)).eval()
-    with torch.inference_mode():
-        network.network.head.classification_head.cls_logits.bias.copy_(torch.tensor([background, mass] * 9))
-        found = network(torch.rand(1, 1, 64, 64))[0]
-    assert (len(found["boxes"]) > 0) is some
-
-
-def iou(a: list[float], b: list[float]) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    common = max(width, 0) * max(height, 0)
-    both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
-    return common / both if both else 0.0
-
-
-def overlaps(boxes: list[list[float]]) -> float:
-    """Return the largest intersection over union of two boxes."""
-    return max((iou(a, b) for n, a in enumerate(boxes) for b in boxes[:n]), default=0.0)
-
-
-def test_of_two_boxes_that_overlap_too_much_the_better_stays() -> None:
-    import torch
-
-    from ai.networks.nms import nms
-
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [20, 20, 30, 30], [0, 0, 10, 10]])
-    scores = torch.tensor([0.5, 0.9, 0.1, 0.5])
-    assert nms(boxes, scores, 0.5).tolist() == [1, 0, 2]  # 0.5 does not exceed 0.5; of equals the first
-    assert nms(boxes, scores, 0.49).tolist() == [1, 2]
-    assert nms(boxes[:0], scores[:0], 0.5).tolist() == []
-
-
-CELLS = st.integers(0, 6)
-BOXES = st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS, st.integers(1, 4)), max_size=8)
-
-
-@settings(deadline=None)
-@given(BOXES, st.sampled_from([0.0, 0.2, 0.5, 0.9]))
-def test_suppression_is_the_greedy_rule(corners: list[tuple[int, ...]], threshold: float) -> None:
-    import torch
-
-    from ai.networks.nms import nms
-
-    boxes = [[float(x), float(y), float(x + w), float(y + h)] for x, y, w, h, _ in corners]
-    scores = [c[-1] / 4 for c in corners]
-    stays: list[int] = []
-    for n in sorted(range(len(boxes)), key=lambda n: -scores[n]):
-        if all(iou(boxes[n], boxes[m]) <= threshold for m in stays):
-            stays.append(n)
-    assert nms(torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), threshold).tolist() == stays
 
 
 def test_no_network_goes_untested() -> None:

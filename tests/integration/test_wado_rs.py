@@ -1,0 +1,186 @@
+"""WADO-RS over both databases: what was stored is given back."""
+
+from copy import deepcopy
+from datetime import timedelta
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    RLELossless,
+)
+from sqlalchemy import delete
+
+from ai.pixels import presentation_values
+from node.catalogue import Cataloguer
+from node.results.encode import to_bytes
+from storage.database import writing
+from storage.files import FolderStore
+from storage.removals import remove_strays
+from storage.tables import catalogue, catalogue_studies
+from tests.builders import compressed
+from tests.doors import an_image, phantom_images
+from tests.records import NOON
+from tests.web import SENT, Service, a_kept_result, address, instances_of, parts_of, service, uids, values
+
+__all__ = ["service"]
+
+
+def test_instances_are_given_back_as_they_were_sent(service: Service) -> None:
+    service.store(*phantom_images())
+    accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    given = parts_of(service.get(f"/studies/{SENT}", accept))
+    assert {data for _, data in given} == {to_bytes(image) for image in phantom_images()}
+    image = phantom_images()[0]
+    single = service.get(address(image), "application/dicom")
+    assert single.content == to_bytes(image)
+    assert int(single.headers["content-length"]) == len(single.content)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, RLELossless])
+def test_the_transfer_syntax_is_negotiated(service: Service, syntax: Any) -> None:
+    plain = phantom_images()[0]
+    image = deepcopy(plain)
+    if syntax == ImplicitVRLittleEndian:
+        image.file_meta.TransferSyntaxUID = syntax
+        image.set_original_encoding(is_implicit_vr=True, is_little_endian=True)
+    else:
+        image = compressed(plain, syntax)
+    service.store(image)
+    dicom = 'multipart/related; type="application/dicom"'
+    [native] = instances_of(service.get(address(image), dicom))
+    assert native.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert np.array_equal(native.pixel_array, plain.pixel_array)
+    [stored] = instances_of(service.get(address(image), f"{dicom}; transfer-syntax={syntax}"))
+    assert stored.file_meta.TransferSyntaxUID == syntax
+    refused = service.get(address(image), f"{dicom}; transfer-syntax=1.2.840.10008.1.2.4.100")
+    assert refused.status_code == 406
+    [(kind, frame)] = parts_of(
+        service.get(f"{address(image)}/frames/1", 'multipart/related; type="application/octet-stream"')
+    )
+    assert kind == f"application/octet-stream; transfer-syntax={ExplicitVRLittleEndian}"
+    assert frame == plain.PixelData
+    [(kind, frame)] = parts_of(
+        service.get(f"{address(image)}/frames/1", "multipart/related; type=application/octet-stream; transfer-syntax=*")
+    )
+    assert kind.endswith(str(syntax if syntax.is_encapsulated else ExplicitVRLittleEndian))
+    assert (len(frame) < len(plain.PixelData)) is syntax.is_encapsulated
+    assert not service.leftovers()
+
+
+def test_metadata_point_to_what_is_long(service: Service) -> None:
+    service.store(*phantom_images())
+    documents = service.get(f"/studies/{SENT}/metadata").json()
+    assert len(documents) == 4
+    image = phantom_images()[0]
+    [document] = service.get(f"{address(image)}/metadata").json()
+    assert document in documents
+    assert values(document, "00080016") == [image.SOPClassUID]
+    where = document["7FE00010"]["BulkDataURI"]
+    assert where.startswith("http://testserver/dicom-web/studies/")
+    given = service.client.get(where, headers={"Accept": "application/octet-stream"})
+    assert given.content == image.PixelData
+    assert (
+        len(parts_of(service.get(f"/studies/{SENT}/metadata", 'multipart/related; type="application/dicom+xml"'))) == 4
+    )
+
+
+def test_our_own_results_are_found_and_given_beside_the_images(service: Service) -> None:
+    service.store(*phantom_images())
+    result = a_kept_result(service.room, SENT)
+    found = uids(service.get(f"/studies/{SENT}/instances"))
+    assert sorted(found) == sorted([result.SOPInstanceUID, *(str(image.SOPInstanceUID) for image in phantom_images())])
+    given = service.get(f"/studies/{SENT}", 'multipart/related; type="application/dicom"; transfer-syntax=*')
+    assert to_bytes(result) in {data for _, data in parts_of(given)}
+    [entry] = service.get("/studies", ModalitiesInStudy="SR").json()
+    assert values(entry, "00080061") == ["MG", "SR"]
+    assert values(entry, "00201208") == [5]
+
+
+def test_pictures_show_the_image_as_it_is_meant_to_be_seen(service: Service) -> None:
+    service.store(*phantom_images())
+    image = phantom_images()[0]
+    answer = service.get(f"{address(image)}/rendered", "image/png")
+    shown = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert shown is not None
+    assert np.abs(shown.astype(float) - presentation_values(image) * 255).max() <= 0.5
+    thumbnail = service.get(f"/studies/{SENT}/thumbnail")
+    assert thumbnail.headers["content-type"] == "image/jpeg"
+    small = cv2.imdecode(np.frombuffer(thumbnail.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert small is not None
+    assert max(small.shape[:2]) == 256
+    dark = service.get(f"{address(image)}/rendered", "image/png", window="60000,10,linear", viewport="64,64")
+    pixels = cv2.imdecode(np.frombuffer(dark.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None
+    assert max(pixels.shape[:2]) == 64
+    assert len(parts_of(service.get(f"/studies/{SENT}/rendered"))) == 4
+
+
+def test_what_cannot_be_given_is_told_as_a_problem(service: Service) -> None:
+    service.store(an_image())
+    image = address(an_image())
+    for path, accept, status in (
+        ("/studies/1.2.3", "", 404),
+        ("/studies/not-a-uid", "", 400),
+        (f"{image}/frames/2", "", 404),
+        (f"{image}/frames/0", "", 404),
+        (f"{image}/frames/x", "", 400),
+        (f"{image}/frames/2/rendered", "", 404),
+        (f"{image}/bulkdata/00080018/1", "", 404),
+        (f"{image}/bulkdata/zzz", "", 404),
+        (f"{image}/metadata", "text/html", 406),
+        (f"{image}/rendered", "image/gif", 406),
+        (f"{image}/rendered?viewport=0,0", "", 400),
+        (f"{image}/rendered?window=1", "", 400),
+        (f"{image}/rendered?quality=0", "", 400),
+        (image, "application/dicom; transfer-syntax=1.2", 406),
+        (image, "x" * 9000, 400),
+        (image, '"a/b"', 400),
+        (image, "*/*; q=0", 406),
+    ):
+        answer = service.get(path, accept)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), path
+
+
+def test_pixels_that_cannot_be_decoded_cost_only_their_request(service: Service) -> None:
+    image = compressed(phantom_images()[0], JPEG2000Lossless)
+    image.PixelData = encapsulate([b"\0" * 5000])
+    service.store(image)
+    assert service.get(f"{address(image)}/rendered").status_code == 406
+    assert service.get(address(image)).status_code == 406
+    assert service.get(f"{address(image)}/frames/1").status_code == 406
+    service.store(phantom_images()[1])
+    assert service.get(f"{address(phantom_images()[1])}/rendered").status_code == 200
+    assert not service.leftovers()
+
+
+def test_what_was_removed_after_its_time_is_gone_and_not_found(service: Service) -> None:
+    header = an_image(SOPClassUID=CTImageStorage, Modality="CT")
+    header.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    service.store(header)
+    with writing(service.room.engine) as connection:
+        assert remove_strays(connection, NOON + timedelta(days=40000), NOON)
+    assert service.get(address(header)).status_code == 410
+    assert service.get("/instances").json() == []
+    assert service.get("/studies").json() == []
+
+
+def test_what_an_older_version_has_kept_is_catalogued(service: Service) -> None:
+    service.store(*phantom_images())
+    a_kept_result(service.room, SENT)
+    before = sorted(uids(service.get("/instances", limit=100)))
+    with writing(service.room.engine) as connection:
+        connection.execute(delete(catalogue))
+        connection.execute(delete(catalogue_studies))
+    assert service.get("/instances").json() == []
+    cataloguer = Cataloguer(service.room.engine, FolderStore(service.room.store.root), batch=2)
+    while cataloguer.tick():
+        pass
+    assert sorted(uids(service.get("/instances", limit=100))) == before

@@ -278,6 +278,15 @@ def test_a_database_that_hangs_is_told_and_holds_up_nobody_who_asks(
     thawed.set()
 
 
+def test_another_serve_at_the_same_database_is_told_once(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.serving.Seat.holder", lambda _: "process 7 of other")
+    [look] = [chore for chore in serving.chores() if "_look_who_serves" in repr(chore.do)]
+    with capture_logs() as lines:
+        for _ in range(2):
+            look.do()
+    assert [line["holder"] for line in lines if line["event"] == "another serve"] == ["process 7 of other"]
+
+
 def test_a_self_test_goes_the_whole_way_and_to_no_clinical_destination(serving: Serving) -> None:
     stop = Event()
     thread = at_work(serving, Finder(), stop)

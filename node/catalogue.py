@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 
 from node.entries import entry_of
 from node.errors import NodeError
+from node.obtaining import obtain
 from node.records import read_header
 from node.telemetry import logger
 from storage.catalogue import Entry, catalogued, uncatalogued
@@ -60,7 +61,7 @@ class Cataloguer:
 
     def _entry(self, uid: str, path: str) -> Entry | None:
         try:
-            header = read_header(self._store.resolve(path))
+            header = read_header(obtain(self._store, path))
         except (NodeError, OSError) as error:
             self._unreadable.add(uid)
             log.error(  # noqa: TRY400 - the cause is in the message

@@ -16,6 +16,7 @@ from node.audit.receivers import Telling
 from node.echoes import Echoes
 from node.intake import Announced, Receipt, Receiver
 from node.parts import Parts
+from node.patience import Patience
 from node.records import Origin
 from node.senders import Senders
 from node.status import receiving_status
@@ -24,7 +25,7 @@ from node.validity import Validity
 from storage import selftests
 from storage.database import reading
 from storage.errors import StorageError
-from storage.figures import answers_since, exams_by_state, unanswered, undelivered
+from storage.figures import Answered, answers_since, exams_by_state, unanswered, undelivered
 from storage.senders import Context
 from storage.states import DeliveryState
 from storage.workers import workers_seen
@@ -75,6 +76,7 @@ class Metrics:
         self._seen: set[tuple[int, datetime]] = set()
         self._strangers: set[str] = set()
         self._following = Lock()
+        self._patience = Patience()
         self.registry = CollectorRegistry()
         self.associations = Counter(
             "mammonode_associations",
@@ -131,8 +133,7 @@ class Metrics:
             now = self._clock()
             since = max(self._begun, min(self._looked_at, now) - LATE)
             try:
-                with reading(self._parts().engine) as connection:
-                    found = answers_since(connection, since)
+                found = self._patience.ask(lambda: self._answered(since))
             except StorageError:
                 return
             for answered in found:
@@ -149,6 +150,10 @@ class Metrics:
             self._looked_at = now
             self._seen = {(answered.job, answered.finished_at) for answered in found}
 
+    def _answered(self, since: datetime) -> list[Answered]:
+        with reading(self._parts().engine) as connection:
+            return answers_since(connection, since)
+
     def describe(self) -> Iterable[Metric]:
         """Return nothing: what ``collect`` yields depends on a database that need not answer yet."""
         return ()
@@ -157,7 +162,7 @@ class Metrics:
         """Look everything up; where the database does not answer, that is all that is told."""
         up = GaugeMetricFamily("mammonode_database_up", "Whether the database answers")
         try:
-            found = list(self._looked_up())
+            found = self._patience.ask(lambda: list(self._looked_up()))
             up.add_metric([], 1)
         except StorageError:
             found = []

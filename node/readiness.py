@@ -7,11 +7,12 @@ from datetime import datetime
 from node.echoes import Echoes
 from node.metrics import RECENTLY
 from node.parts import Parts
+from node.patience import Patience
 from node.progress import Progress
 from storage import selftests
 from storage.database import reading, schema_is_current, takes_writes
 from storage.errors import StorageError
-from storage.workers import workers_seen
+from storage.workers import WorkerRecord, workers_seen
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Readiness:
         self._progress = progress
         self._echoes = echoes
         self._clock = clock
+        self._patience = Patience()
 
     def checks(self) -> list[Check]:
         """Return all checks."""
@@ -86,11 +88,8 @@ class Readiness:
             )
 
     def _stored(self) -> Iterator[Check]:
-        now = self._clock()
         try:
-            with reading(self._parts().engine) as connection:
-                workers, test = workers_seen(connection, now - RECENTLY), selftests.last(connection)
-            current, writes = schema_is_current(self._parts().engine), takes_writes(self._parts().engine)
+            workers, test, current, writes = self._patience.ask(self._looked_up)
         except StorageError:
             yield Check("database", ok=False, needed=True, detail="does not answer")
             return
@@ -102,6 +101,12 @@ class Readiness:
         if test:
             detail = f"{test.started_at:%Y-%m-%dT%H:%M:%SZ} {test.phase or 'passed'}"
             yield Check("selftest", test.passed, needed=False, detail=detail)
+
+    def _looked_up(self) -> tuple[list[WorkerRecord], selftests.SelfTest | None, bool, bool]:
+        engine, now = self._parts().engine, self._clock()
+        with reading(engine) as connection:
+            workers, test = workers_seen(connection, now - RECENTLY), selftests.last(connection)
+        return workers, test, schema_is_current(engine), takes_writes(engine)
 
     def _bucket(self) -> Check:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 from config.mix import ObjectMix, ResultKind
 from config.settings import Destination
 from node.entries import entry_of
+from node.obtaining import obtain
 from node.results.answer import Answer, AnswerStatus, Predecessor
 from node.results.changes import changes
 from node.results.edition import REPORTS, Edition, Pictures
@@ -171,7 +172,7 @@ class Replies:
         if not kept:
             return None
         try:
-            told: Mapping[str, Any] = json.loads(self._store.resolve(kept[-1].path).read_bytes())
+            told: Mapping[str, Any] = json.loads(obtain(self._store, kept[-1].path).read_bytes())
         except FileNotFoundError:
             return None
         return told

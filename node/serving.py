@@ -66,7 +66,7 @@ from storage.conflicts import list_conflicts
 from storage.database import reading
 from storage.errors import StorageError
 from storage.figures import Waiting, exams_by_state, unanswered, undelivered
-from storage.holding import held
+from storage.holding import Seat, held
 from storage.states import ConflictState, ExamState
 
 log = logger("serving")
@@ -80,6 +80,7 @@ CATALOGUE_EVERY = 2.0
 CALLERS_EVERY = 2.0
 VALIDITY_EVERY = 300.0
 CLOCK_EVERY = 600.0
+SEAT_EVERY = 60.0
 
 FIXED = (
     "dicom.ae_title",
@@ -175,6 +176,7 @@ class Serving:
         self._transport = self._fresh = Transport.open(settings.tls)
         hold()
         self.parts = open_parts(settings)
+        self._seat, self._beside = Seat(self.parts.engine), ""
         self._changes = Changes(self.parts.engine)
         self._news = News(self._changes)
         self._judging = Chore(self._close_exams, LOOKS_EVERY)
@@ -341,6 +343,7 @@ class Serving:
             Chore(self.validity.tick, VALIDITY_EVERY),
             Chore(self.timekeeping.tick, CLOCK_EVERY),
             Chore(self.trail.tell_where_it_stands, SWEEP_EVERY.total_seconds()),
+            Chore(self._look_who_serves, SEAT_EVERY),
         ]
 
     def _echo(self, destination: Destination) -> EchoResult:
@@ -357,6 +360,12 @@ class Serving:
         # One chore, so that where the database keeps writers waiting the watchdog waits for one of the two.
         self._senders.write_down()
         self._uses.write_down()
+
+    def _look_who_serves(self) -> None:
+        other = self._seat.holder()
+        if other and other != self._beside:
+            log.critical("another serve", holder=other)
+        self._beside = other
 
     def _remove_files(self) -> None:
         self._retention.tick()
@@ -437,4 +446,5 @@ class Serving:
         self.trail.stop()
         self._telling.stop()
         self._changes.close()
+        self._seat.close()
         log.info("stopped")

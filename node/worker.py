@@ -22,6 +22,7 @@ from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble, outcome
 from node.faults import described
 from node.identity import TEST_ISSUER
+from node.obtaining import obtain
 from node.previews import draw_previews, write_previews
 from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
@@ -182,14 +183,10 @@ class Worker:
                 log.warning(
                     "job lost", check="another worker took over after the lease ended; is this machine overloaded?"
                 )
-            except BucketUnavailable:
-                # No fault of the exam's: its tries are not used up, and nothing is claimed before the bucket answers.
-                self._bereft = True
-                self._queue.give_back(job, self._owner, self._clock())
-                raise
+            except BucketUnavailable as error:
+                self._without_bucket(job, error)
             except Exception as error:  # noqa: BLE001 (see below)
                 # Whatever a reader, a decoder or a file does must not end the worker; the policy decides what follows.
-                log.error("job failed", error=described(error))  # noqa: TRY400 (a traceback's message may hold a name)
                 self._fail(job, error)
         return True
 
@@ -345,9 +342,21 @@ class Worker:
         )
 
     def _path(self, record: InstanceRecord) -> Path:
-        return self._store.resolve(record.path)
+        return obtain(self._store, record.path)
+
+    def _without_bucket(self, job: Job, error: BucketUnavailable) -> None:
+        try:
+            self._store.reach()
+        except BucketUnavailable:
+            # No fault of the exam's: its tries are not used up, and nothing is claimed before the bucket answers.
+            self._bereft = True
+            self._queue.give_back(job, self._owner, self._clock())
+            raise
+        self._fail(job, error)
 
     def _fail(self, job: Job, error: Exception) -> None:
+        # A traceback's message may hold a name.
+        log.error("job failed", error=described(error))
         try:
             state = self._queue.fail(job, self._owner, described(error), self._clock())
         except LeaseLost:

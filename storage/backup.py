@@ -1,12 +1,15 @@
 """Backups: the whole database as one SQLite file, whichever database it is taken from, and back into either."""
 
 import os
+import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from alembic.migration import MigrationContext
 from sqlalchemy import JSON, Connection, Engine, MetaData, Table, delete, func, insert, inspect, select
@@ -34,6 +37,10 @@ from storage.tables import exams, metadata
 
 _ROWS = 1000
 """Held in memory at once."""
+_PARTS: Final = ".mammonode-backup-"
+"""Begins the names of folders in which backups are made."""
+_TAKES: Final = timedelta(hours=12)
+"""No backup takes longer; what is older was left by one that was killed."""
 
 
 def back_up(engine: Engine, file: Path) -> None:
@@ -59,10 +66,10 @@ def back_up(engine: Engine, file: Path) -> None:
     if not _heads(engine):
         raise DatabaseEmpty
     try:
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
-        os.close(handle)
-        part = Path(name)
-        try:
+        _tidy(file.parent)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=_PARTS, ignore_cleanup_errors=True) as folder:
+            part = Path(folder) / file.name
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             if engine.dialect.name == "sqlite":
                 _copy_pages(_place(engine), part)
             else:
@@ -70,8 +77,6 @@ def back_up(engine: Engine, file: Path) -> None:
             _settle(part)
             os.link(part, file)
             _flush(file.parent)
-        finally:
-            part.unlink()
     except FileExistsError as error:
         raise BackupExists(file) from error
     except BackupUnusable as error:
@@ -84,6 +89,15 @@ def back_up(engine: Engine, file: Path) -> None:
         if isinstance(error, DatabaseUnavailable):
             raise
         raise unavailable(error) or error from error
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what backups that were killed have left in a folder."""
+    until = time.time() - _TAKES.total_seconds()
+    for left in folder.glob(f"{_PARTS}*"):
+        with suppress(OSError):  # another tidies too, or it is somebody else's
+            if max(each.stat().st_mtime for each in (left, *left.iterdir())) < until:
+                shutil.rmtree(left)
 
 
 def _of_the_file(error: Exception, engine: Engine) -> str:

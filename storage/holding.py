@@ -1,4 +1,4 @@
-"""One `serve` to a folder: who has begun holds it for as long as its process lives, however that ends."""
+"""One `serve` to a folder, and to a database: who has begun holds it for as long as its process lives, however that ends."""
 
 import fcntl
 import os
@@ -8,10 +8,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from storage.database import unavailable
 from storage.errors import StoreInUse
 
 NAME: Final = "serve.lock"
 """In the store's folder; its content only says who holds it, and whether anybody does is the kernel's knowledge."""
+_SEAT: Final = 0x4D414D53  # any number, the same in every process
+_HOLDER: Final = text(
+    "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)"
+    " WHERE locktype = 'advisory' AND classid = 0 AND objid = :seat AND granted"
+    " AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+_SIGNS_OF_LIFE: Final = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+"""How soon a server lets go of a connection whose host lost its power; Linux alone waits for two hours (tcp(7))."""
 
 
 @contextmanager
@@ -44,10 +57,67 @@ def held(folder: Path) -> Iterator[str]:
         _close(handle)
 
 
+class Seat:
+    """The one place of a `serve` at a PostgreSQL database, whose lock a connection of its own holds while that lasts.
+
+    Nobody is refused: of a host that lost its power a server knows for a minute no better, and then it is another that
+    must serve.
+
+    Parameters
+    ----------
+    engine
+        Of the database; one of SQLite belongs to who holds its folder.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._held: Connection | None = None
+
+    def holder(self) -> str:
+        """Take the seat, unless another has it; return who, or '' when nobody else has.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            When the database does not answer; the seat is taken anew at the next call.
+        """
+        if self._engine.dialect.name == "sqlite":
+            return ""
+        try:
+            if self._held is not None:
+                self._held.execute(select(1))
+                return ""
+            return self._try_to_take()
+        except (DBAPIError, PoolTimeout) as error:
+            self.close()
+            raise unavailable(error) or error from error
+
+    def close(self) -> None:
+        """Leave the seat to others."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
+
+    def _try_to_take(self) -> str:
+        self._held = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        self._held.detach()
+        for name, value in (_SIGNS_OF_LIFE | {"application_name": f"mammonode serve, {_ourselves()}"}).items():
+            self._held.execute(select(func.set_config(name, value, False)))  # noqa: FBT003 (SQL's own)
+        if self._held.execute(select(func.pg_try_advisory_lock(_SEAT))).scalar_one():
+            return ""
+        found = self._held.execute(_HOLDER, {"seat": _SEAT}).scalars().first()
+        self.close()
+        return found or "one that cannot be seen"
+
+
+def _ourselves() -> str:
+    return f"process {os.getpid()} of {socket.gethostname()}"
+
+
 def _sign(handle: int) -> None:
     with suppress(OSError):  # a full disk
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} of {socket.gethostname()}".encode(), 0)
+        os.pwrite(handle, _ourselves().encode(), 0)
 
 
 def _signature(handle: int | None) -> str:

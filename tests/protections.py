@@ -200,15 +200,15 @@ PROTECTIONS = (
     Protection(
         "an image that cannot be decoded costs the others nothing",
         "node/analysis.py",
-        "        except UndecodablePixels as error:\n            not_read[source.uid] = str(error)\n",
+        "        except UndecodablePixels as error:\n            self.not_read[source.uid] = str(error)\n            return None\n",
         "        except UndecodablePixels as error:\n            raise\n",
         "tests/integration/test_worker.py -k cannot_be_decoded_costs",
     ),
     Protection(
         "what the gate refuses no reader sees",
         "node/analysis.py",
-        '            not_read[image.uid] = " ".join(refused)\n',
-        "            passed.append(image)\n",
+        '            self.not_read[image.uid] = " ".join(refused)\n            return None\n',
+        "            return image\n",
         "tests/integration/test_worker.py -k gate_refuses",
     ),
     Protection(
@@ -410,8 +410,8 @@ PROTECTIONS = (
     Protection(
         "promise: an image whose file cannot be parsed costs the others nothing",
         "node/analysis.py",
-        "            if _may_pass(error):\n",
-        "            if True:\n",
+        "            if not _may_pass(error):\n",
+        "            if False:\n",
         "tests/integration/test_worker.py -k damaged_attributes",
     ),
     Protection(

@@ -13,6 +13,7 @@ from node.parts import Parts, open_parts
 from node.telemetry import logger
 from storage.audit import Kept, Link, faults, head, kept
 from storage.database import reading, writing
+from storage.errors import DatabaseUnavailable
 
 log = logger("cli.audit")
 
@@ -109,5 +110,16 @@ def _link(anchor: str) -> Link:
 
 
 def _note_use(parts: Parts) -> None:
-    with writing(parts.engine) as connection:
-        record(connection, parts.settings, datetime.now(UTC), "trail used", who=operator())
+    """Add to the trail that somebody has looked; where the database takes no writes, it waits as a running node's facts do."""
+    from node.audit.facts import Fact  # noqa: PLC0415 (only where it is needed)
+    from node.audit.spool import Spool  # noqa: PLC0415 (as above)
+
+    now, told = datetime.now(UTC), {"who": operator()}
+    try:
+        with writing(parts.engine) as connection:
+            record(connection, parts.settings, now, "trail used", **told)
+    except DatabaseUnavailable as error:
+        if Spool(parts.store.root / "audit").put(Fact.now("trail used", now, **told)):
+            log.warning("audit messages wait", cause=str(error))
+        else:
+            log.critical("audit messages lost")

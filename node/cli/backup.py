@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from storage.backup import restore as restore_database
 from storage.database import open_database
 from storage.errors import DatabaseHoldsExams
 from storage.files import InstanceStore
-from storage.holding import held
+from storage.holding import Seat, held
 
 Target = Annotated[
     Path | None, typer.Argument(help="A new file, or a folder for one; by default backups/ in storage.folder.")
@@ -72,8 +72,7 @@ def restore(
     Each of them is read, and answered, once more.
     """
     settings = load_settings(config)
-    with _idle_store(settings) as store:
-        engine = open_database(settings.storage.database_url)
+    with _idle_store(settings) as store, _idle_database(settings) as engine:
         if if_schema_changed and same_schema(engine, file, store.incoming):
             typer.echo("The schema is the same: the database stays as it is.")
             return
@@ -118,6 +117,24 @@ def _idle_store(settings: Settings) -> Iterator[InstanceStore]:
         raise NodeRuns(f"port {settings.dicom.port}")
     with held(settings.storage.folder):
         yield prepared_store(settings)
+
+
+@contextmanager
+def _idle_database(settings: Settings) -> Iterator[Engine]:
+    """Yield the database of a node that does not run, on no other host either.
+
+    Raises
+    ------
+    NodeRuns
+        When a ``serve`` is at it.
+    """
+    from node.errors import NodeRuns  # noqa: PLC0415 (as above)
+
+    engine = open_database(settings.storage.database_url)
+    with closing(Seat(engine)) as seat:
+        if other := seat.holder():
+            raise NodeRuns(other)
+        yield engine
 
 
 def _kinds(settings: Settings) -> frozenset[ImageKind]:

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 
 from config.settings import Http, Scope
 from node.errors import NotAuthenticated
+from node.patience import Patience
 from node.telemetry import logger
 from node.web.access import Identity
 from storage.database import reading, writing
@@ -79,18 +80,22 @@ class Tokens:
         self._engine = engine
         self._clock = clock
         self._uses = uses
+        self._patience = Patience()
 
     def identify(self, connection: HTTPConnection) -> Identity | None:
         """Return the token's name and scopes; None for what is no token of ours."""
         secret = bearer(connection)
         if secret is None or not secret.startswith(PREFIX):
             return None
-        with reading(self._engine) as database:
-            token = find_token(database, secret, self._clock())
+        token = self._patience.ask(lambda: self._find(secret))
         if token is None:
             raise NotAuthenticated("the token is unknown, has ended or was revoked: mammonode tokens")
         self._uses.note(token, self._clock())
         return identity_of(token)
+
+    def _find(self, secret: str) -> Token | None:
+        with reading(self._engine) as database:
+            return find_token(database, secret, self._clock())
 
 
 class Unknown:
@@ -110,18 +115,22 @@ class Sessions:
         self._engine = engine
         self._clock = clock
         self._uses = uses
+        self._patience = Patience()
 
     def identify(self, connection: HTTPConnection) -> Identity | None:
         """Return the session's token; None for a session that has ended, so that the browser can log in again."""
         secret = connection.cookies.get(COOKIE)
         if not secret:
             return None
-        with reading(self._engine) as database:
-            token = find_session(database, secret, self._clock())
+        token = self._patience.ask(lambda: self._find(secret))
         if token is None:
             return None
         self._uses.note(token, self._clock())
         return identity_of(token)
+
+    def _find(self, secret: str) -> Token | None:
+        with reading(self._engine) as database:
+            return find_session(database, secret, self._clock())
 
 
 def identity_of(token: Token) -> Identity:

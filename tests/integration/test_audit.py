@@ -31,12 +31,14 @@ from node.audit.spool import Spool
 from node.audit.trail import Trail
 from node.cli import app
 from node.errors import AssociationRejected
+from node.parts import Parts, open_parts
 from node.scu import Item, Peer, Sender
 from node.serving import Serving
 from storage.audit import Entry, Link, append, digest_of, faults, head, kept
 from storage.database import open_database, reading, writing
 from storage.tables import audit, audit_head
 from tests.authority import Authority
+from tests.databases import PostgreSQLDatabases
 from tests.doors import ORIGIN, Room, an_image
 from tests.logs import logging_as_it_was
 from tests.peers import eventually
@@ -459,3 +461,27 @@ def test_the_commands_look_at_the_trail_verify_it_and_are_in_it_themselves(tmp_p
     broken = run("audit", "verify")
     assert broken.exit_code == 1
     assert "records 2 to 2 are missing" in broken.output
+
+
+def test_the_trail_can_be_looked_at_where_the_database_takes_no_writes(
+    tmp_path: Path, postgresql_databases: PostgreSQLDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Parts] = []
+
+    def opening(settings: Settings) -> Parts:
+        opened.append(open_parts(settings))
+        return opened[-1]
+
+    monkeypatch.setattr("node.cli.audit.open_parts", opening)
+    config, url = tmp_path / "mammonode.toml", postgresql_databases.fresh()
+    standby = f"{url}&options=-cdefault_transaction_read_only%3Don"
+    config.write_text(f'[storage]\nfolder = "{tmp_path / "data"}"\ndatabase = "{standby}"\n')
+    for command in (["verify", "--json"], ["list", "--json"]):
+        looked = CliRunner().invoke(app, ["audit", *command, "--config", str(config)])
+        assert looked.exit_code == 0, looked.output
+    engine = open_database(url)
+    settings = Settings(storage=Storage(folder=tmp_path / "data"))
+    assert Trail(Spool(tmp_path / "data" / "audit"), engine, lambda: settings, lambda: NOON).drain() == 2
+    assert [codes(message)[0] for message in told(engine)] == ["110101"] * 2
+    for each in (engine, *(parts.engine for parts in opened)):
+        each.dispose()

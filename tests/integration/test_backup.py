@@ -1,8 +1,11 @@
 """Backups on both databases: taken while images come in, restored into either; what came since is adopted."""
 
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -255,19 +258,36 @@ def test_a_full_disk_is_neither_a_database_that_does_not_answer_nor_a_damaged_ba
             connection.execute("PRAGMA max_page_count=10")
         return connection
 
-    engine, full = chain.room.engine, f".{backup.name}-"
+    engine, full = chain.room.engine, "/.mammonode-backup-"
     with monkeypatch.context() as patch:
         for module in (sqlite3, sqlite3.dbapi2):
             patch.setattr(module, "connect", on_a_full_disk)
         with pytest.raises(BackupUnwritable, match=rf"{backup}: database or disk is full"):
             back_up(engine, backup)
-        assert not [path for path in backup.parent.iterdir() if full in path.name]
+        assert not list(backup.parent.glob(".mammonode-backup-*"))
     back_up(engine, backup)
     full = "/backup.sqlite"  # of the copy
     other = backup.rename(backup.with_name("other"))
     monkeypatch.setattr(sqlite3, "connect", on_a_full_disk)
     with pytest.raises(DatabaseUnavailable, match="disk is full"):
         restore(engine, other, backup.parent)
+
+
+def test_what_a_killed_backup_has_left_goes_with_the_next_and_what_is_being_made_stays(
+    chain: Chain, backup: Path
+) -> None:
+    begun = time.time() - timedelta(hours=13).total_seconds()
+    for name in ("killed", "at work"):
+        folder = backup.with_name(f".mammonode-backup-{name}")
+        folder.mkdir()
+        for part in ("part", "part-wal"):
+            (folder / part).write_bytes(b"SQLite")
+            os.utime(folder / part, (begun, begun))
+        os.utime(folder, (begun, begun))
+    os.utime(folder / "part-wal")
+    back_up(chain.room.engine, backup)
+    assert {path.name for path in backup.parent.glob(".mammonode-backup-*")} == {folder.name}
+    assert backup.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_backup_overwrites_nothing_and_is_never_of_nothing(

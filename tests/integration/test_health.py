@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 from types import SimpleNamespace
 from typing import Any
 
@@ -259,6 +261,30 @@ def test_it_is_not_ready_while_its_database_takes_no_writes(serving: Serving, mo
     monkeypatch.setattr("node.readiness.takes_writes", lambda _: False)
     told = {check.name: check for check in serving.readiness.checks()}
     assert (told["database"].ok, told["database"].needed, told["database"].detail) == (False, True, "takes no writes")
+
+
+def test_a_database_that_hangs_is_told_and_holds_up_nobody_who_asks(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thawed = Event()
+    monkeypatch.setattr("node.patience.wait", lambda asked, _: wait(asked, 0.05))
+    for question in ("node.readiness.workers_seen", "node.metrics.answers_since", "node.metrics.exams_by_state"):
+        monkeypatch.setattr(question, lambda *_: thawed.wait())
+    for _ in range(2):
+        told = {check.name: check for check in serving.readiness.checks()}
+        assert (told["database"].ok, told["database"].detail) == (False, "does not answer")
+        assert samples(serving)["mammonode_database_up",] == 0
+    assert [thread.name for thread in enumerate_threads()].count("question") == 2
+    thawed.set()
+
+
+def test_another_serve_at_the_same_database_is_told_once(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.serving.Seat.holder", lambda _: "process 7 of other")
+    [look] = [chore for chore in serving.chores() if "_look_who_serves" in repr(chore.do)]
+    with capture_logs() as lines:
+        for _ in range(2):
+            look.do()
+    assert [line["holder"] for line in lines if line["event"] == "another serve"] == ["process 7 of other"]
 
 
 def test_a_self_test_goes_the_whole_way_and_to_no_clinical_destination(serving: Serving) -> None:

@@ -16,6 +16,7 @@ from ai.exam import STANDARD_VIEWS, Exam, Laterality, View
 from config.mix import ResultKind
 from node.analysis import header_of
 from node.demo.pacs import named_segmentations
+from storage.errors import BucketUnavailable
 from storage.states import DeliveryState, ExamState, JobState, Plan
 from tests.bad import setting
 from tests.builders import L_CC, R_CC, altered, for_processing, inverted
@@ -491,6 +492,45 @@ def test_an_exam_all_of_whose_files_but_a_refused_ones_are_gone_is_answered_with
     told = text_of(chain.report)
     assert f"{of_view(L_CC).SOPInstanceUID}: its file cannot be read (FileNotFoundError" in told
     assert [f"NOT READ: {view} {of_view(view).SOPInstanceUID}" in told for view in (L_CC, R_CC)] == [False, True]
+
+
+def test_an_exam_of_which_a_bucket_does_not_give_one_object_is_read_from_the_others(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.close(four())
+    lose(chain, R_CC)  # a bucket's folder has none
+    resolve, lacking = chain.room.store.resolve, str(of_view(R_CC).SOPInstanceUID)
+
+    def giving_all_but_one(path: str) -> Path:
+        if lacking in path:
+            raise BucketUnavailable("read: 500")
+        return resolve(path)
+
+    monkeypatch.setattr(chain.room.store, "resolve", giving_all_but_one)
+    with capture_logs() as lines:
+        exhaust(chain)
+    causes = {line["cause"] for line in lines if line["event"] == "object not given"}
+    assert causes == {str(BucketUnavailable("read: 500"))}
+    assert (chain.exam.status, chain.job.state) == ("partial, findings", JobState.DONE)
+    assert f"{lacking}: its file cannot be read (FileNotFoundError" in text_of(chain.report)
+
+
+def test_an_exam_of_which_a_bucket_gives_or_takes_nothing_ends_and_one_whose_bucket_is_gone_waits(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object) -> None:
+        raise BucketUnavailable("500")
+
+    chain.close(four())
+    monkeypatch.setattr(chain.room.store, "write_result", refusing)
+    with monkeypatch.context() as outage:
+        outage.setattr(chain.room.store, "reach", refusing)
+        for _ in range(5):
+            with pytest.raises(BucketUnavailable):
+                chain.worker().work_once()
+        assert (chain.job.state, chain.job.attempts) == (JobState.QUEUED, 0)
+    exhaust(chain)
+    assert (chain.exam.state, chain.job.state) == (ExamState.FAILED, JobState.DEAD)
 
 
 def test_too_little_memory_is_no_fault_of_the_image(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

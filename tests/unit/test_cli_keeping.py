@@ -111,6 +111,16 @@ def test_nothing_is_restored_under_a_node_whose_door_is_elsewhere_or_not_open_ye
     assert run("restore", file, "--config", config).exit_code == 0
 
 
+def test_nothing_is_restored_under_a_node_that_another_host_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = a_config(tmp_path, more=f"[dicom]\nport = {a_free_port()}")
+    open_parts(load_settings(config)).engine.dispose()
+    file = run("backup", "--config", config).output.strip()
+    monkeypatch.setattr("storage.holding.Seat.holder", lambda _: "process 7 of other")
+    assert "process 7 of other" in fault_of(run("restore", file, "--replace", "--config", config))
+
+
 def test_nothing_is_restored_where_nothing_could_be_adopted(tmp_path: Path) -> None:
     config = a_config(tmp_path, more=f"[dicom]\nport = {a_free_port()}\n[reader]\nmodel = 'none'")
     opened = open_parts(load_settings(config))

@@ -1,17 +1,22 @@
-"""A folder is held by one `serve` at a time, and let go with its process."""
+"""A folder, and a database, is held by one `serve` at a time, and let go with its process."""
 
 import errno
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from storage.errors import StoreInUse
-from storage.holding import NAME, held
+from storage.database import open_database
+from storage.errors import DatabaseUnavailable, StoreInUse
+from storage.holding import NAME, Seat, held
+from tests.databases import PostgreSQLDatabases
+from tests.peers import eventually
 
 
 def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
@@ -75,3 +80,31 @@ def test_what_holds_lies_beside_the_areas(tmp_path: Path) -> None:
     with held(tmp_path):
         assert (tmp_path / NAME).is_file()
         assert not any(list(store.listed(area)) for area in store.areas)
+
+
+def test_one_serve_at_a_time_has_the_seat_at_a_database_and_the_other_is_told_who(
+    postgresql_databases: PostgreSQLDatabases,
+) -> None:
+    engine, elsewhere = (open_database(postgresql_databases.empty()) for _ in range(2))
+    first, second, third = Seat(engine), Seat(engine), Seat(elsewhere)
+    assert [seat.holder() for seat in (first, third, first)] == ["", "", ""]
+    assert second.holder() == f"mammonode serve, process {os.getpid()} of {socket.gethostname()}"
+    first.close()
+    assert eventually(lambda: second.holder() == "")
+    assert first.holder()
+    with engine.connect() as connection:
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON database = pg_database.oid"
+        connection.execute(text(f"{ended} WHERE locktype = 'advisory' AND datname = current_database()"))
+    with pytest.raises(DatabaseUnavailable):
+        second.holder()
+    assert eventually(lambda: second.holder() == "")
+    for seat in (first, second, third):
+        seat.close()
+    for each in (engine, elsewhere):
+        each.dispose()
+
+
+def test_the_seat_at_a_database_of_sqlite_is_its_folders(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'mammonode.sqlite'}")
+    assert [Seat(engine).holder() for _ in range(2)] == ["", ""]
+    engine.dispose()

@@ -155,13 +155,16 @@ class Canvas:
         # On a canvas of the text's own width it would be wrapped, and measured too narrow.
         return cv2.getTextSize((1 << 20, 100), text, (0, 0), self._font, size, weight)[2]
 
-    def wrapped(self, text: str, size: int, width: int, weight: int = 400) -> list[str]:
-        """Return the lines that a text takes; a word that is wider than a line is cut."""
+    def wrapped(self, text: str, size: int, width: int, weight: int = 400, *, most: int | None = None) -> list[str]:
+        """Return the lines that a text takes; a word that is wider than a line is cut, and the last of ``most`` lines."""
         lines = [""]
         for word in text.split():
             longer = f"{lines[-1]} {word}".strip()
             if self.width(longer, size, weight) <= width:
                 lines[-1] = longer
+            elif len(lines) == most:
+                lines[-1] = self.cut(longer, size, width, weight)
+                break
             else:
                 lines += [self.cut(word, size, width, weight)]
         return [line for line in lines if line]
@@ -297,8 +300,10 @@ def draw_panel(panel: Panel, cell: tuple[int, int] = CELL, align: float = 0.5) -
     canvas.write(canvas.cut(panel.caption, size, cell[1] - 16, 600), 8, round(band * 0.72), size, colour, 600)
     if panel.pixels is None:
         canvas.pixels[band:] = 20
-        for number, line in enumerate(canvas.wrapped(panel.words, size, cell[1] - 48)):
-            canvas.write(line, 24, band + cell[0] // 3 + round(1.5 * size) * number, size, QUIET)
+        step, first = round(1.5 * size), cell[0] // 3
+        lines = canvas.wrapped(panel.words, size, cell[1] - 48, most=max((cell[0] - first - size // 2) // step + 1, 1))
+        for number, line in enumerate(lines):
+            canvas.write(line, 24, band + first + step * number, size, QUIET)
     else:
         fit = Fit.into((panel.pixels.shape[0], panel.pixels.shape[1]), panel.aspect, cell, align)
         canvas.paste(_picture(panel.pixels, panel.outlines, fit, cell), 0, band)

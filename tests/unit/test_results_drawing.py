@@ -219,6 +219,20 @@ def test_text_is_wrapped_by_words_and_cut_where_a_word_is_too_long() -> None:
     assert all(canvas.width(line, 20) <= 150 for line in lines)
 
 
+def test_words_that_are_more_than_a_line_takes_end_in_dots() -> None:
+    canvas = Canvas(10, 10)
+    lines = canvas.wrapped("word " * 60, 20, 150, most=3)
+    assert len(lines) == 3
+    assert lines[-1].endswith("...")
+    assert canvas.wrapped("one two", 20, 150, most=1) == ["one two"]
+
+
+def test_words_in_the_place_of_a_picture_stay_above_its_edge() -> None:
+    drawn = draw_panel(Panel("R CC   NOT READ", words="Not read: " + "very long " * 300), CELL)
+    assert (drawn[-8:] == 20).all()
+    assert (drawn[-60:-8] > 100).any()
+
+
 def test_a_view_by_itself_is_wide_enough_for_words() -> None:
     tall = Panel("", dark(900, 3))
     assert cell_of(tall, 1280) == (1280, 480)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import httpx2
 import numpy as np
 import pytest
 from sqlalchemy import Engine
@@ -91,9 +92,17 @@ def test_a_picture_of_pixels_that_are_not_square_is_as_wide_and_high_as_the_brea
         node.read()
         with reading(node.chain.room.engine) as connection:
             [path] = [each.path for each in previews_of(connection, node.chain.job.id) if each.kind is PreviewKind.VIEW]
+        page = httpx2.get(f"{node.address}/exams/{node.chain.exam.uid}").text
         picture = cv2.imread(str(node.chain.room.store.resolve(path)), cv2.IMREAD_GRAYSCALE)
     assert picture is not None
     assert picture.shape == shape
+    # The marks' units are as wide as high, so that no letter is stretched, and every outline is in them.
+    [(width, height)] = re.findall(r'viewBox="0 0 (\S+) (\S+)"', page)
+    assert float(height) / float(width) == pytest.approx(shape[0] / shape[1])
+    [outline] = re.findall(r'class="line" points="([^"]+)"', page)[:1]
+    points = np.array([pair.split(",") for pair in outline.split()], float) / (float(width), float(height))
+    assert points.min(axis=0) == pytest.approx((100 / 416, 200 / 512), abs=0.003)
+    assert points.max(axis=0) == pytest.approx((170 / 416, 260 / 512), abs=0.003)
 
 
 def test_pictures_go_with_what_they_show(node: Node, visitor: Visitor, answered: str) -> None:

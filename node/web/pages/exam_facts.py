@@ -52,8 +52,10 @@ class Shown:
         None without an image.
     why
         Why it was not read; None when it was.
-    score, rows, columns, warnings, marks
+    score, warnings, marks
         What was found.
+    width, height, letters
+        Of its picture in the units of the marks, and how high their letters are: square, so that no letter is stretched.
     pictures
         Addresses of its pictures, by kind.
     """
@@ -62,8 +64,9 @@ class Shown:
     image_uid: str | None
     why: str | None
     score: int | None
-    rows: int
-    columns: int
+    width: int
+    height: float
+    letters: float
     warnings: tuple[str, ...]
     marks: tuple[Mark, ...]
     pictures: Mapping[str, str]
@@ -276,14 +279,16 @@ def _views(
         }
         read = image is not None and not image["not_read"]
         hung = own.get(PreviewKind.VIEW)
+        width, height = _size(image) if image and read else (0, 0.0)
         shown.append(
             Shown(
                 view=view,
                 image_uid=uid,
                 why=None if read else _why(image, uid, answer),
                 score=image["score"] if image and read else None,
-                rows=image["rows"] if image and read else 0,
-                columns=image["columns"] if image and read else 0,
+                width=width,
+                height=height,
+                letters=_letters(width, height),
                 warnings=tuple(image["warnings"]) if image and read else (),
                 marks=tuple(_mark(mass, image, hung) for mass in image["masses"]) if image and read else (),
                 pictures=addresses,
@@ -300,18 +305,28 @@ def _why(image: Mapping[str, Any] | None, uid: str | None, answer: Mapping[str, 
     return "No image of this view."
 
 
+def _size(image: Mapping[str, Any]) -> tuple[int, float]:
+    """Return width and height of an image, in widths of its pixels; facts of earlier versions tell of square ones alone."""
+    return image["columns"], image["rows"] * image.get("pixel_aspect", 1.0)
+
+
+def _letters(width: float, height: float) -> float:
+    return min(height, 1.25 * width) / 26
+
+
 def _mark(mass: Mapping[str, Any], image: Mapping[str, Any], hung: Preview | None) -> Mark:
-    columns, rows = image["columns"], image["rows"]
+    width, height = _size(image)
+    aspect = height / image["rows"]
     points = [
-        (columns - x if hung and hung.sideways else x, rows - y if hung and hung.upright else y)
+        (width - x if hung and hung.sideways else x, height - y * aspect if hung and hung.upright else y * aspect)
         for x, y in mass["contour"]
     ]
     right, top = max(x for x, _ in points), min(y for _, y in points)
-    height = rows / 26
+    letters = _letters(width, height)
     # Beside the outline; to its left where there is no room at its right.
-    left_of = right + 5 * height > columns
-    x = min(x for x, _ in points) - 0.3 * height if left_of else right + 0.3 * height
-    y = max((top + max(y for _, y in points)) / 2 + height / 3, height)
+    left_of = right + 5 * letters > width
+    x = min(x for x, _ in points) - 0.3 * letters if left_of else right + 0.3 * letters
+    y = max((top + max(y for _, y in points)) / 2 + letters / 3, letters)
     unit = mass["unit"] if mass["unit"] == "mm" else "pixels"
     return Mark(
         number=mass["number"],

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, update
 
 from node.errors import AssociationRejected
 from node.scu import EchoResult
+from node.web.rendering import seconds
 from storage.actions import actions_of_destination
 from storage.database import reading, writing
 from storage.selftests import SelfTest, note
@@ -115,6 +116,20 @@ def test_the_system_page_tells_disk_queue_speed_model_and_versions(standing: Sta
         assert words in told
     visitor.get("/exams", headers={"Authorization": "Bearer mmn_wrong"})
     assert re.search(r"401 not authenticated 1\b", text(visitor.get("/system")))
+
+
+def test_the_system_page_tells_how_long_a_reading_has_waited_since_it_could_begin(node: Node, visitor: Visitor) -> None:
+    chain = node.chain
+    chain.close(phantom_images())
+    chain.clock.forward(timedelta(seconds=40))
+    assert "The oldest has waited 40 s." in text(visitor.get("/system"))
+    job = chain.queue.claim("worker", chain.clock())
+    assert job
+    chain.queue.fail(job, "worker", "broken", chain.clock())
+    delay = chain.job.not_before - chain.clock()
+    assert f"The next is tried again in {seconds(delay.total_seconds())}." in text(visitor.get("/system"))
+    chain.clock.forward(delay + timedelta(seconds=20))
+    assert "The oldest has waited 20 s." in text(visitor.get("/system"))
 
 
 def test_the_system_page_tells_of_the_last_self_test(node: Node, visitor: Visitor) -> None:

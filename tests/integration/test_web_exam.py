@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
+from ai.exam import ViewImage
+from ai.findings import ImageFindings
 from config.policy import RetentionPolicy
 from node.retention import Retention
 from storage.database import reading
 from storage.previews import PreviewKind, previews_of
+from tests.answers import a_mass
 from tests.builders import altered
-from tests.chain import REPORTS_ONLY
+from tests.chain import REPORTS_ONLY, FakeReader
 from tests.doors import an_image, phantom_images
 from tests.pacs import a_free_port, a_pacs
 from tests.pages import MANY_DIGITS, Node, Standing, Visitor, a_node, answered, node, standing, text, visitor
@@ -105,6 +108,31 @@ def test_a_picture_of_pixels_that_are_not_square_is_as_wide_and_high_as_the_brea
     assert points.max(axis=0) == pytest.approx((170 / 416, 260 / 512), abs=0.003)
 
 
+class CrowdedReader(FakeReader):
+    """Finds two masses beside each other."""
+
+    def found(self, image: ViewImage) -> ImageFindings:
+        masks = np.zeros((2, *image.shape), np.bool_)
+        masks[0, 200:240, 100:140] = masks[1, 200:240, 150:190] = True
+        masses = tuple(a_mass(mask, number) for number, mask in enumerate(masks, start=1))
+        return ImageFindings(image.uid, image.view, image.shape, masses, 83, 0.8)
+
+
+def test_the_label_of_a_mass_covers_no_other_and_its_number_stands_in_the_list_too(
+    tmp_path: Path, engine: Engine
+) -> None:
+    with a_node(tmp_path, engine, reader=CrowdedReader()) as node:
+        node.chain.receive([an_image()])
+        node.read()
+        answer = httpx2.get(f"{node.address}/exams/{node.chain.exam.uid}")
+    [first, second] = re.findall(r'<text x="(\S+)" y="(\S+)" font-size="(\S+)">(.): 83</text>', answer.text)
+    for x, y, letters, number in (first, second):
+        left, right = float(x), float(x) + 3 * float(letters)
+        assert right <= 100 or left >= 190 or not 200 <= float(y) <= 240 + float(letters), number
+    assert "1 : score 83" in text(answer)
+    assert "2 : score 83" in text(answer)
+
+
 def test_pictures_go_with_what_they_show(node: Node, visitor: Visitor, answered: str) -> None:
     policy = RetentionPolicy(timedelta(days=1), None, None, unproven=True)
     folder = node.chain.room.store.root / "previews"
@@ -143,6 +171,14 @@ def test_a_result_is_given_as_a_file(standing: Standing) -> None:
     answer = visitor.get(f"/exams/{answered}/results/{record.uid}")
     assert answer.content == node.chain.room.store.resolve(record.path).read_bytes()
     assert answer.headers["content-type"] == "application/dicom"
+
+
+def test_no_picture_or_result_stays_in_a_browser_that_was_logged_out(standing: Standing) -> None:
+    page = standing.visitor.get(f"/exams/{standing.uid}").text
+    kept = re.findall(rf'"(/exams/{standing.uid}/(?:pictures|results)/[^"]+)"', page)
+    assert {address.split("/")[3] for address in kept} == {"pictures", "results"}
+    for address in kept:
+        assert "no-store" in standing.visitor.get(address).headers["cache-control"], address
 
 
 def test_whoever_sees_something_of_an_exam_is_in_the_audit_trail_once(

@@ -109,6 +109,8 @@ def test_a_phone_shows_every_page_in_its_width(desk: Desk) -> None:
             # A name of 64 characters stands as such a text.
             page.evaluate("document.querySelector('h1').append(document.createElement('bdi'))")
             page.evaluate("document.querySelector('h1 bdi').textContent = 'X'.repeat(64)")
+            # So may the name of a destination, of half as many.
+            page.evaluate("document.querySelectorAll('option').forEach((each) => each.textContent = 'm'.repeat(32))")
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
 
 

@@ -14,7 +14,6 @@ from node.results.drawing import (
     COLOURS,
     GAP,
     WORDS_CELL,
-    Box,
     Canvas,
     Fit,
     Outline,
@@ -28,11 +27,11 @@ from node.results.drawing import (
     draw_panel,
     draw_single,
     hanging_place,
-    label_places,
     panel,
     png,
     side_by_side,
 )
+from node.results.labels import Box, label_places, lead
 from tests.answers import a_mass
 from tests.builders import L_CC, R_MLO
 
@@ -152,6 +151,13 @@ def test_forty_labels_stay_in_the_picture_and_apart() -> None:
 def test_labels_find_a_place_when_all_masses_are_the_same() -> None:
     places = label_places([Box(10, 10, 90, 90)] * 30, [(60.0, 20.0)] * 30, (100, 100), 4)
     assert len(places) == 30
+
+
+def test_a_label_that_had_to_go_far_is_led_to_its_outline_and_a_near_one_is_not() -> None:
+    outline = Box(10, 10, 20, 20)
+    assert lead(Box(24, 10, 60, 20), outline, 10) is None
+    assert lead(Box(40, 60, 80, 70), outline, 10) == ((40, 60), (20, 20))
+    assert lead(Box(-90, 12, -40, 18), outline, 10) == ((-40, 15), (10, 15))
 
 
 def test_a_label_that_is_wider_than_the_picture_begins_at_its_edge() -> None:

@@ -143,8 +143,8 @@ def typical_seconds(connection: Connection, of_last: int = 25) -> float | None:
 
 
 def oldest_waiting_job(connection: Connection) -> datetime | None:
-    """Return since when the oldest job that nobody reads waits."""
-    query = select(func.min(jobs.c.created_at)).where(CLAIMABLE, jobs.c.state == JobState.QUEUED)
+    """Return since when the job that nobody reads could begin that has waited longest; of those tried again, maybe not yet."""
+    query = select(func.min(jobs.c.not_before)).where(CLAIMABLE, jobs.c.state == JobState.QUEUED)
     oldest: datetime | None = connection.execute(query).scalar_one()
     return oldest
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpx2
 import numpy as np
+import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pydicom.dataset import Dataset
 from sqlalchemy import Engine
@@ -30,15 +32,22 @@ from node.web.bearer import Sessions, Tokens, Unknown, Uses
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
 from node.web.server import WebDoor
-from storage.database import writing
+from storage.actions import actions_of_exam
+from storage.database import open_database, reading, writing
 from storage.tokens import add_token
 from tests.answers import a_map, a_mass
 from tests.chain import PACS, QUIET, REPORTS_ONLY, Chain, FakeReader, a_chain
+from tests.databases import SQLiteDatabases
+from tests.doors import phantom_images
 from tests.peers import require_program
 from tests.web import Facts
 
 PATIENCE: Final = 60.0
 CHROMIUM: Final = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run")
+ADA: Final = "Ada"
+OPERATOR: Final = ("read", "operate", "store")
+MANY_DIGITS: Final = "7" * 5000
+"""More than `int` takes."""
 
 
 class PicturingReader(FakeReader):
@@ -157,6 +166,70 @@ def a_node(
         door.start()
         stack.callback(door.stop, drain=5)
         yield Node(chain, web, door, senders, facts, destinations, echoes)
+
+
+class Visitor(httpx2.Client):
+    """A program that asks for pages with a token, as a part of a page does when it is told so."""
+
+    def button(self, path: str, **form: str) -> httpx2.Response:
+        return self.post(path, data=form, headers={"HX-Request": "true"})
+
+
+@contextmanager
+def visiting(node: Node) -> Iterator[Visitor]:
+    secret = node.token(ADA, *OPERATOR)
+    with Visitor(base_url=node.address, headers={"Authorization": f"Bearer {secret}"}, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def node(tmp_path: Path, engine: Engine) -> Iterator[Node]:
+    with a_node(tmp_path, engine, destinations=(REPORTS_ONLY,), trust_local=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def visitor(node: Node) -> Iterator[Visitor]:
+    with visiting(node) as client:
+        yield client
+
+
+@pytest.fixture
+def answered(node: Node) -> str:
+    """The id of an exam that was answered."""
+    node.chain.receive(phantom_images())
+    node.read()
+    return node.chain.exam.uid
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A node with an answered exam that no test changes."""
+
+    node: Node
+    visitor: Visitor
+    uid: str
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory, sqlite_databases: SQLiteDatabases) -> Iterator[Standing]:
+    engine = open_database(sqlite_databases.fresh())
+    with a_node(tmp_path_factory.mktemp("standing"), engine, trust_local=False) as node, visiting(node) as visitor:
+        node.chain.receive(phantom_images())
+        node.read()
+        yield Standing(node, visitor, node.chain.exam.uid)
+    engine.dispose()
+
+
+def text(answer: httpx2.Response) -> str:
+    """Return what people read of a page."""
+    assert answer.status_code == 200, answer.text
+    return " ".join(re.sub(r"<[^>]+>", " ", answer.text).split())
+
+
+def who_did(node: Node) -> list[tuple[str, str, str]]:
+    with reading(node.chain.room.engine) as connection:
+        return [(each.what, each.who, each.detail) for each in actions_of_exam(connection, node.chain.exam.id)]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from ai.datasets.leaks import duplicates
 from ai.datasets.prints import print_of
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import in_complete_exams, some
-from ai.datasets.truth import Truth, kind_of, mass_mask
+from ai.datasets.truth import Truth, is_of_ones, kind_of, mass_mask
 from ai.errors import AIError, InvalidDataset, UnfitFolds
 from ai.pixels import SQUARE_FILM_ASPECT, file_image
 
@@ -141,6 +141,7 @@ def _damages(dataset: Dataset, notes: list[str], on_image: Callable[[], None]) -
     """Open every image with its truth, and compare the images; what should be known besides is added to the notes."""
     squeezed = 0
     black: list[str] = []
+    ones: list[str] = []
     seen: list[Record] = []
     prints = []
     wrong: list[str] = []
@@ -154,6 +155,8 @@ def _damages(dataset: Dataset, notes: list[str], on_image: Callable[[], None]) -
                 mask, truth = mass_mask(record, dataset.folder, image.shape)
                 if truth is Truth.MASK and not mask.any() and (record.boxes or record.malignant):
                     black.append(record.file)
+                if any(is_of_ones(dataset.folder / name) for name in record.masks):
+                    ones.append(record.file)
                 _within(record, image.shape)
         except AIError as error:
             text = str(error)
@@ -161,6 +164,11 @@ def _damages(dataset: Dataset, notes: list[str], on_image: Callable[[], None]) -
         on_image()
     if black:
         notes.append(f"the masks of {len(black)} images that are malignant or have boxes are all black: {some(black)}")
+    if ones:
+        notes.append(
+            f"the masks of {len(ones)} images hold 0 and 1 alone: 1 is taken for a mass, also where it is a label of "
+            f"something else: {some(ones)}"
+        )
     if squeezed:
         notes.append(
             f"{squeezed} images are square files without a header: they are taken for films that were squeezed, and their "

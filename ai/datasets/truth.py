@@ -97,6 +97,11 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return np.asarray(values > limit)
 
 
+def is_of_ones(path: Path) -> bool:
+    """Tell whether 1 is the highest value of a mask file, so that it is white there."""
+    return int(_grey(path).max(initial=0)) == 1
+
+
 def boxes_of_mask(mask: NDArray[np.bool_]) -> tuple[Box, ...]:
     """Return a box around each connected region of at least ``SPECK`` pixels, from the top down."""
     return tuple((float(x), float(y), float(width), float(height)) for x, y, width, height, _ in _regions(mask))

@@ -37,10 +37,12 @@ def _images(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     before, after = views
     new = [str(after[uid]) for uid in after if uid not in before]
     gone = [str(before[uid]) for uid in before if uid not in after]
-    return [
-        *([f"now read: {', '.join(new)}"] if new else []),
-        *([f"no longer read: {', '.join(gone)}"] if gone else []),
-    ]
+    told = {
+        "another image read": [view for view in new if view in gone],
+        "now read": [view for view in new if view not in gone],
+        "no longer read": [view for view in gone if view not in new],
+    }
+    return [f"{words}: {', '.join(which)}" for words, which in told.items() if which]
 
 
 def _status(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

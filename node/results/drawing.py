@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ai.exam import STANDARD_VIEWS, Laterality, View
 from ai.findings import ImageFindings
+from node.results.labels import Box, label_places, lead
 
 Picture = NDArray[np.uint8]
 """Shape (rows, columns, 3), RGB."""
@@ -155,13 +156,16 @@ class Canvas:
         # On a canvas of the text's own width it would be wrapped, and measured too narrow.
         return cv2.getTextSize((1 << 20, 100), text, (0, 0), self._font, size, weight)[2]
 
-    def wrapped(self, text: str, size: int, width: int, weight: int = 400) -> list[str]:
-        """Return the lines that a text takes; a word that is wider than a line is cut."""
+    def wrapped(self, text: str, size: int, width: int, weight: int = 400, *, most: int | None = None) -> list[str]:
+        """Return the lines that a text takes; a word that is wider than a line is cut, and the last of ``most`` lines."""
         lines = [""]
         for word in text.split():
             longer = f"{lines[-1]} {word}".strip()
             if self.width(longer, size, weight) <= width:
                 lines[-1] = longer
+            elif len(lines) == most:
+                lines[-1] = self.cut(longer, size, width, weight)
+                break
             else:
                 lines += [self.cut(word, size, width, weight)]
         return [line for line in lines if line]
@@ -194,67 +198,6 @@ class Canvas:
     def paste(self, picture: Picture, left: int, top: int) -> None:
         """Put a picture on it."""
         self.pixels[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-
-
-class Box(NamedTuple):
-    """A rectangle."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @classmethod
-    def around(cls, points: NDArray[np.float64]) -> "Box":
-        """Return the bounding box of points, shape (n, 2)."""
-        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-        return cls(float(left), float(top), float(right), float(bottom))
-
-    def moved_into(self, width: float, height: float) -> "Box":
-        """Return it moved as little as takes it into an area that begins at 0, 0; what is too large begins there."""
-        right = max(min(self.left, width - (self.right - self.left)), 0) - self.left
-        down = max(min(self.top, height - (self.bottom - self.top)), 0) - self.top
-        return Box(self.left + right, self.top + down, self.right + right, self.bottom + down)
-
-    def overlaps(self, other: "Box") -> bool:
-        """Whether they share an area."""
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-
-def label_places(
-    outlines: Sequence[Box], sizes: Sequence[tuple[float, float]], area: tuple[float, float], gap: float
-) -> list[Box]:
-    """Return where labels go: beside their outline, clear of other outlines and labels where there is room.
-
-    Parameters
-    ----------
-    outlines
-        Bounding boxes.
-    sizes
-        Width and height of each label.
-    area
-        Width and height that the labels stay in.
-    gap
-        Distance to the outline.
-    """
-    places: list[Box] = []
-    for outline, (width, height) in zip(outlines, sizes, strict=True):
-        middle, centre = (outline.top + outline.bottom) / 2, (outline.left + outline.right) / 2
-        starts = [
-            (outline.right + gap, middle - height / 2),
-            (outline.left - gap - width, middle - height / 2),
-            (centre - width / 2, outline.top - gap - height),
-            (centre - width / 2, outline.bottom + gap),
-        ]
-        steps = [sign * step * height for step in range(1, 1 + int(area[1] // height)) for sign in (-1, 1)]
-        starts += [(x, y + step) for step in steps for x, y in starts[:2]]
-        candidates = [Box(x, y, x + width, y + height).moved_into(*area) for x, y in starts]
-        clear = [place for place in candidates if not any(map(place.overlaps, places))]
-        best = next((place for place in clear if not any(map(place.overlaps, outlines))), None)
-        places.append(best or (clear or candidates)[0])
-    return places
 
 
 def panel(
@@ -297,8 +240,10 @@ def draw_panel(panel: Panel, cell: tuple[int, int] = CELL, align: float = 0.5) -
     canvas.write(canvas.cut(panel.caption, size, cell[1] - 16, 600), 8, round(band * 0.72), size, colour, 600)
     if panel.pixels is None:
         canvas.pixels[band:] = 20
-        for number, line in enumerate(canvas.wrapped(panel.words, size, cell[1] - 48)):
-            canvas.write(line, 24, band + cell[0] // 3 + round(1.5 * size) * number, size, QUIET)
+        step, first = round(1.5 * size), cell[0] // 3
+        lines = canvas.wrapped(panel.words, size, cell[1] - 48, most=max((cell[0] - first - size // 2) // step + 1, 1))
+        for number, line in enumerate(lines):
+            canvas.write(line, 24, band + first + step * number, size, QUIET)
     else:
         fit = Fit.into((panel.pixels.shape[0], panel.pixels.shape[1]), panel.aspect, cell, align)
         canvas.paste(_picture(panel.pixels, panel.outlines, fit, cell), 0, band)
@@ -427,15 +372,7 @@ def _write_labels(canvas: Canvas, outlines: Sequence[Outline], boxes: Sequence[B
         colour, label = COLOURS[number % len(COLOURS)], outlines[number].label
         x, y = round(place.left) + 2, round(place.bottom - 0.15 * size)
         if label:
-            _lead(canvas, place, boxes[number], size, colour)
+            if line := lead(place, boxes[number], size):
+                first, last = ((round(x), round(y)) for x, y in line)
+                cv2.line(canvas.pixels, first, last, colour, 1, cv2.LINE_AA)
             canvas.write(label, x, y, size, colour, 700, shadow=True)
-
-
-def _lead(canvas: Canvas, label: Box, outline: Box, size: int, colour: Colour) -> None:
-    """Draw a line from a label to its outline where it had to go far."""
-    middle = (outline.left + outline.right) / 2, (outline.top + outline.bottom) / 2
-    start = np.array([min(max(middle[0], label.left), label.right), min(max(middle[1], label.top), label.bottom)])
-    end = np.array([min(max(start[0], outline.left), outline.right), min(max(start[1], outline.top), outline.bottom)])
-    if float(np.hypot(*(end - start))) > size:
-        first, last = ((round(float(point[0])), round(float(point[1]))) for point in (start, end))
-        cv2.line(canvas.pixels, first, last, colour, 1, cv2.LINE_AA)

@@ -5,6 +5,7 @@ from typing import Any, Final
 from ai.calibration import Level
 from ai.checks import Check
 from ai.findings import ExamFindings, ImageFindings, Mass
+from ai.pixels import pixel_aspect
 from node.identity import RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer
 from node.results.appraisal import appraisal, percent
@@ -19,7 +20,8 @@ def facts(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
     """Return the answer as JSON types, without patient data.
 
     Lengths are in the unit that stands beside them, coordinates in pixels from the top left corner of the image, scores
-    from 0 to 100 and not probabilities (rule R4); a probability of cancer is told where it may be, in percent.
+    from 0 to 100 and not probabilities (rule R4); a probability of cancer is told where it may be, in percent. A pixel's
+    aspect is its height over its width.
     """
     found = answer.findings
     images = []
@@ -31,7 +33,7 @@ def facts(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
                 "view": str(image.view) if image.view else None,
                 "not_read": image.not_read,
                 "not_read_codes": [why.code for why in Reason.named_in([image.not_read])] if image.not_read else [],
-                **(image_facts(read, uids) if read else {}),
+                **({"pixel_aspect": round(pixel_aspect(image.header), 4), **image_facts(read, uids)} if read else {}),
             }
         )
     return {

@@ -15,11 +15,12 @@ from ai.pixels import pixel_aspect
 from config.mix import ResultKind
 from node.identity import RESEARCH_USE_ONLY
 from node.results.answer import Answer, ImageAnswer
-from node.results.drawing import COLOURS, Box, label_places, masses_in_words
+from node.results.drawing import COLOURS, masses_in_words
 from node.results.edition import Edition
 from node.results.equipment import equipment, finish
 from node.results.geometry import thinned
 from node.results.groups import SUMMARY_IDENTIFIER
+from node.results.labels import Box, label_places
 from node.results.seg import tracking_identifier
 from node.results.source import orientation, plain, source_header
 from node.results.uids import ObjectUIDs

@@ -83,7 +83,7 @@ def why(answer: Answer, view: View) -> str:
     """Return why a view has no picture."""
     told = [image.not_read for image in answer.images if image.view == view and image.not_read]
     if told:
-        return plain(f"Not read: {told[0]}.")
+        return plain(f"Not read: {told[0].rstrip('.')}.")
     if any(image.view == view for image in answer.images):
         return "Read, but without a picture."
     if view in answer.missing:

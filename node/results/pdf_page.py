@@ -218,16 +218,18 @@ def _write_answer(sheet: Sheet, answer: Answer, width: float) -> None:
 
 
 def _write_masses(sheet: Sheet, findings: ExamFindings) -> None:
-    """Write as many rows as the page has room for, and how many more there are."""
+    """Write a row for each mass, or for the most suspicious ones that the page has room for, and how many more there are."""
     size = 8
     sheet.row(HEADS, size, font=BOLD)
     rows = mass_rows(findings)
     room = int((sheet.y - MARGIN - FOOTER - 12) / (LEADING * size))
-    shown = rows if len(rows) <= room else rows[: max(room - 1, 0)]
-    for row in shown:
-        sheet.row(row, size)
-    if len(shown) < len(rows):
-        sheet.write(f"and {len(rows) - len(shown)} more, see the structured report", size)
+    count = len(rows) if len(rows) <= room else max(room - 1, 0)
+    scores = [mass.suspicion for image in findings.images for mass in image.masses]
+    shown = sorted(sorted(range(len(rows)), key=lambda place: -scores[place])[:count])
+    for place in shown:
+        sheet.row(rows[place], size)
+    if count < len(rows):
+        sheet.write(f"and {len(rows) - count} more, none of a higher score: see the structured report", size)
 
 
 def _write_footer(sheet: Sheet, answer: Answer) -> None:

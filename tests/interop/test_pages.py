@@ -109,6 +109,8 @@ def test_a_phone_shows_every_page_in_its_width(desk: Desk) -> None:
             # A name of 64 characters stands as such a text.
             page.evaluate("document.querySelector('h1').append(document.createElement('bdi'))")
             page.evaluate("document.querySelector('h1 bdi').textContent = 'X'.repeat(64)")
+            # So may the name of a destination, of half as many.
+            page.evaluate("document.querySelectorAll('option').forEach((each) => each.textContent = 'm'.repeat(32))")
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
 
 
@@ -237,6 +239,52 @@ def test_everything_is_reached_by_the_keyboard(desk: Desk) -> None:
             "threshold",
         ):
             assert name in reached, name
+
+
+def load_anew(page: Page, part: str) -> None:
+    """Load the live part of a page anew, as when something has changed."""
+    page.evaluate(
+        """(part) => new Promise((done) => {
+            document.body.addEventListener("htmx:afterSettle", done, { once: true });
+            htmx.ajax("GET", part, { target: "[hx-get]", swap: "outerHTML" });
+        }).then(() => null)""",
+        part,
+    )
+
+
+def test_the_focus_stays_when_a_live_part_is_loaded_anew(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node) as page:
+        for path, part in (
+            ("/exams", "/exams/lines"),
+            (f"/exams/{desk.uid}", f"/exams/{desk.uid}/body"),
+            ("/senders", "/senders/body"),
+            ("/destinations", "/destinations/body"),
+        ):
+            page.goto(path)
+            expect(page.locator("[hx-get*=seen]")).to_be_visible()
+            reached = page.evaluate(
+                "[...document.querySelectorAll('[hx-get] :is(a, button, input, select, summary, [tabindex])')].map((e) => e.id)"
+            )
+            assert all(reached), path
+            assert len(set(reached)) == len(reached), path
+            for name in (reached[0], reached[-1]):
+                if page.locator(f"[id='{name}']").is_visible():
+                    page.focus(f"[id='{name}']")
+                    load_anew(page, part)
+                    assert page.evaluate("document.activeElement.id") == name, path
+
+
+def test_what_was_unfolded_stays_so_when_its_part_is_loaded_anew(desk: Desk) -> None:
+    with a_page(desk.browser, desk.node) as page:
+        page.goto("/senders")
+        page.get_by_text("Proposed last").first.click()
+        expect(page.locator("details[open]")).to_have_count(1)
+        for _ in range(2):
+            load_anew(page, "/senders/body")
+            expect(page.locator("details[open]")).to_have_count(1)
+        page.get_by_text("Proposed last").first.click()
+        load_anew(page, "/senders/body")
+        expect(page.locator("details[open]")).to_have_count(0)
 
 
 # --- buttons

@@ -290,6 +290,17 @@ def test_black_masks_of_images_that_should_show_something_are_noted(tmp_path: Pa
     )
 
 
+def test_masks_of_0_and_1_are_noted_since_they_may_be_labels_of_something_else(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path, {"boxes_xywh": ""}, {"boxes_xywh": ""}, {"boxes_xywh": ""})
+    for place, white in enumerate((255, 1, 0)):
+        write_png(tmp_path / "masks" / f"{place}.png", (a_mask((60, 40, 9)) > 0) * np.uint8(white))
+    shown = cli(manifest)
+    assert shown.exit_code == 0, shown.output
+    assert "note: the masks of 1 images hold 0 and 1 alone: 1 is taken for a mass, also" in " ".join(
+        shown.stdout.split()
+    )
+
+
 def test_a_patient_in_two_of_the_publishers_subsets_is_noted(tmp_path: Path) -> None:
     rows = [{"subset": "train"}, {"subset": "test", "patient_id": "P0"}, {"subset": "test"}]
     assert "1 patients are in more than one subset: P0" in " ".join(cli(a_manifest(tmp_path, *rows)).stdout.split())

@@ -45,6 +45,13 @@ def test_views_that_came_and_went_are_named() -> None:
     assert told(an_answer(), partial) == "no longer read: L CC, L MLO; the former answer was 'all views read'"
 
 
+def test_a_view_of_which_another_image_was_read_has_neither_come_nor_gone() -> None:
+    former = facts_of(an_answer())
+    former["images"][0]["uid"] = "1.2.3"
+    [sentence] = changes(former, an_answer(), 1, 0)
+    assert sentence == "Supersedes the answer to revision 1: another image read: R CC."
+
+
 def test_the_number_of_masses_is_told_for_the_view_that_changed() -> None:
     before = an_answer()
     number = len(phantom_masks()[STANDARD_VIEWS[1]])

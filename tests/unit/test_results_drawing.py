@@ -14,7 +14,6 @@ from node.results.drawing import (
     COLOURS,
     GAP,
     WORDS_CELL,
-    Box,
     Canvas,
     Fit,
     Outline,
@@ -28,11 +27,11 @@ from node.results.drawing import (
     draw_panel,
     draw_single,
     hanging_place,
-    label_places,
     panel,
     png,
     side_by_side,
 )
+from node.results.labels import Box, label_places, lead
 from tests.answers import a_mass
 from tests.builders import L_CC, R_MLO
 
@@ -154,6 +153,13 @@ def test_labels_find_a_place_when_all_masses_are_the_same() -> None:
     assert len(places) == 30
 
 
+def test_a_label_that_had_to_go_far_is_led_to_its_outline_and_a_near_one_is_not() -> None:
+    outline = Box(10, 10, 20, 20)
+    assert lead(Box(24, 10, 60, 20), outline, 10) is None
+    assert lead(Box(40, 60, 80, 70), outline, 10) == ((40, 60), (20, 20))
+    assert lead(Box(-90, 12, -40, 18), outline, 10) == ((-40, 15), (10, 15))
+
+
 def test_a_label_that_is_wider_than_the_picture_begins_at_its_edge() -> None:
     assert label_places([Box(2, 2, 4, 4)], [(60.0, 8.0)], (10, 10), 1)[0].left == 0
 
@@ -217,6 +223,20 @@ def test_text_is_wrapped_by_words_and_cut_where_a_word_is_too_long() -> None:
     assert lines[-1].endswith("four")
     assert any("..." in line for line in lines)
     assert all(canvas.width(line, 20) <= 150 for line in lines)
+
+
+def test_words_that_are_more_than_a_line_takes_end_in_dots() -> None:
+    canvas = Canvas(10, 10)
+    lines = canvas.wrapped("word " * 60, 20, 150, most=3)
+    assert len(lines) == 3
+    assert lines[-1].endswith("...")
+    assert canvas.wrapped("one two", 20, 150, most=1) == ["one two"]
+
+
+def test_words_in_the_place_of_a_picture_stay_above_its_edge() -> None:
+    drawn = draw_panel(Panel("R CC   NOT READ", words="Not read: " + "very long " * 300), CELL)
+    assert (drawn[-8:] == 20).all()
+    assert (drawn[-60:-8] > 100).any()
 
 
 def test_a_view_by_itself_is_wide_enough_for_words() -> None:

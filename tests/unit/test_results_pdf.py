@@ -1,5 +1,6 @@
 """The summary: one page whatever was found, with the whole answer in words that can be searched."""
 
+import re
 from dataclasses import replace
 from io import BytesIO
 
@@ -8,7 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pypdf import PageObject, PdfReader
 
-from ai.exam import Laterality
+from ai.exam import STANDARD_VIEWS, Laterality
 from ai.findings import Match
 from config.mix import ObjectMix, ResultKind
 from node.identity import RESEARCH_USE_ONLY
@@ -18,6 +19,7 @@ from tests.answers import FORMS, MODEL, RIGHT, a_mass, an_answer, an_unread_answ
 from tests.builders import altered
 
 SUMMARY = ObjectMix((ResultKind.PDF,))
+VIEWS = [str(view) for view in STANDARD_VIEWS]
 
 
 def object_of(answer: Answer) -> Dataset:
@@ -122,8 +124,16 @@ def test_forty_masses_in_each_view_stay_on_one_page_and_the_rest_is_counted() ->
     text = text_of(with_masses(40))
     rows = text.count("detector / magnification")
     assert rows >= 10
-    assert f"and {160 - rows} more, see the structured report" in text
-    assert text.index("more, see the structured report") < text.index("NOT FOR PRIMARY DIAGNOSIS.")
+    assert f"and {160 - rows} more, none of a higher score: see the structured report" in text
+    assert text.index("none of a higher score") < text.index("NOT FOR PRIMARY DIAGNOSIS.")
+
+
+def test_the_most_suspicious_masses_are_in_a_table_that_has_no_room_for_all() -> None:
+    text = text_of(with_masses(40))
+    rows = re.findall(r"([RL] (?:CC|MLO)) (\d+) (\d+) [\d.]+ x", text)
+    assert {view for view, _, _ in rows} == {"R CC", "L CC", "R MLO", "L MLO"}
+    assert min(int(score) for *_, score in rows) >= 98 - len(rows) // 4
+    assert [view for view, _, _ in rows] == sorted((view for view, _, _ in rows), key=VIEWS.index)
 
 
 def test_a_table_that_fits_is_whole() -> None:
@@ -140,7 +150,7 @@ def test_many_long_remarks_stay_beside_the_picture_and_above_the_footer(word: st
     page.extract_text(visitor_text=lambda text, _, matrix, *__: places.append((matrix[4], matrix[5], text)))
     text = " ".join(page.extract_text().split())
     assert "More remarks: see the structured report." in text
-    assert "more, see the structured report" in text
+    assert "none of a higher score: see the structured report" in text
     assert all(36 <= y < 842 - 36 for x, y, told in places if told.strip())
     lowest = min(y for _, y, told in places if "structured report" in told)
     assert lowest > max(y for _, y, told in places if told.startswith("Model "))

@@ -130,6 +130,12 @@ def test_a_view_that_was_not_read_shows_no_picture() -> None:
         assert bright > 0.2 if view in RIGHT else 0.001 < bright < 0.03
 
 
+@pytest.mark.parametrize("told", ["spot compression", "No breast can be seen."])
+def test_why_a_view_was_not_read_ends_with_one_full_stop(told: str) -> None:
+    answer = an_answer(read=RIGHT, complete=False, not_read={LEFT_CC: told})
+    assert pages.why(answer, LEFT_CC) == f"Not read: {told.rstrip('.')}."
+
+
 @pytest.mark.parametrize("form", ["not analysed", "failed"])
 def test_an_answer_without_findings_has_a_page_of_words(form: str) -> None:
     page = page_of(FORMS[form]())

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ai.exam import STANDARD_VIEWS
 from node.results.facts import FACTS
+from node.results.labels import Box, Point, label_places, lead
 from node.web.pages.house import House
 from storage.actions import Action, actions_of_exam
 from storage.attempts import Attempt, attempts_of_exam
@@ -27,17 +28,32 @@ from storage.states import DeliveryState, ExamState, JobState, Plan
 MOST_JOBS: Final = 1000
 TOGETHER: Final = timedelta(minutes=1)
 """What happens within this is one event."""
+LETTER: Final = 0.6
+"""Width of a bold figure, colon or blank over its height, on average; measured on a label in Chromium: 0.57 to 0.59."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A mass as it is drawn: the points of its outline on the picture, where its label stands, its number and score."""
+    """A mass as it is drawn.
+
+    Attributes
+    ----------
+    number, score, size
+        As in the answer.
+    points
+        Of its outline on the picture.
+    label
+        Left end of its label, and the line that the letters stand on.
+    lead
+        The line from a label to its outline where it stands further off.
+    """
 
     number: int
     score: int
+    size: str
     points: str
     label: tuple[float, float]
-    size: str
+    lead: tuple[Point, Point] | None
 
 
 @dataclass(frozen=True)
@@ -52,8 +68,10 @@ class Shown:
         None without an image.
     why
         Why it was not read; None when it was.
-    score, rows, columns, warnings, marks
+    score, warnings, marks
         What was found.
+    width, height, letters
+        Of its picture in the units of the marks, and how high their letters are: square, so that no letter is stretched.
     pictures
         Addresses of its pictures, by kind.
     """
@@ -62,8 +80,9 @@ class Shown:
     image_uid: str | None
     why: str | None
     score: int | None
-    rows: int
-    columns: int
+    width: int
+    height: float
+    letters: float
     warnings: tuple[str, ...]
     marks: tuple[Mark, ...]
     pictures: Mapping[str, str]
@@ -276,16 +295,18 @@ def _views(
         }
         read = image is not None and not image["not_read"]
         hung = own.get(PreviewKind.VIEW)
+        width, height = _size(image) if image and read else (0, 0.0)
         shown.append(
             Shown(
                 view=view,
                 image_uid=uid,
                 why=None if read else _why(image, uid, answer),
                 score=image["score"] if image and read else None,
-                rows=image["rows"] if image and read else 0,
-                columns=image["columns"] if image and read else 0,
+                width=width,
+                height=height,
+                letters=_letters(width, height),
                 warnings=tuple(image["warnings"]) if image and read else (),
-                marks=tuple(_mark(mass, image, hung) for mass in image["masses"]) if image and read else (),
+                marks=tuple(_marks(image, hung)) if image and read else (),
                 pictures=addresses,
             )
         )
@@ -300,26 +321,38 @@ def _why(image: Mapping[str, Any] | None, uid: str | None, answer: Mapping[str, 
     return "No image of this view."
 
 
-def _mark(mass: Mapping[str, Any], image: Mapping[str, Any], hung: Preview | None) -> Mark:
-    columns, rows = image["columns"], image["rows"]
-    points = [
-        (columns - x if hung and hung.sideways else x, rows - y if hung and hung.upright else y)
-        for x, y in mass["contour"]
+def _size(image: Mapping[str, Any]) -> tuple[int, float]:
+    """Return width and height of an image, in widths of its pixels; facts of earlier versions tell of square ones alone."""
+    return image["columns"], image["rows"] * image.get("pixel_aspect", 1.0)
+
+
+def _letters(width: float, height: float) -> float:
+    return min(height, 1.25 * width) / 26
+
+
+def _marks(image: Mapping[str, Any], hung: Preview | None) -> Iterator[Mark]:
+    masses, (width, height) = image["masses"], _size(image)
+    aspect, letters = height / image["rows"], _letters(width, height)
+    outlines = [
+        [
+            (width - x if hung and hung.sideways else x, height - y * aspect if hung and hung.upright else y * aspect)
+            for x, y in mass["contour"]
+        ]
+        for mass in masses
     ]
-    right, top = max(x for x, _ in points), min(y for _, y in points)
-    height = rows / 26
-    # Beside the outline; to its left where there is no room at its right.
-    left_of = right + 5 * height > columns
-    x = min(x for x, _ in points) - 0.3 * height if left_of else right + 0.3 * height
-    y = max((top + max(y for _, y in points)) / 2 + height / 3, height)
-    unit = mass["unit"] if mass["unit"] == "mm" else "pixels"
-    return Mark(
-        number=mass["number"],
-        score=mass["suspicion"],
-        points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points),
-        label=(-x if left_of else x, y),
-        size=f"{mass['long_axis']:.0f} x {mass['short_axis']:.0f} {unit}",
-    )
+    boxes = [Box.around(points) for points in outlines]
+    sizes = [(LETTER * letters * len(f"{mass['number']}: {mass['suspicion']}"), 1.1 * letters) for mass in masses]
+    places = label_places(boxes, sizes, (width, height), 0.3 * letters)
+    for mass, points, box, place in zip(masses, outlines, boxes, places, strict=True):
+        unit = mass["unit"] if mass["unit"] == "mm" else "pixels"
+        yield Mark(
+            number=mass["number"],
+            score=mass["suspicion"],
+            size=f"{mass['long_axis']:.0f} x {mass['short_axis']:.0f} {unit}",
+            points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points),
+            label=(place.left, place.bottom - 0.2 * letters),
+            lead=lead(place, box, letters),
+        )
 
 
 def _images(

@@ -51,6 +51,11 @@ for (const name of ["htmx:sendError", "htmx:timeout"]) {
   });
 }
 
+// What was unfolded stays so when the live part around it is loaded anew; the focus stays by htmx, where a thing has an id.
+const unfolded = new Set();
+document.addEventListener("toggle", ({ target }) => { if (target.open) unfolded.add(target.id); else unfolded.delete(target.id); }, true);
+document.body.addEventListener("htmx:afterSettle", () => { for (const id of unfolded) byId(id)?.setAttribute("open", ""); });
+
 // --- live parts: what is shown is told to be old from STALE after the last good answer, whatever the reason, until the next
 
 const STALE = 20000;

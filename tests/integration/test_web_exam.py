@@ -1,0 +1,241 @@
+"""The page of an exam as a program asks for it: what it tells, its pictures and results."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx2
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+
+from ai.exam import ViewImage
+from ai.findings import ImageFindings
+from config.policy import RetentionPolicy
+from node.retention import Retention
+from storage.database import reading
+from storage.previews import PreviewKind, previews_of
+from tests.answers import a_mass
+from tests.builders import altered
+from tests.chain import REPORTS_ONLY, FakeReader
+from tests.doors import an_image, phantom_images
+from tests.pacs import a_free_port, a_pacs
+from tests.pages import MANY_DIGITS, Node, Standing, Visitor, a_node, answered, node, standing, text, visitor
+
+__all__ = ["answered", "node", "standing", "visitor"]
+
+pytestmark = pytest.mark.sqlite_alone
+
+
+def test_an_exam_tells_its_views_images_life_results_and_deliveries(standing: Standing) -> None:
+    visitor, answered = standing.visitor, standing.uid
+    page = visitor.get(f"/exams/{answered}")
+    told = text(page)
+    for words in ("R CC", "L CC", "R MLO", "L MLO", "score 83", "2 masses", "1: 83", "2: 21", "4 images received"):
+        assert words in told
+    assert told.count("used") >= 4
+    assert page.text.count('data-score="83"') == 8  # outline and line of the list, four views
+    assert "laterality R from" in told
+    assert "findings" in told
+    assert "waiting" in told
+
+
+def test_every_attempt_to_deliver_is_told_and_equal_ones_are_counted(tmp_path: Path, engine: Engine) -> None:
+    absent = REPORTS_ONLY.model_copy(update={"port": a_free_port(), "ae_title": "PACS"})
+    with a_node(tmp_path, engine, destinations=(absent,)) as node, Visitor(base_url=node.address) as visitor:
+        node.chain.receive(phantom_images())
+        node.read()
+        for _ in range(2):
+            node.deliver()
+            node.chain.clock.forward(timedelta(hours=1))
+        assert "2 times: waiting" in (told := text(visitor.get(f"/exams/{node.chain.exam.uid}")))
+        assert "does not answer" in told
+        assert re.search(r"waiting again at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", told)  # which may be tomorrow
+        with a_pacs(port=absent.port):
+            node.deliver()
+        assert "sent, 0000H" in text(visitor.get(f"/exams/{node.chain.exam.uid}"))
+        assert "sent to ris" in text(visitor.get(f"/exams/{node.chain.exam.uid}"))
+
+
+def test_pictures_are_files_as_the_exam_is_hung(standing: Standing) -> None:
+    node, visitor, answered = standing.node, standing.visitor, standing.uid
+    page = visitor.get(f"/exams/{answered}").text
+    addresses = sorted(set(re.findall(rf'src="(/exams/{answered}/pictures/[^"]+)"', page)))
+    assert len(addresses) == 12
+    shapes: dict[str, list[Any]] = {}
+    for address in addresses:
+        answer = visitor.get(address)
+        assert answer.status_code == 200
+        decoded = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert decoded is not None
+        shapes.setdefault(address.rpartition("/")[2], []).append(decoded)
+    assert {kind: len(pictures) for kind, pictures in shapes.items()} == {"view": 4, "map": 4, "prepared": 4}
+    assert all(picture.shape[2] == 4 for picture in shapes["map"])
+    # Chest walls meet in the middle: a right breast is at the right of its picture, a left one at the left.
+    job = node.chain.job
+    with reading(node.chain.room.engine) as connection:
+        views = [each for each in previews_of(connection, job.id) if each.kind is PreviewKind.VIEW]
+    for image in phantom_images():
+        [path] = [each.path for each in views if each.image_uid == image.SOPInstanceUID]
+        pixels = cv2.imread(str(node.chain.room.store.resolve(path)), cv2.IMREAD_GRAYSCALE)
+        assert pixels is not None
+        half = pixels.shape[1] // 2
+        bright = pixels[:, half:].mean() > pixels[:, :half].mean()
+        assert bright == (image.ImageLaterality == "R")
+
+
+@pytest.mark.parametrize(("spacing", "shape"), [(("0.4", "0.2"), (1024, 416)), (("0.2", "0.4"), (512, 832))])
+def test_a_picture_of_pixels_that_are_not_square_is_as_wide_and_high_as_the_breast(
+    tmp_path: Path, engine: Engine, spacing: tuple[str, str], shape: tuple[int, int]
+) -> None:
+    with a_node(tmp_path, engine) as node:
+        node.chain.receive([an_image(ImagerPixelSpacing=list(spacing))])
+        node.read()
+        with reading(node.chain.room.engine) as connection:
+            [path] = [each.path for each in previews_of(connection, node.chain.job.id) if each.kind is PreviewKind.VIEW]
+        page = httpx2.get(f"{node.address}/exams/{node.chain.exam.uid}").text
+        picture = cv2.imread(str(node.chain.room.store.resolve(path)), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    assert picture.shape == shape
+    # The marks' units are as wide as high, so that no letter is stretched, and every outline is in them.
+    [(width, height)] = re.findall(r'viewBox="0 0 (\S+) (\S+)"', page)
+    assert float(height) / float(width) == pytest.approx(shape[0] / shape[1])
+    [outline] = re.findall(r'class="line" points="([^"]+)"', page)[:1]
+    points = np.array([pair.split(",") for pair in outline.split()], float) / (float(width), float(height))
+    assert points.min(axis=0) == pytest.approx((100 / 416, 200 / 512), abs=0.003)
+    assert points.max(axis=0) == pytest.approx((170 / 416, 260 / 512), abs=0.003)
+
+
+class CrowdedReader(FakeReader):
+    """Finds two masses beside each other."""
+
+    def found(self, image: ViewImage) -> ImageFindings:
+        masks = np.zeros((2, *image.shape), np.bool_)
+        masks[0, 200:240, 100:140] = masks[1, 200:240, 150:190] = True
+        masses = tuple(a_mass(mask, number) for number, mask in enumerate(masks, start=1))
+        return ImageFindings(image.uid, image.view, image.shape, masses, 83, 0.8)
+
+
+def test_the_label_of_a_mass_covers_no_other_and_its_number_stands_in_the_list_too(
+    tmp_path: Path, engine: Engine
+) -> None:
+    with a_node(tmp_path, engine, reader=CrowdedReader()) as node:
+        node.chain.receive([an_image()])
+        node.read()
+        answer = httpx2.get(f"{node.address}/exams/{node.chain.exam.uid}")
+    [first, second] = re.findall(r'<text x="(\S+)" y="(\S+)" font-size="(\S+)">(.): 83</text>', answer.text)
+    for x, y, letters, number in (first, second):
+        left, right = float(x), float(x) + 3 * float(letters)
+        assert right <= 100 or left >= 190 or not 200 <= float(y) <= 240 + float(letters), number
+    assert "1 : score 83" in text(answer)
+    assert "2 : score 83" in text(answer)
+
+
+def test_pictures_go_with_what_they_show(node: Node, visitor: Visitor, answered: str) -> None:
+    policy = RetentionPolicy(timedelta(days=1), None, None, unproven=True)
+    folder = node.chain.room.store.root / "previews"
+    page = visitor.get(f"/exams/{answered}").text
+    [address, *_] = re.findall(rf'src="(/exams/{answered}/pictures/[^"]+)"', page)
+    assert sum(path.is_file() for path in folder.rglob("*")) == 12
+    for delivery in node.chain.outbox.of_exam(node.chain.exam.id):
+        node.chain.outbox.sent(delivery, 0, node.chain.clock())
+    node.chain.clock.forward(timedelta(days=2))
+    retention = Retention(node.chain.room.engine, node.chain.room.store, policy, node.chain.clock, destinations=())
+    assert retention.tick() == 4 + 12
+    assert sum(path.is_file() for path in folder.rglob("*")) == 0
+    assert visitor.get(address).status_code == 404
+    assert "The picture is not kept any more." in text(visitor.get(f"/exams/{answered}"))
+
+
+def test_a_picture_or_result_of_another_exam_or_place_is_not_given(standing: Standing) -> None:
+    visitor, answered = standing.visitor, standing.uid
+    for path in (
+        f"/exams/{answered}/pictures/1/1.2.3/view",
+        f"/exams/{answered}/pictures/999/1.2.3/view",
+        f"/exams/{answered}/pictures/{MANY_DIGITS}/1.2.3/view",
+        f"/exams/{answered}/pictures/1/..%2f..%2fa.db/view",
+        f"/exams/{answered}/results/1.2.3",
+        f"/exams/{answered}/results/..%2f..",
+        "/exams/ffffffff",
+        "/static/..%2fhouse.py",
+        "/static/nothing.css",
+    ):
+        assert visitor.get(path).status_code == 404, path
+
+
+def test_a_result_is_given_as_a_file(standing: Standing) -> None:
+    node, visitor, answered = standing.node, standing.visitor, standing.uid
+    record = node.chain.sent_to()[0]
+    answer = visitor.get(f"/exams/{answered}/results/{record.uid}")
+    assert answer.content == node.chain.room.store.resolve(record.path).read_bytes()
+    assert answer.headers["content-type"] == "application/dicom"
+
+
+def test_no_picture_or_result_stays_in_a_browser_that_was_logged_out(standing: Standing) -> None:
+    page = standing.visitor.get(f"/exams/{standing.uid}").text
+    kept = re.findall(rf'"(/exams/{standing.uid}/(?:pictures|results)/[^"]+)"', page)
+    assert {address.split("/")[3] for address in kept} == {"pictures", "results"}
+    for address in kept:
+        assert "no-store" in standing.visitor.get(address).headers["cache-control"], address
+
+
+def test_whoever_sees_something_of_an_exam_is_in_the_audit_trail_once(
+    standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, answered = standing.node, standing.uid
+    page = standing.visitor.get(f"/exams/{answered}").text
+    [picture, *_] = re.findall(rf'src="(/exams/{answered}/pictures/[^"]+)"', page)
+    result = f"/exams/{answered}/results/{node.chain.sent_to()[0].uid}"
+    paths = f"/exams/{answered}", f"/exams/{answered[:8].upper()}", f"/exams/{answered}/body", picture, result
+    look = "looked at", {"who": "Ida", "address": "127.0.0.1", "exam": answered}
+    credentials = {"Authorization": f"Bearer {node.token('Ida', 'read')}"}
+    with Visitor(base_url=node.address, headers=credentials) as visitor:
+        for path in paths:
+            for headers in ({}, {"HX-Request": "true"}):
+                with monkeypatch.context() as patch:
+                    patch.setattr("node.web.audited.LOOK", 0.0)
+                    node.facts.clear()
+                    assert visitor.get(path, headers=headers).status_code == 200
+                assert node.facts == [look], (path, headers)
+        node.facts.clear()
+        for path in paths:
+            visitor.get(path)
+        assert node.facts == []
+
+
+def test_an_earlier_revision_is_shown_as_it_was(node: Node, visitor: Visitor, answered: str) -> None:
+    node.chain.receive([an_image(SOPInstanceUID="1.2.826.0.1.3680043.10.1", InstanceNumber=99)])
+    node.read()
+    present = text(visitor.get(f"/exams/{answered}"))
+    assert "revision 2" in present
+    former = text(visitor.get(f"/exams/{answered}?revision=1"))
+    assert "This is revision 1" in former
+    assert visitor.get(f"/exams/{answered}?revision=x").status_code == 200
+    assert visitor.get(f"/exams/{answered}?revision={MANY_DIGITS}").status_code == 400
+    assert 'id="re-read"' not in visitor.get(f"/exams/{answered}?revision=1").text
+
+
+def test_an_image_that_stood_in_for_another_is_shown_as_the_one_that_was_used(node: Node, visitor: Visitor) -> None:
+    first, *others = phantom_images()
+    later = altered(first, SOPInstanceUID=f"{first.SOPInstanceUID}.2", AcquisitionTime="235959", PixelData=b"")
+    uid = node.chain.close([first, *others, later]).exam_uid
+    node.read()
+    rows = re.findall(r"<tr.*?</tr>", visitor.get(f"/exams/{uid}").text, re.DOTALL)
+    used = [row for row in rows if 'data-label="Used"' in row]
+    assert [">used<" in row for row in used] == [True] * 4 + [False]
+    assert "The pixel data cannot be decoded" in used[-1]
+    assert f"R CC: image {first.SOPInstanceUID} was read in place of {later.SOPInstanceUID}" in text(
+        visitor.get(f"/exams/{uid}")
+    )
+
+
+def test_an_answer_is_not_shown_as_the_present_one_while_the_exam_is_read_again(
+    node: Node, visitor: Visitor, answered: str
+) -> None:
+    assert "answer so far" not in text(visitor.get(f"/exams/{answered}"))
+    visitor.button(f"/exams/{answered}/re-read")
+    assert "waiting answer so far: findings" in text(visitor.get(f"/exams/{answered}"))
+    assert node.chain.queue.claim("worker", node.chain.clock())
+    assert "answer so far: findings" in text(visitor.get(f"/exams/{answered}"))

@@ -129,7 +129,7 @@ def check(
                 "settings",
                 ok=False,
                 detail=fault,
-                remedy="correct this key; config/mammonode.toml explains all of them",
+                remedy="correct this; config/mammonode.toml explains every key",
             )
             for fault in error.faults
         ]

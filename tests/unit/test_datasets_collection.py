@@ -122,7 +122,7 @@ def test_each_set_is_dealt_as_it_is_without_the_others_and_its_patients_are_know
     model = card_of(tmp_path / "model", split)
     assert held_out_by(model, opened.records) == kept
     assert held_out_by(model, films.records) == alone
-    with pytest.raises(InvalidDataset, match="leave out --validation"):
+    with pytest.raises(InvalidDataset, match="give the set that it was trained on"):
         held_out_by(model, [r for r in films.records if r.patient_id != min(alone)])
 
 

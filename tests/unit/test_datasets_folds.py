@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from ai.datasets.folds import Folds, balance, held_out_by, read_folds, stratified, write_folds
+from ai.datasets.folds import Folds, balance, held_out_by, learned_from, read_folds, stratified, write_folds
 from ai.datasets.manifest import read_manifest
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import digest_of, held_out_patients
@@ -156,10 +156,25 @@ def test_who_was_held_out_is_known_by_the_file_alone(tmp_path: Path) -> None:
     assert held_out_by(model, records, folds) == {"P1", "P4"}
     with pytest.raises(InvalidDataset, match=r"dealt by folds\.csv; give that with --folds-file"):
         held_out_by(model, records)
-    with pytest.raises(InvalidDataset, match="leave out --validation"):
+    with pytest.raises(InvalidDataset, match="give the set that it was trained on"):
         held_out_by(model, records, Folds({f"P{n}": n % 2 for n in range(6)}))
     with pytest.raises(UnfitFolds):
         held_out_by(model, records[1:], folds)
+
+
+def test_whom_a_model_learned_from_is_told_where_its_card_tells(tmp_path: Path) -> None:
+    records, folds = a_set(6).records, Folds({f"P{n}": n % 3 for n in range(6)})
+    kept = held_out_patients(records, 3, 1, 1)
+    own = card_of(tmp_path / "own", {"folds": 3, "fold": 1, "seed": 1, "held_out": digest_of(kept)})
+    assert learned_from(own, records) == {r.patient_id for r in records} - kept
+    assert learned_from(own, [r for r in records if r.patient_id != min(kept)]) == set()
+    collected = [*(replace(r, source="own") for r in records), replace(records[0], patient_id="Q", source="other")]
+    assert learned_from(own, collected) == {r.patient_id for r in records} - kept
+    split = {"folds": 3, "fold": 1, "seed": 1}
+    assert learned_from(card_of(tmp_path / "old", split), records) == set()
+    filed = card_of(tmp_path / "filed", {**split, "file": "folds.csv", "held_out": digest_of({"P1", "P4"})})
+    assert learned_from(filed, records) == set()
+    assert learned_from(filed, records, folds) == {"P0", "P2", "P3", "P5"}
 
 
 def cli(*arguments: object) -> Result:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from ai.datasets.records import Record, by_set
 from ai.datasets.selection import digest_of, held_out_patients, known_digests, some
 from ai.datasets.tables import Naming, column, read_table
-from ai.errors import InvalidDataset, UnfitFolds
+from ai.errors import InvalidDataset, UnfitFolds, Unwritable
 from ai.models import Model
 
 COLUMNS: Final = ("patient_id", "fold")
@@ -85,11 +86,21 @@ def read_folds(path: Path) -> Folds:
 
 
 def write_folds(folds: Folds, path: Path) -> None:
-    """Write folds as :func:`read_folds` takes them, by patient."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(sorted(folds.fold.items()))
+    """Write folds as :func:`read_folds` takes them, by patient; what a file holds is never replaced.
+
+    Raises
+    ------
+    Unwritable
+        When the file is there and holds anything else.
+    """
+    written = io.StringIO()
+    table = csv.writer(written, lineterminator="\n")
+    table.writerow(COLUMNS)
+    table.writerows(sorted(folds.fold.items()))
+    text = written.getvalue().encode()
+    if path.exists() and path.read_bytes() != text:
+        raise Unwritable(f"{path}: holds something else, and nothing is overwritten; name another file")
+    path.write_bytes(text)
 
 
 def stratified(records: Sequence[Record], count: int, seed: int, first: Collection[str] = ()) -> Folds:

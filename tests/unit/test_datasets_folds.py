@@ -16,7 +16,7 @@ from ai.datasets.manifest import read_manifest
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import digest_of, held_out_patients
 from ai.datasets.sources import Source
-from ai.errors import InvalidDataset, InvalidRecipe, UnfitFolds
+from ai.errors import InvalidDataset, InvalidRecipe, UnfitFolds, Unwritable
 from ai.training.deal import deal
 from ai.training.recipe import open_recipe
 from node.cli import app
@@ -175,6 +175,15 @@ def test_whom_a_model_learned_from_is_told_where_its_card_tells(tmp_path: Path) 
     filed = card_of(tmp_path / "filed", {**split, "file": "folds.csv", "held_out": digest_of({"P1", "P4"})})
     assert learned_from(filed, records) == set()
     assert learned_from(filed, records, folds) == {"P0", "P2", "P3", "P5"}
+
+
+def test_a_file_of_folds_is_never_replaced_by_others(tmp_path: Path) -> None:
+    file = tmp_path / "folds.csv"
+    for _ in range(2):  # again, the same
+        write_folds(Folds({"P1": 0, "P2": 1}), file)
+    with pytest.raises(Unwritable, match="nothing is overwritten"):
+        write_folds(Folds({"P1": 1, "P2": 0}), file)
+    assert read_folds(file).fold == {"P1": 0, "P2": 1}
 
 
 def cli(*arguments: object) -> Result:

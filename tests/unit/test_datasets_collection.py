@@ -142,7 +142,10 @@ def test_figures_are_told_for_each_set(collection: Path) -> None:
         ('[[sets]]\npath = "films"\ntimes = 0', "sets.0.times: Input should be greater"),
         ('[[sets]]\npath = "both.toml"', "both.toml is a collection itself; name its sets"),
         ('[[sets]]\npath = "gone"', "gone: is not there"),
-        ('[[sets]]\npath = "films"\n[[sets]]\npath = "films"', "two sets are named films"),
+        (
+            '[[sets]]\npath = "films"\n[[sets]]\npath = "films"',
+            "two sets are named films; give one another name in its source",
+        ),
         (
             '[[sets]]\npath = "films"\n[[sets]]\npath = "again"',
             "12 patients of again have names of another set: P0, P1, ",

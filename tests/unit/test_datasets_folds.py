@@ -215,3 +215,11 @@ def test_the_command_keeps_those_that_a_model_was_measured_on(tmp_path: Path) ->
     shown = cli("folds", manifest, "-o", file, "--parts", 3, "--held-out-of", tmp_path / "model")
     assert shown.exit_code == 0, shown.output
     assert read_folds(file).patients(0) == kept
+
+
+def test_any_fold_of_a_file_can_be_held_out_however_many_parts_the_recipe_has(tmp_path: Path) -> None:
+    assert open_recipe("thesis-table-5/r22fpn-ft07").split.parts == 4
+    write_folds(Folds({f"P{n}": n for n in range(5)}), tmp_path / "folds.csv")
+    dealt = ("--folds-file", tmp_path / "folds.csv", "--part", 4, "--start", "random")
+    result = cli("train", "thesis-table-5/r22fpn-ft07", tmp_path / "gone", "-o", tmp_path / "out", *dealt)
+    assert "gone: is not there" in str(result.exception)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import some
-from ai.datasets.sources import Source
+from ai.datasets.sources import SHEET, Source
 from ai.datasets.truth import fills_of_mask, read_mask
 from ai.errors import InvalidDataset
 
@@ -96,7 +96,8 @@ def read_collection(path: Path, opened: Open) -> Dataset:
         sets.append(opened(path.parent / member.path, member.kind, member.where))
     names = [each.source.name for each in sets]
     if len(set(names)) < len(names):
-        raise InvalidDataset(f"{path}: two sets are named {some(sorted({n for n in names if names.count(n) > 1}))}")
+        twice = some(sorted({name for name in names if names.count(name) > 1}))
+        raise InvalidDataset(f"{path}: two sets are named {twice}; give one another name in its {SHEET}")
     _check_patients(path, sets)
     folder = Path(os.path.commonpath([each.folder.resolve() for each in sets]))
     records: list[Record] = []

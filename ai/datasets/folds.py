@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from ai.datasets.records import Record
+from ai.datasets.records import Record, by_set
 from ai.datasets.selection import digest_of, held_out_patients, known_digests, some
 from ai.datasets.tables import Naming, column, read_table
-from ai.errors import InvalidDataset, UnfitFolds
+from ai.errors import InvalidDataset, UnfitFolds, Unwritable
 from ai.models import Model
 
 COLUMNS: Final = ("patient_id", "fold")
@@ -85,11 +86,21 @@ def read_folds(path: Path) -> Folds:
 
 
 def write_folds(folds: Folds, path: Path) -> None:
-    """Write folds as :func:`read_folds` takes them, by patient."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(sorted(folds.fold.items()))
+    """Write folds as :func:`read_folds` takes them, by patient; what a file holds is never replaced.
+
+    Raises
+    ------
+    Unwritable
+        When the file is there and holds anything else.
+    """
+    written = io.StringIO()
+    table = csv.writer(written, lineterminator="\n")
+    table.writerow(COLUMNS)
+    table.writerows(sorted(folds.fold.items()))
+    text = written.getvalue().encode()
+    if path.exists() and path.read_bytes() != text:
+        raise Unwritable(f"{path}: holds something else, and nothing is overwritten; name another file")
+    path.write_bytes(text)
 
 
 def stratified(records: Sequence[Record], count: int, seed: int, first: Collection[str] = ()) -> Folds:
@@ -174,7 +185,7 @@ def held_out_by(model: Model, records: Sequence[Record], folds: Folds | None = N
     """
     name, split = model.card.name, model.card.training.plan.get("split")
     if split is None:
-        raise InvalidDataset(f"{name}: its card does not say which patients were kept; leave out --validation")
+        raise InvalidDataset(f"{name}: its card does not say which patients were kept")
     if "file" in split and folds is None:
         raise InvalidDataset(f"{name}: its patients were dealt by {split['file']}; give that with --folds-file")
     if folds is None:
@@ -185,6 +196,24 @@ def held_out_by(model: Model, records: Sequence[Record], folds: Folds | None = N
     if (known := known_digests(split)) and digest_of(kept) not in known:  # older cards do not say
         raise InvalidDataset(
             f"these are not the images that {name} was trained on, or they have other patients, labels or folds by now: "
-            "the patients held out cannot be told from the others; leave out --validation"
+            "the patients held out cannot be told from the others; give the set that it was trained on, as it was then"
         )
     return kept
+
+
+def learned_from(model: Model, records: Sequence[Record], folds: Folds | None = None) -> set[str]:
+    """Return the patients of a data set whom a model may have been trained on, as far as its card tells.
+
+    These are all whom it did not keep, where the data set is the model's own or holds it as one set of several; of any
+    other set nobody is known.
+    """
+    if not known_digests(model.card.training.plan.get("split", {})):  # any patients would do for the model's own
+        return set()
+
+    def learned(group: Sequence[Record]) -> set[str]:
+        try:
+            return {record.patient_id for record in group} - held_out_by(model, group, folds)
+        except InvalidDataset:
+            return set()
+
+    return set().union(*map(learned, by_set(records))) or learned(records)

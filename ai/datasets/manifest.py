@@ -7,9 +7,12 @@ from typing import Final
 
 from ai.datasets.records import Box, Record, margin
 from ai.datasets.tables import Naming, column, density, known, read_table
+from ai.errors import InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
 
 MALIGNANT: Final = {"": None, "0": False, "1": True}
+LATERALITY: Final = {side.value: side for side in Laterality}
+POSITION: Final = {position.value: position for position in ViewPosition}
 PATHOLOGY: Final = {"": None, "NORMAL": False, "BENIGN": False, "BENIGN_WITHOUT_CALLBACK": False, "MALIGNANT": True}
 
 
@@ -34,15 +37,20 @@ def read_manifest(path: Path, where: Mapping[str, str] | None = None) -> list[Re
     InvalidDataset
         When a column is missing or a value cannot be read; the row is named.
     """
+    rows = read_table(path)
+    for name in where or ():
+        if rows and not any(name in row for _, row in rows):
+            raise InvalidDataset(f"{path}: there is no column {name!r}; there are {', '.join(rows[0][1])}")
     return [
-        _record(row, number, path.parent)
-        for number, row in read_table(path)
+        _record(row, number, path)
+        for number, row in rows
         if all(row.get(name) == value for name, value in (where or {}).items())
     ]
 
 
-def _record(row: dict[str, str], number: int, folder: Path) -> Record:
-    with Naming(f"line {number}"):
+def _record(row: dict[str, str], number: int, path: Path) -> Record:
+    folder = path.parent
+    with Naming(f"{path}, line {number}"):
         file = column(row, "file")
         boxes = row.get("boxes_xywh") or row.get("boxes_xywh_800") or ""
         masks = tuple(str(mask) for mask in _masks(file) if (folder / mask).is_file())[:1]
@@ -52,7 +60,10 @@ def _record(row: dict[str, str], number: int, folder: Path) -> Record:
         return Record(
             file,
             column(row, "patient_id", "patient"),
-            View(Laterality(column(row, "laterality", "side")), ViewPosition(column(row, "view"))),
+            View(
+                known(LATERALITY, column(row, "laterality", "side"), "laterality"),
+                known(POSITION, column(row, "view"), "view"),
+            ),
             _boxes(boxes),
             malignant,
             () if pathologies == ("NORMAL",) else pathologies,
@@ -75,7 +86,10 @@ def _masks(file: str) -> Iterator[Path]:
 
 
 def _boxes(text: str) -> tuple[Box, ...]:
-    boxes = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in json.loads(text or "[]"))
+    try:
+        boxes = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in json.loads(text or "[]"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"boxes {text!r}: no JSON list of [x, y, width, height]") from error
     for box in boxes:
         if not (box[2] > 0 and box[3] > 0):
             raise ValueError(f"box {list(box)} has no area")

@@ -148,9 +148,10 @@ def fit(scored: Sequence[Scored], what: str = "these") -> Curve:
         beta += step
         if np.abs(step).max() < 1e-10:
             break
-    if beta[0] <= 0:
+    slope, offset = (round(float(value), 4) for value in beta)
+    if slope <= 0:
         raise InvalidDataset(f"a calibration of {what} scores needs them to rise with cancer, and they do not")
-    return Curve(slope=round(float(beta[0]), 4), offset=round(float(beta[1]), 4))
+    return Curve(slope=slope, offset=offset)
 
 
 def calibrate(levels: Mapping[Level, Sequence[Scored]], population: str) -> Calibration:

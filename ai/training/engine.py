@@ -184,7 +184,10 @@ def check_examples(part: Part, training: Examples, validation: Examples | None) 
         When they are fewer than one batch, or there are none to validate on where a phase needs them.
     """
     if len(training) < part.batch:
-        raise InvalidDataset(f"Part {part.role}: {len(training)} examples are fewer than one batch of {part.batch}")
+        raise InvalidDataset(
+            f"Part {part.role}: {len(training)} examples are fewer than one batch of {part.batch}; train on more images, or "
+            "by a recipe of your own with a smaller batch (docs/training.md)"
+        )
     if validation is not None and not len(validation):
         raise InvalidDataset(f"Part {part.role}: there are no examples to validate on")
     for number, phase in enumerate(part.phases, 1):

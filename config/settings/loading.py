@@ -229,7 +229,8 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
 
 def _fault(fault: Any) -> str:
     path = ".".join(str(part) for part in fault["loc"] if not isinstance(part, int))
+    which = "".join(f" (number {part + 1})" for part in fault["loc"] if isinstance(part, int))
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path, known_keys() + list(Settings.model_fields), n=1, cutoff=0.5)
-        return f"{path}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
-    return f"{path}: {fault['msg']}"
+        return f"{path}: unknown key{which}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{path}: {fault['msg']}{which}"

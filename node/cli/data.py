@@ -15,7 +15,7 @@ from node.cli.options import JsonOption, named_model, print_json, progress, stdo
 if TYPE_CHECKING:
     from ai.datasets.sources import Source
 
-KINDS = "auto, manifest, inbreast, cbis-ddsm, cdd-cesm or folders."
+KINDS = "auto, manifest, inbreast, cbis-ddsm, cdd-cesm, folders or collection."
 
 DataArgument = Annotated[Path, typer.Argument(help="CSV manifest, or the folder of a data set (docs/data.md).")]
 KindOption = Annotated[str, typer.Option("--kind", help=f"The data set's form: {KINDS}")]

@@ -1,6 +1,7 @@
 """Commands that run a model over a data set: evaluate, predict."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -103,9 +104,18 @@ def evaluate(
             writable_folder(folder)
     if card is not None:
         require_extra("matplotlib")
-    split_of = model if validation else None
-    images = _images(data, kind, where, split_of, folds_file, leave_out_mismatched=leave_out_mismatched, scored=True)
+    images = _images(
+        data,
+        kind,
+        where,
+        model,
+        folds_file,
+        validation=validation,
+        leave_out_mismatched=leave_out_mismatched,
+        scored=True,
+    )
     chosen = select(images.records, skip_unlabelled=skip_unlabelled, subset=subset)
+    source = _known(images, chosen)
     own = named_model(model).card.thresholds.get("mass", 0.5)
     level = own if threshold < 0 else max(own, threshold)
     asked = None if threshold < 0 else threshold
@@ -114,16 +124,14 @@ def evaluate(
     )
     result = report(predictions, level, repeats, weak=weak_dice)
     if as_json:
-        print_json({**result.plain(), "caveats": images.source.caveats})
+        print_json({**result.plain(), "caveats": source.caveats})
     else:
-        _print_report(result, images.source)
+        _print_report(result, source)
     if froc is not None:
         _plot(froc, predictions, model)
     if card is not None:
         part = "the validation part of " if validation else ""
-        _write_card(
-            card, model, replace(images.source, name=f"{part}{images.source.name}"), predictions, result, repeats
-        )
+        _write_card(card, model, replace(source, name=f"{part}{source.name}"), predictions, result, repeats)
     if pictures is not None:
         _draw(pictures, predictions, images.folder, level)
 
@@ -152,7 +160,7 @@ def calibrate(
     from ai.evaluation.model_card import write_calibration  # noqa: PLC0415
 
     model = str(folder.resolve())
-    images = _images(data, "auto", None, model, folds_file, scored=True)
+    images = _images(data, "auto", None, model, folds_file, validation=True, scored=True)
     chosen = select(images.records, skip_unlabelled=skip_unlabelled)
     predictions = _predict(model, images.folder, chosen, device, threads, 0.0, scored=True)
     levels = scores(predictions, named_model(model).card.thresholds.get("mass", 0.5))
@@ -202,7 +210,7 @@ def predict(
     from ai.evaluation.predictions import to_json  # noqa: PLC0415
 
     writable_file(output)
-    images = _images(data, kind, where, model if validation else None, folds_file)
+    images = _images(data, kind, where, model, folds_file, validation=validation)
     predictions = _predict(model, images.folder, images.records, device, threads, 0.0)
     output.write_text(json.dumps(to_json(predictions), indent=1), encoding="utf-8")
     refused = [p for p in predictions if p.refused]
@@ -211,32 +219,40 @@ def predict(
 
 @dataclass(frozen=True)
 class _Images:
-    """The images of a data set that were asked for; paths are relative to the folder."""
+    """The images of a data set that were asked for; paths are relative to the folder.
+
+    Attributes
+    ----------
+    learned
+        Patients of the set whom the model may have been trained on, as far as its card tells.
+    """
 
     source: "Source"
     folder: Path
     records: "Sequence[Record]"
+    learned: Collection[str]
 
 
 def _images(
     data: Path,
     kind: str,
     where: list[str] | None,
-    split_of: str | None,
+    called: str,
     folds_file: Path | None,
     *,
+    validation: bool,
     leave_out_mismatched: bool = False,
     scored: bool = False,
 ) -> _Images:
-    from ai.datasets.folds import held_out_by, read_folds  # noqa: PLC0415
+    from ai.datasets.folds import held_out_by, learned_from, read_folds  # noqa: PLC0415
     from ai.datasets.registry import open_dataset  # noqa: PLC0415
 
     whole = open_dataset(data, kind, leave_out_mismatched=leave_out_mismatched)
     records: Sequence[Record] = whole.records
     if where:
         records = open_dataset(data, kind, where=conditions(where), leave_out_mismatched=leave_out_mismatched).records
-    if split_of is not None:
-        model, folds, dealt = named_model(split_of), read_folds(folds_file) if folds_file else None, whole
+    model, folds, dealt = named_model(called), read_folds(folds_file) if folds_file else None, whole
+    if validation:
         try:
             kept = held_out_by(model, whole.records, folds)
         except InvalidDataset:
@@ -249,7 +265,20 @@ def _images(
         records = [r for r in records if r.patient_id in kept]
     if not records:
         raise InvalidDataset(f"{data}: no image is left")
-    return _Images(whole.source, whole.folder, records)
+    learned = learned_from(model, whole.records, folds) or learned_from(model, records, folds)
+    return _Images(whole.source, whole.folder, records, learned)
+
+
+def _known(images: _Images, chosen: "Sequence[Record]") -> "Source":
+    """Return the source of images, with a caveat where the model was trained on their patients."""
+    patients = {record.patient_id for record in chosen}
+    if not (learned := patients.intersection(images.learned)):
+        return images.source
+    caveat = (
+        f"{len(learned)} of the {len(patients)} patients are of the part that the model was trained on, so these figures are "
+        "better than it deserves; --validation scores those that it kept."
+    )
+    return replace(images.source, caveats=(caveat, *images.source.caveats))
 
 
 def _check_pictures(whole: "Dataset", kept: set[str]) -> None:

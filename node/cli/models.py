@@ -54,10 +54,11 @@ def show(name: Name, *, config: ConfigOption = None, as_json: JsonOption = False
     if as_json:
         print_json({"folder": str(model.folder), **_facts(model)})
         return
-    table = Table(Column("key", no_wrap=True), Column("value", overflow="fold"))
-    for key, value in _flat({"folder": model.folder, **_facts(model)}):
-        table.add_row(key, value)
-    _print(table)
+    for title, values in _tables({"folder": model.folder, **_facts(model)}):
+        table = Table(Column("key", no_wrap=True), Column("value", overflow="fold"), title=title, title_justify="left")
+        for key, value in _flat(values):
+            table.add_row(key, value)
+        _print(table)
 
 
 def verify(names: Names = None, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -115,6 +116,17 @@ def _print(table: Table) -> None:
 
 def _facts(model: Model) -> dict[str, Any]:
     return {"digest": model.digest, **model.card.model_dump(mode="json")}
+
+
+def _tables(facts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the card's tables with their names, what stands in none of them first: short keys leave room for values."""
+    named = {key: value for key, value in facts.items() if isinstance(value, Mapping) and value}
+    yield "", {key: value for key, value in facts.items() if key not in named}
+    for name, values in named.items():
+        if name == "evaluation":
+            yield from ((f"evaluation.{part}", figures) for part, figures in values.items())
+        else:
+            yield name, values
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -224,7 +224,8 @@ def _view_of(stated: str, file: Path) -> View:
 
 
 def _summary(result: dict[str, Any]) -> str:
-    lines = [f"{result.get('file', 'exam')}: {result['status']}, score {result.get('score')}"]
+    score = "" if result.get("score") is None else f", score {result['score']}"
+    lines = [f"{result.get('file', 'exam')}: {result['status']}{score}"]
     lines += [f"  {reason}" for reason in result.get("reasons", ())]
     for image in result["images"]:
         if image.get("not_read"):

@@ -129,7 +129,7 @@ def check(
                 "settings",
                 ok=False,
                 detail=fault,
-                remedy="correct this key; config/mammonode.toml explains all of them",
+                remedy="correct this; config/mammonode.toml explains every key",
             )
             for fault in error.faults
         ]
@@ -163,7 +163,9 @@ def _checks(settings: Settings) -> Iterator[Finding]:
     if settings.bucket.url:
         yield attempt("bucket", lambda: _bucket(settings))
     yield attempt(
-        "model", lambda: _model(settings), "set reader.model to one of mammonode models list; models verify tells more"
+        "model",
+        lambda: _model(settings),
+        "correct the key that is named; mammonode models list has names for reader.model, models verify tells more",
     )
     yield from _dated(settings)
     yield from doors(settings)

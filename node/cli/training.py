@@ -131,9 +131,10 @@ def train(
 
     require_extra("matplotlib", "tomlkit")
     chosen = _changed(open_recipe(recipe), start, seed, incomplete_exams=incomplete_exams)
-    chosen = chosen.dealt(seed=split_seed, parts=parts, part=part, folds=folds)
     if folds_file is not None:
-        chosen = _dealt_by(chosen, folds_file, folds)
+        chosen = _dealt_by(chosen, folds_file, seed=split_seed, part=part, folds=folds)
+    else:
+        chosen = chosen.dealt(seed=split_seed, parts=parts, part=part, folds=folds)
 
     import torch  # noqa: PLC0415 (a recipe that is not there needs no torch)
 
@@ -181,12 +182,13 @@ def train(
     typer.echo(f"wrote {card}", err=True)
 
 
-def _dealt_by(recipe: "Recipe", file: Path, folds: int | None) -> "Recipe":
+def _dealt_by(recipe: "Recipe", file: Path, *, seed: int | None, part: int | None, folds: int | None) -> "Recipe":
     """Return the recipe with the deal of a file, and as many inner folds as that leaves where it has any."""
     from ai.datasets.folds import read_folds  # noqa: PLC0415
 
     parts = read_folds(file).count
-    return recipe.dealt(file=file, parts=parts, folds=folds or (1 if recipe.split.folds == 1 else parts - 1))
+    inner = folds or (1 if recipe.split.folds == 1 else parts - 1)
+    return recipe.dealt(file=file, seed=seed, parts=parts, part=part, folds=inner)
 
 
 def _changed(recipe: "Recipe", start: str, seed: int | None, *, incomplete_exams: bool) -> "Recipe":

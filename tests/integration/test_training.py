@@ -220,7 +220,7 @@ def test_a_run_takes_the_rows_that_where_names_alone(manifest: Path, files: Path
     model = open_model(str(tmp_path / "out"))
     assert 0 < model.card.training.images < every
     scored = ("predict", manifest, "-o", tmp_path / "out.json", "--model", model.folder, "--validation", "--threads", 1)
-    assert "leave out --validation" in str(invoke(*scored).exception)
+    assert "give the set that it was trained on" in str(invoke(*scored).exception)
     mammonode(*scored, "--where", "malignant=0")
     read = [image["file"] for image in json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["images"]]
     held_out = {record.patient_id for record in read_manifest(manifest) if record.file in read}
@@ -355,6 +355,18 @@ def test_a_package_that_training_needs_is_named(
     assert "pip install 'mammonode[train]'. Missing: tomlkit" in str(result.exception)
 
 
+def test_an_evaluation_says_that_the_model_was_trained_on_these_patients(
+    oulu: Path, manifest: Path, tmp_path: Path
+) -> None:
+    patients, held_out = {r.patient_id for r in read_manifest(manifest)}, kept(manifest.parent)
+    scored = ("evaluate", manifest, "--model", oulu, "--repeats", 2, "--threads", 1)
+    told = f"{len(patients - held_out)} of the {len(patients)} patients are of the part that the model was trained on"
+    said = mammonode(*scored, "--card", tmp_path)
+    assert told in said.replace("\n", " ")
+    assert told in (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "the model was trained on" not in mammonode(*scored, "--validation").replace("\n", " ")
+
+
 def test_who_was_held_out_of_another_set_is_not_guessed(oulu: Path, manifest: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     shutil.copytree(manifest.parent, folder)
@@ -364,7 +376,7 @@ def test_who_was_held_out_of_another_set_is_not_guessed(oulu: Path, manifest: Pa
     for command in (("evaluate",), ("predict", "-o", tmp_path / "out.json")):
         result = invoke(*command, folder, "--model", oulu, "--validation", "--threads", 1)
         assert isinstance(result.exception, InvalidDataset)
-        assert "leave out --validation" in str(result.exception)
+        assert "give the set that it was trained on" in str(result.exception)
 
 
 def test_a_run_is_dealt_by_a_file_and_its_model_evaluated_by_it(manifest: Path, files: Path, tmp_path: Path) -> None:

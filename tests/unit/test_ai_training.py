@@ -60,7 +60,11 @@ def test_only_rows_with_the_wanted_values_are_taken(tmp_path: Path) -> None:
     manifest = a_manifest(tmp_path, "a.png,P1,L,CC,1,,[]", "b.png,P1,L,SPOT,1,,[]", "c.png,P2,L,CC,0,,[]")
     assert [r.file for r in read_manifest(manifest, {"view": "CC"})] == ["a.png", "c.png"]
     assert [r.file for r in read_manifest(manifest, {"view": "CC", "patient_id": "P2"})] == ["c.png"]
-    assert read_manifest(manifest, {"vendor": "X"}) == []
+    assert read_manifest(manifest, {"view": "XCCL"}) == []
+    with pytest.raises(
+        InvalidDataset, match=r"manifest\.csv: there is no column 'vendor'; there are file, patient_id, "
+    ):
+        read_manifest(manifest, {"vendor": "X"})
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,10 @@ def test_a_fit_keeps_from_certainty_where_classes_do_not_overlap() -> None:
             "of these scores needs some with cancer and some without",
         ),
         ([Scored("A", 10, cancer=True), Scored("B", 90, cancer=False)], "rise with cancer"),
+        (  # by 0.00003, which a card does not tell from 0
+            [Scored("A", score, cancer=cancer) for cancer in (True, False) for score in [0, 100] * 50 + [50 + cancer]],
+            "rise with cancer",
+        ),
     ],
 )
 def test_a_fit_refuses_what_says_nothing(scored: Sequence[Scored], words: str) -> None:

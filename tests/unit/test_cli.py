@@ -81,7 +81,7 @@ def test_check_names_every_fault_of_the_settings(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "dicom.prot: unknown key; did you mean dicom.port?" in result.output
     assert "dicom.port: " in result.output
-    assert "-> correct this key" in result.output
+    assert "-> correct this; " in result.output
 
 
 def test_echo_tells_who_answers(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def test_read_says_why_a_picture_was_not_read(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "not analysed" in result.output
     assert "No breast" in result.output
+    assert "score" not in result.output
 
 
 def test_predict_writes_every_image_of_a_manifest(tmp_path: Path, quick: Path) -> None:

@@ -182,12 +182,15 @@ def test_words_of_masses_may_stand_apart_and_say_nothing_where_one_is_missing(tm
         ({"pathology": "odd"}, "pathology 'ODD': none of NORMAL, BENIGN"),
         ({"subtlety": "x"}, "'x'"),
         ({"boxes_xywh": "[[1, 2, 0, 4]]"}, "has no area"),
+        ({"boxes_xywh": "[[1, 2, x, 4]]"}, r"boxes '\[\[1, 2, x, 4\]\]': no JSON list of \[x, y, width, height\]"),
+        ({"view": "XCCL"}, "view 'XCCL': none of CC, MLO"),
+        ({"laterality": "left"}, "laterality 'left': none of L, R"),
         ({"patient_id": ""}, "no value for patient_id or patient"),
     ],
 )
 def test_a_manifest_value_that_says_nothing_is_refused(tmp_path: Path, change: dict[str, str], message: str) -> None:
     row = {"file": "a.jpg", "patient_id": "P1", "laterality": "L", "view": "MLO"}
-    with pytest.raises(InvalidDataset, match=f"line 2: .*{message}"):
+    with pytest.raises(InvalidDataset, match=rf"manifest\.csv, line 2: .*{message}"):
         read_manifest(write_csv(tmp_path / "manifest.csv", [{**row, **change}]))
 
 

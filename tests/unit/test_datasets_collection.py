@@ -122,7 +122,7 @@ def test_each_set_is_dealt_as_it_is_without_the_others_and_its_patients_are_know
     model = card_of(tmp_path / "model", split)
     assert held_out_by(model, opened.records) == kept
     assert held_out_by(model, films.records) == alone
-    with pytest.raises(InvalidDataset, match="leave out --validation"):
+    with pytest.raises(InvalidDataset, match="give the set that it was trained on"):
         held_out_by(model, [r for r in films.records if r.patient_id != min(alone)])
 
 
@@ -142,7 +142,10 @@ def test_figures_are_told_for_each_set(collection: Path) -> None:
         ('[[sets]]\npath = "films"\ntimes = 0', "sets.0.times: Input should be greater"),
         ('[[sets]]\npath = "both.toml"', "both.toml is a collection itself; name its sets"),
         ('[[sets]]\npath = "gone"', "gone: is not there"),
-        ('[[sets]]\npath = "films"\n[[sets]]\npath = "films"', "two sets are named films"),
+        (
+            '[[sets]]\npath = "films"\n[[sets]]\npath = "films"',
+            "two sets are named films; give one another name in its source",
+        ),
         (
             '[[sets]]\npath = "films"\n[[sets]]\npath = "again"',
             "12 patients of again have names of another set: P0, P1, ",

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from ai.datasets.folds import Folds, balance, held_out_by, read_folds, stratified, write_folds
+from ai.datasets.folds import Folds, balance, held_out_by, learned_from, read_folds, stratified, write_folds
 from ai.datasets.manifest import read_manifest
 from ai.datasets.records import Dataset, Record
 from ai.datasets.selection import digest_of, held_out_patients
 from ai.datasets.sources import Source
-from ai.errors import InvalidDataset, InvalidRecipe, UnfitFolds
+from ai.errors import InvalidDataset, InvalidRecipe, UnfitFolds, Unwritable
 from ai.training.deal import deal
 from ai.training.recipe import open_recipe
 from node.cli import app
@@ -156,10 +156,34 @@ def test_who_was_held_out_is_known_by_the_file_alone(tmp_path: Path) -> None:
     assert held_out_by(model, records, folds) == {"P1", "P4"}
     with pytest.raises(InvalidDataset, match=r"dealt by folds\.csv; give that with --folds-file"):
         held_out_by(model, records)
-    with pytest.raises(InvalidDataset, match="leave out --validation"):
+    with pytest.raises(InvalidDataset, match="give the set that it was trained on"):
         held_out_by(model, records, Folds({f"P{n}": n % 2 for n in range(6)}))
     with pytest.raises(UnfitFolds):
         held_out_by(model, records[1:], folds)
+
+
+def test_whom_a_model_learned_from_is_told_where_its_card_tells(tmp_path: Path) -> None:
+    records, folds = a_set(6).records, Folds({f"P{n}": n % 3 for n in range(6)})
+    kept = held_out_patients(records, 3, 1, 1)
+    own = card_of(tmp_path / "own", {"folds": 3, "fold": 1, "seed": 1, "held_out": digest_of(kept)})
+    assert learned_from(own, records) == {r.patient_id for r in records} - kept
+    assert learned_from(own, [r for r in records if r.patient_id != min(kept)]) == set()
+    collected = [*(replace(r, source="own") for r in records), replace(records[0], patient_id="Q", source="other")]
+    assert learned_from(own, collected) == {r.patient_id for r in records} - kept
+    split = {"folds": 3, "fold": 1, "seed": 1}
+    assert learned_from(card_of(tmp_path / "old", split), records) == set()
+    filed = card_of(tmp_path / "filed", {**split, "file": "folds.csv", "held_out": digest_of({"P1", "P4"})})
+    assert learned_from(filed, records) == set()
+    assert learned_from(filed, records, folds) == {"P0", "P2", "P3", "P5"}
+
+
+def test_a_file_of_folds_is_never_replaced_by_others(tmp_path: Path) -> None:
+    file = tmp_path / "folds.csv"
+    for _ in range(2):  # again, the same
+        write_folds(Folds({"P1": 0, "P2": 1}), file)
+    with pytest.raises(Unwritable, match="nothing is overwritten"):
+        write_folds(Folds({"P1": 1, "P2": 0}), file)
+    assert read_folds(file).fold == {"P1": 0, "P2": 1}
 
 
 def cli(*arguments: object) -> Result:
@@ -191,3 +215,11 @@ def test_the_command_keeps_those_that_a_model_was_measured_on(tmp_path: Path) ->
     shown = cli("folds", manifest, "-o", file, "--parts", 3, "--held-out-of", tmp_path / "model")
     assert shown.exit_code == 0, shown.output
     assert read_folds(file).patients(0) == kept
+
+
+def test_any_fold_of_a_file_can_be_held_out_however_many_parts_the_recipe_has(tmp_path: Path) -> None:
+    assert open_recipe("thesis-table-5/r22fpn-ft07").split.parts == 4
+    write_folds(Folds({f"P{n}": n for n in range(5)}), tmp_path / "folds.csv")
+    dealt = ("--folds-file", tmp_path / "folds.csv", "--part", 4, "--start", "random")
+    result = cli("train", "thesis-table-5/r22fpn-ft07", tmp_path / "gone", "-o", tmp_path / "out", *dealt)
+    assert "gone: is not there" in str(result.exception)

@@ -147,6 +147,14 @@ def test_a_wrong_value_is_refused_with_the_path_of_its_key(tmp_path: Path, text:
     assert found.startswith(f"{key}: ")
 
 
+def test_a_fault_says_in_which_of_several_tables_it_stands(tmp_path: Path) -> None:
+    good = '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\nport = 1\n'
+    wrong, unknown = good.replace("port = 1", 'port = "x"'), good.replace("host", "hots")
+    assert [found for found in faults(tmp_path, good + wrong) if found.endswith(" (number 2)")]
+    [found] = [found for found in faults(tmp_path, good + good + unknown) if "unknown" in found]
+    assert found == "destinations.hots: unknown key (number 3); did you mean destinations.host?"
+
+
 @pytest.mark.parametrize(
     ("dicom", "http", "faulty"),
     [

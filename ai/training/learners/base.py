@@ -3,11 +3,12 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from torch import nn
 
 from ai.datasets.records import Record
+from ai.errors import InvalidRecipe
 from ai.models import CardPart, Model
 from ai.training.engine import Examples, Objective
 from ai.training.phases import Part
@@ -103,3 +104,14 @@ class System:
     measures: Mapping[str, float] = field(default_factory=dict)
     upon: "Callable[[Model], System] | None" = None
     carried: tuple[Path, ...] = ()
+
+
+def upon_nothing(*_: Any) -> NoReturn:
+    """Stand for the learner of a system that is trained upon a model, until :attr:`System.upon` has one.
+
+    Raises
+    ------
+    ai.errors.InvalidRecipe
+        Always.
+    """
+    raise InvalidRecipe("It is trained upon a finished model: name it with --upon")

@@ -30,7 +30,7 @@ from ai.readers.mass_fpn import MassFPNCard, MassFPNReader, MassFPNThresholds
 from ai.readers.memory import Memory
 from ai.readers.second_look import LookCard, LookRule, Turn, cut, moved, size_of
 from ai.training.engine import Examples, Objective
-from ai.training.learners.base import Role, System
+from ai.training.learners.base import Role, System, upon_nothing
 from ai.training.learners.mass_fpn import start_lite0
 from ai.training.losses import generalised_iou
 from ai.training.phases import Part
@@ -294,17 +294,13 @@ def _upon(model: Model) -> System:
     )
 
 
-def _nothing(*_: Any) -> Any:
-    raise InvalidCard("A second look is trained upon a model: name it with --upon.")
-
-
 MASS_LOOK: Final = System(
     reader="mass_fpn",
     statement="Research use only. Marks and scores masses in standard mammographic views.",
     roles={ROLE: Role(MassLookExamples, (LOSS,), (AUGMENTATION, "none"))},
     architecture=LookCard,
     thresholds=MassFPNThresholds,
-    learner=_nothing,
+    learner=upon_nothing,
     tables=_tables,
     start=_start,
     upon=_upon,

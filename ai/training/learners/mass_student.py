@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
@@ -22,7 +22,7 @@ from ai.networks.mass_fpn import STRIDE, MassOutputs
 from ai.readers.mass_fpn import MassFPNCard, first_networks
 from ai.readers.memory import Memory
 from ai.training.engine import Examples, Objective
-from ai.training.learners.base import Role, System
+from ai.training.learners.base import Role, System, upon_nothing
 from ai.training.learners.mass_fpn import AUGMENTATIONS, MASS_FPN, MassFPNExamples, MassFPNLearner, label_loss
 from ai.training.losses import generalised_iou
 from ai.training.phases import Part
@@ -209,14 +209,10 @@ def _upon(model: Model) -> System:
     return replace(MASS_STUDENT, learner=partial(student_learner, model))
 
 
-def _nothing(*_: Any) -> Any:
-    raise InvalidCard("A student learns from a model: name it with --upon.")
-
-
 MASS_STUDENT: Final = replace(
     MASS_FPN,
     roles={"network": Role(StudentExamples, (LOSS,), tuple(AUGMENTATIONS), MASS_FPN.roles["network"].input_shape)},
-    learner=_nothing,
+    learner=upon_nothing,
     upon=_upon,
 )
 """The reader that ships, taught by a finished model."""

@@ -6,15 +6,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from config.mix import PROFILES, FindingCodes, ObjectMix, ReportClass, ResultKind, SegmentationType
 from config.policy import RetryPolicy, Window
-from config.settings.section import AETitle, Host, Port, Seconds, Section, Url
+from config.settings.section import AETitleOrNone, Host, Port, Seconds, Section, Url, UrlOrNone, written
 
 TEST_DESTINATION = "selftest"
 
-SeriesWords = Annotated[str, StringConstraints(pattern=r"^[\x20-\x5B\x5D-\x7E]+$", max_length=24)]
+SeriesWords = Annotated[
+    str, written(r"[\x20-\x5B\x5D-\x7E]{1,24}", "must have 1 to 24 ASCII characters, and no backslash")
+]
 """The first words of a Series Description; with view, revision and "research use only" they fit into LO."""
 
 
@@ -33,7 +35,9 @@ def _a_window(text: str) -> str:
 
 
 TimeOfDay = Annotated[
-    str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"), AfterValidator(_a_window)
+    str,
+    written(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", "must be two times of day, as 22:00-06:00"),
+    AfterValidator(_a_window),
 ]
 """HH:MM-HH:MM, local time."""
 
@@ -80,7 +84,7 @@ class WebService(Section):
     username: str = ""
     password: SecretStr = SecretStr("")
     token: SecretStr = SecretStr("")
-    token_url: Url | Literal[""] = ""
+    token_url: UrlOrNone = ""
     client_id: str = ""
     client_secret: SecretStr = SecretStr("")
     scope: str = ""
@@ -111,8 +115,13 @@ def _said(value: str | SecretStr) -> str:
 class Destination(Section):
     """A place that results go to: an application entity by C-STORE, or a web service by STOW-RS."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
-    ae_title: AETitle | Literal[""] = ""
+    name: Annotated[
+        str,
+        written(
+            r"[a-z0-9][a-z0-9_-]{0,31}", "must have 1 to 32 of a-z, 0-9, - and _, and begin with a letter or digit"
+        ),
+    ]
+    ae_title: AETitleOrNone = ""
     host: Host = ""
     port: Port = 0
     tls: bool = False

@@ -233,4 +233,4 @@ def _fault(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path, known_keys() + list(Settings.model_fields), n=1, cutoff=0.5)
         return f"{path}: unknown key{which}" + (f"; did you mean {near[0]}?" if near else "")
-    return f"{path}: {fault['msg']}{which}"
+    return f"{path}: {fault['msg'].removeprefix('Value error, ')}{which}"

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -17,7 +17,7 @@ from config.policy import (
     Watermark,
 )
 from config.settings.destinations import WebService
-from config.settings.section import AETitle, FileName, Host, Seconds, Section, Url
+from config.settings.section import AETitle, FileName, Host, Seconds, Section, UrlOrNone, written
 
 
 class Storage(Section):
@@ -42,8 +42,14 @@ class Storage(Section):
 class Bucket(Section):
     """An S3-compatible bucket that files are kept in."""
 
-    url: str = Field(default="", pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?)?$")
-    endpoint: Url | Literal[""] = ""
+    url: Annotated[
+        str,
+        written(
+            r"(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?)?",
+            "must be s3:// and the bucket's name, and perhaps / and a folder; the host is bucket.endpoint",
+        ),
+    ] = ""
+    endpoint: UrlOrNone = ""
     region: str = Field(default="us-east-1", min_length=1)
     access_key_id: str = ""
     secret_access_key: SecretStr = SecretStr("")
@@ -139,7 +145,9 @@ class ReaderSection(Section):
 
     model: str = "mass-fpn-boxes"
     models_folder: Path = Path("models")
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Annotated[
+        str, written(r"auto|cpu|cuda(:\d+)?", "must be auto, cpu, cuda or one of several GPUs (cuda:1)")
+    ] = "auto"
     threads: int = Field(default=0, ge=0)
     runtime: Literal["torch", "torch-half", "openvino"] = "torch"
     prevalence: float = Field(default=0, ge=0, lt=1)

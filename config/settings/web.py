@@ -2,13 +2,19 @@
 
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from config.settings.section import FileName, Port, Section, Url
+from config.settings.section import FileName, Port, Section, UrlOrNone, written
 
-_ISSUER = r"^$|^https://\S+$|^http://(127\.0\.0\.1|localhost|\[::1\])[:/]\S*$"
+Issuer = Annotated[
+    str,
+    written(
+        r"|https://\S+|http://(127\.0\.0\.1|localhost|\[::1\])[:/]\S*",
+        "must begin with https://, or with http:// and is on this machine (localhost)",
+    ),
+]
 """Plain HTTP only on this machine: whoever can change the keys on their way can be anybody."""
 
 
@@ -43,16 +49,16 @@ class Http(Section):
     key: FileName = ""
     client_ca: FileName = ""
     clients: tuple[Client, ...] = ()
-    oidc_issuer: str = Field(default="", pattern=_ISSUER)
+    oidc_issuer: Issuer = ""
     oidc_audience: str = ""
-    oidc_jwks: str = Field(default="", pattern=_ISSUER)
+    oidc_jwks: Issuer = ""
     oidc_claim: str = "scope"
     maximum_requests: int = Field(default=64, ge=1, le=1000)
     maximum_body_mb: float = Field(default=16384, gt=0)
     maximum_parts: int = Field(default=5000, ge=1)
     requests_per_second: float = Field(default=200, gt=0)
     network_timeout: float = Field(default=60, gt=0)
-    address: Url | Literal[""] = ""
+    address: UrlOrNone = ""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

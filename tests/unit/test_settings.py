@@ -271,6 +271,28 @@ def test_a_wrong_value_in_the_environment_is_refused(monkeypatch: pytest.MonkeyP
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('dicom.ae_title = "AN AE TITLE THAT IS LONG"', "dicom.ae_title: must have 1 to 16 ASCII characters"),
+        ('dicom.ae_title = ""', "dicom.ae_title: must have 1 to 16 ASCII characters"),
+        ('dicom.callers = [{ ae_title = "A\\\\B" }]', "dicom.callers.ae_title: must have 1 to 16 ASCII characters"),
+        ('destinations = [{ name = "A b" }]', "destinations.name: must have 1 to 32 of a-z, 0-9, - and _"),
+        ('destinations = [{ name = "a", windows = ["8-9"] }]', "must be two times of day, as 22:00-06:00"),
+        ('bucket.url = "http://me:s3cret@host"', "bucket.url: must be s3:// and the bucket's name"),
+        ('bucket.endpoint = "http://me:s3cret@host"', "bucket.endpoint: must begin with http:// or https://"),
+        ('http.oidc_issuer = "http://far.example"', "http.oidc_issuer: must begin with https://"),
+        ('reader.device = "gpu"', "reader.device: must be auto, cpu, cuda"),
+    ],
+)
+def test_a_text_of_another_form_is_refused_in_words_and_not_quoted(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        load_settings(a_file(tmp_path, text))
+    told = str(refused.value)
+    assert fault in told
+    assert not any(part in told for part in ("pattern", "Value error", "s3cret"))
+
+
 def test_lists_and_whole_sections_come_from_the_environment_as_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

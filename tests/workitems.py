@@ -1,29 +1,18 @@
 """UPS-RS from the client's side: a service, readings as workitems, and asking for one."""
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
-
-import pytest
 
 from node.intake import utc_now
 from storage.database import writing
 from storage.exams import close, list_exams
 from storage.jobs import JobQueue
 from storage.states import Plan
-from tests.doors import Room, phantom_images
 from tests.records import LEASE, MODEL, POLICY
-from tests.web import Service, a_service, values
+from tests.web import SENT, Service, values
 
 STATE, READY, UID, REASON = "00741000", "00404041", "00080018", "00741238"
-STUDY = str(phantom_images()[0].StudyInstanceUID)
-
-
-@pytest.fixture
-def service(room: Room) -> Iterator[Service]:
-    with a_service(room) as opened:
-        yield opened
 
 
 def queue_of(service: Service) -> JobQueue:
@@ -58,7 +47,7 @@ def states(service: Service, **query: Any) -> list[tuple[str, str]]:
     return [(values(each, STATE)[0], values(each, READY)[0]) for each in workitems(service, **query)]
 
 
-def a_request(study: str = STUDY, retrieve: str = "", more: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def a_request(study: str = SENT, retrieve: str = "", more: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Return a workitem as a requester writes it."""
     source: dict[str, Any] = {"0020000D": {"vr": "UI", "Value": [study]}}
     if retrieve:

@@ -13,21 +13,8 @@ from storage.exams import leave, list_exams
 from storage.jobs import CANCELLED
 from storage.states import ExamState, JobState, Plan
 from tests.doors import an_image, phantom_images
-from tests.web import Service, values
-from tests.workitems import (
-    REASON,
-    STATE,
-    STUDY,
-    UID,
-    a_request,
-    ask,
-    close_exam,
-    queue_of,
-    read,
-    service,
-    states,
-    workitems,
-)
+from tests.web import SENT, Service, service, values
+from tests.workitems import REASON, STATE, UID, a_request, ask, close_exam, queue_of, read, states, workitems
 
 __all__ = ["service"]
 
@@ -126,7 +113,7 @@ def test_workitems_are_searched(service: Service) -> None:
         ({"ProcedureStepState": "COMPLETED"}, 0),
         ({"PatientID": str(image.PatientID)}, 1),
         ({"PatientName": str(image.PatientName).lower()[:2] + "*"}, 1),
-        ({"00404021.0020000D": STUDY}, 1),
+        ({"00404021.0020000D": SENT}, 1),
         ({"ScheduledProcedureStepStartDateTime": "2020-"}, 1),
         ({"ScheduledProcedureStepStartDateTime": "-2020"}, 0),
         ({"WorklistLabel": "MAMMONODE", "InputReadinessState": "INCOMPLETE"}, 1),

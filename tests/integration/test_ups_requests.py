@@ -18,21 +18,8 @@ from storage.database import open_database
 from tests.databases import SQLiteDatabases
 from tests.doors import Room, a_room, phantom_images
 from tests.records import POLICY
-from tests.web import Service, a_service, an_address, values
-from tests.workitems import (
-    REASON,
-    STATE,
-    STUDY,
-    UID,
-    a_request,
-    ask,
-    close_exam,
-    queue_of,
-    read,
-    service,
-    states,
-    workitems,
-)
+from tests.web import SENT, Service, a_service, an_address, service, values
+from tests.workitems import REASON, STATE, UID, a_request, ask, close_exam, queue_of, read, states, workitems
 
 __all__ = ["service"]
 
@@ -115,12 +102,12 @@ def test_requests_that_are_none_are_refused(retrieving: Service) -> None:
         json.dumps(a_request(more={"00081195": {"vr": "UI", "Value": ["1.2"]}})).encode(),
         json.dumps(a_request("not a uid")).encode(),
         json.dumps(a_request(more={"00404021": {"vr": "SQ"}})).encode(),
-        json.dumps(a_request(retrieve=f"http://elsewhere/studies/{STUDY}")).encode(),
+        json.dumps(a_request(retrieve=f"http://elsewhere/studies/{SENT}")).encode(),
         json.dumps(a_request(retrieve="http://elsewhere/")).encode(),
-        json.dumps(a_request(retrieve=f"{SOURCE}/\x01/studies/{STUDY}")).encode(),
-        json.dumps(a_request(retrieve=f"{SOURCE}/{'a' * 70_000}/studies/{STUDY}")).encode(),
-        json.dumps(a_request(retrieve=f"{SOURCE}/../admin/studies/{STUDY}")).encode(),
-        json.dumps(a_request(retrieve=f"{SOURCE}/%2E%2E/admin/studies/{STUDY}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/\x01/studies/{SENT}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/{'a' * 70_000}/studies/{SENT}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/../admin/studies/{SENT}")).encode(),
+        json.dumps(a_request(retrieve=f"{SOURCE}/%2E%2E/admin/studies/{SENT}")).encode(),
         json.dumps(a_request(more={"00404018": {"vr": "SQ", "Value": ["nonsense"]}})).encode(),
         json.dumps(a_request(more={"00101030": {"vr": "DS", "Value": [float("nan")]}})).encode(),
     ):
@@ -160,7 +147,7 @@ def test_a_study_that_is_elsewhere_is_retrieved_and_read(
         elsewhere.store(*phantom_images())
         source = WebService(url=url)
         with a_service(a_room(tmp_path / "here", engine), sources=(source,)) as service:
-            assert ask(service, a_request(retrieve=f"{url}/studies/{STUDY}")).status_code == 201
+            assert ask(service, a_request(retrieve=f"{url}/studies/{SENT}")).status_code == 201
             assert service.worklist.retrieve_due() == 1
             assert service.room.rows() == (4, 1, 0)
             [item] = workitems(service)
@@ -207,9 +194,9 @@ def test_a_study_that_cannot_be_retrieved_keeps_no_other_waiting(retrieving: Ser
         return retrieving.store(*phantom_images()).status_code  # type: ignore[no-any-return]
 
     ask(retrieving, a_request("1.2.3", retrieve=f"{SOURCE}/studies/1.2.3"), "2.25.1")
-    ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{STUDY}"), "2.25.2")
+    ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{SENT}"), "2.25.2")
     with capture_logs() as logs:
-        assert retrieved(retrieving, does, 5) == ["1.2.3", STUDY, "1.2.3", "1.2.3"]
+        assert retrieved(retrieving, does, 5) == ["1.2.3", SENT, "1.2.3", "1.2.3"]
     [never] = workitems(retrieving, SOPInstanceUID="2.25.1")
     assert values(never, STATE) == ["CANCELED"]
     assert type(error).__name__ in values(values(never, "00741002")[0], REASON)[0]
@@ -229,9 +216,9 @@ def test_a_clock_that_is_put_back_keeps_no_study_waiting(retrieving: Service) ->
 
 def test_a_study_that_opens_no_exam_of_the_patient_is_not_retrieved_for_ever(retrieving: Service) -> None:
     somebody = {"00100020": {"vr": "LO", "Value": ["SOMEBODY-ELSE"]}}
-    ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{STUDY}", more=somebody))
+    ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{SENT}", more=somebody))
     retrieving.store(*phantom_images())
-    assert retrieved(retrieving, lambda _: 4, 5) == [STUDY] * 3
+    assert retrieved(retrieving, lambda _: 4, 5) == [SENT] * 3
     [item] = workitems(retrieving, SOPInstanceUID="2.25.77")
     assert values(item, STATE) == ["CANCELED"]
     assert values(values(item, "00741002")[0], REASON) == ["nothing of it opens an exam of this patient"]

@@ -16,8 +16,8 @@ from storage.states import StepState
 from storage.tokens import add_token, revoke_token
 from storage.workitems import GLOBAL, change, get_workitem, has_been_told, subscribe, untold
 from tests.doors import Room, phantom_images
-from tests.web import Service, a_service, values
-from tests.workitems import STATE, UID, a_request, ask, close_exam, read, service, workitems
+from tests.web import Service, a_service, service, values
+from tests.workitems import STATE, UID, a_request, ask, close_exam, read, workitems
 
 __all__ = ["service"]
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,8 @@ class Analysis:
     seconds
         Duration by stage: decode, gate, read.
     pictures
-        SOP Instance UID → the image as people look at it, uint8, where pictures were asked for.
+        SOP Instance UID → the image as people look at it, uint8, where pictures were asked for: of each that was read, and of
+        the first of each view.
     """
 
     findings: ExamFindings | None
@@ -93,9 +94,9 @@ class _Queue:
 
     def __init__(self, sources: Sequence[Source], *, pictures: bool, last: bool) -> None:
         self._waiting = {view: [each for each in sources if each.view == view] for view in {s.view for s in sources}}
+        self._first = {source.view: source.uid for source in reversed(sources)}
         self._keep = pictures
         self._last = last
-        self._decoded: list[ViewImage] = []
         self.not_read: dict[str, str] = {}
         self.pictures: dict[str, NDArray[np.uint8]] = {}
         self.seconds = {"decode": 0.0, "gate": 0.0}
@@ -110,15 +111,19 @@ class _Queue:
             if image is None:
                 continue
             with self._timed("gate"):
-                image = self._through_the_gate(image)
-            if image is not None:
-                return image
+                passed = self._through_the_gate(image)
+            # No other is kept: of a view repeated a hundred times they would take more memory than there is.
+            if self._keep and (passed or source.uid == self._first[view]):
+                with self._timed("decode"):
+                    self.pictures[source.uid] = picture(image.pixels)
+            if passed:
+                return passed
         return None
 
-    def twins(self) -> frozenset[str]:
-        """Return the UIDs of decoded images whose pixels another has too."""
+    def twins(self, images: Collection[ViewImage]) -> frozenset[str]:
+        """Return the UIDs of images whose pixels another has too."""
         with self._timed("gate"):
-            return twins(self._decoded)
+            return twins([*images])
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -128,7 +133,7 @@ class _Queue:
 
     def _decode(self, source: Source) -> ViewImage | None:
         try:
-            image = view_image(pydicom.dcmread(source.path), source.view)
+            return view_image(pydicom.dcmread(source.path), source.view)
         except UndecodablePixels as error:
             self.not_read[source.uid] = str(error)
             return None
@@ -142,10 +147,6 @@ class _Queue:
             self.lost = error
             self.not_read[source.uid] = f"It could not be read in any attempt ({described(error)})."
             return None
-        self._decoded.append(image)
-        if self._keep:
-            self.pictures[image.uid] = picture(image.pixels)
-        return image
 
     def _through_the_gate(self, image: ViewImage) -> ViewImage | None:
         try:
@@ -161,7 +162,7 @@ class _Queue:
 
 def _read(reader: Reader, queue: _Queue, images: dict[View, ViewImage]) -> ExamFindings | None:
     while images:
-        same = queue.twins()
+        same = queue.twins(images.values())
         shown = [with_warnings(each, [Check.TWIN]) if each.uid in same else each for each in images.values()]
         try:
             return reader.read(Exam(tuple(shown)))

@@ -207,7 +207,7 @@ class Worker:
             log.warning("image not read", instance=uid, why=why, check="does its sender show it as a mammogram?")
         replies = Replies(self._store, installation_id(self._engine), self._settings_digest)
         reply = replies.reply(
-            self._answer(job, material, analysis),
+            self._answer(job, material, analysis, last=last),
             mixes,
             former=material.former,
             again=material.again,
@@ -286,7 +286,7 @@ class Worker:
         assembly = assemble(material.candidates, one_breast_suffices=self._one_breast_suffices)
         return [Source(uid, self._path(records[uid]), view) for view, uid in assembly.in_order]
 
-    def _answer(self, job: Job, material: Material, analysis: Analysis | None) -> Answer:
+    def _answer(self, job: Job, material: Material, analysis: Analysis | None, *, last: bool) -> Answer:
         reasons = list(job.reasons)
         if job.exhausted:
             reasons.append(f"The reading failed {job.attempts - job.last_resorts} times.")
@@ -308,7 +308,7 @@ class Worker:
             try:
                 header = header_of(self._path(record))
             except Exception as error:
-                if not (job.exhausted or record.uid in not_read) or isinstance(error, StorageError):
+                if not (last or job.exhausted or record.uid in not_read) or isinstance(error, StorageError):
                     raise
                 lost.append(error)
                 log.error("file cannot be read", instance=record.uid, cause=described(error))  # noqa: TRY400 (rule R14)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 from pydicom import DataElement, Dataset
@@ -12,7 +13,8 @@ from structlog.testing import capture_logs
 
 from ai.checks import Check
 from ai.errors import NoBreast
-from ai.exam import STANDARD_VIEWS, Exam, Laterality, View
+from ai.exam import STANDARD_VIEWS, Exam, Laterality, View, ViewImage
+from ai.pixels import view_image
 from config.mix import ResultKind
 from node.analysis import header_of
 from node.demo.pacs import named_segmentations
@@ -225,6 +227,26 @@ def test_an_earlier_image_is_not_looked_at_when_the_later_one_can_be_read(chain:
     later = {f"{image.SOPInstanceUID}.2" for image in four()}
     assert {image.uid for image in chain.reader.exams[-1].images} == later
     assert "decoded" not in text_of(chain.report)
+
+
+def test_of_images_that_are_refused_no_more_than_two_are_held_at_once(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: WeakSet[ViewImage] = WeakSet()
+    counts = []
+
+    def noting(instance: Dataset, view: View) -> ViewImage:
+        image = view_image(instance, view)
+        alive.add(image)
+        counts.append(len(alive))
+        return image
+
+    monkeypatch.setattr("node.analysis.view_image", noting)
+    empty = altered(of_view(R_CC), PixelData=no_breast(of_view(R_CC)))
+    chain.close([empty, *(repeated(empty, number) for number in range(1, 6))])
+    chain.worker().work_once()
+    assert chain.exam.status == "not analysed"
+    assert (len(counts), max(counts)) == (6, 2)
 
 
 def test_one_breast_that_was_meant_is_complete(chain: Chain) -> None:
@@ -469,6 +491,18 @@ def test_an_exam_one_of_whose_files_is_gone_is_read_from_the_others_once_nobody_
     assert f"{of_view(R_CC).SOPInstanceUID}: its file cannot be read (FileNotFoundError" in told
     assert "not read: R CC." in told
     assert [f"NOT READ: {view}" in told for view in (L_CC, R_CC)] == [False, False]
+
+
+def test_a_file_that_is_gone_and_was_not_to_be_read_costs_the_exam_no_reading(chain: Chain) -> None:
+    shown = of_view(R_CC)
+    raw = altered(for_processing(shown), SOPInstanceUID=f"{shown.SOPInstanceUID}.1")
+    chain.close([*(repeated(image, 2) for image in four()), shown, raw])
+    for uid in (f"{shown.SOPInstanceUID}.1", shown.SOPInstanceUID):
+        path = next(path for path in chain.room.files() if f"/{uid}." in path)
+        (chain.room.store.root / path).unlink()
+    exhaust(chain)
+    assert (chain.exam.status, chain.job.state) == ("findings", JobState.DONE)
+    assert f"{shown.SOPInstanceUID}: its file cannot be read (FileNotFoundError" in text_of(chain.report)
 
 
 def test_a_file_that_comes_back_is_read_as_if_it_had_never_been_gone(chain: Chain) -> None:

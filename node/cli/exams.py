@@ -132,7 +132,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
             "kind": record.kind,
             "view": f"{record.laterality or '?'} {record.view_position or '?'}",
             "chosen": decided[uid].chosen if uid in decided else None,
-            "read": not told[uid]["not_read"] if uid in told else None,
+            "read": uid in told and not told[uid]["not_read"] if told and uid in decided else None,
             "why": (told[uid]["not_read"] if uid in told else decided[uid].reason if uid in decided else "")
             or record.reasons[-1],
             "received": local(record.received_at),

@@ -17,6 +17,7 @@ from config.policy import RetentionPolicy
 from node.retention import Retention
 from storage.database import reading
 from storage.previews import PreviewKind, previews_of
+from storage.states import JobState
 from tests.answers import a_mass
 from tests.builders import altered
 from tests.chain import REPORTS_ONLY, FakeReader
@@ -229,6 +230,22 @@ def test_an_image_that_stood_in_for_another_is_shown_as_the_one_that_was_used(no
     assert f"R CC: image {first.SOPInstanceUID} was read in place of {later.SOPInstanceUID}" in text(
         visitor.get(f"/exams/{uid}")
     )
+
+
+def test_an_image_whose_file_was_gone_is_not_shown_as_used(node: Node, visitor: Visitor) -> None:
+    first, *others = phantom_images()
+    later = altered(first, SOPInstanceUID=f"{first.SOPInstanceUID}.2", AcquisitionTime="235959")
+    uid = node.chain.close([first, *others, later]).exam_uid
+    [path] = [path for path in node.chain.room.files() if later.SOPInstanceUID in path]
+    (node.chain.room.store.root / path).unlink()
+    while node.chain.job.state is JobState.QUEUED:
+        node.read()
+        node.chain.clock.forward(timedelta(minutes=1))
+    assert node.chain.exam.status == "findings"
+    rows = re.findall(r"<tr.*?</tr>", visitor.get(f"/exams/{uid}").text, re.DOTALL)
+    used = [row for row in rows if 'data-label="Used"' in row]
+    assert [">used<" in row for row in used] == [True] * 4 + [False]
+    assert "its file could not be had" in used[-1]
 
 
 def test_an_answer_is_not_shown_as_the_present_one_while_the_exam_is_read_again(

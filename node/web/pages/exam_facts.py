@@ -371,10 +371,20 @@ def _images(
             or (image and image.view)
             or f"{record.laterality or '?'} {record.view_position or '?'}"
         )
-        why = (read["not_read"] if read else image.reason if image else "") or (record.reasons or ("",))[-1]
-        was_used = not read["not_read"] if read else image.chosen if image else None
-        used.append(Used(record, was_used, view, why, record.uid in removed))
+        was_used, why = _became(image, read, answered=answer is not None)
+        used.append(Used(record, was_used, view, why or (record.reasons or ("",))[-1], record.uid in removed))
     return tuple(sorted(used, key=lambda each: (not each.used, _place(each.view), each.record.received_at)))
+
+
+def _became(image: ExamImage | None, read: Mapping[str, Any] | None, *, answered: bool) -> tuple[bool | None, str]:
+    """Return whether an image was used, and why not."""
+    if read:
+        return not read["not_read"], read["not_read"] or ""
+    if image is None:
+        return None, ""
+    if image.chosen and answered:
+        return False, "its file could not be had"
+    return image.chosen, image.reason
 
 
 def _place(view: str) -> int:

@@ -37,13 +37,14 @@ class Cataloguer:
         self._store = store
         self._batch = batch
         self._unreadable: set[str] = set()
+        self._told: set[str] = set()
         self._rests_until = 0.0
 
     def tick(self) -> int:
         """Enter some, and return how many were looked at; 0 when there is nothing left to do.
 
         What this version keeps is entered as it comes. So when nothing is left, no look is taken for an hour: it goes
-        through all that there is.
+        through all that there is. What could not be read is tried again then: a bucket may not have given it.
         """
         if time.monotonic() < self._rests_until:
             return 0
@@ -51,6 +52,7 @@ class Cataloguer:
             found = uncatalogued(connection, self._batch, self._unreadable)
         if not found:
             self._rests_until = time.monotonic() + RESTS
+            self._unreadable.clear()
         entries = [entry for uid, path in found if (entry := self._entry(uid, path))]
         if entries:
             with writing(self._engine) as connection:
@@ -64,8 +66,10 @@ class Cataloguer:
             header = read_header(obtain(self._store, path))
         except (NodeError, OSError) as error:
             self._unreadable.add(uid)
-            log.error(  # noqa: TRY400 - the cause is in the message
-                "cannot be catalogued, and so not be found over HTTP", instance=uid, cause=str(error)
-            )
+            if uid not in self._told:
+                self._told.add(uid)
+                log.error(  # noqa: TRY400 - the cause is in the message
+                    "cannot be catalogued, and so not be found over HTTP", instance=uid, cause=str(error)
+                )
             return None
         return entry_of(header)

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 from sqlalchemy import delete
+from structlog.testing import capture_logs
 
 from ai.pixels import presentation_values
 from node.catalogue import Cataloguer
@@ -184,3 +186,32 @@ def test_what_an_older_version_has_kept_is_catalogued(service: Service) -> None:
     while cataloguer.tick():
         pass
     assert sorted(uids(service.get("/instances", limit=100))) == before
+
+
+def test_what_could_not_be_read_for_the_catalogue_is_tried_again_once_all_else_is_done(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.store(*phantom_images())
+    before = sorted(uids(service.get("/instances")))
+    with writing(service.room.engine) as connection:
+        connection.execute(delete(catalogue))
+        connection.execute(delete(catalogue_studies))
+    store = FolderStore(service.room.store.root)
+    cataloguer = Cataloguer(service.room.engine, store, batch=2)
+    monkeypatch.setattr("node.catalogue.RESTS", 0.0)
+    resolve, lacking = store.resolve, before[0]
+
+    def giving_all_but_one(path: str) -> Path:
+        return resolve("absent" if lacking in path else path)
+
+    with monkeypatch.context() as outage, capture_logs() as lines:
+        outage.setattr(store, "resolve", giving_all_but_one)
+        for _ in range(2):
+            while cataloguer.tick():
+                pass
+    assert sorted(uids(service.get("/instances"))) == before[1:]
+    told = [line["instance"] for line in lines if line["event"].startswith("cannot be catalogued")]
+    assert told == [lacking]
+    while cataloguer.tick():
+        pass
+    assert sorted(uids(service.get("/instances"))) == before

@@ -417,7 +417,7 @@ PROTECTIONS = (
     Protection(
         "promise: an exam whose files are gone gets an answer",
         "node/worker.py",
-        "if not (job.exhausted or record.uid in not_read) or isinstance(error, StorageError):",
+        "if not (last or job.exhausted or record.uid in not_read) or isinstance(error, StorageError):",
         "if True:",
         "tests/integration/test_worker.py -k ones_are_gone",
     ),
@@ -427,6 +427,13 @@ PROTECTIONS = (
         "last = self._queue.is_last(job, self._clock())",
         "last = False",
         "tests/integration/test_worker.py -k files_is_gone",
+    ),
+    Protection(
+        "promise: a file that is gone and was not needed costs no reading",
+        "node/worker.py",
+        "if not (last or job.exhausted or",
+        "if not (job.exhausted or",
+        "tests/integration/test_worker.py -k costs_the_exam_no_reading",
     ),
     Protection(
         "promise: an answer that went nowhere keeps its images",

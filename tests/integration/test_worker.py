@@ -498,7 +498,7 @@ def test_a_file_that_is_gone_and_was_not_to_be_read_costs_the_exam_no_reading(ch
     raw = altered(for_processing(shown), SOPInstanceUID=f"{shown.SOPInstanceUID}.1")
     chain.close([*(repeated(image, 2) for image in four()), shown, raw])
     for uid in (f"{shown.SOPInstanceUID}.1", shown.SOPInstanceUID):
-        path = next(path for path in chain.room.files() if f"/{uid}." in path)
+        path = next(path for path in chain.room.files() if path.endswith(f"/{uid}.dcm"))
         (chain.room.store.root / path).unlink()
     exhaust(chain)
     assert (chain.exam.status, chain.job.state) == ("findings", JobState.DONE)

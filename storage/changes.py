@@ -39,7 +39,8 @@ class Changes:
     """
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
-        self._log = Path(f"{engine.url.database}-wal")
+        # Where the file is a link, SQLite's log lies beside what it names.
+        self._log = Path(f"{Path(str(engine.url.database)).resolve()}-wal")
         self._clock = clock
         self._lock = Lock()
         self._version: int | None = None

@@ -75,6 +75,24 @@ class Watch:
         return time.time() + self.ahead
 
 
+def test_where_the_file_is_a_link_the_log_that_counts_lies_beside_what_it_names(
+    tmp_path: Path, sqlite_databases: SQLiteDatabases
+) -> None:
+    file = open_database(sqlite_databases.fresh()).url.database
+    assert file
+    link = tmp_path / "linked.sqlite"
+    link.symlink_to(file)
+    (tmp_path / "linked.sqlite-wal").touch()  # left behind when the database was moved
+    engine, watch = open_database(f"sqlite:///{link}"), Watch()
+    changes = Changes(engine, watch)
+    watch.ahead = SETTLES + 1
+    before = changes.version()
+    with writing(engine) as connection:
+        connection.execute(insert(patients).values(issuer="", patient_id="1", name="", birth_date="", sex="F"))
+    assert changes.version() != before
+    changes.close()
+
+
 def test_sqlite_is_not_asked_while_its_log_is_the_same_but_for_a_commit_that_may_be_under_way(
     engine: Engine, commit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,7 +115,7 @@ class _Queue:
             # No other is kept: of a view repeated a hundred times they would take more memory than there is.
             if self._keep and (passed or source.uid == self._first[view]):
                 with self._timed("decode"):
-                    self.pictures[source.uid] = picture(image.pixels)
+                    self.pictures[image.uid] = picture(image.pixels)
             if passed:
                 return passed
         return None

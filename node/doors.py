@@ -15,7 +15,7 @@ from node.tls import ANYBODY, Transport
 Door = tuple[Part, Callable[[], bool]]
 
 EVERY = 120.0
-PATIENCE = 300.0
+PATIENCE = 360.0
 """Seconds without any answer after which a door counts as stuck: several knocks, each with time enough."""
 ANSWERS_IN = 30.0
 SOON = 5.0

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, func, select
 
@@ -76,7 +77,7 @@ class Answered:
     timings: Mapping[str, float]
 
 
-def last_image_of_job() -> ColumnElement[datetime]:
+def last_image_of_job() -> ColumnElement[Any]:
     """Return when the last image came before a job was made; what came later asks for the exam's next revision."""
     before = (
         select(func.max(instances.c.received_at))

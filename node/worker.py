@@ -27,7 +27,7 @@ from node.previews import draw_previews, write_previews
 from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
 from node.results.facts import FACTS
-from node.results.source import names_alone
+from node.results.source import differing_identity, names_alone
 from node.telemetry import logger
 from storage.conflicts import moves_into
 from storage.database import installation_id, reading, writing
@@ -318,6 +318,7 @@ class Worker:
             images.append(ImageAnswer(names_alone(header) if job.exhausted else header, view, why))
         if lost and not images:
             raise lost[0]
+        reasons += _doubts(images)
         images.sort(key=lambda image: STANDARD_VIEWS.index(image.view) if image.view else len(STANDARD_VIEWS))
         if job.exhausted:
             status = AnswerStatus.FAILED
@@ -404,6 +405,15 @@ class Worker:
             done.set()
             thread.join()
             limit.cancel()
+
+
+def _doubts(images: Sequence[ImageAnswer]) -> list[str]:
+    """Return a sentence where the images state different patients, and log it; names stand in neither (rule R14)."""
+    differing = differing_identity(image.header for image in images)
+    if not differing:
+        return []
+    log.warning("images state different patients", attributes=differing)
+    return [f"The images state different patients ({', '.join(differing)}); check whose they are."]
 
 
 def _issues(results: Sequence[IssuedResult]) -> list[list[ResultRecord]]:

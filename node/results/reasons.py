@@ -51,6 +51,7 @@ class Reason(Enum):
     REMOVED = "removed", "Image no longer kept", r"\bremoved after its time\b"
     WITHDRAWN = "withdrawn", "Image withdrawn by a rejection note", r"\bwithdrawn\b"
     CANCELLED = "cancelled", "Reading cancelled by an operator", r"reading was cancelled"
+    IDENTITY = "identity", "Images state different patients", r"state different patients"
     HIDDEN = "below-threshold", "Findings below the destination's threshold", r"below this destination's threshold"
     OTHER = "other", "Another reason, in words", r"(?!)"
 

@@ -21,13 +21,14 @@ from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble, outcome
 from node.faults import described
+from node.headers import differing_identity
 from node.identity import TEST_ISSUER
 from node.obtaining import obtain
 from node.previews import draw_previews, write_previews
 from node.reply import Issue, Replies
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
 from node.results.facts import FACTS
-from node.results.source import differing_identity, names_alone
+from node.results.source import names_alone
 from node.telemetry import logger
 from storage.conflicts import moves_into
 from storage.database import installation_id, reading, writing

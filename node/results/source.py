@@ -1,18 +1,15 @@
 """Headers of source images, made fit to be inherited by a result object."""
 
 import re
-from collections.abc import Iterable
 from copy import deepcopy
 from typing import Final
 
 from pydicom.charset import convert_encodings, decode_bytes, encode_string
-from pydicom.datadict import dictionary_description, dictionary_VR
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TEXT_VR_DELIMS, TM, VR, PersonName
-
-from node.headers import first
 
 DIRECTION: Final = re.compile("[LRAPHF]{1,3}")
 """Direction of Patient Orientation: the nearest axis first, up to three."""
@@ -43,18 +40,6 @@ WITHOUT_FRAME_OF_REFERENCE: Final = (
     "NumberOfFrames",
 )
 """Left out, so that every object takes the one form that viewers accept: a mammogram without a Frame of Reference."""
-
-
-def differing_identity(headers: Iterable[Dataset]) -> tuple[str, ...]:
-    """Return the names of the attributes in which images of one patient's exam state different persons.
-
-    A value that is empty says nothing; case, padding and further scripts of a name do not count.
-    """
-    stated = {keyword: set[str]() for keyword in ("PatientName", "PatientBirthDate")}
-    for header in headers:
-        for keyword, found in stated.items():
-            found.add(first(header, keyword).split("=")[0].rstrip("^ "))
-    return tuple(dictionary_description(keyword) for keyword, found in stated.items() if len(found - {""}) > 1)
 
 
 def names_alone(header: Dataset) -> Dataset:

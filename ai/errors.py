@@ -13,6 +13,14 @@ class UndecodablePixels(AIError):
     """The pixel data cannot be decoded; check the sender's transfer syntax."""
 
 
+class CutPixels(UndecodablePixels):
+    """The pixel data end before the last row; check that the sender has the whole image, and send it again."""
+
+
+class MisplacedValues(UndecodablePixels):
+    """High Bit is not Bits Stored - 1, and the values do not fit Bits Stored; check how the sender writes its images."""
+
+
 class NoBreast(AIError):
     """No breast can be told from the background; check that the image is a mammogram."""
 

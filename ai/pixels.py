@@ -11,9 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.utils import get_expected_length, pixel_array
 
 from ai.checks import Check
-from ai.errors import UndecodablePixels, UnreadableFile
+from ai.errors import CutPixels, MisplacedValues, UndecodablePixels, UnreadableFile
 from ai.exam import Side, Spacing, SpacingRule, View, ViewImage
 
 SQUARE_FILM_ASPECT = 1.65
@@ -88,16 +89,19 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     Raises
     ------
     UndecodablePixels
-        When the pixel data are missing, damaged, in colour or multi-frame, or a LUT or window is not valid.
+        When the pixel data are missing, damaged, in colour or multi-frame, or a LUT or window is not valid; CutPixels
+        and MisplacedValues where it is known what is wrong.
     """
     try:
         stored = dataset.pixel_array
     except MemoryError:
         raise
     except Exception as error:  # the decoders of pydicom's plugins raise whatever they like
-        raise UndecodablePixels(type(error).__name__) from error
+        raise (CutPixels() if _is_cut(dataset) else UndecodablePixels(type(error).__name__)) from error
     if stored.ndim != 2:
         raise UndecodablePixels(f"{stored.ndim} dimensions instead of one grey frame")
+    if _is_misplaced(dataset):
+        raise MisplacedValues
     padding = _padding(dataset, stored)
     try:
         values = _voi(_modality(stored, dataset), dataset).astype(np.float32)
@@ -112,6 +116,24 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
         if padding is not None:
             unit[padding] = 0
     return unit
+
+
+def _is_cut(dataset: Dataset) -> bool:
+    """Tell whether uncompressed pixel data are shorter than the image."""
+    try:
+        return not dataset.file_meta.TransferSyntaxUID.is_encapsulated and len(dataset.PixelData) < get_expected_length(
+            dataset
+        )
+    except Exception:  # noqa: BLE001 - an image that is broken in another way, in whatever way
+        return False
+
+
+def _is_misplaced(dataset: Dataset) -> bool:
+    """Tell whether values lie at other bits than the low ones, of which pydicom would keep the wrong half (PS3.5 8.1.1)."""
+    if _stated(dataset, "HighBit") in (None, dataset.BitsStored - 1):
+        return False
+    beyond = pixel_array(dataset, correct_unused_bits=False) >> dataset.BitsStored
+    return not np.isin(beyond, (0, -1)).all()  # -1 is the sign of a negative value that fits
 
 
 def pixel_spacing(dataset: Dataset) -> Spacing | None:

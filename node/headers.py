@@ -1,8 +1,10 @@
 """Header values, read so that no odd header can stop the node."""
 
 import re
+from collections.abc import Iterable
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_description
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
@@ -44,6 +46,18 @@ def items(header: Dataset, keyword: str) -> list[Dataset]:
 def plain(text: str) -> str:
     """Return a header's text fit for a sentence: 16 letters and digits at most, as long as a code string."""
     return re.sub(r"[^A-Z0-9 _-]", "", text)[:16]
+
+
+def differing_identity(headers: Iterable[Dataset]) -> tuple[str, ...]:
+    """Return the names of the attributes in which images of one patient's exam state different persons.
+
+    A value that is empty says nothing; case, padding and further scripts of a name do not count.
+    """
+    stated = {keyword: set[str]() for keyword in ("PatientName", "PatientBirthDate")}
+    for header in headers:
+        for keyword, found in stated.items():
+            found.add(first(header, keyword).split("=")[0].rstrip("^ "))
+    return tuple(dictionary_description(keyword) for keyword, found in stated.items() if len(found - {""}) > 1)
 
 
 def acquired_at(header: Dataset) -> str:

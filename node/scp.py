@@ -52,6 +52,8 @@ descriptors from 1024 on."""
 MAXIMUM_PDU_SIZE = 131072
 """Measured: 2.5 times the throughput of 16382, and slower again beyond; DCMTK's maximum too."""
 
+NO_ENCODING: Final = 0x04
+"""Result of a presentation context: transfer syntaxes not supported (PS3.8 9.3.3.2)."""
 
 _SILENCE = 0.3
 """Seconds without a message after which a peer that asked for storage commitment is taken to wait for the report."""
@@ -316,8 +318,11 @@ class StorageSCP:
         log.debug("association accepted", **told, contexts=[_words(cx) for cx in event.assoc.accepted_contexts])
         taken = {context.abstract_syntax for context in event.assoc.accepted_contexts}
         # Senders propose one class in several encodings; only a class that cannot come at all is worth a line.
-        if lost := [_words(cx) for cx in event.assoc.rejected_contexts if cx.abstract_syntax not in taken]:
-            log.info("presentation contexts rejected", **told, contexts=lost)
+        lost = [context for context in event.assoc.rejected_contexts if context.abstract_syntax not in taken]
+        if coded := [_words(context) for context in lost if context.result == NO_ENCODING]:
+            log.warning("encodings rejected", **told, contexts=coded)
+        if others := [_words(context) for context in lost if context.result != NO_ENCODING]:
+            log.info("presentation contexts rejected", **told, contexts=others)
 
     def _tell_limit(self, event: evt.Event) -> None:
         told = _context(self._origin(event.assoc))

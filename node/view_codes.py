@@ -87,7 +87,7 @@ MODIFIER_WORDS = {
 """Abbreviations of the ACR (BI-RADS) and words that technologists write."""
 
 LONG_WORDS = frozenset({"MAG", "MAGN", "MAGNIFIED", "MAGNIFICATION", "SPOT", "EKLUND"})
-"""Those that mean a modifier where they stand alone; the short ones only count next to a view, as in ``RCCID``."""
+"""Those that mean a modifier where they stand alone; in descriptions the short ones only count as in ``RCCID``."""
 
 LATERALITY_WORDS = {
     "L": Laterality.LEFT,
@@ -113,10 +113,15 @@ class ViewWords:
     modifiers: tuple[str, ...] = ()
 
 
-def read_text(text: str) -> ViewWords:
+def read_text(text: str, *, code: bool = False) -> ViewWords:
     """Find laterality, view and modifiers in a text such as ``R MLO``, ``LCCID`` or ``Left CC spot``.
 
     Only whole words count, so that ``HTML`` names no view.
+
+    Parameters
+    ----------
+    code
+        Whether the text speaks of the view alone, so that ``CC ID`` means implant displaced; in a description it need not.
     """
     sides: set[Laterality] = set()
     views: set[str] = set()
@@ -130,7 +135,7 @@ def read_text(text: str) -> ViewWords:
             modifiers |= {MODIFIER_WORDS[each] for each in found if each}
         elif word in LATERALITY_WORDS:
             sides.add(LATERALITY_WORDS[word])
-        elif word in LONG_WORDS:
+        elif word in LONG_WORDS or (code and word in MODIFIER_WORDS):
             modifiers.add(MODIFIER_WORDS[word])
     return ViewWords(
         laterality=sides.pop() if len(sides) == 1 else None,

@@ -263,4 +263,4 @@ def codes(coded: Iterable[Dataset]) -> Iterator[str]:
 
 def words(header: Dataset, keyword: str) -> ViewWords:
     """Return what the text of an attribute says of the view."""
-    return read_text(" ".join(values(header, keyword)))
+    return read_text(" ".join(values(header, keyword)), code=keyword == "ViewPosition")

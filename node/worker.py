@@ -21,6 +21,7 @@ from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble, outcome
 from node.faults import described
+from node.headers import differing_identity
 from node.identity import TEST_ISSUER
 from node.obtaining import obtain
 from node.previews import draw_previews, write_previews
@@ -318,6 +319,7 @@ class Worker:
             images.append(ImageAnswer(names_alone(header) if job.exhausted else header, view, why))
         if lost and not images:
             raise lost[0]
+        reasons += _doubts(images)
         images.sort(key=lambda image: STANDARD_VIEWS.index(image.view) if image.view else len(STANDARD_VIEWS))
         if job.exhausted:
             status = AnswerStatus.FAILED
@@ -404,6 +406,15 @@ class Worker:
             done.set()
             thread.join()
             limit.cancel()
+
+
+def _doubts(images: Sequence[ImageAnswer]) -> list[str]:
+    """Return a sentence where the images state different patients, and log it; names stand in neither (rule R14)."""
+    differing = differing_identity(image.header for image in images)
+    if not differing:
+        return []
+    log.warning("images state different patients", attributes=differing)
+    return [f"The images state different patients ({', '.join(differing)}); check whose they are."]
 
 
 def _issues(results: Sequence[IssuedResult]) -> list[list[ResultRecord]]:

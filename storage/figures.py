@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, case, func, select
 
 from storage.states import UNANSWERED, ExamState
 from storage.tables import WAITING, deliveries, exams, instances, jobs
@@ -60,7 +61,7 @@ class Answered:
     attempts
         How often it was claimed.
     last_image_at, finished_at
-        When the last image came, and when the answer was in the outbox.
+        When the last image that it waited for came, and when the answer was in the outbox.
     timings
         Seconds by stage.
     """
@@ -74,6 +75,22 @@ class Answered:
     last_image_at: datetime
     finished_at: datetime
     timings: Mapping[str, float]
+
+
+def last_image_of_job() -> ColumnElement[Any]:
+    """Return when the last image came before a job was made; what came later asks for the exam's next revision."""
+    before = (
+        select(func.max(instances.c.received_at))
+        .where(
+            instances.c.patient_id == exams.c.patient_id,
+            instances.c.study_uid == exams.c.study_uid,
+            instances.c.own.is_(False),
+            instances.c.received_at <= jobs.c.created_at,
+        )
+        .scalar_subquery()
+    )
+    earlier = func.coalesce(before, jobs.c.created_at)
+    return case((exams.c.last_image_at <= jobs.c.created_at, exams.c.last_image_at), else_=earlier)
 
 
 def answers_since(connection: Connection, since: datetime) -> list[Answered]:
@@ -92,7 +109,7 @@ def answers_since(connection: Connection, since: datetime) -> list[Answered]:
     query = (
         select(
             *(jobs.c.id, jobs.c.exam_id, sender, jobs.c.answer, jobs.c.suspicion, jobs.c.attempts),
-            *(exams.c.last_image_at, jobs.c.finished_at, jobs.c.timings),
+            *(last_image_of_job(), jobs.c.finished_at, jobs.c.timings),
         )
         .join(exams, exams.c.id == jobs.c.exam_id)
         .where(jobs.c.finished_at >= since, jobs.c.answer.is_not(None))

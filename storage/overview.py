@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, func, se
 
 from storage.database import limited
 from storage.exams import ExamRecord
+from storage.figures import last_image_of_job
 from storage.patients import PatientRecord
 from storage.states import ExamState, JobState
 from storage.tables import CLAIMABLE, deliveries, exams, instances, jobs, patients, results, studies
@@ -110,7 +111,7 @@ def study_of(connection: Connection, exam: ExamRecord) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Reading:
-    """A reading that has ended: when its exam's last image came, when its job was made, started and finished."""
+    """A reading that has ended: when the last image that it waited for came, when its job was made, started and finished."""
 
     last_image_at: datetime
     created_at: datetime
@@ -122,7 +123,7 @@ class Reading:
 def readings_since(connection: Connection, since: datetime) -> list[Reading]:
     """Return the readings that ended since a time, oldest first."""
     query = (
-        select(exams.c.last_image_at, jobs.c.created_at, jobs.c.started_at, jobs.c.finished_at, jobs.c.timings)
+        select(last_image_of_job(), jobs.c.created_at, jobs.c.started_at, jobs.c.finished_at, jobs.c.timings)
         .join(exams, exams.c.id == jobs.c.exam_id)
         .where(jobs.c.state == JobState.DONE, jobs.c.finished_at >= since, jobs.c.started_at.is_not(None))
         .order_by(jobs.c.finished_at)

@@ -63,13 +63,18 @@ USAGE: Final = (
         "For Presentation, then the latest, then the highest number, then the greatest UID; the next where that cannot be read",
     ),
     (
+        "Identity",
+        ("PatientName", "PatientBirthDate"),
+        "images of one exam that differ in them are read, and the answer says that they state different patients",
+    ),
+    (
         "Pixels",
         (
             *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
-            *("BitsStored", "PhotometricInterpretation", "PresentationLUTShape", "VOILUTSequence", "LUTDescriptor"),
-            *("LUTData", "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+            *("BitsStored", "HighBit", "PhotometricInterpretation", "PresentationLUTShape", "VOILUTSequence"),
+            *("LUTDescriptor", "LUTData", "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit"),
         ),
-        "Modality LUT, first VOI LUT or else first window, polarity; padding is no tissue",
+        "Modality LUT, first VOI LUT or else first window, polarity; padding is no tissue; values must fit Bits Stored",
     ),
     (
         "Proportions",

@@ -18,7 +18,11 @@ class Reason(Enum):
     """Code value, meaning, and the words by which a sentence is known."""
 
     FAILED = "failed", "The reading failed", r"reading failed"
-    UNDECODABLE = "no-pixels", "Pixel data missing or undecodable", r"cannot be decoded|\bno pixels"
+    UNDECODABLE = (
+        "no-pixels",
+        "Pixel data missing or undecodable",
+        r"cannot be decoded|pixel data end before|High Bit is not|\bno pixels",
+    )
     NO_BREAST = "no-breast", "No breast to be seen", r"No breast can"
     INVERTED = Check.INVERTED.code, Check.INVERTED.meaning, re.escape(Check.INVERTED.words)
     NOISE = Check.NOISE.code, Check.NOISE.meaning, re.escape(Check.NOISE.words)
@@ -47,6 +51,7 @@ class Reason(Enum):
     REMOVED = "removed", "Image no longer kept", r"\bremoved after its time\b"
     WITHDRAWN = "withdrawn", "Image withdrawn by a rejection note", r"\bwithdrawn\b"
     CANCELLED = "cancelled", "Reading cancelled by an operator", r"reading was cancelled"
+    IDENTITY = "identity", "Images state different patients", r"state different patients"
     HIDDEN = "below-threshold", "Findings below the destination's threshold", r"below this destination's threshold"
     OTHER = "other", "Another reason, in words", r"(?!)"
 

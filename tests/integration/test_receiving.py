@@ -12,12 +12,14 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import (
     UID,
+    DigitalMammographyXRayImageStorageForPresentation,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
     RLELossless,
+    RTPlanStorage,
 )
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
@@ -37,6 +39,8 @@ from tests.doors import NO_ROOM, Room, a_room, an_image, an_open_door, open_file
 from tests.peers import eventually
 
 pytestmark = pytest.mark.sqlite_alone
+
+MAMMOGRAMS = DigitalMammographyXRayImageStorageForPresentation
 
 
 @contextmanager
@@ -199,24 +203,33 @@ def test_of_several_encodings_uncompressed_comes_first_and_lossy_last(door: Stor
         offered = offered[:-1] if len(offered) > 7 else (JPEGBaseline8Bit,)
 
 
-def test_a_class_that_cannot_come_in_any_encoding_is_told_in_the_log(door: StorageSCP) -> None:
+def test_a_class_that_cannot_come_in_any_encoding_is_told_as_a_warning(door: StorageSCP) -> None:
     with capture_logs() as lines, an_association(door, syntaxes=(ExplicitVRBigEndian,)):
-        assert eventually(lambda: "presentation contexts rejected" in [line["event"] for line in lines])
-    [line] = [line for line in lines if line["log_level"] == "info"]
-    assert line["event"] == "presentation contexts rejected"
+        assert eventually(lambda: "encodings rejected" in [line["event"] for line in lines])
+    [line] = [line for line in lines if line["log_level"] != "debug"]
+    assert (line["event"], line["log_level"]) == ("encodings rejected", "warning")
     [context] = line["contexts"]
     assert "Digital Mammography X-Ray" in context
     assert "Big Endian" in context
 
 
-def test_a_class_that_comes_in_another_encoding_is_not_told(door: StorageSCP) -> None:
-    mammograms = phantom_images()[0].SOPClassUID
-    contexts = [build_context(mammograms, syntax) for syntax in (ExplicitVRBigEndian, ExplicitVRLittleEndian)]
+@pytest.mark.parametrize(
+    ("contexts", "told"),
+    [
+        ([(MAMMOGRAMS, ExplicitVRBigEndian), (MAMMOGRAMS, ExplicitVRLittleEndian)], []),
+        ([(MAMMOGRAMS, ExplicitVRLittleEndian), (RTPlanStorage, ExplicitVRLittleEndian)], ["info"]),
+    ],
+    ids=["another encoding is taken", "class not taken"],
+)
+def test_what_costs_no_mammogram_is_no_warning(
+    door: StorageSCP, contexts: list[tuple[UID, UID]], told: list[str]
+) -> None:
+    proposed = [build_context(*each) for each in contexts]
     with capture_logs() as lines:
-        association = AE("MODALITY").associate("127.0.0.1", door.port, contexts=contexts, ae_title="MAMMONODE")
+        association = AE("MODALITY").associate("127.0.0.1", door.port, contexts=proposed, ae_title="MAMMONODE")
         assert len(association.rejected_contexts) == 1
         association.release()
-    assert not [line for line in lines if line["log_level"] == "info"]
+    assert [line["log_level"] for line in lines if line["log_level"] != "debug"] == told
 
 
 def test_every_sop_class_proposes_no_more_than_it_can_decode() -> None:

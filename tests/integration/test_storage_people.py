@@ -14,6 +14,7 @@ from storage.attempts import attempts_of_exam
 from storage.database import reading, writing
 from storage.errors import CannotCancel, DatabaseUnavailable, LeaseLost, NoSuchJob
 from storage.exams import revise
+from storage.figures import answers_since
 from storage.index import add_instance
 from storage.jobs import CANCELLED, JobQueue
 from storage.outbox import Outbox
@@ -98,6 +99,16 @@ def test_a_score_is_that_of_the_present_revision(engine: Engine) -> None:
     with reading(engine) as connection:
         assert search_exams(connection, Wanted(least_score=1), 10) == []
         assert [row.score for row in search_exams(connection, Wanted(), 10)] == [None]
+
+
+def test_what_comes_after_a_reading_does_not_change_how_long_its_answer_took(engine: Engine) -> None:
+    key, _, _ = a_read_exam(engine)
+    with writing(engine) as connection:
+        revise(connection, key, NOON + HOUR)
+    with reading(engine) as connection:
+        [read], [answered] = readings_since(connection, NOON), answers_since(connection, NOON)
+    assert read.finished_at - read.last_image_at == 9 * SECOND
+    assert answered.finished_at - answered.last_image_at == 9 * SECOND
 
 
 def test_the_speed_of_readings_is_known(engine: Engine) -> None:

@@ -95,6 +95,27 @@ def test_a_view_without_a_breast_costs_the_others_nothing(chain: Chain) -> None:
     assert f"NOT READ: L CC {of_view(L_CC).SOPInstanceUID}: No breast" in text_of(chain.report)
 
 
+def test_images_of_one_exam_that_state_different_patients_are_read_and_told(chain: Chain) -> None:
+    other = {"PatientName": "OTHER^WOMAN", "PatientBirthDate": "19550505"}
+    chain.close(altered(image, **other) if image is of_view(R_CC) else image for image in four())
+    with capture_logs() as lines:
+        chain.worker().work_once()
+    assert chain.exam.status == "findings"
+    told = "The images state different patients (Patient's Name, Patient's Birth Date); check whose they are."
+    assert told in text_of(chain.report)
+    assert chain.facts()[-1]["reason_codes"] == ["identity"]
+    [line] = [line for line in lines if line["log_level"] == "warning"]
+    assert line["event"] == "images state different patients"
+    assert not any("OTHER" in str(line) for line in lines)
+
+
+@pytest.mark.parametrize("name", ["", "phantom^four views^^", "PHANTOM^FOUR VIEWS=名^前"])
+def test_one_name_written_otherwise_is_no_other_patient(chain: Chain, name: str) -> None:
+    chain.close(altered(image, PatientName=name) if image is of_view(R_CC) else image for image in four())
+    chain.worker().work_once()
+    assert "different patients" not in text_of(chain.report)
+
+
 def test_an_image_that_cannot_be_decoded_costs_the_others_nothing(chain: Chain) -> None:
     images = [undecodable(image) if image is of_view(R_CC) else image for image in four()]
     chain.close(images)
@@ -102,7 +123,7 @@ def test_an_image_that_cannot_be_decoded_costs_the_others_nothing(chain: Chain) 
     assert {image.view for image in chain.reader.exams[-1].images} == set(STANDARD_VIEWS) - {R_CC}
     assert chain.exam.status == "partial, findings"
     told = text_of(chain.report)
-    assert f"NOT READ: R CC {of_view(R_CC).SOPInstanceUID}: The pixel data cannot be decoded" in told
+    assert f"NOT READ: R CC {of_view(R_CC).SOPInstanceUID}: The pixel data end before the last row" in told
 
 
 def test_an_image_that_the_gate_refuses_is_not_shown_to_the_reader_and_costs_the_others_nothing(chain: Chain) -> None:
@@ -134,7 +155,7 @@ def test_an_exam_of_which_nothing_can_be_decoded_is_not_analysed(chain: Chain) -
     assert chain.reader.exams == []
     assert chain.exam.status == "not analysed"
     assert summary_of(chain.report) == "111245"
-    assert "The pixel data cannot be decoded" in text_of(chain.report)
+    assert "The pixel data end before the last row" in text_of(chain.report)
 
 
 def test_an_exam_without_a_readable_image_is_answered_with_the_reason_and_the_reader_is_not_asked(chain: Chain) -> None:
@@ -166,7 +187,7 @@ def no_breast(image: Dataset) -> bytes:
 @pytest.mark.parametrize(
     ("pixels", "why"),
     [
-        (lambda image: undecodable(image).PixelData, "The pixel data cannot be decoded"),
+        (lambda image: undecodable(image).PixelData, "The pixel data end before the last row"),
         (no_breast, "No breast can be told"),
         (inverted, Check.INVERTED.words),
     ],
@@ -215,8 +236,8 @@ def test_a_view_none_of_whose_images_can_be_read_is_partial_and_each_is_named(ch
     chain.worker().work_once()
     assert chain.exam.status == "partial, findings"
     told = text_of(chain.report)
-    assert f"NOT READ: R CC {later.SOPInstanceUID}: The pixel data cannot be decoded" in told
-    assert f"NOT READ: image {first.SOPInstanceUID}: The pixel data cannot be decoded" in told
+    assert f"NOT READ: R CC {later.SOPInstanceUID}: The pixel data end before the last row" in told
+    assert f"NOT READ: image {first.SOPInstanceUID}: The pixel data end before the last row" in told
     assert "in place of" not in told
 
 

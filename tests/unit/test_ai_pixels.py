@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
-from ai.errors import UndecodablePixels, UnreadableFile
+from ai.errors import CutPixels, MisplacedValues, UndecodablePixels, UnreadableFile
 from ai.exam import Laterality, Spacing, SpacingRule, View, ViewPosition
 from ai.pixels import SQUARE_FILM_ASPECT, file_image, pixel_spacing, presentation_values, view_image
 from tests.builders import L_CC, LOSSLESS, R_MLO, compressed, monochrome1, quick_header
@@ -195,12 +195,39 @@ def test_every_lossless_syntax_gives_identical_values(syntax: UID) -> None:
     np.testing.assert_array_equal(presentation_values(packed), presentation_values(image))
 
 
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, *LOSSLESS], ids=lambda syntax: UID(syntax).keyword)
-def test_cut_pixel_data_are_refused(syntax: UID) -> None:
-    image = an_image() if syntax == ExplicitVRLittleEndian else compressed(an_image(), syntax)
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: UID(syntax).keyword)
+def test_cut_compressed_pixel_data_are_refused(syntax: UID) -> None:
+    image = compressed(an_image(), syntax)
     image.PixelData = image.PixelData[: len(image.PixelData) // 2]
     with pytest.raises(UndecodablePixels, match="transfer syntax"):
         presentation_values(image)
+
+
+def test_cut_uncompressed_pixel_data_are_told_as_such() -> None:
+    image = an_image()
+    image.PixelData = image.PixelData[:-2]
+    with pytest.raises(CutPixels, match="end before the last row"):
+        presentation_values(image)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=lambda syntax: syntax.keyword)
+def test_left_aligned_values_are_not_taken_for_noise(syntax: UID) -> None:
+    image = a_ramp(RAMP << 4, HighBit=15)
+    with pytest.raises(MisplacedValues, match="High Bit"):
+        presentation_values(image if syntax == ExplicitVRLittleEndian else compressed(image, syntax))
+
+
+@pytest.mark.parametrize("high", [15, 7, None])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_a_wrong_high_bit_refuses_no_values_that_fit_bits_stored(high: int | None, signed: int) -> None:
+    stored = (RAMP.astype("<i2") - 2048 * signed).view("<u2")
+    image = a_ramp(stored, HighBit=high, PixelRepresentation=signed)
+    np.testing.assert_allclose(presentation_values(image), RAMP / 4095, atol=1e-6)
+
+
+def test_what_lies_above_the_high_bit_is_left_out() -> None:
+    image = a_ramp(RAMP | 0x8000)  # an overlay in an unused bit, as PS3.5 8.1.2 once allowed
+    np.testing.assert_allclose(presentation_values(image), RAMP / 4095, atol=1e-6)
 
 
 def two_frames() -> Dataset:

@@ -14,7 +14,7 @@ from pydicom.uid import (
 )
 
 from ai.checks import Check
-from ai.errors import NoBreast, UndecodablePixels
+from ai.errors import CutPixels, MisplacedValues, NoBreast, UndecodablePixels
 from ai.exam import STANDARD_VIEWS
 from node.exams import assemble, why_missing, why_not
 from node.results.answer import AnswerStatus
@@ -62,6 +62,8 @@ def test_an_image_that_is_not_usable_has_this_code(attributes: dict[str, Any], r
     ("sentence", "reason"),
     [
         (str(UndecodablePixels("ValueError")), Reason.UNDECODABLE),
+        (str(CutPixels()), Reason.UNDECODABLE),
+        (str(MisplacedValues()), Reason.UNDECODABLE),
         (str(NoBreast("1.2.3")), Reason.NO_BREAST),
         (Check.INVERTED.words, Reason.INVERTED),
         (Check.NOISE.words, Reason.NOISE),
@@ -75,6 +77,7 @@ def test_an_image_that_is_not_usable_has_this_code(attributes: dict[str, Any], r
         ("prior exam of 2019-03-04", Reason.PRIOR),
         ("R CC not read: removed after its time", Reason.REMOVED),
         (CANCELLED, Reason.CANCELLED),
+        ("The images state different patients (Patient's Name); check whose they are.", Reason.IDENTITY),
         ("the moon was in the way", Reason.OTHER),
     ],
 )
@@ -95,6 +98,7 @@ def test_every_reason_but_the_last_resort_is_tried_here() -> None:
         Reason.UNILATERAL,
         Reason.HIDDEN,
         Reason.CANCELLED,
+        Reason.IDENTITY,
     }
     others |= {Reason.WITHDRAWN, Reason.PRIOR, Reason.REMOVED, Reason.CANCELLED}
     assert tried | others | {Reason.OTHER} == set(Reason)

@@ -5,7 +5,6 @@ from typing import Any, Final
 from ai.calibration import Level
 from ai.checks import Check
 from ai.findings import ExamFindings, ImageFindings, Mass
-from ai.pixels import pixel_aspect
 from node.identity import RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer
 from node.results.appraisal import appraisal, percent
@@ -23,6 +22,8 @@ def facts(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
     from 0 to 100 and not probabilities (rule R4); a probability of cancer is told where it may be, in percent. A pixel's
     aspect is its height over its width.
     """
+    from ai.pixels import pixel_aspect  # noqa: PLC0415 (OpenCV, which the doors do without)
+
     found = answer.findings
     images = []
     for image in answer.images:

@@ -17,7 +17,9 @@ from benchmarks.values import US, Value
 
 VERIFICATION = b"1.2.840.10008.1.1"
 ASSOCIATIONS = 20
-IDLE_SECONDS = 8
+SETTLES = 15
+"""Seconds after which a node does nothing more of its start: what it has written meanwhile has woken all its loops."""
+IDLE_SECONDS = 30
 FOLDER = Path(".artefacts/bench")
 COMMANDS = ("--help", "exams", "exams --json", "jobs", "lanes", "destinations", "senders", "tokens list")
 
@@ -59,6 +61,7 @@ def _life(name: str, place: Path) -> Iterator[Value]:
             return
         time.sleep(2)
         yield Value("idle memory", "MB", name, running.server.memory())
+        time.sleep(SETTLES)
         alone = _percent(running)
         yield Value("idle processor", "% of a core", name, alone)
         with ExitStack() as stack:

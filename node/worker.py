@@ -205,7 +205,7 @@ class Worker:
         analysis = analyse(self._reader, self._sources(material), pictures=True, last=last) if reads else None
         read = time.perf_counter()
         for uid, why in (analysis.not_read if analysis else {}).items():
-            log.warning("image not read", instance=uid, why=why, check="does its sender show it as a mammogram?")
+            log.warning("image not read", instance=uid, why=why, check="the image, where it comes from")
         replies = Replies(self._store, installation_id(self._engine), self._settings_digest)
         reply = replies.reply(
             self._answer(job, material, analysis, last=last),

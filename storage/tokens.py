@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from storage.errors import NoSuchToken, TokenExists
 from storage.tables import sessions, tokens
@@ -139,11 +139,6 @@ def find_session(connection: Connection, secret: str, now: datetime) -> Token | 
 def close_session(connection: Connection, secret: str) -> None:
     """End a session."""
     connection.execute(delete(sessions).where(sessions.c.digest == _digest(secret)))
-
-
-def count_sessions(connection: Connection) -> int:
-    """Return how many are kept."""
-    return connection.execute(select(func.count()).select_from(sessions)).scalar_one()
 
 
 def _digest(secret: str) -> str:

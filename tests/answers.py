@@ -14,7 +14,7 @@ from ai.exam import STANDARD_VIEWS, Laterality, Spacing, SpacingRule, View, View
 from ai.findings import BreastScore, ExamFindings, ImageFindings, Mass, ModelIdentity
 from ai.pixels import view_image
 from ai.readers.lesions import measure, outline
-from config.mix import ObjectMix, ResultKind
+from config.mix import ObjectMix, ResultKind, SegmentationType
 from node.phantom import phantom_exam
 from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
 from node.results.edition import Edition
@@ -46,6 +46,15 @@ def phantom_headers() -> dict[View, Dataset]:
     for header in headers.values():
         del header.PixelData
     return headers
+
+
+def stored_masks(segmentation: Dataset) -> NDArray[np.bool_]:
+    """Return the masks of a Segmentation of ours: (segments, rows, columns), in the order of the segments."""
+    frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+    if segmentation.SegmentationType == SegmentationType.LABELMAP:
+        numbers = [segment.SegmentNumber for segment in segmentation.SegmentSequence if segment.SegmentNumber]
+        return np.stack([frames[0] == number for number in numbers])
+    return np.asarray(frames, np.bool_)
 
 
 @cache

@@ -17,7 +17,6 @@ from config.mix import ObjectMix, ReportClass, ResultKind, SegmentationType
 from node.results.answer import Answer, AnswerStatus, Predecessor
 from node.results.edition import Edition
 from node.results.encode import ENCODERS, ResultObject, encode
-from node.results.seg import stored_masks
 from tests.answers import (
     CREATED_AT,
     INSTALLATION,
@@ -27,6 +26,7 @@ from tests.answers import (
     an_answer,
     an_unread_answer,
     phantom_headers,
+    stored_masks,
     unchanged,
     without_spacing,
 )

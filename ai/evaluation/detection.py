@@ -129,44 +129,6 @@ class Curve:
         return [float(found[false <= limit].max(initial=0)) for limit in fppi]
 
 
-@dataclass(frozen=True)
-class AtThreshold:
-    """Detections counted at one threshold.
-
-    Attributes
-    ----------
-    detections
-        At or above it.
-    hits
-        Masses found; each counts once.
-    false
-        Detections that hit no mass.
-    masses, images
-        In all.
-    """
-
-    detections: int
-    hits: int
-    false: int
-    masses: int
-    images: int
-
-    @property
-    def sensitivity(self) -> float:
-        """Found masses of all; NaN without masses."""
-        return ratio(self.hits, self.masses)
-
-    @property
-    def fppi(self) -> float:
-        """False positives per image."""
-        return ratio(self.false, self.images)
-
-    @property
-    def precision(self) -> float:
-        """Found masses to found masses and false positives; repeated hits count as neither. NaN without detections."""
-        return ratio(self.hits, self.hits + self.false)
-
-
 def ratio(part: float, whole: float) -> float:
     """Return part / whole, NaN when there is no whole."""
     return part / whole if whole else float("nan")
@@ -228,15 +190,3 @@ def threshold_at(events: Sequence[Events], fppi: float) -> float:
     """Return the lowest score threshold that keeps at most so many false positives per image; 1 when there is none."""
     scores, _, false = Curve(events).points()
     return float(scores[false <= fppi].min(initial=1.0))
-
-
-def at_threshold(events: Sequence[Events], threshold: float) -> AtThreshold:
-    """Count what is at or above a threshold."""
-    kept = [e.kinds[e.scores >= threshold] for e in events]
-    return AtThreshold(
-        detections=sum(map(len, kept)),
-        hits=sum(int((k == 1).sum()) for k in kept),
-        false=sum(int((k == -1).sum()) for k in kept),
-        masses=sum(e.masses for e in events),
-        images=len(events),
-    )

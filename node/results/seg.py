@@ -77,15 +77,6 @@ def tracking_identifier(view: View, mass: Mass) -> str:
     return f"{view} mass {mass.number}"
 
 
-def stored_masks(segmentation: Dataset) -> NDArray[np.bool_]:
-    """Return the masks of a Segmentation of ours: (segments, rows, columns), in the order of the segments."""
-    frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
-    if segmentation.SegmentationType == SegmentationType.LABELMAP:
-        numbers = [segment.SegmentNumber for segment in segmentation.SegmentSequence if segment.SegmentNumber]
-        return np.stack([frames[0] == number for number in numbers])
-    return np.asarray(frames, np.bool_)
-
-
 def _masks(findings: ImageFindings) -> NDArray[np.uint8]:
     """Return the masks as highdicom takes them, shape (1, rows, columns, masses); each lies in one piece of memory."""
     masks = np.zeros((len(findings.masses), 1, *findings.shape), np.uint8)

@@ -33,11 +33,6 @@ def uids(connection: HTTPConnection) -> dict[str, str]:
     return found
 
 
-def instance_address(connection: HTTPConnection, study: str, series: str, instance: str) -> str:
-    """Return the address of an instance."""
-    return f"{base(connection)}/studies/{study}/series/{series}/instances/{instance}"
-
-
 def number(connection: HTTPConnection, name: str) -> int | None:
     """Return the number that a parameter of the query is, None when it is none.
 

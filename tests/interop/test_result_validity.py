@@ -20,8 +20,17 @@ from config.mix import FindingCodes, ObjectMix, ReportClass, ResultKind, Segment
 from node.results.answer import Answer, AnswerStatus
 from node.results.edition import Edition
 from node.results.encode import ENCODERS, ResultObject, encode, to_bytes
-from node.results.seg import stored_masks
-from tests.answers import CREATED_AT, FORMS, RIGHT, an_answer, an_edition, an_unread_answer, encoded, phantom_headers
+from tests.answers import (
+    CREATED_AT,
+    FORMS,
+    RIGHT,
+    an_answer,
+    an_edition,
+    an_unread_answer,
+    encoded,
+    phantom_headers,
+    stored_masks,
+)
 from tests.bad import ALL, BAD, FORMER, MIXES, UNREAD, all_objects, assert_all_said, edition
 from tests.peers import require_dcmtk, require_program
 

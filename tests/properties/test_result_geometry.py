@@ -19,8 +19,7 @@ from ai.readers.lesions import LesionRule, find_masses
 from config.mix import ObjectMix, ReportClass, ResultKind, SegmentationType
 from node.results.answer import Answer, AnswerStatus
 from node.results.encode import to_bytes
-from node.results.seg import stored_masks
-from tests.answers import CREATED_AT, MODEL, a_mass, an_answer, encoded
+from tests.answers import CREATED_AT, MODEL, a_mass, an_answer, encoded, stored_masks
 
 Mask = NDArray[np.bool_]
 OUTLINED = (ResultKind.SR, ResultKind.CAD_SR, ResultKind.GSPS)

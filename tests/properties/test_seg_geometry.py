@@ -13,8 +13,7 @@ from ai.findings import ExamFindings, ImageFindings
 from node.results.answer import Answer, AnswerStatus
 from node.results.encode import to_bytes
 from node.results.groups import border
-from node.results.seg import stored_masks
-from tests.answers import CREATED_AT, MODEL, RIGHT, a_mass, an_answer, segmentations_of
+from tests.answers import CREATED_AT, MODEL, RIGHT, a_mass, an_answer, segmentations_of, stored_masks
 
 SIZES = st.tuples(st.integers(9, 40), st.integers(9, 40))
 

@@ -1,6 +1,5 @@
 """Hits and sensitivity against cases counted by hand and against a slow counting of the same definition."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,6 @@ from ai.evaluation.detection import (
     Curve,
     HitRule,
     ImageDetections,
-    at_threshold,
     hits,
     match,
     sensitivity,
@@ -117,18 +115,6 @@ def test_a_stratum_counts_its_own_masses_and_all_false_positives() -> None:
     assert (events.of([1]).kinds.tolist(), events.of([1]).masses) == ([0, -1, 1], 1)
     assert Curve([events.of([1])]).sensitivity([0, 1]) == [0, 1]
     assert Curve([events.of([0])]).sensitivity([0]) == [1]
-
-
-def test_what_is_shown_at_a_threshold() -> None:
-    events = [
-        match(HitRule.CENTRE, image((0.9, SQUARE), (0.8, SQUARE), (0.7, ELSEWHERE), (0.2, ELSEWHERE))),
-        match(HitRule.CENTRE, image((0.6, ELSEWHERE), truth=())),
-    ]
-    shown = at_threshold(events, 0.6)
-    assert (shown.detections, shown.hits, shown.false, shown.masses, shown.images) == (4, 1, 2, 1, 2)
-    assert (shown.sensitivity, shown.fppi) == (1, 1)
-    assert shown.precision == pytest.approx(1 / 3)
-    assert math.isnan(at_threshold(events, 0.95).precision)
 
 
 def test_equal_scores_move_together() -> None:

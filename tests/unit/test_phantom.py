@@ -24,8 +24,8 @@ from ai.phantom.vendors import VENDORS
 from node.cli import app
 from node.phantom import Form, PhantomExam, VoiFunction, phantom_exam
 from node.phantom_files import TruthForms, truth_segmentations, write_exam
-from node.results.seg import stored_masks
 from node.views import classify
+from tests.answers import stored_masks
 from tests.builders import A_MASS_IN_EACH, LOSSLESS, compressed, for_processing, monochrome1
 from tests.peers import require_program
 

@@ -12,7 +12,6 @@ from ai.pixels import pixel_spacing
 from config.mix import ObjectMix, ResultKind, SegmentationType
 from node.results.answer import Answer, AnswerStatus
 from node.results.encode import ResultObject
-from node.results.seg import stored_masks
 from tests.answers import (
     CREATED_AT,
     MODEL,
@@ -23,6 +22,7 @@ from tests.answers import (
     phantom_headers,
     phantom_masks,
     segmentations_of,
+    stored_masks,
     without_spacing,
 )
 

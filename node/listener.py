@@ -22,8 +22,6 @@ from node.tls import Fault, fault_of
 
 log = logger("listener")
 
-TLS_HANDSHAKE: Final = 0x16
-"""First byte of a TLS record that begins a handshake (RFC 8446 5.1)."""
 A_ASSOCIATE_RQ: Final = 0x01
 """First byte of a DICOM association (PS3.8 9.3.2)."""
 

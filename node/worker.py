@@ -21,7 +21,7 @@ from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble, outcome
 from node.faults import described
-from node.headers import differing_identity
+from node.headers import different_patients, differing_identity
 from node.identity import TEST_ISSUER
 from node.obtaining import obtain
 from node.previews import draw_previews, write_previews
@@ -409,12 +409,12 @@ class Worker:
 
 
 def _doubts(images: Sequence[ImageAnswer]) -> list[str]:
-    """Return a sentence where the images state different patients, and log it; names stand in neither (rule R14)."""
+    """Return a sentence where the images state different patients, and log it."""
     differing = differing_identity(image.header for image in images)
     if not differing:
         return []
     log.warning("images state different patients", attributes=differing)
-    return [f"The images state different patients ({', '.join(differing)}); check whose they are."]
+    return [different_patients(differing)]
 
 
 def _issues(results: Sequence[IssuedResult]) -> list[list[ResultRecord]]:

@@ -15,6 +15,7 @@ from structlog.contextvars import bound_contextvars
 
 from ai.exam import STANDARD_VIEWS
 from ai.readers.base import Reader
+from ai.words import counted
 from config.mix import ObjectMix
 from config.policy import ScorePolicy
 from config.settings import Destination
@@ -290,7 +291,7 @@ class Worker:
     def _answer(self, job: Job, material: Material, analysis: Analysis | None, *, last: bool) -> Answer:
         reasons = list(job.reasons)
         if job.exhausted:
-            reasons.append(f"The reading failed {job.attempts - job.last_resorts} times.")
+            reasons.append(f"The reading failed {counted(job.attempts - job.last_resorts, 'time')}.")
         findings = analysis.findings if analysis else None
         candidates = {candidate.instance_uid: candidate for candidate in material.candidates}
         # What was taken back is no longer shown, unless nothing else is left to answer for.

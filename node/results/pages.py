@@ -6,6 +6,7 @@ from typing import Final
 from ai.exam import STANDARD_VIEWS, Laterality, View
 from ai.findings import ExamFindings
 from ai.pixels import pixel_aspect
+from ai.words import counted
 from node.identity import MODEL_NAME, RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer, AnswerStatus, ImageAnswer
 from node.results.appraisal import appraisal
@@ -99,7 +100,7 @@ def headline(answer: Answer) -> str:
         failed = answer.status is AnswerStatus.FAILED
         return "The reading FAILED: there is no result." if failed else "NOT ANALYSED: there is no result."
     count, views = answer.findings.count, len(answer.findings.images)
-    found = f"{masses_in_words(count)} {'marked' if count else 'shown' if answer.hidden else 'found'} in {views} {'view' if views == 1 else 'views'}"
+    found = f"{masses_in_words(count)} {'marked' if count else 'shown' if answer.hidden else 'found'} in {counted(views, 'view')}"
     found = found[0].upper() + found[1:]
     return f"{found}." if answer.status.complete else f"PARTIAL: not all expected views were read. {found}."
 

@@ -305,7 +305,7 @@ PROTECTIONS = (
     Protection(
         "nothing is removed before it is delivered",
         "storage/removals.py",
-        "            ~delivered.where(ends).exists(),\n",
+        ".where(~delivered.where(_keeps(due)).exists())",
         "",
         "tests/integration/test_retention.py -k 'before_its'",
     ),
@@ -319,8 +319,8 @@ PROTECTIONS = (
     Protection(
         "nothing is removed that an operator has to decide about",
         "storage/removals.py",
-        "            ~undecided.exists(),\n",
-        "",
+        "        ~undecided.exists(),\n        paths.exists(),\n",
+        "        paths.exists(),\n",
         "tests/integration/test_retention.py -k operator",
     ),
     Protection(
@@ -439,7 +439,7 @@ PROTECTIONS = (
         "promise: an answer that went nowhere keeps its images",
         "storage/removals.py",
         "            | delivered.exists()\n",
-        "            | ~delivered.where(ends).exists()\n",
+        "            | ~delivered.where(_keeps(due)).exists()\n",
         "tests/integration/test_retention.py -k went_nowhere",
     ),
     Protection(

@@ -21,6 +21,8 @@ PRIMARY: Final = "NOT FOR PRIMARY DIAGNOSIS."
 SCORES: Final = "Scores are suspicion scores from 0 to 100, not probabilities."
 LABELS: Final = "Beside each outline: number of the mass in its view, and its score."
 NONE_EXPECTED: Final = "No image of this view, and none was expected."
+LONGEST: Final = 320
+"""Characters of a remark: one image in place of another takes two UIDs of 64 (PS3.5 9.1), and why."""
 BREASTS: Final = {Laterality.RIGHT: "right breast", Laterality.LEFT: "left breast"}
 
 
@@ -31,7 +33,7 @@ def page(edition: Edition) -> Page:
     return Page(
         TITLE,
         MARK,
-        tuple(shortened([headline(answer), *scores, *remarks(answer)], 8, 200)),
+        tuple(shortened([headline(answer), *scores, *remarks(answer)], 8, LONGEST)),
         panels(edition),
         (warning(answer), *shortened([*origin(answer), *notes(answer)], 5, 240)),
     )

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Self
 
 from ai.exam import STANDARD_VIEWS, Laterality, View
+from ai.words import counted
 from config.policy import CompletionPolicy, PriorPolicy
 from node.view_codes import says_unilateral
 from node.views import ImageKind, standard_view
@@ -333,7 +334,7 @@ def decide(
         reasons = [f"{view} not read: {why_missing(view, images)}" for view in assembly.missing]
         completeness = Completeness.COMPLETE if assembly.complete else Completeness.PARTIAL
     count = sum(image.withdrawn for image in images)
-    told = [f"{count} {'image' if count == 1 else 'images'} {why}" for why in withdrawn]
+    told = [f"{counted(count, 'image')} {why}" for why in withdrawn]
     return Close(Plan.READ, completeness, (*reasons, *told))
 
 

@@ -6,10 +6,14 @@ import subprocess
 from storage.workers import Gpu
 
 WITHIN = 10.0
+"""Seconds."""
 
 
-def gpu_now(device: str, visible: str = "") -> Gpu:
-    """Return how the GPU does that a worker reads on.
+class GpuDriver:
+    """Asked how the GPU does that a worker reads on.
+
+    One that hangs keeps whoever asks it in the kernel, where no signal ends it: its answer is not waited for, and it is not
+    asked again before that one has ended.
 
     Parameters
     ----------
@@ -17,20 +21,37 @@ def gpu_now(device: str, visible: str = "") -> Gpu:
         ``cpu``, ``cuda`` or ``cuda:N``.
     visible
         CUDA_VISIBLE_DEVICES: which GPU the N-th is.
+    within
+        Seconds that an answer may take.
     """
-    program = shutil.which("nvidia-smi")
-    if not device.startswith("cuda") or program is None:
-        return Gpu()
-    number = int(device.partition(":")[2] or 0)
-    ids = [each.strip() for each in visible.split(",") if each.strip()]
-    chosen = ids[number] if number < len(ids) else str(number)
-    asked = "--query-gpu=name,memory.used,memory.total,utilization.gpu"
-    command = [program, f"--id={chosen}", asked, "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return Gpu()
-    return parsed(done.stdout)
+
+    def __init__(self, device: str, visible: str = "", within: float = WITHIN) -> None:
+        number = int(device.partition(":")[2] or 0)
+        ids = [each.strip() for each in visible.split(",") if each.strip()]
+        self._chosen = ids[number] if number < len(ids) else str(number)
+        self._program = shutil.which("nvidia-smi") if device.startswith("cuda") else None
+        self._within = within
+        self._hangs: subprocess.Popen[str] | None = None
+
+    def now(self) -> Gpu:
+        """Return what it says, or nothing."""
+        if self._program is None or (self._hangs is not None and self._hangs.poll() is None):
+            return Gpu()
+        asked = "--query-gpu=name,memory.used,memory.total,utilization.gpu"
+        command = [self._program, f"--id={self._chosen}", asked, "--format=csv,noheader,nounits"]
+        try:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
+        except OSError:
+            return Gpu()
+        try:
+            said, _ = process.communicate(timeout=self._within)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            if process.stdout:
+                process.stdout.close()
+            self._hangs = process
+            return Gpu()
+        return parsed(said) if process.returncode == 0 else Gpu()
 
 
 def parsed(line: str) -> Gpu:

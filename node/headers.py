@@ -60,6 +60,11 @@ def differing_identity(headers: Iterable[Dataset]) -> tuple[str, ...]:
     return tuple(dictionary_description(keyword) for keyword, found in stated.items() if len(found - {""}) > 1)
 
 
+def different_patients(differing: Iterable[str]) -> str:
+    """Return the sentence for an answer whose images differ in these attributes; names stand in none (rule R14)."""
+    return f"The images state different patients ({', '.join(differing)}); check whose they are."
+
+
 def acquired_at(header: Dataset) -> str:
     """Return when the image was taken, as YYYYMMDDHHMMSS.FFFFFF in the modality's own time, or '' when unknown.
 

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
+from ai.words import counted
 from config.policy import RetentionPolicy
 from config.settings import Destination
 from node.audit.notes import NOTHING, Notes
@@ -161,4 +162,4 @@ class Retention:
 
 
 def _older(age: timedelta) -> str:
-    return f"older than {age / timedelta(days=1):g} days"
+    return f"older than {counted(age / timedelta(days=1), 'day')}"

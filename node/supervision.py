@@ -1,12 +1,17 @@
-"""What a service manager is told (sd_notify(3)): ready, what goes on, reloading, stopping, and signs of life."""
+"""What a service manager is told (sd_notify(3)): ready, what goes on, stopping, signs of life; what parts know of their parent."""
 
+import ctypes
 import os
+import signal
 import socket
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Self
 
+PARENT = "MAMMONODE_PARENT"
+"""Environment variable with the number of the process that has started this one as a part of itself."""
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -66,6 +71,14 @@ class ServiceManager:
                 return
 
 
+def end_with_parent(environment: Mapping[str, str] = os.environ) -> None:
+    """Have the kernel send SIGTERM to a part of ``mammonode up`` when that is gone, however it ended (prctl(2))."""
+    if parent := environment.get(PARENT):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != int(parent):  # it ended before
+            signal.raise_signal(signal.SIGTERM)
+
+
 def for_children(environment: MutableMapping[str, str]) -> dict[str, str]:
-    """Return an environment without what only the process itself may tell the service manager."""
-    return {name: value for name, value in environment.items() if name not in VARIABLES}
+    """Return an environment without what only the process itself may tell the service manager, and with who that is."""
+    return {name: value for name, value in environment.items() if name not in VARIABLES} | {PARENT: str(os.getpid())}

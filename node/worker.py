@@ -15,13 +15,14 @@ from structlog.contextvars import bound_contextvars
 
 from ai.exam import STANDARD_VIEWS
 from ai.readers.base import Reader
+from ai.words import counted
 from config.mix import ObjectMix
 from config.policy import ScorePolicy
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
 from node.exams import Candidate, assemble, outcome
 from node.faults import described
-from node.headers import differing_identity
+from node.headers import different_patients, differing_identity
 from node.identity import TEST_ISSUER
 from node.obtaining import obtain
 from node.previews import draw_previews, write_previews
@@ -290,7 +291,7 @@ class Worker:
     def _answer(self, job: Job, material: Material, analysis: Analysis | None, *, last: bool) -> Answer:
         reasons = list(job.reasons)
         if job.exhausted:
-            reasons.append(f"The reading failed {job.attempts - job.last_resorts} times.")
+            reasons.append(f"The reading failed {counted(job.attempts - job.last_resorts, 'time')}.")
         findings = analysis.findings if analysis else None
         candidates = {candidate.instance_uid: candidate for candidate in material.candidates}
         # What was taken back is no longer shown, unless nothing else is left to answer for.
@@ -409,12 +410,12 @@ class Worker:
 
 
 def _doubts(images: Sequence[ImageAnswer]) -> list[str]:
-    """Return a sentence where the images state different patients, and log it; names stand in neither (rule R14)."""
+    """Return a sentence where the images state different patients, and log it."""
     differing = differing_identity(image.header for image in images)
     if not differing:
         return []
     log.warning("images state different patients", attributes=differing)
-    return [f"The images state different patients ({', '.join(differing)}); check whose they are."]
+    return [different_patients(differing)]
 
 
 def _issues(results: Sequence[IssuedResult]) -> list[list[ResultRecord]]:

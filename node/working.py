@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from ai.allocation import give_back
 from ai.models import Model, open_model
 from ai.readers.base import Reader
-from node.gpus import gpu_now
+from node.gpus import GpuDriver
 from node.intake import utc_now
 from node.logs import configure
 from node.pace import LOOKS, News
@@ -25,7 +25,7 @@ from node.running import (
     run_until_stopped,
 )
 from node.service import content_digest
-from node.supervision import ServiceManager
+from node.supervision import ServiceManager, end_with_parent
 from node.telemetry import logger
 from node.worker import Worker
 from storage.changes import Changes
@@ -71,6 +71,7 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
 
     signals = Signals()
     signals.listen()
+    end_with_parent()
     manager = manager or ServiceManager.from_environment()
     settings = load()
     configure(settings.log.format, settings.log.level)
@@ -140,14 +141,15 @@ class Presence:
         self._engine = engine
         self._model = model
         self._device = device
+        self._driver = GpuDriver(device, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         self._since = utc_now()
 
     def tell(self) -> None:
         """Give a sign of life."""
-        gpu = gpu_now(self._device, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         card, now = self._model.card, utc_now()
         record = WorkerRecord(
-            *(self.owner, f"{card.name} {card.version}", self._model.digest, self._device, self._since, now), gpu
+            *(self.owner, f"{card.name} {card.version}", self._model.digest, self._device, self._since, now),
+            self._driver.now(),
         )
         with writing(self._engine) as connection:
             note_worker(connection, record)

@@ -8,11 +8,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, distinct, exists, func, insert, select, update
 
 from storage.exams import lock_keys
 from storage.states import ConflictState, DeliveryState, ExamState, JobState
 from storage.tables import conflicts, deliveries, exams, instances, jobs, patients, previews, removals, results
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Deliveries that keep files of exams whose time has come.
+
+    Attributes
+    ----------
+    destination, kind, state
+        Of what, to whom, and where it stands.
+    exams
+        How many they keep.
+    """
+
+    destination: str
+    kind: str
+    state: DeliveryState
+    exams: int
 
 
 @dataclass(frozen=True)
@@ -51,38 +69,13 @@ def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int |
     """
     if not (due.destinations or due.unproven):
         return []
-    paths = _results() if due.results_too else _sources()
-    unfinished = select(jobs.c.id).where(
-        jobs.c.exam_id == exams.c.id, jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
-    )
-    ends = deliveries.c.state.in_([DeliveryState.WAITING, DeliveryState.SENT]) & deliveries.c.finished_at.is_(None)
-    if not due.unproven:
-        ends |= deliveries.c.state.in_([DeliveryState.REFUSED, DeliveryState.EXPIRED])
     delivered = (
         select(deliveries.c.id)
         .join(results, results.c.uid == deliveries.c.result_uid)
         .join(jobs, jobs.c.id == results.c.job_id)
         .where(jobs.c.exam_id == exams.c.id)
     )
-    undecided = (
-        select(conflicts.c.id)
-        .join(instances, instances.c.uid == conflicts.c.instance_uid)
-        .where(_same_exam(), conflicts.c.state == ConflictState.OPEN)
-    )
-    query = (
-        select(exams.c.id, exams.c.uid)
-        .where(
-            exams.c.state.in_([ExamState.ANSWERED, ExamState.FAILED, ExamState.MOVED, ExamState.PRIOR]),
-            exams.c.held.is_(False),
-            exams.c.last_image_at < due.before,
-            ~unfinished.exists(),
-            ~delivered.where(ends).exists(),
-            ~undecided.exists(),
-            paths.exists(),
-        )
-        .order_by(exams.c.last_image_at, exams.c.id)
-        .limit(limit)
-    )
+    query = _ended(due).where(~delivered.where(_keeps(due)).exists()).order_by(exams.c.last_image_at, exams.c.id)
     if not due.unproven:
         query = query.where(
             exams.c.state.in_([ExamState.MOVED, ExamState.PRIOR])
@@ -92,9 +85,57 @@ def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int |
         )
     if exam_id is not None:
         query = query.where(exams.c.id == exam_id)
-    if due.issuer is not None:
-        query = query.join(patients, patients.c.id == exams.c.patient_id).where(patients.c.issuer == due.issuer)
-    return [(row.id, row.uid) for row in connection.execute(query)]
+    return [(row.id, row.uid) for row in connection.execute(query.limit(limit))]
+
+
+def obstacles(connection: Connection, due: Due) -> list[Obstacle]:
+    """Return the deliveries that keep exams which would otherwise lose files, by destination, kind and state."""
+    ended = _ended(due).subquery()
+    of_what = (deliveries.c.destination, results.c.kind, deliveries.c.state)
+    query = (
+        select(*of_what, func.count(distinct(ended.c.id)).label("exams"))
+        .join(results, results.c.uid == deliveries.c.result_uid)
+        .join(jobs, jobs.c.id == results.c.job_id)
+        .join(ended, ended.c.id == jobs.c.exam_id)
+        .where(_keeps(due))
+        .group_by(*of_what)
+        .order_by(*of_what)
+    )
+    return [
+        Obstacle(row.destination, row.kind, DeliveryState(row.state), row.exams) for row in connection.execute(query)
+    ]
+
+
+def _ended(due: Due) -> Select[tuple[int, str]]:
+    """Return exams that are old enough, have ended, are not held, wait for no decision and still have files."""
+    unfinished = select(jobs.c.id).where(
+        jobs.c.exam_id == exams.c.id, jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
+    )
+    undecided = (
+        select(conflicts.c.id)
+        .join(instances, instances.c.uid == conflicts.c.instance_uid)
+        .where(_same_exam(), conflicts.c.state == ConflictState.OPEN)
+    )
+    paths = _results() if due.results_too else _sources()
+    query = select(exams.c.id, exams.c.uid).where(
+        exams.c.state.in_([ExamState.ANSWERED, ExamState.FAILED, ExamState.MOVED, ExamState.PRIOR]),
+        exams.c.held.is_(False),
+        exams.c.last_image_at < due.before,
+        ~unfinished.exists(),
+        ~undecided.exists(),
+        paths.exists(),
+    )
+    if due.issuer is None:
+        return query
+    return query.join(patients, patients.c.id == exams.c.patient_id).where(patients.c.issuer == due.issuer)
+
+
+def _keeps(due: Due) -> ColumnElement[bool]:
+    """Tell whether a delivery has not ended, or not well where that counts."""
+    keeps = deliveries.c.state.in_([DeliveryState.WAITING, DeliveryState.SENT]) & deliveries.c.finished_at.is_(None)
+    if not due.unproven:
+        keeps |= deliveries.c.state.in_([DeliveryState.REFUSED, DeliveryState.EXPIRED])
+    return keeps
 
 
 def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime) -> list[str]:

@@ -135,6 +135,13 @@ def an_unread_answer(status: AnswerStatus, *headers: Dataset, reason: str) -> An
     return Answer("e1", 1, status, CREATED_AT, images, MODEL, reasons=(reason,))
 
 
+STANDS_IN = (
+    f"R CC: image 2.25.{'1' * 59} was read in place of 2.25.{'2' * 59}, which could not be read: "
+    "It could not be read in any attempt (FileNotFoundError in pathlib.py:1044: No such file or directory)."
+)
+"""What an answer says of an image that was read in another's place: UIDs of 64 characters, and why."""
+
+
 FORMS: dict[str, Callable[[], Answer]] = {
     "findings": an_answer,
     "sizes in pixels": lambda: an_answer(millimetres=False, change=without_spacing),

@@ -13,7 +13,7 @@ from pydicom import Dataset, dcmread
 from sqlalchemy import Engine
 
 from ai.errors import NoBreast
-from ai.exam import Exam, Laterality, View, ViewImage
+from ai.exam import STANDARD_VIEWS, Exam, Laterality, View, ViewImage
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
 from ai.readers.base import Reader
 from config.mix import ResultKind
@@ -28,9 +28,11 @@ from storage.exams import ExamRecord, list_exams
 from storage.jobs import Job, JobQueue
 from storage.outbox import Outbox
 from storage.results import IssuedResult, ResultRecord, results_of
+from storage.states import JobState
 from tests.answers import MODEL as READER_MODEL
 from tests.answers import a_mass
-from tests.doors import ROOM_ENOUGH, Clock, Room
+from tests.builders import altered
+from tests.doors import ROOM_ENOUGH, Clock, Room, phantom_images
 from tests.pacs import a_store
 from tests.records import LEASE, POLICY
 
@@ -196,3 +198,46 @@ def summary_of(report: Dataset) -> str:
     ]
     [summary] = found
     return summary
+
+
+def four() -> list[Dataset]:
+    """Return the images of an exam of four views."""
+    return list(phantom_images())
+
+
+def of_view(view: View) -> Dataset:
+    """Return the one of `four` that shows a view."""
+    return phantom_images()[STANDARD_VIEWS.index(view)]
+
+
+def undecodable(image: Dataset) -> Dataset:
+    """Return an image whose pixel data end too early."""
+    return altered(image, PixelData=image.PixelData[: len(image.PixelData) // 2])
+
+
+def breaks(_exam: Exam) -> None:
+    """Raise what a reader may, with a patient's name in its text."""
+    raise RuntimeError("something about FOUR VIEWS")
+
+
+def repeated(image: Dataset, number: int, **changes: object) -> Dataset:
+    """Return an image of the same view that was taken later."""
+    uid = f"{image.SOPInstanceUID}.{number}"
+    return altered(image, SOPInstanceUID=uid, AcquisitionTime=f"23595{number}", **changes)
+
+
+def predecessors_of(report: Dataset) -> set[str]:
+    """Return the reports that a report supersedes."""
+    return {
+        str(reference.ReferencedSOPInstanceUID)
+        for study in report.PredecessorDocumentsSequence
+        for series in study.ReferencedSeriesSequence
+        for reference in series.ReferencedSOPSequence
+    }
+
+
+def exhaust(chain: Chain) -> None:
+    """Let a job fail until it is given up."""
+    while chain.job.state is JobState.QUEUED:
+        chain.worker().work_once()
+        chain.clock.forward(timedelta(minutes=1))

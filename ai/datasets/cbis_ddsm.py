@@ -19,6 +19,7 @@ from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_around, boxes_of_mask, read_mask
 from ai.errors import InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
+from ai.words import counted
 
 SUBSETS: Final = ("train", "test")
 SIDES: Final = {"LEFT": Laterality.LEFT, "RIGHT": Laterality.RIGHT}
@@ -84,7 +85,7 @@ def read_cbis_ddsm(
         SOURCES["cbis-ddsm"],
         folder,
         tuple(records),
-        (f"left out {len(left)} images with a mask of another size: {some(left)}",) if left else (),
+        (f"left out {counted(len(left), 'image')} with a mask of another size: {some(left)}",) if left else (),
     )
 
 

@@ -14,6 +14,7 @@ from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_of_outline
 from ai.errors import InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
+from ai.words import counted
 
 REGIONS: Final = "*hand*drawn*segmentations*.csv"
 FINDINGS: Final = "*annotations*.csv"
@@ -60,8 +61,10 @@ def read_cdd_cesm(folder: Path, on_image: Callable[[], None] = lambda: None) -> 
             unseen.append(name)
     unlisted = sorted(set(images) - set(findings))
     notes = (
-        f"{len(unseen)} images of the findings are not there: {some(unseen)}" if unseen else "",
-        f"left out {len(unlisted)} images without findings: {some(unlisted)}" if unlisted else "",
+        f"{counted(len(unseen), 'image of the findings is', 'images of the findings are')} not there: {some(unseen)}"
+        if unseen
+        else "",
+        f"left out {counted(len(unlisted), 'image')} without findings: {some(unlisted)}" if unlisted else "",
     )
     return Dataset(
         SOURCES["cdd-cesm"],
@@ -76,7 +79,7 @@ def _table(folder: Path, pattern: str) -> Path:
     if len(found) != 1:
         sheets = sorted(folder.glob(pattern.replace(".csv", ".xlsx")))
         hint = f"; save the sheet with all images of {sheets[0].name} as CSV" if sheets else ""
-        raise InvalidDataset(f"{folder}: {len(found)} files {pattern} instead of one{hint}")
+        raise InvalidDataset(f"{folder}: {counted(len(found), 'file')} {pattern} instead of one{hint}")
     return found[0]
 
 

@@ -14,6 +14,7 @@ from ai.datasets.selection import some
 from ai.datasets.sources import SHEET, Source
 from ai.datasets.truth import fills_of_mask, read_mask
 from ai.errors import InvalidDataset
+from ai.words import counted
 
 SUFFIX: Final = ".toml"
 
@@ -108,7 +109,7 @@ def read_collection(path: Path, opened: Open) -> Dataset:
             raise InvalidDataset(f"{path}: {each.source.name}: no image is left")
         if left := len(each.records) - len(taken):
             notes.append(
-                f"left out {left} images of {each.source.name} with a mass that fills less than {member.compact:g}"
+                f"left out {counted(left, 'image')} of {each.source.name} with a mass that fills less than {member.compact:g}"
             )
         notes += [f"{each.source.name}: {note}" for note in each.notes]
         records += [_record(r, member, each, folder) for r in taken]
@@ -131,7 +132,7 @@ def _check_patients(path: Path, sets: Sequence[Dataset]) -> None:
         twice = sorted({r.patient_id for r in each.records if seen.setdefault(r.patient_id, number) != number})
         if twice:
             raise InvalidDataset(
-                f"{path}: {len(twice)} patients of {each.source.name} have names of another set: {some(twice)}"
+                f"{path}: {counted(len(twice), f'patient of {each.source.name} has a name', f'patients of {each.source.name} have names')} of another set: {some(twice)}"
             )
 
 

@@ -16,6 +16,7 @@ from ai.datasets.tables import density
 from ai.datasets.truth import box_of_outline, boxes_of_mask, read_mask
 from ai.errors import InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
+from ai.words import counted
 
 ANNOTATIONS: Final = "annotations.json"
 MASKS: Final = "masks"
@@ -127,7 +128,9 @@ def read_folders(folder: Path, on_image: Callable[[], None] = lambda: None) -> D
     files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.glob("*/*/**/*.dcm")) if p.parent.name != MASKS}
     missing = sorted(set(known.images) - set(files))
     if missing:
-        raise InvalidDataset(f"{folder / ANNOTATIONS}: {len(missing)} images are not there: {some(missing)}")
+        raise InvalidDataset(
+            f"{folder / ANNOTATIONS}: {counted(len(missing), 'image is', 'images are')} not there: {some(missing)}"
+        )
     for name, path in files.items():
         annotation = known.images.get(name, Annotation())
         view = _view(_header(path), annotation)
@@ -140,7 +143,11 @@ def read_folders(folder: Path, on_image: Callable[[], None] = lambda: None) -> D
         Source(known.name or folder.resolve().name, known.licence, known.attribution, known.caveats),
         folder,
         tuple(records),
-        (f"left out {len(left)} images that are no CC or MLO For Presentation: {some(left)}",) if left else (),
+        (
+            f"left out {counted(len(left), 'image that is', 'images that are')} no CC or MLO For Presentation: {some(left)}",
+        )
+        if left
+        else (),
     )
 
 

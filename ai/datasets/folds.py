@@ -15,6 +15,7 @@ from ai.datasets.selection import digest_of, held_out_patients, known_digests, s
 from ai.datasets.tables import Naming, column, read_table
 from ai.errors import InvalidDataset, UnfitFolds, Unwritable
 from ai.models import Model
+from ai.words import counted
 
 COLUMNS: Final = ("patient_id", "fold")
 
@@ -51,8 +52,9 @@ class Folds:
         there = {record.patient_id for record in records}
         missing, unknown = sorted(there - self.fold.keys()), sorted(self.fold.keys() - there)
         faults = [
-            f"{len(names)} patients of the {side}: {some(names)}"
-            for side, names in (("set are not in the file", missing), ("file are not in the set", unknown))
+            f"{counted(len(names), f'patient of the {here} is', f'patients of the {here} are')} not in the {there}: "
+            + some(names)
+            for here, there, names in (("set", "file", missing), ("file", "set", unknown))
             if names
         ]
         if faults:
@@ -146,7 +148,7 @@ def stratified(records: Sequence[Record], count: int, seed: int, first: Collecti
     fold = dict.fromkeys(images.keys() & set(first), 0)
     free = range(1 if fold else 0, count)
     if len(dealt) < len(free) or not free:
-        raise InvalidDataset(f"{len(images)} patients are too few for {count} folds")
+        raise InvalidDataset(f"{counted(len(images), 'patient is', 'patients are')} too few for {count} folds")
     fold |= {patient: free[place % len(free)] for place, patient in enumerate(dealt)}
     return Folds(fold)
 

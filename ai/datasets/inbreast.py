@@ -14,6 +14,7 @@ from ai.datasets.tables import Naming, column, density, known, read_table
 from ai.datasets.truth import box_of_outline
 from ai.errors import InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
+from ai.words import counted
 
 TABLE: Final = "INbreast.csv"
 IMAGES: Final = "AllDICOMs"
@@ -60,8 +61,8 @@ def read_inbreast(folder: Path, on_image: Callable[[], None] = lambda: None) -> 
         on_image()
     left = [path.name for path in files.values()]
     notes = (
-        f"left out {len(left)} images that {TABLE} does not list: {some(left)}" if left else "",
-        f"left out {len(other)} images of other views than CC and MLO: {some(other)}" if other else "",
+        f"left out {counted(len(left), 'image')} that {TABLE} does not list: {some(left)}" if left else "",
+        f"left out {counted(len(other), 'image')} of other views than CC and MLO: {some(other)}" if other else "",
     )
     return Dataset(
         SOURCES["inbreast"],

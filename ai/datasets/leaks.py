@@ -17,6 +17,7 @@ from ai.datasets.selection import some
 from ai.datasets.truth import mass_mask
 from ai.errors import AIError, DuplicateImages, InvalidDataset, LeakingSplit
 from ai.pixels import file_image
+from ai.words import counted
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def check_patients(training: Iterable[Record], validation: Iterable[Record]) -> 
     """
     both = sorted({r.patient_id for r in training} & {r.patient_id for r in validation})
     if both:
-        raise LeakingSplit(f"{len(both)} patients: {some(both)}")
+        raise LeakingSplit(f"{counted(len(both), 'patient')}: {some(both)}")
 
 
 def check_duplicates(duplicates: Sequence[Duplicate], places: Mapping[str, int]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ai.datasets.records import Record, by_set, split_by_patient
 from ai.errors import InvalidDataset
 from ai.exam import STANDARD_VIEWS, View
+from ai.words import counted
 
 NAMED = 3
 """How many images or patients a message names before it says how many more there are."""
@@ -48,7 +49,7 @@ def labelled(records: Sequence[Record], *, skip: bool = False) -> list[Record]:
     without = [r.file for r in records if not r.labelled]
     if without and not skip:
         raise InvalidDataset(
-            f"{len(without)} of {len(records)} images are not labelled ({some(without)}): label them, "
+            f"{len(without)} of {counted(len(records), 'image is', 'images are')} not labelled ({some(without)}): label them, "
             "or leave them out with --skip-unlabelled"
         )
     return _left([r for r in records if r.labelled], "no image is labelled")

@@ -13,6 +13,7 @@ from ai.datasets.selection import in_complete_exams, some
 from ai.datasets.truth import Truth, is_of_ones, kind_of, mass_mask
 from ai.errors import AIError, InvalidDataset, UnfitFolds
 from ai.pixels import SQUARE_FILM_ASPECT, file_image
+from ai.words import counted
 
 BEYOND: Final = 1.0
 """Pixels by which a box may reach beyond its image: boxes are rounded and scaled."""
@@ -64,7 +65,7 @@ def survey(
     faults = _damages(dataset, notes, on_image) if look else []
     unlabelled = [r.file for r in records if not r.labelled]
     if unlabelled:
-        told = f"{len(unlabelled)} images are not labelled: {some(unlabelled)}"
+        told = f"{counted(len(unlabelled), 'image is', 'images are')} not labelled: {some(unlabelled)}"
         (notes if skip_unlabelled else faults).append(told)
     if not any(r.boxes for r in records):
         faults.append("no image shows a mass")
@@ -117,7 +118,8 @@ def _imbalances(records: Iterable[Record]) -> Iterable[str]:
     rows = [r for r in records if r.labelled]
     weak = sum(kind_of(r) is Truth.ELLIPSE for r in rows)
     if weak:
-        yield f"{weak} images have boxes alone: the ellipses in them are weak labels, and outlines cannot be measured"
+        told = counted(weak, "image has", "images have")
+        yield f"{told} boxes alone: the ellipses in them are weak labels, and outlines cannot be measured"
     if rows and all(r.boxes for r in rows):
         yield "every labelled image shows a mass: false marks on images without one cannot be measured"
     classes = {r.malignant for r in rows} - {None}
@@ -134,7 +136,7 @@ def _imbalances(records: Iterable[Record]) -> Iterable[str]:
             subsets.setdefault(record.patient_id, set()).add(record.subset)
     both = [patient for patient, parts in subsets.items() if len(parts) > 1]
     if both:
-        yield f"{len(both)} patients are in more than one subset: {some(both)}"
+        yield f"{counted(len(both), 'patient is', 'patients are')} in more than one subset: {some(both)}"
 
 
 def _damages(dataset: Dataset, notes: list[str], on_image: Callable[[], None]) -> list[str]:
@@ -163,21 +165,27 @@ def _damages(dataset: Dataset, notes: list[str], on_image: Callable[[], None]) -
             wrong.append(text if record.file in text else f"{record.file}: {text}")
         on_image()
     if black:
-        notes.append(f"the masks of {len(black)} images that are malignant or have boxes are all black: {some(black)}")
+        told = counted(len(black), "image that is malignant or has boxes", "images that are malignant or have boxes")
+        notes.append(f"the masks of {told} are all black: {some(black)}")
     if ones:
         notes.append(
-            f"the masks of {len(ones)} images hold 0 and 1 alone: 1 is taken for a mass, also where it is a label of "
+            f"the masks of {counted(len(ones), 'image')} hold 0 and 1 alone: 1 is taken for a mass, also where it is a label of "
             f"something else: {some(ones)}"
         )
     if squeezed:
         notes.append(
-            f"{squeezed} images are square files without a header: they are taken for films that were squeezed, and their "
-            f"proportions restored by pixels {SQUARE_FILM_ASPECT:g} times as high as wide; they have no sizes in millimetres"
+            f"{counted(squeezed, 'image is a square file', 'images are square files')} without a header: "
+            f"{'it is taken for a film that was' if squeezed == 1 else 'they are taken for films that were'} squeezed, and the "
+            f"proportions restored by pixels {SQUARE_FILM_ASPECT:g} times as high as wide; there are no sizes in millimetres"
         )
     pairs = [str(pair) for pair in duplicates(seen, prints)]
     return [
-        *([f"{len(wrong)} images cannot be used: {some(wrong)}"] if wrong else []),
-        *([f"{len(pairs)} pictures stand under two patients: {some(pairs)}"] if pairs else []),
+        *([f"{counted(len(wrong), 'image')} cannot be used: {some(wrong)}"] if wrong else []),
+        *(
+            [f"{counted(len(pairs), 'picture stands', 'pictures stand')} under two patients: {some(pairs)}"]
+            if pairs
+            else []
+        ),
     ]
 
 

@@ -17,6 +17,7 @@ from ai.evaluation.predictions import Prediction, detections, rules_of
 from ai.evaluation.report import Group, Report
 from ai.models import CARD, Model, ModelCard
 from ai.training.durable import whole_file
+from ai.words import counted
 
 GROUPS: Final = ("marks", "image_labels", "pixels", "pixels_weak", "strata")
 """Of the report, those that a card tells."""
@@ -50,7 +51,9 @@ def write_model_card(
         Bootstrap draws over patients.
     """
     curves = [froc(rule.value, [match(rule, detections(p)) for p in predictions]) for rule in rules_of(predictions)]
-    plot_froc(curves, folder / "froc.png", f"{model.card.name}: {report.evaluation.images} images of {data.name}")
+    plot_froc(
+        curves, folder / "froc.png", f"{model.card.name}: {counted(report.evaluation.images, 'image')} of {data.name}"
+    )
     lines = [*_head(model), *_figures(data.name, report), "", "![FROC curves](froc.png)", ""]
     levels = scores(predictions, report.threshold)
     judged: dict[Level, Reliability] = {}
@@ -92,7 +95,10 @@ def _head(model: Model) -> Iterator[str]:
             ("digest", f"`{model.digest}`"),
             ("licence of the weights", card.licence),
             ("reads", ", ".join(card.use.accepts)),
-            ("trained on", f"{training.images} images of {training.patients} patients: {training.data}"),
+            (
+                "trained on",
+                f"{counted(training.images, 'image')} of {counted(training.patients, 'patient')}: {training.data}",
+            ),
             ("licence of the data", training.licence),
             ("attribution", training.attribution),
             ("start", training.start),
@@ -108,8 +114,9 @@ def _figures(data: str, report: Report) -> Iterator[str]:
         "## Figures",
         "",
         (
-            f"On {data}: {told.images} images of {told.patients} patients, {told.masses} masses; {told.refused} images were "
-            "refused, and count as read without a mark. Intervals of 95 % by bootstrap over patients."
+            f"On {data}: {counted(told.images, 'image')} of {counted(told.patients, 'patient')}, "
+            f"{counted(told.masses, 'mass', 'masses')}; "
+            f"{counted(told.refused, 'image was refused, and counts', 'images were refused, and count')} as read without a mark. Intervals of 95 % by bootstrap over patients."
         ),
         "",
     )

@@ -21,6 +21,7 @@ from ai.exam import Exam, View, ViewImage
 from ai.findings import ImageFindings, Mass
 from ai.pixels import file_image
 from ai.readers.base import Reader
+from ai.words import counted
 
 PIXEL_TRUTH = (Truth.MASK, Truth.OUTLINE)
 """What Dice is measured against; ellipses inscribed in boxes are a weak label."""
@@ -129,7 +130,7 @@ def predict(
     """
     gone = [record.file for record in records if not (folder / record.path).is_file()] if scored else []
     if gone:
-        raise InvalidDataset(f"{len(gone)} images are not there: {some(gone)}")
+        raise InvalidDataset(f"{counted(len(gone), 'image is', 'images are')} not there: {some(gone)}")
     predictions: dict[int, Prediction] = {}
     for places in exams_of(records):
         images: dict[int, ViewImage] = {}

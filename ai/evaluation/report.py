@@ -18,6 +18,7 @@ from ai.evaluation.pipeline import Regions, end_to_end
 from ai.evaluation.predictions import Evaluation, Prediction, detections, drawn, evaluate, figures, rules_of
 from ai.evaluation.size import strata
 from ai.evaluation.statistics import Figure, auc, bootstrap
+from ai.words import counted
 
 CONFIDENCES: Final = (0.2, 0.3, 0.5)
 """Thresholds of Madsen's end-to-end test."""
@@ -215,7 +216,7 @@ class _Scored:
             "thesis F1": NO_MASS,
         }
         if lacking:
-            why = f"of {lacking} images with a mass only boxes are known; --weak-dice takes ellipses in them"
+            why = f"of {counted(lacking, 'image')} with a mass only boxes are known; --weak-dice takes ellipses in them"
             return Group(key, title, tuple(Row(name, None, why) for name in names))
         every = [p.pixels for p in self._all if p.pixels is not None]
 

@@ -9,6 +9,7 @@ from ai.datasets.records import Dataset, Record, split_by_patient
 from ai.datasets.selection import select
 from ai.errors import InvalidDataset, UnfitFolds
 from ai.training.recipe import Recipe, Split
+from ai.words import counted
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, sub
     fold = _inner(split, training, places)
     for number in range(split.folds):
         if number not in fold.values():
-            raise InvalidDataset(f"{len(fold)} patients are too few for {split.folds} folds")
+            raise InvalidDataset(f"{counted(len(fold), 'patient is', 'patients are')} too few for {split.folds} folds")
     kept = frozenset(patient for patient, place in places.items() if place == split.part)
     return Dealt(training, held_out, kept, fold)
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 import typer
 
+from ai.words import counted
 from config.settings import load_settings
 from node.audit.commands import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json, print_table
@@ -49,7 +50,7 @@ def verify(
         for fault in found:
             typer.secho(f"BROKEN {fault}", fg=typer.colors.RED)
         if not found:
-            typer.echo(f"{last.number} records, none changed, none missing. Last link: {last}")
+            typer.echo(f"{counted(last.number, 'record')}, none changed, none missing. Last link: {last}")
     if found:
         log.error("audit trail broken", faults=found)
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ai.errors import InvalidDataset
 from ai.outputs import writable_file, writable_folder
+from ai.words import counted
 from node.cli.data import (
     DataArgument,
     FoldsFileOption,
@@ -164,7 +165,10 @@ def calibrate(
     chosen = select(images.records, skip_unlabelled=skip_unlabelled)
     predictions = _predict(model, images.folder, chosen, device, threads, 0.0, scored=True)
     levels = scores(predictions, named_model(model).card.thresholds.get("mass", 0.5))
-    words = population or f"{len(levels[Level.EXAM])} exams of {images.source.name} that the model was not trained on"
+    words = (
+        population
+        or f"{counted(len(levels[Level.EXAM]), 'exam')} of {images.source.name} that the model was not trained on"
+    )
     calibration = fitted(levels, words)
     judged = {level: reliability(scored, repeats) for level, scored in levels.items()}
     write_calibration(folder, calibration)
@@ -214,7 +218,7 @@ def predict(
     predictions = _predict(model, images.folder, images.records, device, threads, 0.0)
     output.write_text(json.dumps(to_json(predictions), indent=1), encoding="utf-8")
     refused = [p for p in predictions if p.refused]
-    typer.echo(f"{len(predictions)} images read, {len(refused)} refused, wrote {output}", err=True)
+    typer.echo(f"{counted(len(predictions), 'image')} read, {len(refused)} refused, wrote {output}", err=True)
 
 
 @dataclass(frozen=True)
@@ -275,7 +279,8 @@ def _known(images: _Images, chosen: "Sequence[Record]") -> "Source":
     if not (learned := patients.intersection(images.learned)):
         return images.source
     caveat = (
-        f"{len(learned)} of the {len(patients)} patients are of the part that the model was trained on, so these figures are "
+        f"{len(learned)} of the {len(patients)} patients {'is' if len(learned) == 1 else 'are'} of the part that the model was "
+        "trained on, so these figures are "
         "better than it deserves; --validation scores those that it kept."
     )
     return replace(images.source, caveats=(caveat, *images.source.caveats))
@@ -320,7 +325,7 @@ def _plot(path: Path, predictions: "Sequence[Prediction]", model: str) -> None:
 
     curves = [froc(rule.value, [match(rule, detections(p)) for p in predictions]) for rule in rules_of(predictions)]
     images, masses = len(predictions), sum(len(p.record.boxes) for p in predictions)
-    plot_froc(curves, path, f"{model}: {images} images, {masses} masses")
+    plot_froc(curves, path, f"{model}: {counted(images, 'image')}, {counted(masses, 'mass', 'masses')}")
     typer.echo(f"wrote {path}", err=True)
 
 
@@ -339,7 +344,7 @@ def _draw(output: Path, predictions: "Sequence[Prediction]", folder: Path, level
     with progress() as bar:
         task = bar.add_task("drawing", total=len(predictions))
         written = draw_all(predictions, folder, output, level, lambda: bar.advance(task))
-    typer.echo(f"wrote {len(written)} pictures, see {output / 'index.png'}", err=True)
+    typer.echo(f"wrote {counted(len(written), 'picture')}, see {output / 'index.png'}", err=True)
 
 
 def _print_report(result: "Report", source: "Source") -> None:
@@ -364,7 +369,8 @@ def _print_evaluation(result: "Evaluation") -> None:
 
     console = stdout_console()
     console.print(
-        f"{result.images} images of {result.patients} patients, {result.masses} masses, {result.refused} images refused"
+        f"{counted(result.images, 'image')} of {counted(result.patients, 'patient')}, "
+        f"{counted(result.masses, 'mass', 'masses')}, {counted(result.refused, 'image')} refused"
     )
     table = Table("sensitivity at false positives per image", *map(str, result.detection))
     for row, limit in enumerate(FPPI):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Connection
 
+from ai.words import counted
 from config.settings import load_settings
 from node.audit.commands import operator, record_done
 from node.cli.conflicts import plain
@@ -100,13 +101,13 @@ def send(
     def note(connection: Connection, number: int) -> None:
         if release:
             reject_identities(connection, found.id, now)
-        told = f"{number} results" + (f" to {destination}" if destination else "")
+        told = f"{counted(number, 'result')}" + (f" to {destination}" if destination else "")
         action = Action("resend", operator(), now, found.id, destination or None, told)
         record_done(connection, parts.settings, action, found.uid)
 
     count = parts.outbox.resend(found.id, now, [destination] if destination else served, note)
     released = "is held no more, and " if found.held else ""
-    typer.echo(f"Exam {found.uid}: {released}{count} deliveries wait to be sent.")
+    typer.echo(f"Exam {found.uid}: {released}{counted(count, 'delivery waits', 'deliveries wait')} to be sent.")
     if gone and not destination:
         typer.secho(f"Left alone, for the settings do not name them any more: {', '.join(sorted(gone))}.", err=True)
     raise typer.Exit(0 if count or found.held else 1)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ai.outputs import writable_folder
+from ai.words import counted
 from node.cli.options import progress
 
 FIRST = datetime(2026, 1, 10, 8, 0, tzinfo=UTC)
@@ -105,4 +106,4 @@ def phantom(
                 rows += write_exam(exam, folder / name.lower(), forms, woman)
             write_manifest(rows, folder)
             bar.advance(task)
-    typer.echo(f"wrote {len(rows)} views of {exams} exams: {folder / 'manifest.csv'}", err=True)
+    typer.echo(f"wrote {counted(len(rows), 'view')} of {counted(exams, 'exam')}: {folder / 'manifest.csv'}", err=True)

@@ -31,7 +31,8 @@ from node.cli.options import (
 )
 from node.errors import NodeError
 from node.exams import Candidate, Close, assemble, decide, outcome
-from node.records import Origin, instance_record, read_header, reference
+from node.headers import different_patients, differing_identity
+from node.records import Origin, instance_record, read_header, reference, text
 from node.results.drawing import cell_of, draw_page, draw_panel, panel, png
 from node.results.facts import facts, image_facts
 from node.results.pages import image_panel, page
@@ -116,6 +117,8 @@ def _instances(files: Sequence[Path], named: Sequence[Path]) -> dict[str, tuple[
             typer.echo(f"{file} is no image, and is passed over", err=True)
     if len({str(header.StudyInstanceUID) for header, _ in found.values()}) > 1:
         raise UnreadableFile("The files belong to several studies; read one study at a time.")
+    if len({(text(header, "IssuerOfPatientID"), text(header, "PatientID")) for header, _ in found.values()}) > 1:
+        raise UnreadableFile("The files state several Patient IDs; read one patient's images at a time.")
     return found
 
 
@@ -139,6 +142,7 @@ def _read_exam(
         ImageAnswer(header_of(headers[uid][1]), done.views.get(uid), done.not_read.get(uid))
         for uid in (*done.views, *(uid for uid in headers if uid not in done.views))
     )
+    differing = differing_identity(image.header for image in images)
     answer = Answer(
         exam="file",
         revision=1,
@@ -150,6 +154,7 @@ def _read_exam(
         missing=done.missing,
         reasons=(
             *(verdict.reasons if isinstance(verdict, Close) else ()),
+            *([different_patients(differing)] if differing else []),
             *done.stand_ins,
             *analysis.not_read.values(),
         ),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ai.calibration import threshold_for
+from ai.words import counted
 from config.settings import TEST_AE_TITLE, load_settings
 from node.cli.options import OLDEST, ConfigOption, JsonOption, print_json
 from node.intake import utc_now
@@ -51,7 +52,7 @@ def recall(
         print_json(told)
         return
     if not scores:
-        typer.echo(f"No exam with a score was answered within {days} days.")
+        typer.echo(f"No exam with a score was answered within {counted(days, 'day')}.")
         return
     table = Table("sender", "exams", "wanted", "score from", "recalls", "95 % interval")
     for row in told:

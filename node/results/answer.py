@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 from ai.calibration import Likelihood
 from ai.exam import View, ViewPosition
 from ai.findings import ExamFindings, ImageFindings, ModelIdentity
+from ai.words import counted
 from config.policy import RecallLimit
 
 
@@ -178,8 +179,7 @@ class Answer:
         hidden = self.findings.count - findings.count
         if not hidden:
             return self
-        noun = "finding" if hidden == 1 else "findings"
-        reason = f"{hidden} {noun} below this destination's threshold of {threshold}."
+        reason = f"{counted(hidden, 'finding')} below this destination's threshold of {threshold}."
         return replace(
             self,
             status=answer_status(findings, complete=self.status.complete),

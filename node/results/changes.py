@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ai.words import counted
 from node.results.answer import Answer
 from node.results.facts import facts
 from node.results.uids import ObjectUIDs
@@ -74,7 +75,7 @@ def _shown(told: Mapping[str, Any], threshold: int) -> dict[str, list[Any]]:
 
 
 def _count(masses: list[Any]) -> str:
-    return "1 mass" if len(masses) == 1 else f"{len(masses)} masses"
+    return counted(len(masses), "mass", "masses")
 
 
 def _model(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

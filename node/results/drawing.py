@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ai.exam import STANDARD_VIEWS, Laterality, View
 from ai.findings import ImageFindings
+from ai.words import counted
 from node.results.labels import Box, label_places, lead
 
 Picture = NDArray[np.uint8]
@@ -214,7 +215,7 @@ def panel(
 
 def masses_in_words(count: int) -> str:
     """Return ``no mass``, ``1 mass``, ``2 masses`` …."""
-    return f"{count or 'no'} {'mass' if count < 2 else 'masses'}"
+    return counted(count, "mass", "masses") if count else "no mass"
 
 
 def draw_panel(panel: Panel, cell: tuple[int, int] = CELL, align: float = 0.5) -> Picture:

@@ -6,6 +6,7 @@ from typing import Final
 from ai.exam import STANDARD_VIEWS, Laterality, View
 from ai.findings import ExamFindings
 from ai.pixels import pixel_aspect
+from ai.words import counted
 from node.identity import MODEL_NAME, RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer, AnswerStatus, ImageAnswer
 from node.results.appraisal import appraisal
@@ -20,6 +21,8 @@ PRIMARY: Final = "NOT FOR PRIMARY DIAGNOSIS."
 SCORES: Final = "Scores are suspicion scores from 0 to 100, not probabilities."
 LABELS: Final = "Beside each outline: number of the mass in its view, and its score."
 NONE_EXPECTED: Final = "No image of this view, and none was expected."
+LONGEST: Final = 320
+"""Characters of a remark: one image in place of another takes two UIDs of 64 (PS3.5 9.1), and why."""
 BREASTS: Final = {Laterality.RIGHT: "right breast", Laterality.LEFT: "left breast"}
 
 
@@ -30,7 +33,7 @@ def page(edition: Edition) -> Page:
     return Page(
         TITLE,
         MARK,
-        tuple(shortened([headline(answer), *scores, *remarks(answer)], 8, 200)),
+        tuple(shortened([headline(answer), *scores, *remarks(answer)], 8, LONGEST)),
         panels(edition),
         (warning(answer), *shortened([*origin(answer), *notes(answer)], 5, 240)),
     )
@@ -99,7 +102,7 @@ def headline(answer: Answer) -> str:
         failed = answer.status is AnswerStatus.FAILED
         return "The reading FAILED: there is no result." if failed else "NOT ANALYSED: there is no result."
     count, views = answer.findings.count, len(answer.findings.images)
-    found = f"{masses_in_words(count)} {'marked' if count else 'shown' if answer.hidden else 'found'} in {views} {'view' if views == 1 else 'views'}"
+    found = f"{masses_in_words(count)} {'marked' if count else 'shown' if answer.hidden else 'found'} in {counted(views, 'view')}"
     found = found[0].upper() + found[1:]
     return f"{found}." if answer.status.complete else f"PARTIAL: not all expected views were read. {found}."
 

@@ -21,6 +21,7 @@ from node.results.drawing import WORDS_CELL, draw_hanging
 from node.results.edition import Edition
 from node.results.pages import (
     LABELS,
+    LONGEST,
     PRIMARY,
     SCORES,
     exam_scores,
@@ -203,7 +204,7 @@ def _write_answer(sheet: Sheet, answer: Answer, width: float) -> None:
     sheet.write(headline(answer), 11.5, font=BOLD, width=width)
     sections = [
         ("Suspicion scores", list(score_lines(answer.findings)) if answer.findings else []),
-        ("Remarks", shortened(remarks(answer), 50, 200)),
+        ("Remarks", shortened(remarks(answer), 50, LONGEST)),
     ]
     for title, lines in sections:
         if lines:

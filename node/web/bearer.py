@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import jwt
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.requests import HTTPConnection
 
 from config.settings import Http, Scope
@@ -18,6 +18,7 @@ from node.patience import Patience
 from node.telemetry import logger
 from node.web.access import Identity
 from storage.database import reading, writing
+from storage.errors import StorageError
 from storage.tokens import PREFIX, Token, find_session, find_token, is_stale, note_used
 
 log = logger("web")
@@ -31,6 +32,8 @@ KEYS_LAST: Final = 300.0
 PROVIDER_TIMEOUT: Final = 5.0
 FAILS_FOR: Final = 10.0
 """Seconds that a provider which did not answer is not asked again: its silence must not hold up every request."""
+
+Find = Callable[[Connection, str, datetime], Token | None]
 
 
 def bearer(connection: HTTPConnection) -> str | None:
@@ -65,37 +68,58 @@ class Uses:
                 self._news[token.id] = now
 
     def write_down(self) -> None:
-        """Write down what is new."""
+        """Write down what is new; what could not be written down is so the next time."""
         with self._lock:
             news, self._news = self._news, {}
-        if news:
-            with writing(self._engine) as database:
-                note_used(database, news)
+        try:
+            if news:
+                with writing(self._engine) as database:
+                    note_used(database, news)
+        except StorageError:
+            with self._lock:
+                self._news = news | self._news
+            raise
+
+
+class _Secrets:
+    """Secrets that stand for tokens of this node; no request waits for long for a database that does not answer."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime], uses: Uses, find: Find) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._uses = uses
+        self._find = find
+        self._patience = Patience()
+
+    def identity(self, secret: str) -> Identity | None:
+        """Return whom a secret stands for, and note that it was used; None for one that opens nothing."""
+        now = self._clock()
+        token = self._patience.ask(lambda: self._ask(secret, now))
+        if token is None:
+            return None
+        self._uses.note(token, now)
+        return identity_of(token)
+
+    def _ask(self, secret: str, now: datetime) -> Token | None:
+        with reading(self._engine) as database:
+            return self._find(database, secret, now)
 
 
 class Tokens:
     """Tokens of this node (``mammonode tokens add``)."""
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime], uses: Uses) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._uses = uses
-        self._patience = Patience()
+        self._secrets = _Secrets(engine, clock, uses, find_token)
 
     def identify(self, connection: HTTPConnection) -> Identity | None:
         """Return the token's name and scopes; None for what is no token of ours."""
         secret = bearer(connection)
         if secret is None or not secret.startswith(PREFIX):
             return None
-        token = self._patience.ask(lambda: self._find(secret))
-        if token is None:
+        identity = self._secrets.identity(secret)
+        if identity is None:
             raise NotAuthenticated("the token is unknown, has ended or was revoked: mammonode tokens")
-        self._uses.note(token, self._clock())
-        return identity_of(token)
-
-    def _find(self, secret: str) -> Token | None:
-        with reading(self._engine) as database:
-            return find_token(database, secret, self._clock())
+        return identity
 
 
 class Unknown:
@@ -112,25 +136,12 @@ class Sessions:
     """Browsers that have logged in with a token."""
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime], uses: Uses) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._uses = uses
-        self._patience = Patience()
+        self._secrets = _Secrets(engine, clock, uses, find_session)
 
     def identify(self, connection: HTTPConnection) -> Identity | None:
         """Return the session's token; None for a session that has ended, so that the browser can log in again."""
         secret = connection.cookies.get(COOKIE)
-        if not secret:
-            return None
-        token = self._patience.ask(lambda: self._find(secret))
-        if token is None:
-            return None
-        self._uses.note(token, self._clock())
-        return identity_of(token)
-
-    def _find(self, secret: str) -> Token | None:
-        with reading(self._engine) as database:
-            return find_session(database, secret, self._clock())
+        return self._secrets.identity(secret) if secret else None
 
 
 def identity_of(token: Token) -> Identity:

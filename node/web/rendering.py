@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from ai.words import counted
 from config.settings import Scope
 from node.identity import RESEARCH_USE_ONLY, VERSION
 from node.web.access import caller
@@ -124,6 +125,7 @@ def _environment() -> Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "moment": moment,
+        "counted": counted,
         "day": day,
         "number": lambda value: f"{value:,.0f}".replace(",", "\u202f"),
         "bytes": size,

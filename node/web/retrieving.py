@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+from ai.words import counted
 from config.settings import WebService
 from node.errors import BadRequest, QueryFailed, SourceUnknown
 from node.intake import Receiver
@@ -68,5 +69,5 @@ class Retrieval:
         finally:
             receiving.close()
         if receiving.outcomes.failed:
-            raise QueryFailed(f"{len(receiving.outcomes.failed)} instances of it could not be stored")
+            raise QueryFailed(f"{counted(len(receiving.outcomes.failed), 'instance')} of it could not be stored")
         return len(receiving.outcomes.stored)

@@ -20,7 +20,7 @@ from node.logs import configure
 from storage.database import open_database, reading, writing
 from storage.senders import Context, News, add_news
 from storage.states import DeliveryState
-from storage.tables import HeaderText, actions, deliveries, exams, instances, jobs, lanes, metadata, tokens
+from storage.tables import HeaderText, actions, deliveries, exams, instances, jobs, lanes, metadata, results, tokens
 from tests.doors import Room, a_room, an_image
 from tests.logs import logging_as_it_was
 from tests.pacs import waiting_results
@@ -111,6 +111,9 @@ def test_purge_tells_first_and_keeps_to_the_rules_of_retention(run: Run, room: R
         connection.execute(update(exams).where(answered).values(state="answered"))
         connection.execute(update(jobs).values(state="done"))
     # The destination does not have it yet; the other exam still collects.
+    kept = {"destination": "pacs", "kind": "SR", "state": "waiting", "exams": 1}
+    assert kept in json.loads(run("purge", "--days", "30", "--results", "--json").stdout)["kept"]
+    assert json.loads(run("purge", "--days", "50", "--results", "--json").stdout)["kept"] == []
     assert "Nothing may be removed" in run("purge", "--days", "30", "--results", "--yes").output
     assert "Nothing may be removed" in run("purge", "--days", "30", "--yes").output
     with writing(room.engine) as connection:
@@ -122,11 +125,27 @@ def test_purge_tells_first_and_keeps_to_the_rules_of_retention(run: Run, room: R
         "exams": [],
         "objects_of_no_exam": 0,
         "files_removed": 0,
+        "kept": [],
     }
     assert room.files() == before
     done = json.loads(run("purge", "--days", "30", "--results", "--yes", "--json").stdout)
     assert len(before) - len(room.files()) == done["files_removed"] >= len(room_results(room))
-    assert json.loads(run("audit", "list", "--json").stdout)[0]["outcome"].startswith("purge: results of 1 exams")
+    assert json.loads(run("audit", "list", "--json").stdout)[0]["outcome"].startswith("purge: results of 1 exam ")
+
+
+def test_purge_tells_which_deliveries_keep_exams(run: Run, room: Room) -> None:
+    with writing(room.engine) as connection:
+        connection.execute(update(exams).values(last_image_at=utc_now() - timedelta(days=40), state="answered"))
+        connection.execute(update(jobs).values(state="done"))
+        connection.execute(update(deliveries).values(state=DeliveryState.COMMITTED))
+        segmentations = select(results.c.uid).where(results.c.kind == "SEG")
+        refused = deliveries.c.result_uid.in_(segmentations)
+        connection.execute(update(deliveries).where(refused).values(state=DeliveryState.REFUSED))
+    told = run("purge", "--days", "30", "--results", "--yes")
+    line = "Kept: 1 exam, for SEG to pacs refused: mammonode deliveries --state refused --destination pacs\n"
+    assert line in told.stderr
+    assert "mammonode send EXAM" in told.stderr
+    assert told.stderr.count("Kept") == 1
 
 
 def test_purge_tells_of_objects_that_belong_to_no_exam(run: Run, room: Room) -> None:
@@ -134,12 +153,12 @@ def test_purge_tells_of_objects_that_belong_to_no_exam(run: Run, room: Room) -> 
     with writing(room.engine) as connection:
         connection.execute(update(instances).values(received_at=utc_now() - timedelta(days=40)))
     before = room.files()
-    assert "0 exams and 1 objects of no exam; nothing was removed." in run("purge", "--days", "30").output
+    assert "0 exams and 1 object of no exam; nothing was removed." in run("purge", "--days", "30").output
     assert "Nothing may be removed" in run("purge", "--days", "30", "--results").output
     assert room.files() == before
-    assert "1 files of 0 exams and 1 objects of no exam are removed." in run("purge", "--days", "30", "--yes").output
+    assert "Removed 1 file of 0 exams and 1 object of no exam." in run("purge", "--days", "30", "--yes").output
     outcome = json.loads(run("audit", "list", "--json").stdout)[0]["outcome"]
-    assert outcome == "purge: images of 0 exams and 1 objects of no exam older than 30 days"
+    assert outcome == "purge: images of 0 exams and 1 object of no exam older than 30 days"
 
 
 def test_an_age_that_no_calendar_has_is_a_fault_of_the_command(run: Run) -> None:

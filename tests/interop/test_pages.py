@@ -341,7 +341,7 @@ def test_the_buttons_of_an_exam_work(desk: Desk) -> None:
         page.goto(f"/exams/{desk.uid}")
         page.select_option("#destination", "pacs")
         page.click("#resend")
-        expect(page.locator("#toasts")).to_contain_text("1 results wait to be sent again")
+        expect(page.locator("#toasts")).to_contain_text("1 result waits to be sent again")
         expect(page.locator(".timeline")).to_contain_text("resend by this machine")
         page.click("#re-read")
         expect(page.locator(".timeline")).to_contain_text("re-read by this machine")

@@ -119,7 +119,7 @@ def test_a_data_set_is_read_image_by_image_and_refusals_are_told(tmp_path: Path)
 
 def test_a_file_that_is_not_there_or_no_image_is_named_and_not_scored_as_a_refusal(tmp_path: Path) -> None:
     reader, records = Together(), pictures(tmp_path)
-    with pytest.raises(InvalidDataset, match=r"1 images are not there: gone\.png"):
+    with pytest.raises(InvalidDataset, match=r"1 image is not there: gone\.png"):
         predict(reader, tmp_path, records, scored=True)
     assert reader.asked == []
     (tmp_path / "gone.png").write_text("no picture", encoding="utf-8")

@@ -10,6 +10,7 @@ from pydicom import dcmread
 
 from ai.exam import STANDARD_VIEWS
 from tests.builders import own_result_header
+from tests.chain import text_of
 from tests.command_line import fault_of, quick, run
 from tests.doors import phantom_images
 from tests.drawn import a_breast, a_data_set
@@ -67,6 +68,30 @@ def test_read_refuses_two_studies_at_once(tmp_path: Path) -> None:
     other.StudyInstanceUID, other.SOPInstanceUID = "1.2.3", "1.2.3.4"
     other.save_as(study / "other.dcm")
     assert "several studies" in fault_of(run("read", study, "--output", tmp_path / "results"))
+
+
+def changed(file: Path, **changes: str) -> None:
+    image = dcmread(file)
+    for keyword, value in changes.items():
+        setattr(image, keyword, value)
+    image.save_as(file)
+
+
+def test_read_refuses_images_of_two_patients_at_once(tmp_path: Path) -> None:
+    study = a_study(tmp_path / "study")
+    changed(study / "L CC.dcm", PatientID="ANOTHER")
+    told = fault_of(run("read", study, "--output", tmp_path / "results"))
+    assert "several Patient IDs" in told
+    assert "ANOTHER" not in told
+
+
+def test_read_says_that_images_state_different_patients(tmp_path: Path, quick: Path) -> None:
+    study = a_study(tmp_path / "study")
+    changed(study / "L CC.dcm", PatientName="OTHER^WOMAN", PatientBirthDate="19550505")
+    result = run("read", study, "--output", tmp_path / "results", "--model", quick, "--device", "cpu")
+    told = "The images state different patients (Patient's Name, Patient's Birth Date); check whose they are."
+    assert told in result.stdout
+    assert told in text_of(dcmread(tmp_path / "results" / "SR.dcm"))
 
 
 def test_read_refuses_a_named_file_that_is_no_image(tmp_path: Path) -> None:

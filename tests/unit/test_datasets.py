@@ -238,8 +238,8 @@ def test_an_image_of_inbreast_that_the_table_does_not_list_or_of_another_view_is
     opened = open_dataset(tmp_path)
     assert len(opened.records) == 3
     assert opened.notes == (
-        "left out 1 images that INbreast.csv does not list: 300_ccc_MG_L_CC_ANON.dcm",
-        "left out 1 images of other views than CC and MLO: 200_bbb_MG_L_ML_ANON.dcm",
+        "left out 1 image that INbreast.csv does not list: 300_ccc_MG_L_CC_ANON.dcm",
+        "left out 1 image of other views than CC and MLO: 200_bbb_MG_L_ML_ANON.dcm",
     )
 
 
@@ -301,7 +301,7 @@ def test_a_mask_of_another_size_is_refused_or_its_image_left_out(tmp_path: Path)
         open_dataset(tmp_path)
     opened = open_dataset(tmp_path, leave_out_mismatched=True)
     assert [r.patient_id for r in opened.records] == ["P_00002", "P_00003"]
-    assert opened.notes == (f"left out 1 images with a mask of another size: {FIRST}",)
+    assert opened.notes == (f"left out 1 image with a mask of another size: {FIRST}",)
 
 
 def test_a_picture_as_large_as_the_image_is_told_from_the_mask_by_its_description_or_the_table(tmp_path: Path) -> None:
@@ -368,8 +368,8 @@ def test_images_and_findings_of_cdd_cesm_that_have_no_counterpart_are_told(tmp_p
     opened = open_dataset(tmp_path)
     assert len(opened.records) == 4
     assert opened.notes == (
-        "1 images of the findings are not there: P3_R_DM_CC",
-        "left out 1 images without findings: P4_R_DM_CC",
+        "1 image of the findings is not there: P3_R_DM_CC",
+        "left out 1 image without findings: P4_R_DM_CC",
     )
 
 
@@ -433,7 +433,7 @@ def test_folders_are_read(tmp_path: Path) -> None:
     )
     assert (unknown.view, unknown.labelled) == (R_CC, False)
     assert opened.source.licence == "by agreement"
-    assert opened.notes == ("left out 1 images that are no CC or MLO For Presentation: demd1/1.2/3.dcm",)
+    assert opened.notes == ("left out 1 image that is no CC or MLO For Presentation: demd1/1.2/3.dcm",)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_an_annotation_that_says_nothing_is_named(tmp_path: Path, annotation: di
 def test_an_annotation_of_no_image_or_beside_masks_is_refused(tmp_path: Path) -> None:
     file = some_folders(tmp_path) / "annotations.json"
     file.write_text(json.dumps({"images": {"demd9/1/1.dcm": {}}}), encoding="utf-8")
-    with pytest.raises(InvalidDataset, match=r"annotations\.json: 1 images are not there: demd9"):
+    with pytest.raises(InvalidDataset, match=r"annotations\.json: 1 image is not there: demd9"):
         open_dataset(tmp_path)
     twice = {"demd1/1.2/1.dcm": {"masses": [{"box": [1, 2, 3, 4]}]}}
     file.write_text(json.dumps({"images": twice}), encoding="utf-8")

@@ -77,7 +77,7 @@ def test_each_set_gives_what_is_asked_of_it(collection: Path) -> None:
         assert (opened.folder / record.path).is_file()
         assert all((opened.folder / mask).is_file() for mask in record.masks)
     assert digital[0].boxes == ((10.0, 20.0, 20.0, 20.0),)
-    assert opened.notes == ("left out 1 images of digital with a mass that fills less than 0.4",)
+    assert opened.notes == ("left out 1 image of digital with a mass that fills less than 0.4",)
     source = opened.source
     assert source.name == "films and digital"
     assert source.licence == "films: CC BY 3.0; digital: CC BY 4.0"

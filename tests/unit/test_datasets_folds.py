@@ -116,9 +116,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_file_of_other_patients_is_refused_with_their_names() -> None:
     folds = Folds({"P1": 0, "P2": 1, "P3": 1})
-    with pytest.raises(
-        UnfitFolds, match="1 patients of the set are not in the file: P4; 2 patients of the file are not"
-    ):
+    with pytest.raises(UnfitFolds, match="1 patient of the set is not in the file: P4; 2 patients of the file are not"):
         folds.of([a_record("P1"), a_record("P4")])
 
 
@@ -141,7 +139,7 @@ def test_a_recipe_deals_by_the_file_beside_it(tmp_path: Path) -> None:
     assert dealt.fold == {f"P{n}": {0: 0, 2: 1, 3: 2}[n % 4] for n in range(12) if n % 4 != 1}
     single = deal(recipe.dealt(folds=1), dataset)
     assert (single.kept, set(single.fold.values())) == (dealt.kept, {0})
-    with pytest.raises(UnfitFolds, match="1 patients of the set are not in the file: P12"):
+    with pytest.raises(UnfitFolds, match="1 patient of the set is not in the file: P12"):
         deal(recipe, a_set(13))
     with pytest.raises(UnfitFolds, match=r"folds\.csv has 4 folds, and split\.parts says 5"):
         deal(recipe.dealt(parts=5, folds=1), dataset)
@@ -202,10 +200,7 @@ def test_the_command_writes_folds_that_the_others_take(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("P3", "P99"), encoding="utf-8")
     refused = cli("data", manifest, "--quick", "--folds-file", file)
     assert refused.exit_code == 1
-    assert (
-        "1 patients of the set are not in the file: P3; 1 patients of the file are not in the set: P99"
-        in refused.stderr
-    )
+    assert "1 patient of the set is not in the file: P3; 1 patient of the file is not in the set: P99" in refused.stderr
 
 
 def test_the_command_keeps_those_that_a_model_was_measured_on(tmp_path: Path) -> None:

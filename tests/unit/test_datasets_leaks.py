@@ -26,7 +26,7 @@ def a_record(file: str = "a.png", patient: str = "P1", **known: object) -> Recor
 def test_a_patient_on_both_sides_is_refused_by_name() -> None:
     one, two, three = (a_record(f"{p}.png", p) for p in ("P1", "P2", "P3"))
     check_patients([one, two], [three])
-    with pytest.raises(LeakingSplit, match="1 patients: P2"):
+    with pytest.raises(LeakingSplit, match="1 patient: P2"):
         check_patients([one, two], [two, three])
 
 

@@ -235,11 +235,11 @@ def test_a_clean_set_is_counted_and_has_status_0(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "reason"),
     [
-        ([{}, {"boxes_xywh": ""}], [], "1 images are not labelled: 1.png"),
+        ([{}, {"boxes_xywh": ""}], [], "1 image is not labelled: 1.png"),
         (
             [{}, {"file": "gone.png"}],
             [],
-            "1 images cannot be used: The file is no DICOM, JPEG or PNG image. gone.png: No such file",
+            "1 image cannot be used: The file is no DICOM, JPEG or PNG image. gone.png: No such file",
         ),
         ([{}, {"boxes_xywh": "[[100, 30, 40, 20]]"}], [], "1.png: the box [100.0, 30.0, 40.0, 20.0] reaches beyond"),
         ([{"boxes_xywh": "[]"}, {"boxes_xywh": "[]"}], ["--quick"], "no image shows a mass"),
@@ -264,7 +264,7 @@ def test_a_mask_that_does_not_fit_and_a_copied_picture_are_told(tmp_path: Path) 
     shown = cli(manifest)
     assert shown.exit_code == 1
     assert "masks/1.png has 60 x 80 pixels, its image 1.png 120 x 160" in shown.stderr
-    assert "1 pictures stand under two patients: 0.png (patient P0) = 2.png (patient P2), mirrored" in shown.stderr
+    assert "1 picture stands under two patients: 0.png (patient P0) = 2.png (patient P2), mirrored" in shown.stderr
 
 
 def test_what_should_be_known_besides_is_noted_with_status_0(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_what_should_be_known_besides_is_noted_with_status_0(tmp_path: Path) -> 
     shown = cli(a_manifest(tmp_path, *rows), "--skip-unlabelled")
     assert shown.exit_code == 0, shown.output
     text = " ".join(shown.stdout.split())
-    assert "note: 1 images are not labelled: 2.png" in text
+    assert "note: 1 image is not labelled: 2.png" in text
     assert "note: every labelled image shows a mass" in text
     assert "note: all images are malignant" in text
     assert cli(tmp_path, "--subset", "train", "--quick").exit_code == 0
@@ -296,14 +296,14 @@ def test_masks_of_0_and_1_are_noted_since_they_may_be_labels_of_something_else(t
         write_png(tmp_path / "masks" / f"{place}.png", (a_mask((60, 40, 9)) > 0) * np.uint8(white))
     shown = cli(manifest)
     assert shown.exit_code == 0, shown.output
-    assert "note: the masks of 1 images hold 0 and 1 alone: 1 is taken for a mass, also" in " ".join(
+    assert "note: the masks of 1 image hold 0 and 1 alone: 1 is taken for a mass, also" in " ".join(
         shown.stdout.split()
     )
 
 
 def test_a_patient_in_two_of_the_publishers_subsets_is_noted(tmp_path: Path) -> None:
     rows = [{"subset": "train"}, {"subset": "test", "patient_id": "P0"}, {"subset": "test"}]
-    assert "1 patients are in more than one subset: P0" in " ".join(cli(a_manifest(tmp_path, *rows)).stdout.split())
+    assert "1 patient is in more than one subset: P0" in " ".join(cli(a_manifest(tmp_path, *rows)).stdout.split())
 
 
 def test_options_that_fit_nothing_are_refused(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_masses_of_unknown_pathology_are_outlined_and_not_classified(tmp_path: P
     assert len(system.examples(recipe.part("segmenter"), records)) == 3
     classified = system.examples(recipe.part("classifier"), records)
     assert classified.batch(range(len(classified)), None)[2].tolist() == [1, 0]
-    with pytest.raises(InvalidDataset, match="of 1 masses whose pathology is known 1 are malignant"):
+    with pytest.raises(InvalidDataset, match="of 1 mass whose pathology is known 1 is malignant"):
         system.examples(recipe.part("classifier"), [records[0], records[2]])
 
 

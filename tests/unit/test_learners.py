@@ -166,7 +166,7 @@ def test_crops_do_not_hang_on_the_other_images(manifest: Path, records: list[Rec
 
 def test_images_without_a_mass_have_no_crops(manifest: Path, records: list[Record]) -> None:
     learner, part = a_learner(a_recipe("marita", tile=64, reduction=2), manifest.parent, records)
-    with pytest.raises(InvalidDataset, match="none of 1 images shows a mass"):
+    with pytest.raises(InvalidDataset, match="none of 1 image shows a mass"):
         learner.examples(part, [records[2]])
 
 

@@ -15,7 +15,7 @@ from config.mix import ObjectMix, ResultKind
 from node.identity import RESEARCH_USE_ONLY
 from node.results.answer import Answer, AnswerStatus
 from node.results.encode import to_bytes
-from tests.answers import FORMS, MODEL, RIGHT, a_mass, an_answer, an_unread_answer, encoded, phantom_headers
+from tests.answers import FORMS, MODEL, RIGHT, STANDS_IN, a_mass, an_answer, an_unread_answer, encoded, phantom_headers
 from tests.builders import altered
 
 SUMMARY = ObjectMix((ResultKind.PDF,))
@@ -154,6 +154,11 @@ def test_many_long_remarks_stay_beside_the_picture_and_above_the_footer(word: st
     assert all(36 <= y < 842 - 36 for x, y, told in places if told.strip())
     lowest = min(y for _, y, told in places if "structured report" in told)
     assert lowest > max(y for _, y, told in places if told.startswith("Model "))
+
+
+def test_an_image_that_stood_in_for_another_is_told_to_the_last_word() -> None:
+    told = text_of(replace(an_answer(), reasons=(STANDS_IN,)))
+    assert STANDS_IN.replace(" ", "") in "".join(told.split())
 
 
 def test_changes_and_what_is_hidden_are_told() -> None:

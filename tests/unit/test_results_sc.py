@@ -20,7 +20,7 @@ from node.results.answer import Answer, ImageAnswer
 from node.results.drawing import CELL, Fit, caption_rows, hanging_place
 from node.results.edition import Edition
 from node.results.encode import ENCODERS, encode
-from tests.answers import FORMS, LEFT_CC, RIGHT, a_mass, an_answer, an_edition, phantom_masks
+from tests.answers import FORMS, LEFT_CC, RIGHT, STANDS_IN, a_mass, an_answer, an_edition, phantom_masks
 from tests.builders import L_CC, R_CC, R_MLO
 
 PICTURES = ObjectMix((ResultKind.SC, ResultKind.SC_VIEW))
@@ -322,6 +322,10 @@ def test_a_repeated_image_is_named_beside_the_one_that_was_read() -> None:
 
 def test_four_images_that_were_not_read_for_one_reason_are_told_once() -> None:
     assert words_of(FORMS["not analysed"]()).count("Not read: an image: lossy compression") == 1
+
+
+def test_an_image_that_stood_in_for_another_is_told_to_the_last_word() -> None:
+    assert STANDS_IN in words_of(replace(an_answer(), reasons=(STANDS_IN,)))
 
 
 def test_words_are_shortened_and_say_how_many_are_left_out() -> None:

@@ -1,5 +1,6 @@
 """What a service manager is told, and what feeds its watchdog."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from config.errors import InvalidSettings
 from config.settings import Dicom, ExamClock, Settings
 from node.progress import Progress
 from node.running import Chore, Signals, Watch, read_again, run_until_stopped
-from node.supervision import VARIABLES, ServiceManager, for_children
+from node.supervision import PARENT, PR_SET_PDEATHSIG, VARIABLES, ServiceManager, end_with_parent, for_children
 from node.troubles import Troubles
 from storage.errors import DatabaseUnavailable
 from tests.supervised import a_listener, manager_of
@@ -68,7 +69,49 @@ def test_the_environment_says_who_it_is_and_a_watchdog_of_another_process_is_not
 
 
 def test_children_do_not_speak_for_their_parent() -> None:
-    assert for_children({"PATH": "/bin", **dict.fromkeys(VARIABLES, "x")}) == {"PATH": "/bin"}
+    told = for_children({"PATH": "/bin", **dict.fromkeys(VARIABLES, "x")})
+    assert told == {"PATH": "/bin", PARENT: str(os.getpid())}
+
+
+UP = """
+import sys, time
+from node.supervisor import Child
+child = Child("part", [sys.executable, "-c", sys.argv[1]])
+child.tend()
+time.sleep(60)
+"""
+PART = """
+import os, signal
+from node.running import Signals
+from node.supervision import end_with_parent
+signals = Signals()
+signals.listen()
+end_with_parent()
+print("works", flush=True)
+while not signals.stop_asked():
+    signals.rest(60)
+print("stopped in order", flush=True)
+"""
+
+
+def test_the_parts_of_an_up_that_is_killed_end_in_order() -> None:
+    with subprocess.Popen([sys.executable, "-c", UP, PART], stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout
+        said = iter(up.stdout.readline, "")  # until the part has ended, too
+        assert "works\n" in said
+        up.kill()
+        assert list(said) == ["stopped in order\n"]
+
+
+def test_a_part_whose_parent_has_ended_before_it_could_ask_is_to_stop() -> None:
+    signals = Signals()
+    before = signal.signal(signal.SIGTERM, signals.heard)
+    try:
+        end_with_parent({PARENT: "1" if os.getppid() != 1 else "2"})
+        assert signals.stop_asked()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0)
 
 
 def test_without_a_watchdog_no_sign_of_life_is_given(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from ai.training.phases import Part
 from ai.training.recipe import Recipe
 from ai.training.seed_augmentation import TABLES, AugmentationTable
 from ai.training.seed_losses import SEED_LOSSES
+from ai.words import counted
 
 LOSS: Final = "agarwal_entropy"
 _SPARE: Final = 2  # a fold may want so many times what an even share of the whole set is
@@ -187,7 +188,7 @@ class AgarwalLearner:
         negatives = [image.negatives[:most] for image in images]
         if not found:
             raise InvalidDataset(
-                f"in {len(images)} images no centre of a patch at every {self._stride}th pixel is in a mass; "
+                f"in {counted(len(images), 'image')} no centre of a patch at every {self._stride}th pixel is in a mass; "
                 "lower examples.stride"
             )
         if not sum(map(len, negatives)):
@@ -233,8 +234,9 @@ def _share(positives: int, images: int) -> int:
 
 def _no_negatives(rule: PatchRule, images: int) -> str:
     if rule.negatives == "mass_free":
-        return f'none of the {images} images is without a mass; set examples.negatives to "same_images"'
-    return f"in {images} images no centre of a patch is {rule.border} pixels from the breast's border; lower examples.border"
+        return f'none of {counted(images, "image")} is without a mass; set examples.negatives to "same_images"'
+    told = counted(images, "image")
+    return f"in {told} no centre of a patch is {rule.border} pixels from the breast's border; lower examples.border"
 
 
 def _entropy(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

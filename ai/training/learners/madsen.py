@@ -39,6 +39,7 @@ from ai.training.phases import Part
 from ai.training.recipe import Recipe
 from ai.training.seed_augmentation import TABLES, AugmentationTable
 from ai.training.seed_losses import SEED_LOSSES
+from ai.words import counted
 
 DETECTOR: Final = "detector"
 SEGMENTER: Final = "segmenter"
@@ -236,7 +237,7 @@ class MadsenLearner:
         if part.role == DETECTOR:
             canvases = [self._canvases[record.file] for record in records]
             if not any(len(canvas.boxes) for canvas in canvases):
-                raise InvalidDataset(f"none of {len(canvases)} images has a mass that a detector could find")
+                raise InvalidDataset(f"none of {counted(len(canvases), 'image')} has a mass that a detector could find")
             return CanvasExamples(canvases, table, _fingerprint(form, canvases))
         regions = [region for record in records for region in self._regions[record.file]]
         labelled = part.role == CLASSIFIER
@@ -244,7 +245,7 @@ class MadsenLearner:
             regions = [region for region in regions if region.malignant is not None]
             _check_classes(regions)
         if not regions:
-            raise InvalidDataset(f"none of {len(records)} images has a mass to outline")
+            raise InvalidDataset(f"none of {counted(len(records), 'image')} has a mass to outline")
         square = self._squares[part.role]
         mean, std = (self._mean, self._std) if labelled else (0.0, 1.0)
         fingerprint = _fingerprint(f"{form} {square} {mean} {std}", regions)
@@ -319,7 +320,8 @@ def _check_classes(regions: Sequence[Region]) -> None:
     malignant = sum(bool(region.malignant) for region in regions)
     if not 0 < malignant < len(regions):
         raise InvalidDataset(
-            f"of {len(regions)} masses whose pathology is known {malignant} are malignant: the classifier needs both"
+            f"of {counted(len(regions), 'mass', 'masses')} whose pathology is known {malignant or 'none'} "
+            f"{'are' if malignant > 1 else 'is'} malignant: the classifier needs both"
         )
 
 

@@ -31,6 +31,7 @@ from ai.training.phases import Part
 from ai.training.recipe import Recipe
 from ai.training.seed_augmentation import TABLES
 from ai.training.seed_losses import SEED_LOSSES
+from ai.words import counted
 
 LOSSES: Final = tuple(name for name in SEED_LOSSES if name.startswith("marita_"))
 AUGMENTATIONS: Final = ("none", "madsen_segmentation")
@@ -89,7 +90,7 @@ class MaritaLearner:
         """Return the crops of some images."""
         pictures = [crop for record in records for crop in self.crops[record.file]]
         if not pictures:
-            raise InvalidDataset(f"none of {len(records)} images shows a mass: there is nothing to cut out")
+            raise InvalidDataset(f"none of {counted(len(records), 'image')} shows a mass: there is nothing to cut out")
         return MaskExamples(pictures, TABLES[part.augmentation], over_maximum, f"marita {self.form}")
 
     def objectives(self, part: Part) -> Mapping[str, Objective]:  # noqa: ARG002 (all parts have these)

@@ -7,6 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from ai.words import counted
 from config.settings import Scope
 from node.errors import BadRequest, NoSuchResource
 from node.web.access import SHOWN_EXAM, Guarded
@@ -131,9 +132,9 @@ def _resend(house: House, request: Request, destination: str) -> Response:
     if destination and destination not in served:
         raise BadRequest("the settings do not name that destination any more")
     count = house.outbox.resend(exam.id, house.clock(), [destination] if destination else served)
-    detail = f"{count} results" + (f" to {destination}" if destination else "")
+    detail = counted(count, "result") + (f" to {destination}" if destination else "")
     house.record(request, "resend", exam=exam, destination=destination or None, detail=detail)
-    return done(request, f"{count} results wait to be sent again.", f"/exams/{exam.uid}")
+    return done(request, f"{counted(count, 'result waits', 'results wait')} to be sent again.", f"/exams/{exam.uid}")
 
 
 def _exam(house: House, request: Request) -> ExamRecord:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ai.exam import STANDARD_VIEWS
+from ai.words import counted
 from node.results.facts import FACTS
 from node.results.labels import Box, Point, label_places, lead
 from node.web.pages.house import House
@@ -462,5 +463,8 @@ def _arrivals(instances: Sequence[InstanceRecord]) -> Sequence[Event]:
 
 def _arrival(group: Sequence[InstanceRecord]) -> Event:
     first = group[0]
-    count = f"{len(group)} images" if len(group) > 1 else "1 image"
-    return Event(first.received_at, f"{count} received", f"from {first.calling_ae or 'no AE title'} at {first.origin}")
+    return Event(
+        first.received_at,
+        f"{counted(len(group), 'image')} received",
+        f"from {first.calling_ae or 'no AE title'} at {first.origin}",
+    )

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ai.words import counted
 from config.settings import Scope
 from node.errors import BadRequest
 from node.web.access import Guarded
@@ -106,7 +107,7 @@ def line_of(row: Row, now: datetime, typical: float | None) -> Line:
         return Line(row, "reading", "running", f"{elapsed:.0f}{usual} s", runs=True, progress=progress)
     detail = ""
     if exam.state is ExamState.QUEUED and row.attempts and row.not_before and row.not_before > now:
-        detail = f"tried {row.attempts} times, again in {(row.not_before - now).total_seconds():.0f} s"
+        detail = f"tried {counted(row.attempts, 'time')}, again in {(row.not_before - now).total_seconds():.0f} s"
     elif exam.state is ExamState.COLLECTING and exam.due_at:
         left = (exam.due_at - now).total_seconds()
         detail = f"read in {left:.0f} s" if left > 0 else "read at once"

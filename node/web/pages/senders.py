@@ -9,6 +9,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ai.words import counted
 from config.settings import Scope
 from node.web.access import Guarded
 from node.web.charts import sparkline
@@ -82,5 +83,5 @@ def _shown(house: House, sender: Sender, days: Sequence[str]) -> Shown:
         caller.ae_title.strip() == sender.calling_ae and caller.address in {"", sender.address}
         for caller in dicom.callers
     )
-    told = f"Images a day, {len(images)} days: {', '.join(map(str, images))}"
+    told = f"Images a day, {counted(len(images), 'day')}: {', '.join(map(str, images))}"
     return Shown(sender, allowed, shown, total, sparkline(images, told))

@@ -5,85 +5,39 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
+from pydicom import Dataset
 from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
 
-from ai.exam import STANDARD_VIEWS
 from ai.readers.base import Reader
 from ai.words import counted
 from config.mix import ObjectMix
 from config.policy import ScorePolicy
 from config.settings import Destination
 from node.analysis import Analysis, Source, analyse, header_of
-from node.exams import Candidate, assemble, outcome
+from node.answering import NO_SCORE_POLICY, answer_of
+from node.exams import assemble, outcome
 from node.faults import described
-from node.headers import different_patients, differing_identity
-from node.identity import TEST_ISSUER
+from node.headers import differing_identity
+from node.material import Material, material_of
 from node.obtaining import obtain
 from node.previews import draw_previews, write_previews
-from node.reply import Issue, Replies
-from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status
-from node.results.facts import FACTS
+from node.reply import Replies
+from node.results.answer import Answer
 from node.results.source import names_alone
 from node.telemetry import logger
-from storage.conflicts import moves_into
 from storage.database import installation_id, reading, writing
 from storage.errors import BucketUnavailable, LeaseLost, StorageError
-from storage.exams import ExamImage, images_of
 from storage.files import InstanceStore
-from storage.index import InstanceRecord, find_instance
+from storage.index import InstanceRecord
 from storage.jobs import Job, JobQueue
 from storage.previews import announce_previews
-from storage.removals import removed_of_exam
-from storage.results import IssuedResult, ResultRecord, results_of
 from storage.states import Plan
 
 log = logger("worker")
-
-NO_SCORE_POLICY: Final = ScorePolicy()
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a job stands on.
-
-    Attributes
-    ----------
-    images
-        Those of its exam revision, as decided when it was closed.
-    removed
-        SOP Instance UIDs of those whose files are not kept any more.
-    former
-        What was issued for the last revision before that was answered; None for the first.
-    again
-        What earlier runs of jobs have issued for this revision.
-    """
-
-    images: tuple[tuple[ExamImage, InstanceRecord], ...]
-    removed: Collection[str]
-    former: Issue | None
-    again: tuple[Issue, ...]
-
-    @property
-    def candidates(self) -> list[Candidate]:
-        """The images as they were when the revision was closed."""
-        return [Candidate.decided(record, image, removed=record.uid in self.removed) for image, record in self.images]
-
-    @property
-    def test(self) -> bool:
-        """Whether it is the exam of a self-test: its answer goes to no place where patients are."""
-        return any(record.patient.issuer == TEST_ISSUER for _, record in self.images)
-
-    @property
-    def sender(self) -> str:
-        """AE title that sent the first of the images."""
-        first = min((record for _, record in self.images), key=lambda record: record.received_at, default=None)
-        return first.calling_ae if first else ""
 
 
 class Worker:
@@ -197,7 +151,8 @@ class Worker:
         if job.model_digest != self._reader.model.digest:
             log.warning("job was meant for another model", check="do serve and work have the same settings?")
         begin = time.perf_counter()
-        material = self._material(job)
+        with reading(self._engine) as connection:
+            material = material_of(connection, job)
         destinations = tuple(each for each in self._destinations if each.test == material.test)
         # Without a destination the results stay in the store, in the usual form.
         mixes = tuple(dict.fromkeys(destination.mix for destination in destinations)) or (ObjectMix(),)
@@ -256,93 +211,62 @@ class Worker:
         except Exception as error:  # noqa: BLE001 (see above)
             log.warning("no pictures of this reading", cause=described(error), check="is the disk full?")
 
-    def _material(self, job: Job) -> Material:
-        with reading(self._engine) as connection:
-            images = [
-                (image, record)
-                for image in images_of(connection, job.exam_id, job.revision)
-                if (record := find_instance(connection, image.instance_uid))
-            ]
-            results = results_of(connection, job.exam_id)
-            removed = removed_of_exam(connection, job.exam_id)
-            moved = [(move, results_of(connection, move.exam_id)) for move in moves_into(connection, job.exam_id)]
-        revisions = sorted({result.revision for result in results if result.revision < job.revision})
-        last = revisions[-1] if revisions else 0
-        former = tuple(result.record for result in reversed(results) if result.revision == last)
-        # What an earlier revision has stood in for, it has superseded too.
-        stands_in = {
-            move.exam_uid: records
-            for move, issued in moved
-            if last < move.into_revision <= job.revision and (records := _last_issue(issued, move.revision))
-        }
-        again = _issues([result for result in reversed(results) if result.revision == job.revision])
-        return Material(
-            tuple(images),
-            removed,
-            Issue(last, former, stands_in) if former or stands_in else None,
-            tuple(Issue(job.revision, tuple(records)) for records in again),
-        )
-
     def _sources(self, material: Material) -> list[Source]:
         records = {record.uid: record for _, record in material.images}
         assembly = assemble(material.candidates, one_breast_suffices=self._one_breast_suffices)
         return [Source(uid, self._path(records[uid]), view) for view, uid in assembly.in_order]
 
     def _answer(self, job: Job, material: Material, analysis: Analysis | None, *, last: bool) -> Answer:
+        not_read = analysis.not_read if analysis else {}
+        may_be_lost = None if last or job.exhausted else frozenset(not_read)
+        headers, lost = self._headers(material.shown, may_be_lost)
+        if differing := differing_identity(headers.values()):
+            log.warning("images state different patients", attributes=differing)
         reasons = list(job.reasons)
         if job.exhausted:
             reasons.append(f"The reading failed {counted(job.attempts - job.last_resorts, 'time')}.")
-        findings = analysis.findings if analysis else None
-        candidates = {candidate.instance_uid: candidate for candidate in material.candidates}
-        # What was taken back is no longer shown, unless nothing else is left to answer for.
-        left = any(each.is_image and not (each.withdrawn or each.removed) for each in candidates.values())
-        not_read = dict(analysis.not_read) if analysis else {}
-        done = outcome(material.candidates, not_read, one_breast_suffices=self._one_breast_suffices)
-        images: list[ImageAnswer] = []
-        lost: list[Exception] = []
-        for _, record in material.images:
-            candidate = candidates[record.uid]
-            if not candidate.is_image or candidate.removed or (left and candidate.withdrawn):
-                continue
-            view, why = done.views.get(record.uid), done.not_read.get(record.uid)
-            if why is None and findings is None:
-                why = "; ".join(reasons) or "not analysed"
-            try:
-                header = header_of(self._path(record))
-            except Exception as error:
-                if not (last or job.exhausted or record.uid in not_read) or isinstance(error, StorageError):
-                    raise
-                lost.append(error)
-                log.error("file cannot be read", instance=record.uid, cause=described(error))  # noqa: TRY400 (rule R14)
-                reasons.append(f"{record.uid}: its file cannot be read ({described(error)}).")
-                continue
-            # Whatever else stands in it may be why the attempts before failed.
-            images.append(ImageAnswer(names_alone(header) if job.exhausted else header, view, why))
-        if lost and not images:
-            raise lost[0]
-        reasons += _doubts(images)
-        images.sort(key=lambda image: STANDARD_VIEWS.index(image.view) if image.view else len(STANDARD_VIEWS))
-        if job.exhausted:
-            status = AnswerStatus.FAILED
-        elif findings is None:
-            status = AnswerStatus.NOT_ANALYSED
-            reasons += [f"{uid}: {why}" for uid, why in not_read.items()]
-        else:
-            status = answer_status(findings, complete=not done.missing)
-            reasons += done.stand_ins
-        return Answer(
+            # Whatever else stands in them may be why the attempts before failed.
+            headers = {uid: names_alone(header) for uid, header in headers.items()}
+        return answer_of(
+            headers,
+            outcome(material.candidates, not_read, one_breast_suffices=self._one_breast_suffices),
+            analysis,
             exam=job.exam_uid,
             revision=job.revision,
-            status=status,
-            created_at=job.created_at.astimezone(),
-            images=tuple(images),
+            created_at=job.created_at,
             model=self._reader.model,
-            findings=findings,
-            missing=done.missing,
-            reasons=tuple(reasons),
-            prevalence=self._scoring.prevalence,
-            recall=self._scoring.limit(material.sender),
+            reasons=reasons,
+            lost=lost,
+            failed=job.exhausted,
+            scoring=self._scoring,
+            sender=material.sender,
         )
+
+    def _headers(
+        self, records: Sequence[InstanceRecord], may_be_lost: Collection[str] | None
+    ) -> tuple[dict[str, Dataset], dict[str, str]]:
+        """Return the headers of images by UID, and why the files of the others cannot be read.
+
+        Parameters
+        ----------
+        may_be_lost
+            UIDs of those that the answer can do without; None: all but one.
+        """
+        headers: dict[str, Dataset] = {}
+        lost: dict[str, Exception] = {}
+        for record in records:
+            try:
+                headers[record.uid] = header_of(self._path(record))
+            except StorageError:
+                raise
+            except Exception as error:
+                if may_be_lost is not None and record.uid not in may_be_lost:
+                    raise
+                lost[record.uid] = error
+                log.error("file cannot be read", instance=record.uid, cause=described(error))  # noqa: TRY400 (rule R14)
+        if lost and not headers:
+            raise next(iter(lost.values()))
+        return headers, {uid: described(error) for uid, error in lost.items()}
 
     def _path(self, record: InstanceRecord) -> Path:
         return obtain(self._store, record.path)
@@ -407,35 +331,3 @@ class Worker:
             done.set()
             thread.join()
             limit.cancel()
-
-
-def _doubts(images: Sequence[ImageAnswer]) -> list[str]:
-    """Return a sentence where the images state different patients, and log it."""
-    differing = differing_identity(image.header for image in images)
-    if not differing:
-        return []
-    log.warning("images state different patients", attributes=differing)
-    return [different_patients(differing)]
-
-
-def _issues(results: Sequence[IssuedResult]) -> list[list[ResultRecord]]:
-    """Return what was issued for one revision, oldest first.
-
-    A run that gave a further destination what others have had, has no facts of its own: its objects belong to the issue before.
-    """
-    runs: dict[tuple[datetime, int], list[ResultRecord]] = {}
-    for result in results:
-        runs.setdefault((result.created_at, result.job_id), []).append(result.record)
-    issues: list[list[ResultRecord]] = []
-    for run in sorted(runs):
-        if issues and all(record.kind != FACTS for record in runs[run]):
-            issues[-1] += runs[run]
-        else:
-            issues.append(runs[run])
-    return issues
-
-
-def _last_issue(issued: Sequence[IssuedResult], revision: int) -> tuple[ResultRecord, ...]:
-    """Return what the last revision was told that was answered up to this one, oldest first."""
-    last = max((result.revision for result in issued if result.revision <= revision), default=0)
-    return tuple(result.record for result in reversed(issued) if result.revision == last)

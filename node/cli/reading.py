@@ -19,6 +19,7 @@ from ai.pixels import file_image
 from config.mix import PROFILES, ObjectMix
 from config.policy import CompletionPolicy
 from node.analysis import Source, analyse, header_of, picture
+from node.answering import answer_of
 from node.cli.options import (
     DEFAULT_MODEL,
     DeviceOption,
@@ -31,7 +32,6 @@ from node.cli.options import (
 )
 from node.errors import NodeError
 from node.exams import Candidate, Close, assemble, decide, outcome
-from node.headers import different_patients, differing_identity
 from node.records import Origin, instance_record, read_header, reference, text
 from node.results.drawing import cell_of, draw_page, draw_panel, panel, png
 from node.results.facts import facts, image_facts
@@ -126,7 +126,6 @@ def _read_exam(
     reader: "Reader", headers: dict[str, tuple[Dataset, Path]], output: Path, mix: ObjectMix
 ) -> dict[str, Any]:
     """Read DICOM files as one exam, by the rules of the node."""
-    from node.results.answer import Answer, AnswerStatus, ImageAnswer, answer_status  # noqa: PLC0415
     from node.results.edition import Edition  # noqa: PLC0415
     from node.results.encode import encode, to_bytes  # noqa: PLC0415
 
@@ -136,28 +135,16 @@ def _read_exam(
     verdict = decide(assembly, candidates, opened_at=now, last_image_at=now, now=now, policy=AT_ONCE)
     sources = [Source(uid, headers[uid][1], view) for view, uid in assembly.in_order]
     analysis = analyse(reader, sources, pictures=True)
-    findings, done = analysis.findings, outcome(candidates, analysis.not_read)
-    # Those that were read in the usual order of the views, then the others.
-    images = tuple(
-        ImageAnswer(header_of(headers[uid][1]), done.views.get(uid), done.not_read.get(uid))
-        for uid in (*done.views, *(uid for uid in headers if uid not in done.views))
-    )
-    differing = differing_identity(image.header for image in images)
-    answer = Answer(
+    done = outcome(candidates, analysis.not_read)
+    answer = answer_of(
+        {uid: header_of(file) for uid, (_, file) in headers.items()},
+        done,
+        analysis,
         exam="file",
         revision=1,
-        status=answer_status(findings, complete=not done.missing) if findings else AnswerStatus.NOT_ANALYSED,
-        created_at=now.replace(microsecond=0).astimezone(),
-        images=images,
+        created_at=now.replace(microsecond=0),
         model=reader.model,
-        findings=findings,
-        missing=done.missing,
-        reasons=(
-            *(verdict.reasons if isinstance(verdict, Close) else ()),
-            *([different_patients(differing)] if differing else []),
-            *done.stand_ins,
-            *analysis.not_read.values(),
-        ),
+        reasons=verdict.reasons if isinstance(verdict, Close) else (),
     )
     edition = Edition.of(answer, mix, installation="command line", settings_digest="", pictures=analysis.pictures)
     written = []
@@ -166,7 +153,7 @@ def _read_exam(
         path = output / f"{result.kind}{'_' + view_name if view_name else ''}.dcm"
         path.write_bytes(to_bytes(result.dataset))
         written.append(path.name)
-    for image in images:
+    for image in answer.images:
         if shown := image_panel(edition, image):
             name = str(image.view).replace(" ", "_")
             (output / f"{name}.png").write_bytes(png(draw_panel(shown, cell_of(shown, 1280))))

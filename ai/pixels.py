@@ -99,7 +99,7 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
         When the pixel data are missing, damaged, in colour or multi-frame, or a LUT or window is not valid; CutPixels,
         MisplacedValues, OtherSize and TooManyPixels where it is known what is wrong.
     """
-    _require_size(dataset)
+    require_size(dataset, _number(_stated(dataset, "NumberOfFrames")) or 1)
     try:
         stored = dataset.pixel_array
     except MemoryError:
@@ -124,17 +124,6 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
         if padding is not None:
             unit[padding] = 0
     return unit
-
-
-def _require_size(dataset: Dataset) -> None:
-    """Refuse what takes too much memory, and what pydicom would cut into rows of another length than it has."""
-    rows, columns, frames = (_number(_stated(dataset, each)) or 1 for each in ("Rows", "Columns", "NumberOfFrames"))
-    size = _compressed_size(dataset) or (rows, columns)
-    if max(rows * columns, math.prod(size)) * frames > MOST_PIXELS:
-        raise TooManyPixels
-    # More rows than the header says are what some encoders fill the last block up with: the first are the image.
-    if size[1] != columns or size[0] < rows:
-        raise OtherSize
 
 
 def _compressed_size(dataset: Dataset) -> tuple[int, int] | None:
@@ -163,6 +152,23 @@ def _is_misplaced(dataset: Dataset) -> bool:
         return False
     beyond = pixel_array(dataset, correct_unused_bits=False) >> dataset.BitsStored
     return not np.isin(beyond, (0, -1)).all()  # -1 is the sign of a negative value that fits
+
+
+def require_size(dataset: Dataset, frames: float = 1) -> None:
+    """Refuse so many frames that take too much memory, and what pydicom would cut into rows of another length than it has.
+
+    Raises
+    ------
+    TooManyPixels, OtherSize
+        By the header and, where the pixel data are there and compressed, by what they say of themselves.
+    """
+    rows, columns = (_number(_stated(dataset, each)) or 1 for each in ("Rows", "Columns"))
+    size = _compressed_size(dataset) or (rows, columns)
+    if max(rows * columns, math.prod(size)) * frames > MOST_PIXELS:
+        raise TooManyPixels
+    # More rows than the header says are what some encoders fill the last block up with: the first are the image.
+    if size[1] != columns or size[0] < rows:
+        raise OtherSize
 
 
 def pixel_spacing(dataset: Dataset) -> Spacing | None:

@@ -21,6 +21,14 @@ class MisplacedValues(UndecodablePixels):
     """High Bit is not Bits Stored - 1, and the values do not fit Bits Stored; check how the sender writes its images."""
 
 
+class OtherSize(UndecodablePixels):
+    """The compressed image has other rows or columns than its header says; check how the sender writes its images."""
+
+
+class TooManyPixels(UndecodablePixels):
+    """The image has more pixels than any mammogram; check its rows, columns and frames."""
+
+
 class NoBreast(AIError):
     """No breast can be told from the background; check that the image is a mammogram."""
 

@@ -1,5 +1,6 @@
 """Stored values to presentation values: decoding, rescale, window, photometric interpretation, spacing (PS3.3 C.11)."""
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,13 +9,15 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import get_expected_length, pixel_array
 
 from ai.checks import Check
-from ai.errors import CutPixels, MisplacedValues, UndecodablePixels, UnreadableFile
+from ai.codestream import stated_size
+from ai.errors import CutPixels, MisplacedValues, OtherSize, TooManyPixels, UndecodablePixels, UnreadableFile
 from ai.exam import Side, Spacing, SpacingRule, View, ViewImage
 
 SQUARE_FILM_ASPECT = 1.65
@@ -25,6 +28,10 @@ POSSIBLE_SPACING: Final = 0.02, 0.5
 
 WORST_ASPECT: Final = 4.0
 """Pixels that are longer than so many of their widths are a mistake of the header."""
+
+MOST_PIXELS: Final = 1 << 27
+"""A film of 24 by 30 cm at 25 µm has 115 million, the largest detector 28; each takes 9 bytes and more while it is decoded
+(measured), and a few kilobytes of a compressed image can hold four billion."""
 
 
 def view_image(dataset: Dataset, view: View) -> ViewImage:
@@ -89,9 +96,10 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     Raises
     ------
     UndecodablePixels
-        When the pixel data are missing, damaged, in colour or multi-frame, or a LUT or window is not valid; CutPixels
-        and MisplacedValues where it is known what is wrong.
+        When the pixel data are missing, damaged, in colour or multi-frame, or a LUT or window is not valid; CutPixels,
+        MisplacedValues, OtherSize and TooManyPixels where it is known what is wrong.
     """
+    require_size(dataset, _number(_stated(dataset, "NumberOfFrames")) or 1)
     try:
         stored = dataset.pixel_array
     except MemoryError:
@@ -118,6 +126,16 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     return unit
 
 
+def _compressed_size(dataset: Dataset) -> tuple[int, int] | None:
+    """Return rows and columns that the first frame of compressed pixel data states, None where it states none."""
+    try:
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            return stated_size(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    except Exception:  # noqa: BLE001 - an image that is broken in another way, which decoding tells
+        return None
+    return None
+
+
 def _is_cut(dataset: Dataset) -> bool:
     """Tell whether uncompressed pixel data are shorter than the image."""
     try:
@@ -134,6 +152,23 @@ def _is_misplaced(dataset: Dataset) -> bool:
         return False
     beyond = pixel_array(dataset, correct_unused_bits=False) >> dataset.BitsStored
     return not np.isin(beyond, (0, -1)).all()  # -1 is the sign of a negative value that fits
+
+
+def require_size(dataset: Dataset, frames: float = 1) -> None:
+    """Refuse so many frames that take too much memory, and what pydicom would cut into rows of another length than it has.
+
+    Raises
+    ------
+    TooManyPixels, OtherSize
+        By the header and, where the pixel data are there and compressed, by what they say of themselves.
+    """
+    rows, columns = (_number(_stated(dataset, each)) or 1 for each in ("Rows", "Columns"))
+    size = _compressed_size(dataset) or (rows, columns)
+    if max(rows * columns, math.prod(size)) * frames > MOST_PIXELS:
+        raise TooManyPixels
+    # More rows than the header says are what some encoders fill the last block up with: the first are the image.
+    if size[1] != columns or size[0] < rows:
+        raise OtherSize
 
 
 def pixel_spacing(dataset: Dataset) -> Spacing | None:

@@ -1,6 +1,7 @@
 """Two instances with one SOP Instance UID: are they the same, apart from their encoding? (rule R6)."""
 
 import multiprocessing
+import resource
 import sys
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -31,6 +32,8 @@ PIXEL_DATA = Tag("PixelData")
 PADDING = Tag("DataSetTrailingPadding")
 BLOCK = 1 << 20
 DECODING_SECONDS = 300
+MEMORY = 6 << 30
+"""Bytes of address space for it, as a decoder of the HTTP door has."""
 
 
 def differences(first: Path, second: Path) -> tuple[str, ...]:
@@ -45,7 +48,7 @@ def differences(first: Path, second: Path) -> tuple[str, ...]:
         # Both files now stand at their pixels.
         if same_bytes(one, other):
             return found
-    decoding = multiprocessing.get_context("spawn").Process(target=exit_with_comparison, args=(first, second))
+    decoding = multiprocessing.get_context("spawn").Process(target=exit_with_comparison, args=(first, second, MEMORY))
     decoding.start()
     decoding.join(DECODING_SECONDS)
     if decoding.is_alive():
@@ -94,8 +97,9 @@ def encoded(element: DataElement) -> bytes:
     return bytes(buffer.getvalue())
 
 
-def exit_with_comparison(first: Path, second: Path) -> None:
-    """End this process with 0 when pixels, and what follows them, are equal, else with 1."""
+def exit_with_comparison(first: Path, second: Path, memory: int) -> None:
+    """End this process, which gets so much memory, with 0 when pixels, and what follows them, are equal, else with 1."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     try:
         equal = same_pixels(first, second)
     except Exception:  # noqa: BLE001 - decoders raise what they like, and their texts do not belong into the log

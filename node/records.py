@@ -3,9 +3,12 @@
 import zlib
 from dataclasses import dataclass
 from datetime import datetime
+from io import BufferedReader, FileIO
 from pathlib import Path
+from typing import Any, Final
 
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -35,6 +38,37 @@ LARGEST_INFLATED = 256 << 20
 """Bytes of a data set in the deflated transfer syntax, which pydicom unpacks in memory at once; no door proposes it."""
 
 
+LONGEST_VALUE: Final = 4 << 20
+"""Bytes of a value that a header still has: nothing longer is asked for here. Some tomosynthesis has its pixels in private
+attributes, and a sequence of so many bytes that is nothing but empty items takes 350 MB once it is looked at (measured)."""
+LARGEST_HEADER: Final = 512 << 20
+"""Bytes of a header, which is read into memory; each read counts `OF_A_READ` more."""
+OF_A_READ: Final = 512
+"""Measured: what pydicom makes of nothing but small items is a hundred times what they are in the file, 300 for each read."""
+
+
+class HeaderFile(BufferedReader):
+    """A file of which no more is read into memory than a header may have."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path))
+        self._left = LARGEST_HEADER
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read some bytes.
+
+        Raises
+        ------
+        UnparsableDataset
+            When they were too many.
+        """
+        data = super().read(size)
+        self._left -= len(data) + OF_A_READ
+        if self._left < 0:
+            raise UnparsableDataset("its header goes beyond all bounds")
+        return data
+
+
 @dataclass(frozen=True)
 class Origin:
     """Who sent an instance, and through which association.
@@ -56,7 +90,7 @@ class Origin:
 
 
 def read_header(path: Path) -> Dataset:
-    """Read a file up to its pixels; no pixel is decoded.
+    """Read a file up to its pixels, without values that are too long; no pixel is decoded.
 
     Raises
     ------
@@ -65,7 +99,8 @@ def read_header(path: Path) -> Dataset:
     """
     try:
         require_inflatable(path)
-        return dcmread(path, stop_before_pixels=True)
+        with HeaderFile(path) as file:
+            header = dcmread(file, stop_before_pixels=True, defer_size=LONGEST_VALUE)
     except UnparsableDataset:
         raise
     except OSError as error:
@@ -74,6 +109,13 @@ def read_header(path: Path) -> Dataset:
         raise UnparsableDataset(type(error).__name__) from error
     except Exception as error:  # pydicom raises whatever a garbled file provokes
         raise UnparsableDataset(type(error).__name__) from error
+    for tag in [tag for tag in header.keys() if _is_left_out(header.get_item(tag, keep_deferred=True))]:  # noqa: SIM118
+        del header[tag]
+    return header
+
+
+def _is_left_out(element: Any) -> bool:
+    return isinstance(element, RawDataElement) and element.value is None and element.length > LONGEST_VALUE
 
 
 def require_inflatable(path: Path) -> None:

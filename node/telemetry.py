@@ -13,6 +13,7 @@ from node import journal
 from node.events import events
 from node.faults import TELL_THEIR_TEXT
 from node.logs import LogFormat
+from node.visible import visible
 
 GRAVE = ("warning", "error", "critical")
 
@@ -25,11 +26,11 @@ def handler(log_format: LogFormat, stream: TextIO) -> logging.Handler:
         renderer: list[Any] = [journal.render]
         made = journal.JournalHandler(journal.SOCKET, stream)
     else:
-        renderer = [
-            structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        renderer = (
+            [make_visible, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
             if plain
-            else structlog.processors.JSONRenderer(sort_keys=False)
-        ]
+            else [structlog.processors.JSONRenderer(sort_keys=False)]
+        )
         made = logging.StreamHandler(stream)
     made.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -47,6 +48,14 @@ def explain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> M
         event.setdefault("phase", known.phase)
         if event.get("level") in GRAVE and known.check and "remedy" not in event:
             event.setdefault("check", known.check)
+    return event
+
+
+def make_visible(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write out what a terminal would obey, as an address that somebody asked for may have it."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = visible(value)
     return event
 
 

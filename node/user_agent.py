@@ -1,10 +1,12 @@
 """Requests out: STOW-RS and QIDO-RS to a destination that is a DICOMweb service (PS3.18 10.5, 10.6)."""
 
+import json
 import secrets
 import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from threading import Lock
 from typing import Any, Final
@@ -25,6 +27,30 @@ EARLIER: Final = 30.0
 LARGEST_ANSWER: Final = 16 << 20
 UNREACHED: Final = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError, ssl.SSLError)
 """What a request ends with that was not answered; an address or a token that no request can hold is among them."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a service has answered: of its body no more than `LARGEST_ANSWER`, and then one byte that says so."""
+
+    status_code: int
+    reason_phrase: str
+    content: bytes
+
+    @classmethod
+    def of(cls, answer: httpx2.Response) -> "Answer":
+        """Read an answer that streams."""
+        content = bytearray()
+        for chunk in answer.iter_bytes(CHUNK):
+            content += chunk
+            if len(content) > LARGEST_ANSWER:
+                break
+        return cls(answer.status_code, answer.reason_phrase, bytes(content[: LARGEST_ANSWER + 1]))
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it has done what was asked."""
+        return HTTPStatus.OK <= self.status_code < HTTPStatus.MULTIPLE_CHOICES
 
 
 class UserAgent:
@@ -163,19 +189,20 @@ class UserAgent:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Any = None,
-    ) -> httpx2.Response:
+    ) -> Answer:
         """Make a request; once more when a token that was had earlier is not taken any more."""
         service = _service(destination)
         for fresh in (False, True):
             try:
                 authorization = self._authorization(client, destination, fresh=fresh)
-                answer = client.request(
+                with client.stream(
                     method,
                     service.url.rstrip("/") + path,
                     params=params,
                     headers={"Accept": JSON, **authorization, **(headers or {})},
                     content=body() if body else None,
-                )
+                ) as streaming:
+                    answer = Answer.of(streaming)
             except (*UNREACHED, OSError) as error:
                 raise DestinationUnreachable(f"{destination.name}: {service.url}: {_cause(error)}") from error
             if answer.status_code != HTTPStatus.UNAUTHORIZED or service.authentication != "oauth2":
@@ -200,9 +227,9 @@ class UserAgent:
                 return token
             form = {"grant_type": "client_credentials"} | ({"scope": service.scope} if service.scope else {})
             credentials = httpx2.BasicAuth(service.client_id, service.client_secret.get_secret_value())
-            answer = client.post(
-                str(service.token_url), data=form, auth=credentials, headers={"Accept": "application/json"}
-            )
+            headers = {"Accept": "application/json"}
+            with client.stream("POST", service.token_url, data=form, auth=credentials, headers=headers) as streaming:
+                answer = Answer.of(streaming)
             said = _json(answer)
             if answer.status_code != HTTPStatus.OK or not isinstance(said, dict) or not said.get("access_token"):
                 raise DestinationUnreachable(f"{destination.name}: no token from {service.token_url}: {_words(answer)}")
@@ -283,9 +310,9 @@ def _cause(error: Exception) -> str:
     return text if "CERTIFICATE" in text.upper() else type(error).__name__
 
 
-def _json(answer: httpx2.Response) -> Any:
+def _json(answer: Answer) -> Any:
     try:
-        return answer.json() if len(answer.content) <= LARGEST_ANSWER else None
+        return json.loads(answer.content) if len(answer.content) <= LARGEST_ANSWER else None
     except (ValueError, RecursionError):
         return None
 
@@ -298,5 +325,5 @@ def _uids(documents: Any) -> Iterator[str]:
             continue
 
 
-def _words(answer: httpx2.Response) -> str:
+def _words(answer: Answer | httpx2.Response) -> str:
     return f"HTTP {answer.status_code} {answer.reason_phrase}"

@@ -77,9 +77,9 @@ def require_extra(*packages: str) -> None:
 
 def stdout_console() -> "Console":
     """Return what tables are printed on; in a pipe there is no window whose width would cut their words."""
-    from rich.console import Console  # noqa: PLC0415 (JSON needs none)
+    from node.cli.console import PlainConsole  # noqa: PLC0415 (JSON needs none)
 
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH, emoji=False)
+    return PlainConsole(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:

@@ -6,13 +6,12 @@ from math import sqrt
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ai.calibration import threshold_for
 from ai.words import counted
 from config.settings import TEST_AE_TITLE, load_settings
-from node.cli.options import OLDEST, ConfigOption, JsonOption, print_json
+from node.cli.options import OLDEST, ConfigOption, JsonOption, print_json, stdout_console
 from node.intake import utc_now
 from node.parts import open_parts
 from storage.database import reading
@@ -60,7 +59,7 @@ def recall(
         table.add_row(
             *(row["sender"], str(row["exams"]), f"{row['rate']:g} %", str(row["score"]), share, f"{low} to {high}")
         )
-    Console(markup=False).print(table)
+    stdout_console().print(table)
     if any(len(each) < FEW for each in scores.values()):
         typer.echo(f"Fewer than {FEW} exams say little of a rate of a few percent.", err=True)
 

@@ -21,7 +21,7 @@ class Reason(Enum):
     UNDECODABLE = (
         "no-pixels",
         "Pixel data missing or undecodable",
-        r"cannot be decoded|pixel data end before|High Bit is not|\bno pixels",
+        r"cannot be decoded|pixel data end before|High Bit is not|more pixels than any|other rows or columns|\bno pixels",
     )
     NO_BREAST = "no-breast", "No breast to be seen", r"No breast can"
     INVERTED = Check.INVERTED.code, Check.INVERTED.meaning, re.escape(Check.INVERTED.words)

@@ -185,7 +185,7 @@ class OpenIDConnect:
                 leeway=timedelta(seconds=30),
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, TypeError, ValueError) as error:  # the last two of an algorithm that is not the key's
             raise NotAuthenticated(f"{type(error).__name__}: is the token the issuer's, for this audience?") from error
         return Identity(str(claims["sub"])[:200], frozenset(_scopes(claims.get(self._claim))))
 

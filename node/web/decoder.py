@@ -19,7 +19,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian
 
-from ai.pixels import presentation_values
+from ai.pixels import presentation_values, require_size
 
 MEMORY: Final = 6 << 30
 """Bytes of address space: the frames of a long tomosynthesis fit in, a header that promises more does not."""
@@ -50,8 +50,10 @@ def answer(task: Mapping[str, Any], answers: BinaryIO) -> None:
 
 def frame(path: Path, task: Mapping[str, Any]) -> bytes:
     """Return the stored values of a frame, native and little endian (PS3.5 A.2)."""
+    header = dcmread(path, specific_tags=["Rows", "Columns", "BitsAllocated"], stop_before_pixels=True)
+    require_size(header)
     values = pixel_array(path, index=task["number"] - 1)
-    if values.dtype == np.bool_ or dcmread(path, specific_tags=["BitsAllocated"]).BitsAllocated == 1:
+    if values.dtype == np.bool_ or header.BitsAllocated == 1:
         return np.packbits(values.astype(bool).ravel(), bitorder="little").tobytes()
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
@@ -69,6 +71,7 @@ def native(path: Path, task: Mapping[str, Any]) -> bytes:
 def picture(path: Path, task: Mapping[str, Any]) -> bytes:
     """Return a frame as it is meant to be seen, as JPEG or PNG (PS3.18 8.3.5)."""
     header = dcmread(path, stop_before_pixels=True)
+    require_size(header)
     pixels = seen(header, pixel_array(path, index=task["number"] - 1), task.get("window"))
     if region := task.get("region"):
         left, top, width, height = region

@@ -41,5 +41,8 @@ def is_own(connection: HTTPConnection) -> bool:
         return site in {"same-origin", "none"}
     origin = headers.get("origin")
     if origin is not None:
-        return urlsplit(origin).netloc == headers.get("host", "")
+        try:
+            return urlsplit(origin).netloc == headers.get("host", "")
+        except ValueError:  # brackets with no address in them
+            return False
     return COOKIE not in connection.cookies

@@ -13,10 +13,13 @@ from sqlalchemy import Engine, insert, select, update
 from typer.testing import CliRunner, Result
 
 from config.settings import Caller, Destination, Dicom, Settings, Storage
+from node.audit.facts import Fact, compose
+from node.audit.messages import Source
 from node.cli import app
 from node.doctor import examine
 from node.intake import utc_now
 from node.logs import configure
+from storage.audit import append
 from storage.database import open_database, reading, writing
 from storage.senders import Context, News, add_news
 from storage.states import DeliveryState
@@ -96,6 +99,18 @@ def test_what_the_node_holds_is_listed(run: Run, room: Room) -> None:
     [sender] = listed(run, "senders", "--contexts")
     assert sender["contexts"][0]["abstract_syntax"] == "CT Image Storage"
     assert run("jobs", "nothing").exit_code == 1
+
+
+def test_what_strangers_call_themselves_is_shown_and_tells_the_terminal_nothing(run: Run, room: Room) -> None:
+    now, who = utc_now(), {"[/b]": "[/b]", "[red]X": "[red]X", "\x1b]0;X\x07": r"\x1b]0;X\x07"}
+    facts = [Fact.now("caller refused", now, who=name, address="192.0.2.7", why="unknown") for name in list(who)[:2]]
+    with writing(room.engine) as connection:
+        add_news(connection, {(name, "192.0.2.7"): News(now) for name in who})
+        append(connection, compose(connection, facts, Source("node", "", "NODE", "1")), now)
+    senders, audit = run("senders"), run("audit", "list")
+    assert (senders.exit_code, audit.exit_code) == (0, 0)
+    assert [name for name in who.values() if name not in senders.stdout] == []
+    assert [fact.data["who"] for fact in facts if fact.data["who"] not in audit.stdout] == []
 
 
 def room_results(room: Room) -> list[int]:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from node import errors
+from node import errors, records
 from node.digests import digest, is_among
 from node.intake import Announced, Outcome, Receipt
 from node.records import dataset_offset, read_header
@@ -254,6 +254,32 @@ def test_two_associations_that_send_one_instance_at_once_keep_it_once(room: Room
     assert sorted(outcomes) == [Outcome.KNOWN] * 5 + [Outcome.STORED]
     assert len(room.files()) == 1
     assert room.rows() == (1, 1, 0)
+
+
+def test_values_before_the_pixels_that_nobody_asks_for_are_not_in_memory(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LONGEST_VALUE", 1000)
+    image = an_image()
+    image.add_new(0x7E011010, "OB", b"\1" * 1002)  # where some tomosynthesis has its pixels
+    image.add_new(0x7E011011, "OB", b"\1" * 1000)
+    header = read_header(room.incoming(image))
+    assert 0x7E011010 not in header
+    assert 0x7E011011 in header
+    assert room.receive(image).outcome is Outcome.STORED
+
+
+@pytest.mark.parametrize("budget", [{"LARGEST_HEADER": 1000, "OF_A_READ": 0}, {"OF_A_READ": 8 << 20}])
+def test_a_header_beyond_all_bounds_is_refused_and_not_read_into_memory(
+    room: Room, monkeypatch: pytest.MonkeyPatch, budget: dict[str, int]
+) -> None:
+    for name, value in budget.items():
+        monkeypatch.setattr(records, name, value)
+    image = an_image()
+    with pytest.raises(errors.UnparsableDataset):
+        room.receive(image)
+    assert room.rows() == (0, 0, 0)
+    assert room.files() == set()
 
 
 def test_headers_that_no_database_would_take_are_kept_all_the_same(room: Room) -> None:

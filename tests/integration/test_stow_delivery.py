@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from config.settings import Destination, Dicom, WebService
+from node import user_agent
 from node.commitment import Prover
 from node.delivery import Lane
 from node.errors import NodeError
@@ -291,6 +293,20 @@ def test_a_token_is_had_by_client_credentials_kept_and_replaced_when_it_is_refus
         [response] = agent.send(destination, [item])
         assert response.status is None
         assert "401" in response.message
+
+
+def test_an_answer_without_end_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
+    def much() -> Iterator[bytes]:
+        for number in range(64):
+            given.append(number)
+            yield bytes(1 << 20)
+
+    monkeypatch.setattr(user_agent, "LARGEST_ANSWER", 1 << 20)
+    monkeypatch.setattr(httpx2.HTTPTransport, "handle_request", lambda *_: httpx2.Response(200, content=much()))
+    assert AGENT.echo(a_web_destination("http://archive.invalid")).answered
+    assert len(given) < 64
 
 
 def test_certificates_are_checked(item: Item, tmp_path: Path) -> None:

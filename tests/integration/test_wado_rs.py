@@ -20,9 +20,11 @@ from pydicom.uid import (
 from sqlalchemy import delete
 from structlog.testing import capture_logs
 
+from ai.errors import TooManyPixels
 from ai.pixels import presentation_values
 from node.catalogue import Cataloguer
 from node.results.encode import to_bytes
+from node.web import decoder
 from storage.database import writing
 from storage.files import FolderStore
 from storage.removals import remove_strays
@@ -161,6 +163,17 @@ def test_pixels_that_cannot_be_decoded_cost_only_their_request(service: Service)
     service.store(phantom_images()[1])
     assert service.get(f"{address(phantom_images()[1])}/rendered").status_code == 200
     assert not service.leftovers()
+
+
+@pytest.mark.parametrize("task", ["frame", "picture"])
+def test_what_has_more_pixels_than_any_mammogram_is_not_decoded(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.dcm"
+    path.write_bytes(to_bytes(an_image(Rows=65535, Columns=65535)))
+    monkeypatch.setattr(decoder, "pixel_array", None)
+    with pytest.raises(TooManyPixels):
+        decoder.TASKS[task](path, {"number": 1, "format": ".png"})
 
 
 def test_what_was_removed_after_its_time_is_gone_and_not_found(service: Service) -> None:

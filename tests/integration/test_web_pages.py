@@ -123,6 +123,11 @@ def test_a_page_loads_nothing_from_elsewhere(standing: Standing) -> None:
             assert visitor.get(address).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["no.css", "a" * 5000, "..%2flogin.py"])
+def test_what_is_no_file_of_a_page_is_not_found(standing: Standing, name: str) -> None:
+    assert standing.visitor.get(f"/static/{name}").status_code == 404
+
+
 def test_a_fault_shows_a_page_to_people_and_a_document_to_programs(standing: Standing) -> None:
     visitor = standing.visitor
     people = visitor.get("/exams/ffff", headers={"Accept": "text/html"})

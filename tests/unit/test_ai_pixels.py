@@ -1,5 +1,6 @@
 """Presentation values: what a radiologist would see, whatever form the stored values have; and millimetres by R11."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
-from ai.errors import CutPixels, MisplacedValues, UndecodablePixels, UnreadableFile
+from ai.errors import CutPixels, MisplacedValues, OtherSize, TooManyPixels, UndecodablePixels, UnreadableFile
 from ai.exam import Laterality, Spacing, SpacingRule, View, ViewPosition
 from ai.pixels import SQUARE_FILM_ASPECT, file_image, pixel_spacing, presentation_values, view_image
 from tests.builders import L_CC, LOSSLESS, R_MLO, compressed, monochrome1, quick_header
@@ -207,6 +208,44 @@ def test_cut_uncompressed_pixel_data_are_told_as_such() -> None:
     image = an_image()
     image.PixelData = image.PixelData[:-2]
     with pytest.raises(CutPixels, match="end before the last row"):
+        presentation_values(image)
+
+
+@pytest.mark.parametrize("stated", [{"Rows": 65535, "Columns": 65535}, {"NumberOfFrames": 1_000_000}])
+def test_more_pixels_than_any_mammogram_has_are_not_decoded(
+    stated: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = compressed(a_ramp(), RLELossless)
+    for keyword, value in stated.items():
+        setattr(image, keyword, value)
+    monkeypatch.setattr(Dataset, "pixel_array", None)
+    with pytest.raises(TooManyPixels, match="rows, columns and frames"):
+        presentation_values(image)
+
+
+@pytest.mark.parametrize(
+    "syntax", [each for each in LOSSLESS if each != RLELossless], ids=lambda syntax: UID(syntax).keyword
+)
+def test_a_compressed_image_is_not_cut_into_rows_of_another_length(syntax: UID) -> None:
+    image = compressed(a_ramp(), syntax)
+    np.testing.assert_array_equal(presentation_values(image), presentation_values(a_ramp()))
+    image.Rows, image.Columns = 32, 128
+    with pytest.raises(OtherSize, match="other rows or columns"):
+        presentation_values(image)
+
+
+def test_rows_that_fill_up_a_compressed_image_are_left_out() -> None:
+    image = compressed(a_ramp(), JPEGLSLossless)
+    image.Rows = 60
+    np.testing.assert_array_equal(presentation_values(image), presentation_values(a_ramp(RAMP[:60])))
+
+
+def test_a_compressed_image_that_states_too_many_pixels_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = compressed(a_ramp(), JPEGLSLossless)
+    small, large = (b"\x0c" + struct.pack(">HH", side, side) for side in (64, 65535))  # precision, rows, columns
+    image.PixelData = image.PixelData.replace(small, large, 1)
+    monkeypatch.setattr(Dataset, "pixel_array", None)
+    with pytest.raises(TooManyPixels):
         presentation_values(image)
 
 

@@ -7,6 +7,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1, RLELossless
 
+from node import comparison
 from node.comparison import differences
 from node.phantom import phantom_exam
 from tests.builders import compressed
@@ -42,6 +43,14 @@ def test_an_instance_is_equal_to_its_copy(saved: Path, an_image: Dataset, tmp_pa
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 def test_the_encoding_of_elements_does_not_count(saved: Path, an_image: Dataset, tmp_path: Path, syntax: UID) -> None:
     assert differences(saved, written(an_image, tmp_path / "again.dcm", syntax)) == ()
+
+
+def test_pixels_that_take_too_much_memory_differ(
+    saved: Path, an_image: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "MEMORY", 1 << 20)
+    again = written(compressed(an_image, RLELossless), tmp_path / "again.dcm")
+    assert differences(saved, again) == ("PixelData",)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLosslessSV1])

@@ -14,7 +14,7 @@ from pydicom.uid import (
 )
 
 from ai.checks import Check
-from ai.errors import CutPixels, MisplacedValues, NoBreast, UndecodablePixels
+from ai.errors import CutPixels, MisplacedValues, NoBreast, OtherSize, TooManyPixels, UndecodablePixels
 from ai.exam import STANDARD_VIEWS
 from node.exams import assemble, why_missing, why_not
 from node.results.answer import AnswerStatus
@@ -64,6 +64,8 @@ def test_an_image_that_is_not_usable_has_this_code(attributes: dict[str, Any], r
         (str(UndecodablePixels("ValueError")), Reason.UNDECODABLE),
         (str(CutPixels()), Reason.UNDECODABLE),
         (str(MisplacedValues()), Reason.UNDECODABLE),
+        (str(OtherSize()), Reason.UNDECODABLE),
+        (str(TooManyPixels()), Reason.UNDECODABLE),
         (str(NoBreast("1.2.3")), Reason.NO_BREAST),
         (Check.INVERTED.words, Reason.INVERTED),
         (Check.NOISE.words, Reason.NOISE),

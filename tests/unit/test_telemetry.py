@@ -40,6 +40,14 @@ def test_the_level_holds_for_us_and_libraries_speak_from_warning_on() -> None:
     assert not stream.getvalue().strip("\0")
 
 
+def test_a_terminal_is_told_nothing_that_it_would_obey() -> None:
+    stream = io.StringIO()
+    configure("text", "info", stream)
+    logger("web").info("request", path="/\x1b[31m\x9b2J\u202e", told="two\nlines")
+    assert r"/\x1b[31m\x9b2J\u202e" in stream.getvalue()
+    assert len(stream.getvalue().splitlines()) == 1
+
+
 def test_a_traceback_stays_in_its_line() -> None:
     stream = io.StringIO()
     configure("json", "info", stream)

@@ -127,7 +127,7 @@ def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
 
 
 def _hold(settings: Settings, until: ExitStack) -> None:
-    if fault := until.enter_context(held(settings.storage.folder)):
+    if fault := until.enter_context(held(settings.storage.folder, settings.storage.database_url)):
         log.warning("folder not held", cause=fault)
 
 

@@ -45,7 +45,7 @@ from node.scp import StorageSCP
 from node.scu import EchoResult
 from node.senders import Noted
 from node.service import DRAIN_SECONDS, accepted_kinds, carrier, sender, web_door, worklist_of
-from node.supervision import ServiceManager, end_with_parent
+from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.timekeeping import Timekeeping
 from node.tls import Transport
@@ -117,7 +117,6 @@ def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     """
     signals = Signals()
     signals.listen()
-    end_with_parent()
     manager = manager or ServiceManager.from_environment()
     settings = load()
     configure(settings.log.format, settings.log.level)

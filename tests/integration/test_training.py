@@ -20,19 +20,17 @@ from ai.exam import STANDARD_VIEWS, Exam
 from ai.models import CARD, open_model
 from ai.pixels import view_image
 from node.phantom import phantom_exam
-from tests.training_runs import FPN, invoke, mammonode, train, twelve_patients
+from tests.training_runs import FPN, Cut, invoke, mammonode, train, twelve_patients
 
 if TYPE_CHECKING:
     from ai.training.engine import Step
     from ai.training.phases import Part
-from tests.training_runs import Cut
 
 # The name that smp wants instead gives the encoder's tensors other keys.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning"),
     pytest.mark.usefixtures("one_thread"),
 ]
-
 
 OULU = """
 extends = "thesis-table-5/unet-ft05"
@@ -50,7 +48,6 @@ epochs = 2
 milestones = [1]
 [rows.plain]
 """
-
 
 FREE = """
 title = "Free"

@@ -13,7 +13,7 @@ from config.errors import InvalidSettings
 from config.settings import Settings, changed_keys
 from node.errors import NodeError
 from node.progress import Progress
-from node.supervision import ServiceManager
+from node.supervision import ServiceManager, end_with_parent
 from node.telemetry import logger
 from node.troubles import Troubles
 from storage.errors import StorageError
@@ -47,9 +47,10 @@ class Signals:
         self._woken.register(self._wakes, select.POLLIN)
 
     def listen(self) -> None:
-        """Take the signals from now on; only the main thread can."""
+        """Take the signals from now on, and one at the end of the ``up`` that this is a part of; only the main thread can."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self.heard)
+        end_with_parent()
 
     def stop_asked(self) -> bool:
         """Tell whether the process is to end."""

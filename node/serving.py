@@ -45,7 +45,7 @@ from node.scp import StorageSCP
 from node.scu import EchoResult
 from node.senders import Noted
 from node.service import DRAIN_SECONDS, accepted_kinds, carrier, sender, web_door, worklist_of
-from node.supervision import ServiceManager, end_with_parent
+from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.timekeeping import Timekeeping
 from node.tls import Transport
@@ -117,7 +117,6 @@ def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     """
     signals = Signals()
     signals.listen()
-    end_with_parent()
     manager = manager or ServiceManager.from_environment()
     settings = load()
     configure(settings.log.format, settings.log.level)
@@ -127,7 +126,7 @@ def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
 
 
 def _hold(settings: Settings, until: ExitStack) -> None:
-    if fault := until.enter_context(held(settings.storage.folder)):
+    if fault := until.enter_context(held(settings.storage.folder, settings.storage.database_url)):
         log.warning("folder not held", cause=fault)
 
 

@@ -25,7 +25,7 @@ from node.running import (
     run_until_stopped,
 )
 from node.service import content_digest
-from node.supervision import ServiceManager, end_with_parent
+from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.worker import Worker
 from storage.changes import Changes
@@ -71,7 +71,6 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
 
     signals = Signals()
     signals.listen()
-    end_with_parent()
     manager = manager or ServiceManager.from_environment()
     settings = load()
     configure(settings.log.format, settings.log.level)

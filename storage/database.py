@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cache
 from importlib import import_module
@@ -86,6 +86,15 @@ def open_database(url: str) -> Engine:
             return _open_postgresql(parsed)
         case _:
             raise DatabaseURLUnknown(parsed.render_as_string(hide_password=True))
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of a SQLite database, whatever links lead to it; None for another's URL."""
+    with suppress(ArgumentError):
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            return Path(parsed.database).resolve()
+    return None
 
 
 def _open_sqlite(url: URL) -> Engine:

@@ -22,7 +22,7 @@ class StoreUnusable(StorageError):
 
 
 class StoreInUse(StorageError):
-    """Another mammonode serve uses this folder: stop it, or give each its own storage.folder and storage.database."""
+    """Another mammonode serve uses this folder or database: stop it, or give each its own storage.folder and storage.database."""
 
 
 class BucketUnavailable(StorageError):

@@ -4,7 +4,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from storage.database import unavailable
+from storage.database import sqlite_file, unavailable
 from storage.errors import StoreInUse
 
 NAME: Final = "serve.lock"
@@ -28,27 +28,43 @@ _SIGNS_OF_LIFE: Final = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval":
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[str]:
-    """Hold a store's folder, which is made when it is absent; yields why it cannot be held, or ''.
+def held(folder: Path, database: str = "") -> Iterator[str]:
+    """Hold a store's folder, which is made when it is absent, and a SQLite file; yields why they cannot be held, or ''.
 
     A file system that knows no locks (flock(2); NFS before version 4) keeps nobody from starting.
+
+    Parameters
+    ----------
+    folder
+        The store's.
+    database
+        URL of the database; a server's is held by a `Seat`.
 
     Raises
     ------
     StoreInUse
-        When somebody holds it.
+        When somebody holds one of them.
     """
+    file = sqlite_file(database)
+    # Beside it: to close a file of SQLite's own lets go of what SQLite has locked in it (fcntl(2)).
+    locks = [(folder / NAME, folder), *([(Path(f"{file}.lock"), file)] if file else [])]
+    with ExitStack() as stack:
+        yield "; ".join(filter(None, [stack.enter_context(_locked(lock, place)) for lock, place in locks]))
+
+
+@contextmanager
+def _locked(lock: Path, place: Path) -> Iterator[str]:
     handle = None
     fault = ""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _sign(handle)
     except BlockingIOError:
         holder = _signature(handle)
         _close(handle)
-        raise StoreInUse(f"{holder}, {folder.absolute()}") from None
+        raise StoreInUse(f"{holder}, {place.absolute()}") from None
     except OSError as error:
         fault = str(error)
     try:
@@ -66,7 +82,7 @@ class Seat:
     Parameters
     ----------
     engine
-        Of the database; one of SQLite belongs to who holds its folder.
+        Of the database; one of SQLite is `held`.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -53,3 +53,7 @@ def mammonode(*arguments: object) -> str:
 def train(recipe: object, data: Path, output: Path, *options: object) -> None:
     """Train on one thread of the processor."""
     mammonode("train", recipe, data, "-o", output, "--device", "cpu", "--threads", 1, *options)
+
+
+class Cut(Exception):
+    """The power went out."""

@@ -115,7 +115,7 @@ def _idle_store(settings: Settings) -> Iterator[InstanceStore]:
 
     if is_open(settings.dicom):
         raise NodeRuns(f"port {settings.dicom.port}")
-    with held(settings.storage.folder):
+    with held(settings.storage.folder, settings.storage.database_url):
         yield prepared_store(settings)
 
 

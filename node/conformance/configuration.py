@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from ai.words import counted
 from config.mix import ObjectMix, ResultKind
 from config.settings import (
     DEFAULT_FILE,
@@ -145,7 +146,7 @@ def _lane(destination: Destination, settings: Settings) -> tuple[object, ...]:
         policy.quick,
         f"{policy.first.total_seconds():g} s",
         f"{policy.slow.total_seconds():g} s",
-        f"{policy.give_up_after / timedelta(days=1):g} days",
+        counted(policy.give_up_after / timedelta(days=1), "day"),
         destination.proof + ("" if destination.proof is Proof.NONE else f", {destination.proof_timeout:g} s"),
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ai.words import counted
 from config.settings import Proof, Settings
 from node import scp, scu
 from node.commitment import LOOKS
@@ -178,7 +179,7 @@ def _initiation(settings: Settings) -> Iterator[str]:
     yield (
         f"What is tried again: {delivery.quick_retries} quick retries, whose waits double from "
         f"{delivery.first_retry:g} s up to {delivery.slowest_retry:g} s, then one every {delivery.slowest_retry:g} s, "
-        f"until {delivery.give_up_days:g} days after the first attempt. A destination may have numbers of its own (4.4.1). A "
+        f"until {counted(delivery.give_up_days, 'day')} after the first attempt. A destination may have numbers of its own (4.4.1). A "
         "person can send again with `mammonode send`."
     )
     yield (

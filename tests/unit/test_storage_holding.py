@@ -30,6 +30,26 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         assert fault == ""
 
 
+def test_a_sqlite_file_is_held_by_one_at_a_time_whatever_leads_to_it(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    (tmp_path / "link").symlink_to(first, target_is_directory=True)
+    url = f"sqlite:///{first / 'mammonode.sqlite'}"
+    with held(first, url) as fault:
+        assert fault == ""
+        for same in (url, f"sqlite:///{tmp_path}/link/mammonode.sqlite"):
+            with (
+                pytest.raises(StoreInUse, match=rf"process {os.getpid()} of .*, {first}/mammonode"),
+                held(second, same),
+            ):
+                pass
+        with held(second, f"sqlite:///{second / 'mammonode.sqlite'}"):
+            pass
+        with held(second, "postgresql://node@db/mammonode"):
+            pass
+    with held(second, url):
+        pass
+
+
 def test_a_killed_process_holds_nothing_and_neither_does_what_it_has_started(tmp_path: Path) -> None:
     program = f"""
 import subprocess, sys

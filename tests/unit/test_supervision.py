@@ -83,14 +83,11 @@ time.sleep(60)
 PART = """
 import os, signal
 from node.running import Signals
-from node.supervision import end_with_parent
 signals = Signals()
 signals.listen()
-end_with_parent()
 print("works", flush=True)
-while not signals.stop_asked():
-    signals.rest(60)
-print("stopped in order", flush=True)
+signals.rest(20)
+print("stopped in order" if signals.stop_asked() else "left alone", flush=True)
 """
 
 

@@ -55,6 +55,10 @@ class Signals:
         """Tell whether the process is to end."""
         return self._stop
 
+    def asked(self) -> bool:
+        """Tell whether there is anything to be done before the next piece of work; it is told again."""
+        return self._stop or self._reload
+
     def reload_asked(self) -> bool:
         """Tell whether the settings are to be read again; what was asked several times meanwhile is told once."""
         asked, self._reload = self._reload, False

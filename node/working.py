@@ -88,7 +88,7 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
 
     def drain() -> None:
         done = 0
-        while not signals.stop_asked() and worker.work_once():
+        while not signals.asked() and worker.work_once():
             done += 1
             manager.alive()
             manager.status(waits)
@@ -107,11 +107,13 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
             parts = parts.with_settings(changed)
             worker = _worker(parts, reader, signals, manager, presence)
         manager.ready(waits)
+        look.next_at = 0.0  # the jobs that have waited for this
 
+    look = Chore(drain, POLL * LOOKS)  # a lease may have ended, or a job's wait
     chores = [
         Chore(presence.tell, SIGN_OF_LIFE_EVERY),
         Chore(drain_what_is_new, POLL),
-        Chore(drain, POLL * LOOKS),  # a lease may have ended, or a job's wait
+        look,
         Chore(manager.alive, SIGN_OF_LIFE_EVERY),
     ]
     if parts.store.far:

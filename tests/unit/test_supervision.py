@@ -8,12 +8,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
 from config.errors import InvalidSettings
-from config.settings import Dicom, ExamClock, Settings
+from config.settings import Dicom, ExamClock, Settings, Storage
+from node import working
 from node.progress import Progress
 from node.running import Chore, Signals, Watch, read_again, run_until_stopped
 from node.supervision import VARIABLES, ServiceManager, for_children
@@ -216,6 +218,37 @@ def test_settings_that_are_wrong_or_need_a_restart_are_refused_whole() -> None:
     assert logs[0]["faults"] == ["exam.zzz: unknown key"]
     assert logs[1]["faults"] == ["dicom.port: only a restart changes it"]
     assert [line["changed"] for line in logs[3:]] == [[], ["dicom.port", "exam.complete_quiet"]]
+
+
+def test_a_worker_reads_its_settings_again_between_two_exams_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    signals_of = {2: signal.SIGHUP, 5: signal.SIGTERM}
+
+    class NeverIdle:
+        def work_once(self) -> bool:
+            done.append("exam")
+            if number := signals_of.get(done.count("exam")):
+                signal.raise_signal(number)
+            return True
+
+    def load() -> Settings:
+        done.append("settings")
+        return Settings(storage=Storage(folder=tmp_path))
+
+    # In the place of the module, which imports torch.
+    registry = SimpleNamespace(load_reader=lambda *_, **__: SimpleNamespace(device="cpu"))
+    monkeypatch.setitem(sys.modules, "ai.readers.registry", registry)
+    monkeypatch.setattr(working, "_worker", lambda *_: NeverIdle())
+    monkeypatch.setattr(working, "configure", lambda *_: None)
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        working.work(load, ServiceManager())
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    assert done == ["settings", "exam", "exam", "settings", "exam", "exam", "exam"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

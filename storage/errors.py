@@ -18,7 +18,8 @@ class DiskLow(StorageError):
 
 
 class StoreUnusable(StorageError):
-    """The store's folder cannot be written: check storage.folder, its owner, and whether its disk went read-only."""
+    """The store's folder cannot be written: check storage.folder, its owner, whether its disk went read-only, and where a
+    service is installed, that its ReadWritePaths= name the folder (docs/operating.md)."""
 
 
 class StoreInUse(StorageError):

@@ -105,7 +105,8 @@ def rolled(tmp_path: Path) -> Rolled:
     """Roll a version back on a machine that only notes what is done to it: exit status, stderr, and what was done."""
     done = tmp_path / "done"
     for version in ("old", "new"):
-        (tmp_path / "opt" / version).mkdir(parents=True)
+        (tmp_path / "opt" / version / "bin").mkdir(parents=True)
+        (tmp_path / "opt" / version / "bin" / "python").symlink_to("/bin/true")
         (tmp_path / "opt" / version / ".complete").touch()
     (tmp_path / "opt" / "current").symlink_to("new")
     backup = tmp_path / "before.sqlite"
@@ -131,6 +132,14 @@ RESTORE = "restore --replace --if-schema-changed BACKUP"
 
 def test_going_back_keeps_what_the_database_has_learnt_before_it_puts_the_backup_back(rolled: Rolled) -> None:
     assert rolled() == (0, "", ["stop", "backup", "switch old", RESTORE, "start", "prove"])
+
+
+def test_it_does_not_go_back_to_a_version_whose_interpreter_is_gone(rolled: Rolled, tmp_path: Path) -> None:
+    (tmp_path / "opt" / "old" / "bin" / "python").unlink()
+    (tmp_path / "done").touch()
+    status, told, done = rolled()
+    assert (status, done) == (1, [])
+    assert "its Python" in told
 
 
 def test_where_no_backup_can_be_taken_nothing_is_put_in_the_place_of_the_database(rolled: Rolled) -> None:

@@ -18,8 +18,7 @@ class DiskLow(StorageError):
 
 
 class StoreUnusable(StorageError):
-    """The store's folder cannot be written: check storage.folder, its owner, whether its disk went read-only, and where a
-    service is installed, that its ReadWritePaths= name the folder (docs/operating.md)."""
+    """The store's folder cannot be written: check its owner, whether its disk went read-only, and the units' ReadWritePaths=."""
 
 
 class StoreInUse(StorageError):

@@ -151,6 +151,14 @@ def _do(chore: Chore, number: int, troubles: Troubles) -> None:
             log.info("goes on again", part="chores")
 
 
+def are_others(load: LoadSettings, present: Settings) -> bool:
+    """Tell whether the settings are others than those in force, right or wrong."""
+    try:
+        return load() != present
+    except InvalidSettings:
+        return True
+
+
 def read_again(
     load: LoadSettings, present: Settings, fixed: Collection[str], prepare: Callable[[Settings], bool] = lambda _: False
 ) -> Settings | None:

@@ -1,6 +1,7 @@
 """`mammonode work`: the model, and one exam after the other."""
 
 import os
+import signal
 import socket
 from contextlib import suppress
 
@@ -21,6 +22,7 @@ from node.running import (
     Chore,
     LoadSettings,
     Signals,
+    are_others,
     read_again,
     run_until_stopped,
 )
@@ -85,6 +87,8 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     log.info("worker ready", model=model.card.name, digest=model.digest[:12], device=reader.device)
     waits = f"{model.card.name} on {reader.device}: waits for an exam"
     manager.ready(waits)
+    if are_others(load, settings):  # systemd tells a service of no reload that comes before it is ready
+        signals.heard(signal.SIGHUP)
 
     def drain() -> None:
         done = 0

@@ -32,9 +32,9 @@ def writable_file(file: Path) -> Path:
     Unwritable
         When it cannot be; the file is named.
     """
+    _try(file.parent, file)
     if file.is_dir():
         raise Unwritable(f"{file}: is a folder")
-    _try(file.parent, file)
     return file
 
 

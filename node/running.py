@@ -56,6 +56,10 @@ class Signals:
         """Tell whether the process is to end."""
         return self._stop
 
+    def asked(self) -> bool:
+        """Tell whether there is anything to be done before the next piece of work; it is told again."""
+        return self._stop or self._reload
+
     def reload_asked(self) -> bool:
         """Tell whether the settings are to be read again; what was asked several times meanwhile is told once."""
         asked, self._reload = self._reload, False
@@ -146,6 +150,14 @@ def _do(chore: Chore, number: int, troubles: Troubles) -> None:
     else:
         if troubles.end(number):
             log.info("goes on again", part="chores")
+
+
+def are_others(load: LoadSettings, present: Settings) -> bool:
+    """Tell whether the settings are others than those in force, right or wrong."""
+    try:
+        return load() != present
+    except InvalidSettings:
+        return True
 
 
 def read_again(

@@ -1,6 +1,7 @@
 """`mammonode work`: the model, and one exam after the other."""
 
 import os
+import signal
 import socket
 from contextlib import suppress
 
@@ -21,6 +22,7 @@ from node.running import (
     Chore,
     LoadSettings,
     Signals,
+    are_others,
     read_again,
     run_until_stopped,
 )
@@ -85,10 +87,12 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     log.info("worker ready", model=model.card.name, digest=model.digest[:12], device=reader.device)
     waits = f"{model.card.name} on {reader.device}: waits for an exam"
     manager.ready(waits)
+    if are_others(load, settings):  # systemd tells a service of no reload that comes before it is ready
+        signals.heard(signal.SIGHUP)
 
     def drain() -> None:
         done = 0
-        while not signals.stop_asked() and worker.work_once():
+        while not signals.asked() and worker.work_once():
             done += 1
             manager.alive()
             manager.status(waits)
@@ -107,11 +111,13 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
             parts = parts.with_settings(changed)
             worker = _worker(parts, reader, signals, manager, presence)
         manager.ready(waits)
+        look.next_at = 0.0  # the jobs that have waited for this
 
+    look = Chore(drain, POLL * LOOKS)  # a lease may have ended, or a job's wait
     chores = [
         Chore(presence.tell, SIGN_OF_LIFE_EVERY),
         Chore(drain_what_is_new, POLL),
-        Chore(drain, POLL * LOOKS),  # a lease may have ended, or a job's wait
+        look,
         Chore(manager.alive, SIGN_OF_LIFE_EVERY),
     ]
     if parts.store.far:

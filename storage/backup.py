@@ -61,11 +61,11 @@ def back_up(engine: Engine, file: Path) -> None:
     DatabaseUnavailable
         When the database does not answer or is damaged.
     """
-    if file.exists():
-        raise BackupExists(file)
     if not _heads(engine):
         raise DatabaseEmpty
     try:
+        if file.exists():
+            raise BackupExists(file)
         _tidy(file.parent)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=_PARTS, ignore_cleanup_errors=True) as folder:
             part = Path(folder) / file.name

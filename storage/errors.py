@@ -18,7 +18,7 @@ class DiskLow(StorageError):
 
 
 class StoreUnusable(StorageError):
-    """The store's folder cannot be written: check storage.folder, its owner, and whether its disk went read-only."""
+    """The store's folder cannot be written: check its owner, whether its disk went read-only, and the units' ReadWritePaths=."""
 
 
 class StoreInUse(StorageError):

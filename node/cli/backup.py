@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,8 +47,9 @@ def backup(target: Target = None, *, config: ConfigOption = None, as_json: JsonO
     if target is None:
         target = settings.storage.folder / "backups"
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if target.is_dir():
-        target /= f"mammonode-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.sqlite"
+    with suppress(OSError):  # a place that is closed to us is told when the file is written
+        if target.is_dir():
+            target /= f"mammonode-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.sqlite"
     back_up(engine, target)
     if as_json:
         print_json({"file": str(target), "bytes": target.stat().st_size})

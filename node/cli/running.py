@@ -17,6 +17,7 @@ from node.cli.checks import Finding, attempt, audit, doors, listening
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.errors import CannotListen, NodeError
 from node.faults import told
+from node.journal import is_the_journal
 from node.telemetry import logger
 from storage.errors import DatabaseDamaged, DatabaseRefuses, DatabaseUnavailable, StorageError
 
@@ -149,12 +150,15 @@ def _report(findings: list[Finding], settings: Settings | None, *, as_json: bool
         for section, values in settings.masked().items():
             for key, value in values.items() if isinstance(values, dict) else [("", values)]:
                 typer.echo(f"  {section}{'.' if key else ''}{key} = {value!r}")
+    # In the journal, where a reload checks the settings, a fault is a warning (sd-daemon(3)).
+    urgency = "<4>" if is_the_journal(sys.stdout) else ""
     for finding in findings:
         mark = typer.style("ok  ", fg=typer.colors.GREEN) if finding.ok else typer.style("FAIL", fg=typer.colors.RED)
         mark = typer.style("warn", fg=typer.colors.YELLOW) if finding.warns else mark
-        typer.echo(f"{mark} {finding.check}: {finding.detail}")
+        told_at = urgency if finding.warns or not finding.ok else ""
+        typer.echo(f"{told_at}{mark} {finding.check}: {finding.detail}")
         if finding.warns or not finding.ok:
-            typer.echo(f"     -> {finding.remedy}")
+            typer.echo(f"{told_at}     -> {finding.remedy}")
 
 
 def _checks(settings: Settings) -> Iterator[Finding]:

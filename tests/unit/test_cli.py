@@ -84,6 +84,16 @@ def test_check_names_every_fault_of_the_settings(tmp_path: Path) -> None:
     assert "-> correct this; " in result.output
 
 
+def test_a_fault_of_the_settings_that_a_reload_finds_is_a_warning_of_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.cli.running.is_the_journal", lambda _stream: True)
+    result = run("check", "--settings-only", "--config", a_config(tmp_path, "", "[dicom]\nport = -1"))
+    assert [line[:8] for line in result.output.splitlines()] == ["<4>FAIL ", "<4>     "]
+    result = run("check", "--settings-only", "--config", a_config(tmp_path))
+    assert result.output.startswith("ok ")
+
+
 def test_echo_tells_who_answers(tmp_path: Path) -> None:
     with a_pacs() as (_, port):
         result = run("echo", "pacs", "--config", a_config(tmp_path, more=a_destination(port)))

@@ -73,6 +73,8 @@ def test_backup_restore_and_adopt_keep_every_image(tmp_path: Path) -> None:
     file = Path(made.output.strip())
     assert file.parent == tmp_path / "store" / "backups"
     assert run("backup", file, "--config", config).exit_code == 1
+    # As one in a folder that is closed to the service: it cannot even be looked at.
+    assert "File name too long" in fault_of(run("backup", tmp_path / ("x" * 300), "--config", config))
     room.receive(phantom_images()[0])
     refused = run("restore", file, "--config", config)
     assert "--replace" in fault_of(refused)

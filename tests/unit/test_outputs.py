@@ -31,3 +31,6 @@ def test_a_place_that_cannot_is_named(tmp_path: Path) -> None:
         writable_file(tmp_path)
     with pytest.raises(Unwritable, match=r"nowhere/out\.json: No such file or directory"):
         writable_file(tmp_path / "nowhere" / "out.json")
+    # One that cannot even be looked at, as one in a folder that is closed to us.
+    with pytest.raises(Unwritable, match=r"out\.json: File name too long"):
+        writable_file(tmp_path / ("x" * 300) / "out.json")

@@ -1,5 +1,6 @@
 """What installs the service, as far as it can be tried without a machine; tests/acceptance/test_installation.py has one."""
 
+import hashlib
 import os
 import pwd
 import subprocess
@@ -24,6 +25,31 @@ def test_the_settings_that_it_installs_are_the_documented_ones_but_for_the_folde
     assert set(changed_keys(documented, installed)) == {"storage.folder", "reader.models_folder"}
     assert installed.storage.folder == Path("/var/lib/mammonode")
     assert len(done.stdout.splitlines()) == len(DEFAULT_FILE.read_text(encoding="utf-8").splitlines())
+
+
+def test_what_root_installs_is_open_to_the_service_whatever_umask_root_has() -> None:
+    script = 'umask 077; source "$1"; umask'
+    done = subprocess.run(["bash", "-c", script, "bash", str(SETUP)], capture_output=True, text=True, check=True)
+    assert done.stdout == "0022\n"
+
+
+@pytest.mark.parametrize("interpreter", ["true", "false"])
+def test_a_version_whose_interpreter_is_gone_is_made_again_and_half_a_one_is_not_left(
+    tmp_path: Path, interpreter: str
+) -> None:
+    made = interpreter == "false"
+    wheel = tmp_path / "mammonode-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    version = f"1.0-{hashlib.sha256(b'').hexdigest()[:8]}"
+    folder = tmp_path / version
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").symlink_to(f"/bin/{interpreter}")
+    (folder / ".complete").touch()
+    script = 'source "$1"; OPT=$2 PYTHON=true; build "$3"'
+    command = ["bash", "-c", script, "bash", str(SETUP), str(tmp_path), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0, f"making {folder}" in done.stdout, not folder.exists()) == (made, made, made)
+    assert ("the service was not touched" in done.stderr) is made
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to another user")
@@ -79,7 +105,8 @@ def rolled(tmp_path: Path) -> Rolled:
     """Roll a version back on a machine that only notes what is done to it: exit status, stderr, and what was done."""
     done = tmp_path / "done"
     for version in ("old", "new"):
-        (tmp_path / "opt" / version).mkdir(parents=True)
+        (tmp_path / "opt" / version / "bin").mkdir(parents=True)
+        (tmp_path / "opt" / version / "bin" / "python").symlink_to("/bin/true")
         (tmp_path / "opt" / version / ".complete").touch()
     (tmp_path / "opt" / "current").symlink_to("new")
     backup = tmp_path / "before.sqlite"
@@ -107,10 +134,25 @@ def test_going_back_keeps_what_the_database_has_learnt_before_it_puts_the_backup
     assert rolled() == (0, "", ["stop", "backup", "switch old", RESTORE, "start", "prove"])
 
 
+def test_it_does_not_go_back_to_a_version_whose_interpreter_is_gone(rolled: Rolled, tmp_path: Path) -> None:
+    (tmp_path / "opt" / "old" / "bin" / "python").unlink()
+    (tmp_path / "done").touch()
+    status, told, done = rolled()
+    assert (status, done) == (1, [])
+    assert "its Python" in told
+
+
 def test_where_no_backup_can_be_taken_nothing_is_put_in_the_place_of_the_database(rolled: Rolled) -> None:
     status, told, done = rolled("backup")
     assert (status, done) == (1, ["stop", "backup", "start"])
     assert "no backup could be taken: new goes on" in told
+
+
+def test_who_has_no_backup_and_a_version_that_does_not_start_is_told_how_to_go_on(rolled: Rolled) -> None:
+    status, told, _ = rolled("backup", do="start() { return 1; }; rollback")
+    assert status == 1
+    assert "goes on" not in told
+    assert "uninstall it, which keeps images, database and settings, and install" in told
 
 
 def test_a_file_that_cannot_be_adopted_keeps_the_former_version_from_nothing(rolled: Rolled) -> None:

@@ -9,12 +9,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
 from config.errors import InvalidSettings
-from config.settings import Dicom, ExamClock, Settings
+from config.settings import Dicom, ExamClock, Settings, Storage
+from node import working
 from node.progress import Progress
 from node.running import Chore, Signals, Watch, read_again, run_until_stopped
 from node.supervision import PARENT, PR_SET_PDEATHSIG, VARIABLES, ServiceManager, end_with_parent, for_children
@@ -256,6 +258,39 @@ def test_settings_that_are_wrong_or_need_a_restart_are_refused_whole() -> None:
     assert logs[0]["faults"] == ["exam.zzz: unknown key"]
     assert logs[1]["faults"] == ["dicom.port: only a restart changes it"]
     assert [line["changed"] for line in logs[3:]] == [[], ["dicom.port", "exam.complete_quiet"]]
+
+
+def test_a_worker_reads_its_settings_again_between_two_exams_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    signals_of = {2: signal.SIGHUP, 5: signal.SIGTERM}
+    quiet = iter([10, 3, 3, 3])
+
+    class NeverIdle:
+        def work_once(self) -> bool:
+            done.append("exam")
+            if number := signals_of.get(done.count("exam")):
+                signal.raise_signal(number)
+            return True
+
+    def load() -> Settings:
+        done.append("settings")
+        return Settings(storage=Storage(folder=tmp_path), exam=ExamClock(complete_quiet=next(quiet)))
+
+    # In the place of the module, which imports torch.
+    registry = SimpleNamespace(load_reader=lambda *_, **__: SimpleNamespace(device="cpu"))
+    monkeypatch.setitem(sys.modules, "ai.readers.registry", registry)
+    monkeypatch.setattr(working, "_worker", lambda *_: NeverIdle())
+    monkeypatch.setattr(working, "configure", lambda *_: None)
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        working.work(load, ServiceManager())
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    # At the start, when it is ready and finds others, and these once more; then between two exams.
+    assert done == ["settings"] * 3 + ["exam"] * 2 + ["settings"] + ["exam"] * 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -72,6 +72,10 @@ def test_a_model_or_settings_that_cannot_be_used_are_not_tried_again(unit: str) 
     assert lines(unit, "StartLimitIntervalSec") == ["0"]
 
 
+def test_one_reload_is_for_doors_and_workers() -> None:
+    assert lines("mammonode-worker@.service", "ReloadPropagatedFrom") == ["mammonode.service"]
+
+
 def test_each_worker_has_the_gpu_of_its_number() -> None:
     assert any("CUDA_VISIBLE_DEVICES=%i" in line for line in lines("mammonode-worker@.service", "Environment"))
 

@@ -5,7 +5,7 @@ from threading import Event, Lock
 from typing import Final
 from weakref import WeakSet
 
-from storage.changes import Changes
+from storage.changes import Changes, Version
 
 LOOKS: Final = 10
 """So many times its ``poll`` a loop that is told of commits rests while something waits that it could not do."""
@@ -34,7 +34,7 @@ class News:
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
-        self._version: int | None = None
+        self._version: Version | None = None
         self._lock = Lock()
         self._asleep: WeakSet[Event] = WeakSet()
 

@@ -59,7 +59,7 @@ from node.web.health import health_routes
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
 from node.web.ups import UnifiedProcedureSteps
-from storage.changes import Changes
+from storage.changes import Version, changes_of
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.conflicts import list_conflicts
@@ -177,10 +177,10 @@ class Serving:
         hold()
         self.parts = open_parts(settings)
         self._seat, self._beside = Seat(self.parts.engine), ""
-        self._changes = Changes(self.parts.engine)
+        self._changes = changes_of(self.parts.engine)
         self._news = News(self._changes)
         self._judging = Chore(self._close_exams, LOOKS_EVERY)
-        self._counted: tuple[int | None, Waits] | None = None
+        self._counted: tuple[Version | None, Waits] | None = None
         swept = self.parts.store.sweep(timedelta(0))
         log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
         self.trail = Trail(

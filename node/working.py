@@ -30,7 +30,7 @@ from node.service import content_digest
 from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.worker import Worker
-from storage.changes import Changes
+from storage.changes import changes_of
 from storage.database import writing
 from storage.errors import StorageError
 from storage.workers import WorkerRecord, forget_worker, note_worker
@@ -82,7 +82,7 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     parts = open_parts(settings)
     presence = Presence(parts.engine, model, reader.device)
     worker = _worker(parts, reader, signals, manager, presence)
-    changes = Changes(parts.engine)
+    changes = changes_of(parts.engine)
     news = News(changes)
     log.info("worker ready", model=model.card.name, digest=model.digest[:12], device=reader.device)
     waits = f"{model.card.name} on {reader.device}: waits for an exam"

@@ -242,7 +242,7 @@ PROTECTIONS = (
     Protection(
         "an exam does not wait until a clock that was put back has caught up",
         "node/clock.py",
-        "        if exam.last_image_at > now:\n",
+        "        if max(exam.opened_at, exam.last_image_at) > now:\n",
         "        if exam.last_image_at is None:\n",
         f"{RECEIVING} -k clock_that_jumps_back",
     ),

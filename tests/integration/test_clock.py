@@ -65,8 +65,11 @@ def test_three_views_are_awaited_for_the_long_quiet_time(chain: Chain) -> None:
     assert chain.job.reasons == ("L MLO not read: no image received",)
 
 
-def test_images_that_keep_coming_are_cut_off_by_the_hard_cap(chain: Chain) -> None:
+@pytest.mark.parametrize("put_back", [timedelta(0), timedelta(days=7)])
+def test_images_that_keep_coming_are_cut_off_by_the_hard_cap(chain: Chain, put_back: timedelta) -> None:
     image = phantom_images()[0]
+    chain.receive([image])
+    chain.clock.forward(-put_back)
     begin = chain.clock()
     while chain.exam_clock().tick() == 0:
         assert chain.clock() < begin + QUIET.hard_cap

@@ -127,3 +127,24 @@ def test_a_clock_that_nobody_keeps_is_told_once_and_when_it_is_kept_again() -> N
         for _ in states:
             timekeeping.tick()
     assert [(line["event"], line["offset"]) for line in logs] == [("clock not kept", 0.5), ("clock kept again", 0.0)]
+
+
+def test_a_clock_that_jumps_is_told_and_one_that_went_far_forward_is_doubted_for_a_day() -> None:
+    wall, steady = [0.0], [0.0]
+    timekeeping = Timekeeping(lambda: ClockState(None), lambda: wall[0], lambda: steady[0])
+
+    def later(seconds: float, jump: float = 0) -> tuple[list[float], bool]:
+        steady[0] += seconds
+        wall[0] += seconds + jump
+        with capture_logs() as logs:
+            timekeeping.tick()
+        return [line["seconds"] for line in logs if line["event"] == "clock jumped"], timekeeping.is_doubtful()
+
+    assert later(600, 0.3) == ([], False)
+    assert later(600, 600) == ([600], False)
+    assert later(600, 7 * 86400) == ([604800], True)
+    assert later(600, -60) == ([-60], True)
+    assert later(600, -7 * 86400) == ([-604800], False)
+    assert later(600, 3601) == ([3601], True)
+    assert later(86399) == ([], True)
+    assert later(1) == ([], False)

@@ -9,8 +9,9 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from config.settings import Audit, Http, Settings, Tls, WebService, WorklistSection
+from config.settings import Audit, Http, Settings, Tls, WebService, WorklistSection, load_settings
 from node.cli import app
+from node.parts import open_parts
 from node.timekeeping import ROOM, TIMEX, ClockState, Timekeeping, clock_state, read_timex
 from node.tls import Seen, Transport
 from node.validity import Validity
@@ -86,8 +87,12 @@ def test_check_warns_of_what_ends_and_fails_for_what_has_ended(tmp_path: Path) -
     ]
     ends, ended = authority.signed("soon", days=20), authority.signed("gone", days=-1)
     config.write_text("\n".join([*lines, f'certificate = "{ends}"', f'[http]\ncertificate = "{ended}"']))
+    with writing(open_parts(load_settings(config)).engine) as connection:
+        add_token(connection, "viewer", ["read"], NOW, NOW + timedelta(days=29))
+        add_token(connection, "pacs", ["store"], NOW, NOW + timedelta(days=31))
     told = json.loads(CliRunner().invoke(app, ["check", "--json", "--config", str(config)]).stdout)
     checks = {check["check"]: (check["ok"], check["warns"]) for check in told["checks"]}
+    assert (checks["token viewer"], checks["token pacs"]) == ((True, True), (True, False))
     assert checks["tls.certificate"] == (True, True)
     assert checks["tls.ca"] == (True, False)
     assert checks["http.certificate"] == (False, False)

@@ -1,6 +1,6 @@
 """The job table as a queue: claim with a lease, renew, finish or fail; alike on SQLite and PostgreSQL.
 
-Times come from the callers, so the clocks of all hosts must agree to within a small part of the lease. When the clock
+Times come from the callers, who have to agree to within a small part of the lease: ``node.shared_clock``. When the clock
 jumps back, nothing waits longer than it could have been told to (``storage.database.has_come``).
 """
 

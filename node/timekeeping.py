@@ -129,7 +129,7 @@ class Timekeeping:
     def is_doubtful(self) -> bool:
         """Tell whether the clock went forward within a day and not back: what is old by it may be young."""
         self._compare()
-        return self._ahead > FORWARD and self._steady() - self._ahead_since < DOUBTED
+        return self._ahead > FORWARD
 
     def tick(self) -> None:
         """Look, and tell what has changed."""
@@ -142,6 +142,8 @@ class Timekeeping:
 
     def _compare(self) -> None:
         steady = self._steady()
+        if steady - self._ahead_since >= DOUBTED:
+            self._ahead = 0.0
         before, self._apart = self._apart, self._wall() - steady
         by = self._apart - before
         if abs(by) < JUMP:

@@ -153,3 +153,4 @@ def test_a_clock_that_jumps_is_told_and_one_that_went_far_forward_is_doubted_for
     assert later(600, 3601) == ([3601], True)
     assert later(86399) == ([], True)
     assert later(1) == ([], False)
+    assert later(600, 61) == ([61], False)

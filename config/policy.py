@@ -1,7 +1,7 @@
 """Policies as values: when to try again, when an exam is complete, when the disk is full."""
 
 from dataclasses import dataclass, field
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Self
 
 
@@ -46,6 +46,20 @@ class RetryPolicy:
         doubled: int = 2 ** (attempts - 1)
         # Compared as numbers: as a time, a wait that has doubled fifty times is more than timedelta can hold.
         return self.first * doubled if doubled <= self.slow // self.first else self.slow
+
+    def since(self, begun: datetime, due: datetime, now: datetime) -> datetime:
+        """Return when it began, moved on by what went by while it was due and not tried: held, paused, off, a clock ahead.
+
+        Parameters
+        ----------
+        begun
+            When the first attempt was made, moved on so far.
+        due
+            When this one was to be made.
+        """
+        idle = now - due
+        moved = idle if idle > self.slow else timedelta(0)
+        return min(begun + moved, now)
 
 
 @dataclass(frozen=True)

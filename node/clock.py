@@ -99,11 +99,11 @@ class ExamClock:
             Candidate.of(record, withdrawn.get(record.uid), removed=record.uid in removed) for record in records
         ]
         now = self._clock()
-        if exam.last_image_at > now:
+        if max(exam.opened_at, exam.last_image_at) > now:
             with writing(self._engine) as connection:
                 exams.put_back(connection, exam, now)
             log.warning("the clock was put back", **exam.log_context(), check="let NTP keep this machine's time")
-            exam = replace(exam, last_image_at=now, opened_at=min(exam.opened_at, now))
+            exam = replace(exam, last_image_at=min(exam.last_image_at, now), opened_at=min(exam.opened_at, now))
         assembly = assemble(candidates, one_breast_suffices=self._one_breast_suffices)
         verdict = decide(
             assembly,

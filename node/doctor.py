@@ -266,7 +266,7 @@ def _names() -> frozenset[str]:
 
 def _workers(parts: Parts, now: datetime) -> list[dict[str, Any]]:
     with reading(parts.engine) as connection:
-        found = workers_seen(connection, now - timedelta(days=1))
+        found = workers_seen(connection, now, timedelta(days=1))
     return [
         {
             "worker": each.owner,

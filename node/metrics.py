@@ -131,6 +131,7 @@ class Metrics:
         """Count what was answered since the last time."""
         with self._following:
             now = self._clock()
+            self._begun = min(self._begun, now)  # the clock was put back
             since = max(self._begun, min(self._looked_at, now) - LATE)
             try:
                 found = self._patience.ask(lambda: self._answered(since))
@@ -193,7 +194,7 @@ class Metrics:
         parts, now = self._parts(), self._clock()
         with reading(parts.engine) as connection:
             states, waits, lanes = exams_by_state(connection), unanswered(connection), undelivered(connection)
-            workers = workers_seen(connection, now - RECENTLY)
+            workers = workers_seen(connection, now, RECENTLY)
             test, passed = selftests.last(connection), selftests.last(connection, passed=True)
         yield _gauge("mammonode_exams", "Exams by state", "state", {str(k): float(v) for k, v in states.items()})
         oldest = (now - waits.oldest).total_seconds() if waits else 0.0

@@ -105,7 +105,7 @@ class Readiness:
     def _looked_up(self) -> tuple[list[WorkerRecord], selftests.SelfTest | None, bool, bool]:
         engine, now = self._parts().engine, self._clock()
         with reading(engine) as connection:
-            workers, test = workers_seen(connection, now - RECENTLY), selftests.last(connection)
+            workers, test = workers_seen(connection, now, RECENTLY), selftests.last(connection)
         return workers, test, schema_is_current(engine), takes_writes(engine)
 
     def _bucket(self) -> Check:

@@ -52,6 +52,8 @@ class Retention:
         Age at which exams of self-tests are removed, sources and results; None: as all others.
     notes
         Is told what was removed.
+    is_doubtful
+        Tells whether the clock may be ahead: nothing is old then.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Retention:
         destinations: Iterable[Destination],
         tests: timedelta | None = None,
         notes: Notes = NOTHING,
+        is_doubtful: Callable[[], bool] = lambda: False,
     ) -> None:
         self._notes = notes
+        self._is_doubtful = is_doubtful
         self._engine = engine
         self._store = store
         self._policy = policy
@@ -76,6 +80,14 @@ class Retention:
     def tick(self) -> int:
         """Remove what is due, finish what a crash has left, and return the number of files that are gone now."""
         gone = self._unlink()
+        if not self._is_doubtful():
+            self._remove_old()
+        gone += self._unlink()
+        if self._policy.max_used_fraction is not None:
+            gone += self._make_room(self._policy.max_used_fraction)
+        return gone
+
+    def _remove_old(self) -> None:
         policy, now = self._policy, self._clock()
         if policy.sources is not None:
             with writing(self._engine) as connection:
@@ -90,17 +102,17 @@ class Retention:
             due = self._due(policy.results, results_too=True)
             for exam_id, exam in self._exams(due):
                 self._remove(exam_id, exam, due, _older(policy.results))
-        gone += self._unlink()
-        if policy.max_used_fraction is not None:
-            due = self._due(timedelta(0))
-            for exam_id, exam in self._exams(due):
-                if self._used() <= policy.max_used_fraction:
-                    break
-                marked = self._remove(exam_id, exam, due, "the disk is fuller than retention.watermark_percent")
-                freed = self._unlink()
-                gone += freed
-                if marked and not freed:
-                    break  # or all exams would be marked while the disk stays as full
+
+    def _make_room(self, max_used_fraction: float) -> int:
+        gone, due = 0, self._due(timedelta(0))
+        for exam_id, exam in self._exams(due):
+            if self._used() <= max_used_fraction:
+                break
+            marked = self._remove(exam_id, exam, due, "the disk is fuller than retention.watermark_percent")
+            freed = self._unlink()
+            gone += freed
+            if marked and not freed:
+                break  # or all exams would be marked while the disk stays as full
         return gone
 
     def _remove_tests(self, now: datetime) -> None:

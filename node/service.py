@@ -1,6 +1,7 @@
 """Composition root: settings → what opens associations, doors and worklist."""
 
 import hashlib
+from datetime import timedelta
 
 from ai.models import Model
 from config.settings import Destination, Settings
@@ -107,5 +108,6 @@ def ways_in(parts: Parts, uses: Uses) -> list[Authentication]:
     ways: list[Authentication] = [Tokens(parts.engine, utc_now, uses)]
     if http.oidc_issuer:
         ways.append(OpenIDConnect(http))
-    ways += [Unknown(), Certificates(http.clients), Sessions(parts.engine, utc_now, uses)]
+    lasts = timedelta(hours=http.session_hours)
+    ways += [Unknown(), Certificates(http.clients), Sessions(parts.engine, utc_now, uses, lasts)]
     return [*ways, ThisMachine()] if http.trust_local else ways

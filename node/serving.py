@@ -257,6 +257,7 @@ class Serving:
             destinations=settings.destinations,
             tests=timedelta(days=settings.selftest.keep_days),
             notes=self.trail,
+            is_doubtful=self.timekeeping.is_doubtful,
         )
         if policy.unproven:
             log.warning("files may be removed unproven")

@@ -4,6 +4,7 @@ import ctypes
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,11 @@ NANOSECONDS: Final = 0x2000
 """Bits of its status: nobody keeps the clock; the offset is in ns, not µs."""
 OFF: Final = 1.0
 """Seconds by which a clock is too far off, though it is being put right: those of two machines tell the order of events."""
+JUMP: Final = 60.0
+"""Seconds that a clock goes at once, and not by being put right little by little: 0.3 s in ten minutes (adjtimex(2))."""
+FORWARD: Final = 3600.0
+DOUBTED: Final = 86400.0
+"""Seconds by which, and for which, a clock that went forward is not believed to say what is old."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,11 @@ def _of_systemd() -> ClockState:
     return ClockState({"yes": True, "no": False}.get(told))
 
 
+def since_boot() -> float:
+    """Return seconds that nobody puts forward or back; those that the machine slept count."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Timekeeping:
     """Looks at the clock now and then, and tells when somebody should.
 
@@ -98,16 +109,46 @@ class Timekeeping:
     ----------
     ask
         Returns what is known of the clock.
+    wall, steady
+        Return seconds: by the clock, and by one that never jumps.
     """
 
-    def __init__(self, ask: Callable[[], ClockState] = clock_state) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], ClockState] = clock_state,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = since_boot,
+    ) -> None:
         self._ask = ask
+        self._wall = wall
+        self._steady = steady
+        self._apart = wall() - steady()
+        self._ahead, self._ahead_since = 0.0, 0.0
         self.last = ClockState(None)
+
+    def is_doubtful(self) -> bool:
+        """Tell whether the clock went forward within a day and not back: what is old by it may be young."""
+        self._compare()
+        return self._ahead > FORWARD
 
     def tick(self) -> None:
         """Look, and tell what has changed."""
+        self._compare()
         before, self.last = self.last, self._ask()
         if self.last.is_wrong and not before.is_wrong:
             log.warning("clock not kept", offset=self.last.offset, cause=self.last.words)
         elif before.is_wrong and self.last.synchronised and not self.last.is_wrong:
             log.info("clock kept again", offset=self.last.offset)
+
+    def _compare(self) -> None:
+        steady = self._steady()
+        if steady - self._ahead_since >= DOUBTED:
+            self._ahead = 0.0
+        before, self._apart = self._apart, self._wall() - steady
+        by = self._apart - before
+        if abs(by) < JUMP:
+            return
+        log.warning("clock jumped", seconds=round(by))
+        if by > 0:
+            self._ahead_since = steady
+        self._ahead = max(self._ahead + by, 0.0)

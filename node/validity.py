@@ -45,6 +45,13 @@ def files_of(settings: Settings) -> Iterator[Dated]:
             continue
 
 
+def tokens_of(engine: Engine, now: datetime) -> list[Dated]:
+    """Return the tokens that are valid and end; one that has ended opens nothing, and is no news."""
+    with reading(engine) as connection:
+        valid = [token for token in list_tokens(connection) if token.is_valid(now)]
+    return [Dated("token", token.name, token.expires_at) for token in valid if token.expires_at]
+
+
 class Validity:
     """Looks at everything that ends.
 
@@ -73,14 +80,13 @@ class Validity:
 
     def all(self) -> list[Dated]:
         """Return what ends, the next first; of a chain in one file each certificate."""
-        with reading(self._engine) as connection:
-            tokens = [token for token in list_tokens(connection) if token.is_valid(self._clock())]
+        tokens = tokens_of(self._engine, self._clock())
         transport = self._transport()
         found: Iterable[Dated] = (
             *transport.files,
             *files_of(self._settings()),
             *transport.seen.all(),
-            *(Dated("token", token.name, token.expires_at) for token in tokens if token.expires_at),
+            *tokens,
         )
         return sorted(found, key=lambda dated: dated.ends)
 

@@ -11,7 +11,6 @@ from ai.allocation import give_back
 from ai.models import Model, open_model
 from ai.readers.base import Reader
 from node.gpus import GpuDriver
-from node.intake import utc_now
 from node.logs import configure
 from node.pace import LOOKS, News
 from node.parts import Parts, open_parts
@@ -27,6 +26,7 @@ from node.running import (
     run_until_stopped,
 )
 from node.service import content_digest
+from node.shared_clock import SharedClock
 from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.worker import Worker
@@ -80,7 +80,7 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     chosen = settings.reader
     reader = load_reader(model, chosen.device, chosen.threads, runtime=chosen.runtime)
     parts = open_parts(settings)
-    presence = Presence(parts.engine, model, reader.device)
+    presence = Presence(parts.engine, model, reader.device, SharedClock(parts.engine))
     worker = _worker(parts, reader, signals, manager, presence)
     changes = changes_of(parts.engine)
     news = News(changes)
@@ -139,19 +139,22 @@ class Presence:
         Where it is told.
     model, device
         What it reads with, and where.
+    clock
+        Gives the aware time.
     """
 
-    def __init__(self, engine: Engine, model: Model, device: str) -> None:
+    def __init__(self, engine: Engine, model: Model, device: str, clock: SharedClock) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
         self._engine = engine
         self._model = model
         self._device = device
         self._driver = GpuDriver(device, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-        self._since = utc_now()
+        self.clock = clock
+        self._since = clock()
 
     def tell(self) -> None:
         """Give a sign of life."""
-        card, now = self._model.card, utc_now()
+        card, now = self._model.card, self.clock()
         record = WorkerRecord(
             *(self.owner, f"{card.name} {card.version}", self._model.digest, self._device, self._since, now),
             self._driver.now(),
@@ -189,7 +192,7 @@ def _worker(parts: Parts, reader: Reader, signals: Signals, manager: ServiceMana
         time_limit=settings.jobs.time_limit,
         scoring=settings.reader.scoring,
         on_hang=lambda: os._exit(os.EX_SOFTWARE),
-        clock=utc_now,
+        clock=presence.clock,
         one_breast_suffices=settings.exam.one_breast_suffices,
         stopping=signals.stop_asked,
         drain=settings.jobs.drain,

@@ -21,7 +21,7 @@ from node.pace import Due, until
 from node.telemetry import logger
 from storage.database import installation_id, reading, writing
 from storage.errors import CannotCancel, StorageError, WorkitemEnded
-from storage.exams import ExamRecord
+from storage.exams import ExamRecord, get_exam
 from storage.jobs import CANCELLED, JobQueue
 from storage.states import ExamState, JobState, Plan, StepState
 from storage.workitems import (
@@ -218,7 +218,8 @@ class Worklist:
                 raise WorkitemEnded(item.state)
             item = change(connection, item, now, cancel_requested_by=who)
             report(connection, item, CANCEL_REQUESTED)
-        log.warning("reading is not wanted any more", **item.log_context(), by=who)
+            exam = None if item.exam_id is None else get_exam(connection, item.exam_id).uid
+        log.warning("reading is not wanted any more", **item.log_context(), exam=exam, by=who)
         self._follow(uid)
         with reading(self._engine) as connection:
             return get_workitem(connection, uid)
@@ -288,7 +289,7 @@ class Worklist:
             try:
                 self._queue.cancel(to_cancel, self._clock())
             except (CannotCancel, StorageError) as error:
-                log.info("reading goes on", **item.log_context(), cause=str(error))
+                log.info("reading goes on", **item.log_context(), exam=found.exam.uid, cause=str(error))
         return item != before
 
     def _bound(self, connection: Connection, item: Workitem) -> Workitem:
@@ -307,14 +308,14 @@ class Worklist:
             item = change(connection, item, self._clock(), revision=exam.revision)
             found = reading_of(connection, exam.id, exam.revision)
         if why := _why_not(item, found):
-            return self._end(connection, item, StepState.CANCELED, why)
+            return self._end(connection, item, StepState.CANCELED, why, exam)
         match found.job_state:
             case JobState.QUEUED if item.ready == INCOMPLETE:
                 return change(connection, item, self._clock(), ready=READY)
             case JobState.RUNNING:
                 return self._begun(connection, item)
             case JobState.DONE:
-                return self._end(connection, self._begun(connection, item), StepState.COMPLETED, "")
+                return self._end(connection, self._begun(connection, item), StepState.COMPLETED, "", exam)
             case _:
                 return item
 
@@ -324,10 +325,12 @@ class Worklist:
         now = self._clock()
         return change(connection, item, now, state=StepState.IN_PROGRESS, ready=READY, started_at=now)
 
-    def _end(self, connection: Connection, item: Workitem, state: StepState, reason: str) -> Workitem:
+    def _end(
+        self, connection: Connection, item: Workitem, state: StepState, reason: str, exam: ExamRecord | None = None
+    ) -> Workitem:
         now = self._clock()
         ended = change(connection, item, now, state=state, reason=reason[:1000], finished_at=now)
-        log.info("workitem ended", **ended.log_context(), reason=reason)
+        log.info("workitem ended", **ended.log_context(), exam=exam.uid if exam else None, reason=reason)
         return ended
 
     def _of_exam(self, exam: ExamRecord) -> Workitem:

@@ -40,7 +40,9 @@ class CommitmentRequest:
     attempts
         How often the report was sent in vain.
     asked_at
-        When, the last time.
+        When, the last time; moved on by what went by while its report was due and not sent.
+    not_before
+        When the report is due.
     """
 
     id: int
@@ -51,6 +53,7 @@ class CommitmentRequest:
     duplicate: bool
     attempts: int
     asked_at: datetime
+    not_before: datetime
 
 
 @dataclass(frozen=True)
@@ -150,11 +153,12 @@ class CommitmentRequests:
     def again(self, request: CommitmentRequest, message: str, now: datetime) -> bool:
         """Note that the report did not arrive; False when it is given up."""
         attempts = request.attempts + 1
-        delay = self._policy.delay(attempts, now - request.asked_at)
+        since = self._policy.since(request.asked_at, request.not_before, now)
+        delay = self._policy.delay(attempts, now - since)
         if delay is None:
             self._update(request, attempts=attempts, message=message, finished_at=now)
         else:
-            self._update(request, attempts=attempts, message=message, not_before=now + delay)
+            self._update(request, attempts=attempts, message=message, asked_at=since, not_before=now + delay)
         return delay is not None
 
     def _update(self, request: CommitmentRequest, **values: object) -> None:
@@ -188,4 +192,5 @@ def _request(row: Row[tuple[object, ...]]) -> CommitmentRequest:
         duplicate=row.duplicate,
         attempts=row.attempts,
         asked_at=row.asked_at,
+        not_before=row.not_before,
     )

@@ -1,6 +1,6 @@
 """The job table as a queue: claim with a lease, renew, finish or fail; alike on SQLite and PostgreSQL.
 
-Times come from the callers, so the clocks of all hosts must agree to within a small part of the lease. When the clock
+Times come from the callers, who have to agree to within a small part of the lease: ``node.shared_clock``. When the clock
 jumps back, nothing waits longer than it could have been told to (``storage.database.has_come``).
 """
 
@@ -172,13 +172,14 @@ class JobQueue:
         ResultDiffers
             When a result was issued before with other bytes; nothing is changed.
         """
-        from storage.results import add_results  # noqa: PLC0415 (lists need neither catalogue nor index)
+        from storage.results import add_results, after_what_was_issued  # noqa: PLC0415 (lists need neither catalogue nor index)
 
         with writing(self._engine) as connection:
             exam = self._lock(connection, job, owner)
-            add_results(connection, job.id, results, now)
+            issued_at = after_what_was_issued(connection, job.exam_id, now)
+            add_results(connection, job.id, results, issued_at)
             pairs = [(record.uid, name) for record in results for name in destinations.get(record.uid, ())]
-            enqueue(connection, pairs, now)
+            enqueue(connection, pairs, issued_at)
             state = JobState.DONE if error is None else JobState.DEAD
             _end(connection, job, state, now, answer=answer, error=error, timings=dict(timings), suspicion=suspicion)
             if exam.revision == job.revision:

@@ -238,10 +238,7 @@ class Outbox:
         return state
 
     def _since(self, delivery: Delivery, begun: datetime | None, now: datetime) -> datetime:
-        """Return a time moved on by what went by since while it was due and not tried: held, paused, closed, or off."""
-        idle = now - delivery.not_before
-        moved = idle if idle > self._policy_of(delivery).slow else timedelta(0)
-        return min((begun or now) + moved, now)
+        return self._policy_of(delivery).since(begun or now, delivery.not_before, now)
 
     def asked(self, connection: Connection, sent: Sequence[Delivery], now: datetime, look_again: datetime) -> None:
         """Note that proof of deliveries is asked for, and when to look again, should no answer come."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from storage.catalogue import Entry, catalogued
 from storage.database import insert_new
@@ -72,6 +72,16 @@ def add_results(connection: Connection, job_id: int, records: Sequence[ResultRec
                 raise ResultDiffers(record.uid)
         if record.entry is not None:
             catalogued(connection, record.entry)
+
+
+def after_what_was_issued(connection: Connection, exam_id: int, now: datetime) -> datetime:
+    """Return the present time, or the next after an exam's last answer, should the clock have been put back since.
+
+    By these times the answers of an exam are told apart and sent in their order.
+    """
+    query = select(func.max(results.c.created_at)).join(jobs, jobs.c.id == results.c.job_id)
+    last: datetime | None = connection.execute(query.where(jobs.c.exam_id == exam_id)).scalar_one()
+    return now if last is None or last <= now else last + timedelta.resolution
 
 
 def results_of(connection: Connection, exam_id: int) -> list[IssuedResult]:

@@ -124,12 +124,15 @@ def open_session(connection: Connection, token: Token, now: datetime, lasts: tim
     return secret
 
 
-def find_session(connection: Connection, secret: str, now: datetime) -> Token | None:
-    """Return the valid token of a session that has not ended."""
+def find_session(connection: Connection, secret: str, now: datetime, lasts: timedelta) -> Token | None:
+    """Return the valid token of a session that has not ended.
+
+    One with longer to go than a session ``lasts`` was opened before the clock was put back.
+    """
     query = (
         select(tokens)
         .join(sessions, sessions.c.token_id == tokens.c.id)
-        .where(sessions.c.digest == _digest(secret), sessions.c.expires_at > now)
+        .where(sessions.c.digest == _digest(secret), sessions.c.expires_at > now, sessions.c.expires_at <= now + lasts)
     )
     row = connection.execute(query).mappings().one_or_none()
     token = _token(row) if row is not None else None

@@ -68,9 +68,13 @@ def forget_worker(connection: Connection, owner: str) -> None:
     connection.execute(delete(workers).where(workers.c.owner == owner))
 
 
-def workers_seen(connection: Connection, since: datetime) -> list[WorkerRecord]:
-    """Return the workers that gave a sign of life since a time."""
-    query = select(workers).where(workers.c.seen_at >= since).order_by(workers.c.owner)
+def workers_seen(connection: Connection, now: datetime, within: timedelta) -> list[WorkerRecord]:
+    """Return the workers that gave a sign of life within a time.
+
+    One from a time to come was given before the clock was put back.
+    """
+    lately = workers.c.seen_at.between(now - within, now + within)
+    query = select(workers).where(lately).order_by(workers.c.owner)
     return [
         WorkerRecord(
             *(row.owner, row.model, row.model_digest, row.device, row.started_at, row.seen_at),

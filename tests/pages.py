@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,7 +154,11 @@ def a_node(
     echoes.use(echo, destinations)
     house = House(lambda: parts, receiver, echo, model, counts, chain.clock, echoes=echoes)
     uses = Uses(engine)
-    ways: list[Authentication] = [Tokens(engine, chain.clock, uses), Unknown(), Sessions(engine, chain.clock, uses)]
+    ways: list[Authentication] = [
+        Tokens(engine, chain.clock, uses),
+        Unknown(),
+        Sessions(engine, chain.clock, uses, timedelta(hours=12)),
+    ]
     if trust_local:
         ways.append(ThisMachine())
     facts = Facts()

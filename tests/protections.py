@@ -242,9 +242,23 @@ PROTECTIONS = (
     Protection(
         "an exam does not wait until a clock that was put back has caught up",
         "node/clock.py",
-        "        if exam.last_image_at > now:\n",
+        "        if max(exam.opened_at, exam.last_image_at) > now:\n",
         "        if exam.last_image_at is None:\n",
         f"{RECEIVING} -k clock_that_jumps_back",
+    ),
+    Protection(
+        "a clock that was put back changes no order of an exam's answers",
+        "storage/results.py",
+        "    return now if last is None or last <= now else last + timedelta.resolution\n",
+        "    return now\n",
+        "tests/integration/test_storage_outbox.py -k changes_no_order",
+    ),
+    Protection(
+        "nothing is removed for its age while the clock may be ahead",
+        "node/retention.py",
+        "        if not self._is_doubtful():\n",
+        "        if True:\n",
+        "tests/integration/test_retention.py -k doubtful",
     ),
     Protection(
         "an image that comes while its exam is being closed is not left out",
@@ -493,8 +507,8 @@ PROTECTIONS = (
     ),
     Protection(
         "promise: time in which nothing was tried gives no delivery up",
-        "storage/outbox.py",
-        "        moved = idle if idle > self._policy_of(delivery).slow else timedelta(0)",
+        "config/policy.py",
+        "        moved = idle if idle > self.slow else timedelta(0)",
         "        moved = timedelta(0)",
         "tests/integration/test_storage_outbox.py -k counts_for_nothing",
     ),

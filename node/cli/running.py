@@ -3,10 +3,10 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from node.faults import told
 from node.journal import is_the_journal
 from node.telemetry import logger
 from storage.errors import DatabaseDamaged, DatabaseRefuses, DatabaseUnavailable, StorageError
+
+if TYPE_CHECKING:
+    from node.tls import Dated
 
 log = logger("cli.running")
 
@@ -235,8 +238,26 @@ def _dated(settings: Settings) -> Iterator[Finding]:
             remedy="renew it, then systemctl reload mammonode",
             warns=dated.ends > utc_now() and is_ending(dated, utc_now()),
         )
+    for token in _tokens(settings):
+        yield Finding(
+            f"token {token.subject}",
+            ok=True,
+            detail=f"until {token.ends:%Y-%m-%d}",
+            remedy=f"once it has ended, mammonode tokens add {token.subject} makes the next",
+            warns=is_ending(token, utc_now()),
+        )
     clock = clock_state()
     yield Finding("clock", ok=True, detail=clock.words, remedy="timedatectl; chronyc tracking", warns=clock.is_wrong)
+
+
+def _tokens(settings: Settings) -> "list[Dated]":
+    from node.intake import utc_now  # noqa: PLC0415 (as above)
+    from node.parts import open_parts  # noqa: PLC0415 (as above)
+    from node.validity import tokens_of  # noqa: PLC0415 (as above)
+
+    with suppress(StorageError):  # the check of the database says it
+        return tokens_of(open_parts(settings).engine, utc_now())
+    return []
 
 
 def _echo(settings: Settings, destination: Destination) -> Finding:

@@ -6,6 +6,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import jwt
@@ -133,10 +134,10 @@ class Unknown:
 
 
 class Sessions:
-    """Browsers that have logged in with a token."""
+    """Browsers that have logged in with a token, no longer ago than a session ``lasts``."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime], uses: Uses) -> None:
-        self._secrets = _Secrets(engine, clock, uses, find_session)
+    def __init__(self, engine: Engine, clock: Callable[[], datetime], uses: Uses, lasts: timedelta) -> None:
+        self._secrets = _Secrets(engine, clock, uses, partial(find_session, lasts=lasts))
 
     def identify(self, connection: HTTPConnection) -> Identity | None:
         """Return the session's token; None for a session that has ended, so that the browser can log in again."""

@@ -9,8 +9,9 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from config.settings import Audit, Http, Settings, Tls, WebService, WorklistSection
+from config.settings import Audit, Http, Settings, Tls, WebService, WorklistSection, load_settings
 from node.cli import app
+from node.parts import open_parts
 from node.timekeeping import ROOM, TIMEX, ClockState, Timekeeping, clock_state, read_timex
 from node.tls import Seen, Transport
 from node.validity import Validity
@@ -86,8 +87,12 @@ def test_check_warns_of_what_ends_and_fails_for_what_has_ended(tmp_path: Path) -
     ]
     ends, ended = authority.signed("soon", days=20), authority.signed("gone", days=-1)
     config.write_text("\n".join([*lines, f'certificate = "{ends}"', f'[http]\ncertificate = "{ended}"']))
+    with writing(open_parts(load_settings(config)).engine) as connection:
+        add_token(connection, "viewer", ["read"], NOW, NOW + timedelta(days=29))
+        add_token(connection, "pacs", ["store"], NOW, NOW + timedelta(days=31))
     told = json.loads(CliRunner().invoke(app, ["check", "--json", "--config", str(config)]).stdout)
     checks = {check["check"]: (check["ok"], check["warns"]) for check in told["checks"]}
+    assert (checks["token viewer"], checks["token pacs"]) == ((True, True), (True, False))
     assert checks["tls.certificate"] == (True, True)
     assert checks["tls.ca"] == (True, False)
     assert checks["http.certificate"] == (False, False)
@@ -127,3 +132,25 @@ def test_a_clock_that_nobody_keeps_is_told_once_and_when_it_is_kept_again() -> N
         for _ in states:
             timekeeping.tick()
     assert [(line["event"], line["offset"]) for line in logs] == [("clock not kept", 0.5), ("clock kept again", 0.0)]
+
+
+def test_a_clock_that_jumps_is_told_and_one_that_went_far_forward_is_doubted_for_a_day() -> None:
+    wall, steady = [0.0], [0.0]
+    timekeeping = Timekeeping(lambda: ClockState(None), lambda: wall[0], lambda: steady[0])
+
+    def later(seconds: float, jump: float = 0) -> tuple[list[float], bool]:
+        steady[0] += seconds
+        wall[0] += seconds + jump
+        with capture_logs() as logs:
+            timekeeping.tick()
+        return [line["seconds"] for line in logs if line["event"] == "clock jumped"], timekeeping.is_doubtful()
+
+    assert later(600, 0.3) == ([], False)
+    assert later(600, 600) == ([600], False)
+    assert later(600, 7 * 86400) == ([604800], True)
+    assert later(600, -60) == ([-60], True)
+    assert later(600, -7 * 86400) == ([-604800], False)
+    assert later(600, 3601) == ([3601], True)
+    assert later(86399) == ([], True)
+    assert later(1) == ([], False)
+    assert later(600, 61) == ([61], False)

@@ -174,6 +174,20 @@ def test_an_answer_is_counted_once_though_one_with_a_later_time_was_seen_before(
     assert told["mammonode_stage_seconds_count", "total"] == 2
 
 
+def test_an_answer_is_counted_though_the_clock_was_put_back(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    week_ago, engine = utc_now() - timedelta(days=7), serving.parts.engine
+    _, job = a_closed_exam(engine)
+    finished = {"answer": "findings", "finished_at": week_ago, "timings": {"total": 1}}
+    with writing(engine) as connection:
+        connection.execute(update(jobs).where(jobs.c.id == job).values(finished))
+        # A worker that ended in what is now the time to come is not at work.
+        note_worker(connection, a_worker(serving))
+    monkeypatch.setattr(serving.metrics, "_clock", lambda: week_ago)
+    told = samples(serving)
+    assert sum(number for names, number in told.items() if names[0] == "mammonode_answers_total") == 1
+    assert told["mammonode_workers",] == 0
+
+
 def test_every_metric_is_documented_and_what_rules_and_dashboard_ask_for_is_there(serving: Serving) -> None:
     with writing(serving.parts.engine) as connection:
         note_worker(connection, a_worker(serving))

@@ -86,6 +86,20 @@ def test_sources_and_results_go_after_their_time_and_their_records_stay(chain: C
     assert retention(chain, BOTH).tick() == 0
 
 
+def test_nothing_goes_for_its_age_while_the_clock_is_doubtful_and_room_is_made_all_the_same(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(chain)
+    chain.clock.forward(365 * DAY)
+    policy = RetentionPolicy(sources=DAY, results=DAY, max_used_fraction=0.8)
+    place = chain.room.engine, chain.room.store, policy, chain.clock
+    removes = Retention(*place, destinations=[REPORTS], tests=DAY, is_doubtful=lambda: True)
+    monkeypatch.setattr(chain.room.store, "usage", lambda: DiskUsage(total=100, free=21))
+    assert removes.tick() == 0
+    monkeypatch.setattr(chain.room.store, "usage", lambda: DiskUsage(total=100, free=19))
+    assert removes.tick() == IMAGES_WITH_PICTURES
+
+
 def test_nothing_goes_by_itself(chain: Chain) -> None:
     deliver(chain)
     chain.clock.forward(9999 * DAY)

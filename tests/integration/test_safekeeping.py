@@ -233,6 +233,18 @@ def test_a_report_that_never_arrives_is_given_up_by_the_policy(room: Room) -> No
     assert tries + 1 == POLICY.attempts
 
 
+def test_time_in_which_no_report_was_tried_counts_for_nothing(room: Room) -> None:
+    clock = Clock()
+    keeping = safekeeping(room, (Caller(ae_title="MODALITY"),), clock)  # without a port
+    information = a_request((str(Mammogram), "1.2.3.1"))
+    keeping.requested(1, StorageCommitmentPushModelInstance, information, "MODALITY", "127.0.0.1")
+    clock.forward(timedelta(days=7))  # off, or a clock that went forward
+    for _ in range(2):
+        assert keeping.report_due() == 1
+        assert keeping.turn() is not None
+        clock.forward(POLICY.slow)
+
+
 def test_a_report_that_a_killed_process_owed_is_sent_by_the_next_one(room: Room) -> None:
     modality, clock, port = Modality(), Clock(), a_free_port()
     keeping = safekeeping(room, (Caller(ae_title="MODALITY", port=port),), clock)

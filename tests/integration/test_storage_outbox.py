@@ -123,6 +123,26 @@ def test_what_was_read_again_is_not_overtaken_by_what_it_supersedes(engine: Engi
     assert [delivery.result_uid for delivery in outbox.due("pacs", now, 9)] == ["2.25.2", "2.25.1", "2.25.3"]
 
 
+def test_a_clock_that_was_put_back_changes_no_order_of_an_exam_s_answers(engine: Engine, outbox: Outbox) -> None:
+    then = NOON - timedelta(days=7)
+    read_again = JobQueue(engine, POLICY, LEASE)
+    read_again.retry(1, then)
+    job = read_again.claim("ann", then)
+    assert job is not None
+    read_again.finish(
+        *(job, "ann"),
+        answer="findings",
+        results=[a_result("2.25.3")],
+        destinations={"2.25.3": ["pacs"]},
+        timings={},
+        now=then,
+    )
+    other = a_read_exam(engine, "1.2", None, then)
+    revised = a_read_exam(engine, "1.2.3", None, then, image="1.2.3.1.2")
+    due = [delivery.result_uid for delivery in outbox.due("pacs", then, 9)]
+    assert [uid for uid in due if uid != other] == ["2.25.2", "2.25.1", "2.25.3", revised]
+
+
 def test_what_is_in_hand_is_not_given_out_again(outbox: Outbox) -> None:
     first_one, second = outbox.due("pacs", NOON, 9)
     assert outbox.due("pacs", NOON, 9, {first_one.id}) == [second]

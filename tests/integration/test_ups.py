@@ -60,7 +60,9 @@ def test_a_later_image_ends_the_workitem_whose_reading_it_supersedes(service: Se
     service.store(phantom_images()[3])
     assert sorted(states(service)) == [("SCHEDULED", "INCOMPLETE"), ("SCHEDULED", "READY")]
     close_exam(service)
-    found = workitems(service)
+    with capture_logs() as logs:
+        found = workitems(service)
+    assert [bool(each["exam"]) for each in logs if each["event"] == "workitem ended"] == [True]
     assert sorted(values(each, STATE)[0] for each in found) == ["CANCELED", "SCHEDULED"]
     [old] = [each for each in found if values(each, STATE) == ["CANCELED"]]
     assert "revision 2" in values(values(old, "00741002")[0], REASON)[0]
@@ -103,6 +105,7 @@ def test_a_cancellation_that_comes_after_a_later_image_is_answered_once(service:
         workitems(service)
         service.worklist.tick()
     assert [each["event"] for each in logs].count("reading goes on") == 1
+    assert all(each["exam"] for each in logs if "workitem" in each), logs
 
 
 def test_workitems_are_searched(service: Service) -> None:

@@ -89,7 +89,7 @@ class Site:
         ways = (
             Tokens(self.engine, self.clock, self.uses),
             Unknown(),
-            Sessions(self.engine, self.clock, self.uses),
+            Sessions(self.engine, self.clock, self.uses, DAY),
         )
         return TestClient(an_app(*ways, **settings), raise_server_exceptions=False)
 
@@ -198,6 +198,12 @@ def test_a_token_opens_what_it_may_while_the_database_takes_no_writes(
     site.clock.forward(timedelta(minutes=1))
     site.uses.write_down()
     assert site.used() == used
+
+
+def test_a_session_lasts_no_longer_because_the_clock_was_put_back(site: Site) -> None:
+    cookie = carrying(site.session(site.token("viewer", Scope.READ)))
+    site.clock.forward(-timedelta(hours=1))
+    assert site.client().get("/read", headers=cookie).status_code == 401
 
 
 def test_a_session_ends_with_its_time_or_with_its_token_and_is_forgotten(site: Site) -> None:

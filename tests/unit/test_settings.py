@@ -4,6 +4,7 @@ import re
 import tomllib
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from time import tzset
 from typing import Any
 
 import pytest
@@ -378,6 +379,22 @@ def test_windows_are_parts_of_every_day_in_local_time(
         moment = datetime.combine(date(2026, 3, 4), time.fromisoformat(text)).astimezone()
         assert destination.is_open(moment) is expected, text
         assert destination.is_open(moment.astimezone(UTC)) is expected, text
+
+
+@pytest.mark.parametrize(
+    ("evening", "hours"), [(datetime(2026, 10, 24, 19, tzinfo=UTC), 9), (datetime(2027, 3, 27, 19, tzinfo=UTC), 7)]
+)
+def test_windows_go_by_the_local_clock_in_nights_in_which_it_changes(
+    monkeypatch: pytest.MonkeyPatch, evening: datetime, hours: int
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    tzset()
+    destination = a_place(windows=("22:00-06:00",))
+    night = [destination.is_open(evening + timedelta(hours=hour)) for hour in range(14)]
+    monkeypatch.undo()
+    tzset()
+    assert sum(night) == hours
+    assert any(night[begin : begin + hours] == [True] * hours for begin in range(14)), "in one piece"
 
 
 @pytest.mark.parametrize("window", ["22:00", "22-06", "24:00-06:00", "22:00-22:00", "22:00 - 06:00"])

@@ -69,7 +69,7 @@ def _told(house: House) -> dict[str, Any]:
         received = received_since(connection, since)
         images, results = bytes_kept(connection)
         selftest = selftests.last(connection)
-        workers = len(workers_seen(connection, now - RECENTLY))
+        workers = len(workers_seen(connection, now, RECENTLY))
     hours = _hours(readings, since)
     labels = [hour.label for hour in hours]
     usage, watermark = house.store.usage(), house.settings.storage.watermark

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, insert, text
 from sqlalchemy.exc import IntegrityError
 
 from storage.backup import back_up, restore
-from storage.changes import Changes
+from storage.changes import changes_of
 from storage.database import installation_id, open_database, reading, schema_is_current, takes_writes, writing
 from storage.errors import DatabaseDamaged, DatabaseRefuses, DatabaseUnavailable
 from storage.soundness import is_whole, try_writing
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_told_by_whoever_waits_for_changes(file: Path) -> None
     engine.dispose()
     file.write_bytes(overwritten(file.read_bytes()))
     with pytest.raises(DatabaseDamaged):
-        Changes(engine)
+        changes_of(engine)
 
 
 def test_a_database_that_lets_this_node_not_write_says_so(engine: Engine) -> None:

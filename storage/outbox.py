@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, literal, select, tuple_, union_all, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, false, func, literal, or_, select, tuple_, union_all, update
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
@@ -21,7 +21,10 @@ _TOLD = ("first_attempt_at", "last_attempt_at", "finished_at", "status_code", "m
 
 
 _AWAITS_PROOF = (deliveries.c.state == DeliveryState.SENT) & deliveries.c.finished_at.is_(None)
-_PROVABLE = (DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.VERIFIED, DeliveryState.EXPIRED)
+_PROVABLE = (
+    *(DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.VERIFIED),
+    *(DeliveryState.EXPIRED, DeliveryState.WAIVED),
+)
 
 
 @dataclass(frozen=True)
@@ -310,15 +313,16 @@ class Outbox:
         self,
         exam_id: int,
         now: datetime,
-        destinations: Collection[str],
+        wanted: Mapping[str, Collection[str]],
         also: Callable[[Connection, int], object] = lambda *_: None,
     ) -> int:
         """Send all results of an exam's revisions again, to those that had them.
 
         Parameters
         ----------
-        destinations
-            To these alone: what is for others, which no lane serves, would wait for ever.
+        wanted
+            Destination → kinds of objects that it gets by now. Nothing else is sent: what no lane serves would wait for
+            ever, and what a destination is not to get any more may be just what it refuses.
         also
             Done in the same transaction, with the number of deliveries.
 
@@ -328,11 +332,14 @@ class Outbox:
             The number of deliveries that now wait.
         """
         of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
+        goes = [
+            (deliveries.c.destination == name) & deliveries.c.result_uid.in_(of_exam.where(results.c.kind.in_(kinds)))
+            for name, kinds in wanted.items()
+        ]
         # What was replaced by another form stays so: the other form is sent again. What was recalled is wrong.
         statement = update(deliveries).where(
-            deliveries.c.result_uid.in_(of_exam),
             deliveries.c.state.not_in([DeliveryState.REPLACED, DeliveryState.RECALLED]),
-            deliveries.c.destination.in_(destinations),
+            or_(false(), *goes),
         )
         removed = select(results.c.uid).join(removals, removals.c.path == results.c.path)
         statement = statement.where(deliveries.c.result_uid.not_in(removed))
@@ -431,9 +438,11 @@ class Outbox:
     ) -> bool:
         """Note an attempt; the delivery has ended unless something is to be done ``not_before`` a time.
 
-        False when it did not wait any more, and nothing is changed.
+        False when it did not wait any more, and nothing is changed. What was waived while it was being sent, and was
+        accepted, is sent.
         """
-        still_waits = (deliveries.c.id == delivery.id) & (deliveries.c.state == DeliveryState.WAITING)
+        states = [DeliveryState.WAITING, *([DeliveryState.WAIVED] if state is DeliveryState.SENT else [])]
+        still_waits = (deliveries.c.id == delivery.id) & deliveries.c.state.in_(states)
         values: dict[str, Any] = {
             "state": state,
             "attempts": deliveries.c.attempts + 1,

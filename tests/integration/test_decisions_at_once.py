@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
+from config.mix import ResultKind
 from storage.conflicts import accept, list_conflicts, reject
 from storage.database import _BOUNDS, open_database, reading, upgrade, writing
 from storage.errors import DatabaseUnavailable
@@ -148,7 +149,7 @@ def test_the_other_form_of_what_is_refused_while_it_is_recalled_does_not_go_out(
 def test_what_is_removed_is_not_sent_again_at_the_same_time(engine: Engine, outbox: Outbox) -> None:
     outbox.sent(outbox.due("pacs", NOON, 9)[0], 0, NOON)
     which = Due(NOON + SECOND, results_too=True, destinations=True, unproven=False)
-    with beside(engine, lambda: outbox.resend(1, NOON, ["pacs"])) as connection:
+    with beside(engine, lambda: outbox.resend(1, NOON, {"pacs": ResultKind})) as connection:
         assert len(remove_files(connection, 1, which, NOON)) == 2
     assert outbox.due("pacs", NOON, 9) == []
 

@@ -244,11 +244,11 @@ def test_what_was_removed_is_neither_read_again_nor_sent_again(chain: Chain) -> 
     removed(chain)
     with pytest.raises(CannotRetry, match="were removed"):
         chain.queue.retry(chain.job.id, chain.clock())
-    assert chain.outbox.resend(chain.exam.id, chain.clock(), ["pacs"]) == 1
+    assert chain.outbox.resend(chain.exam.id, chain.clock(), {"pacs": ResultKind}) == 1
     deliver(chain)
     chain.clock.forward(60 * DAY)
     assert retention(chain, BOTH).tick() > 0
-    assert chain.outbox.resend(chain.exam.id, chain.clock(), ["pacs"]) == 0
+    assert chain.outbox.resend(chain.exam.id, chain.clock(), {"pacs": ResultKind}) == 0
 
 
 def test_a_full_disk_takes_the_oldest_exams_first_and_no_more_than_needed(

@@ -1,12 +1,25 @@
 """The outbox: which result still has to reach which destination."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, Select, false, func, literal, or_, select, tuple_, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    RowMapping,
+    Select,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
@@ -313,7 +326,7 @@ class Outbox:
         self,
         exam_id: int,
         now: datetime,
-        wanted: Mapping[str, Collection[str]],
+        wanted: Mapping[str, Iterable[str]],
         also: Callable[[Connection, int], object] = lambda *_: None,
     ) -> int:
         """Send all results of an exam's revisions again, to those that had them.
@@ -333,7 +346,8 @@ class Outbox:
         """
         of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
         goes = [
-            (deliveries.c.destination == name) & deliveries.c.result_uid.in_(of_exam.where(results.c.kind.in_(kinds)))
+            (deliveries.c.destination == name)
+            & deliveries.c.result_uid.in_(of_exam.where(results.c.kind.in_(list(kinds))))
             for name, kinds in wanted.items()
         ]
         # What was replaced by another form stays so: the other form is sent again. What was recalled is wrong.

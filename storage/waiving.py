@@ -3,6 +3,7 @@
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 
@@ -52,7 +53,7 @@ def waivable(connection: Connection, wanted: Wanted) -> list[Waivable]:
 
     What is open for a lane that is paused is among them only where this state is asked for.
     """
-    return [Waivable(*row) for row in connection.execute(_waivable(wanted))]
+    return _found(connection, _waivable(wanted))
 
 
 def waive(connection: Connection, exam_id: int, wanted: Wanted, words: str, now: datetime) -> list[Waivable]:
@@ -66,19 +67,26 @@ def waive(connection: Connection, exam_id: int, wanted: Wanted, words: str, now:
     lock_keys(connection, [exam_id])
     # A lane that notes an attempt meanwhile is waited for, and what it noted counts.
     query = _waivable(wanted).where(exams.c.id == exam_id).with_for_update(of=deliveries)
-    found = [Waivable(*row) for row in connection.execute(query)]
+    found = _found(connection, query)
     said = func.coalesce(deliveries.c.message + "; ", "") + words
     values = {"state": DeliveryState.WAIVED, "finished_at": now, "message": said}
     connection.execute(update(deliveries).where(deliveries.c.id.in_([each.id for each in found])).values(values))
     return found
 
 
-def _waivable(wanted: Wanted) -> Select[tuple[int, int, str, str, str, DeliveryState]]:
+def _found(connection: Connection, query: Select[Any]) -> list[Waivable]:
+    return [Waivable(**row) for row in connection.execute(query).mappings()]
+
+
+def _waivable(wanted: Wanted) -> Select[Any]:
     stands_still: ColumnElement[bool] = deliveries.c.destination.not_in(wanted.served)
     if wanted.state is not None:
         stands_still |= deliveries.c.destination.in_(select(lanes.c.destination))
     query = (
-        select(deliveries.c.id, exams.c.id, exams.c.uid, deliveries.c.destination, results.c.kind, deliveries.c.state)
+        select(
+            *(deliveries.c.id, exams.c.id.label("exam_id"), exams.c.uid.label("exam_uid")),
+            *(deliveries.c.destination, results.c.kind, deliveries.c.state),
+        )
         .join(results, results.c.uid == deliveries.c.result_uid)
         .join(jobs, jobs.c.id == results.c.job_id)
         .join(exams, exams.c.id == jobs.c.exam_id)

@@ -156,7 +156,7 @@ def test_no_other_form_goes_out_of_what_was_waived_meanwhile(engine: Engine) -> 
 def test_what_was_accepted_keeps_no_exam_once_no_proof_is_asked_for(engine: Engine, outbox: Outbox) -> None:
     for each in outbox.of_exam(1):
         outbox.sent(each, 0, NOON, prove_at=NOON)
-    due = {"results_too": True, "destinations": True, "unproven": False}
+    due: dict[str, Any] = {"results_too": True, "destinations": True, "unproven": False}
     for not_asked, kept in ((set(), {"pacs", "gone"}), ({"pacs"}, {"gone"}), ({"pacs", "gone"}, set())):
         which = Due(LATER, not_asked=frozenset(not_asked), **due)
         with reading(engine) as connection:

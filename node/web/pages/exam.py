@@ -140,9 +140,7 @@ def _resend(house: House, request: Request, destination: str) -> Response:
     wanted = house.settings.addressed
     if destination and destination not in wanted:
         raise BadRequest("the settings do not name that destination any more")
-    count = house.outbox.resend(
-        exam.id, house.clock(), {destination: wanted[destination]} if destination else wanted
-    )
+    count = house.outbox.resend(exam.id, house.clock(), {destination: wanted[destination]} if destination else wanted)
     detail = counted(count, "result") + (f" to {destination}" if destination else "")
     house.record(request, "resend", exam=exam, destination=destination or None, detail=detail)
     return done(request, f"{counted(count, 'result waits', 'results wait')} to be sent again.", f"/exams/{exam.uid}")
@@ -159,7 +157,9 @@ def _waive(house: House, request: Request, why: str) -> Response:
     if waived:
         house.record(request, "waive", exam=exam, detail=f"{told_of(waived)}: {why}")
     return done(
-        request, f"{counted(len(waived), 'delivery', 'deliveries')} waived: nobody waits any more.", f"/exams/{exam.uid}"
+        request,
+        f"{counted(len(waived), 'delivery', 'deliveries')} waived: nobody waits any more.",
+        f"/exams/{exam.uid}",
     )
 
 

@@ -21,8 +21,9 @@ from storage.states import DeliveryState
 from storage.waiving import Wanted, waivable, waive
 
 NOTHING: Final = (
-    "Nothing may be waived: nothing was refused or has expired. What waits for a destination of the settings may still go "
-    "out; if it is not to, pause the lane (mammonode lanes pause NAME) and ask for --state waiting."
+    "Nothing may be waived: among these is nothing that was refused, has expired, or is for a destination that has gone from "
+    "the settings. What waits for another may still go out; if it is not to, pause its lane (mammonode lanes pause NAME) and "
+    "ask for --state waiting."
 )
 
 

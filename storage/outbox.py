@@ -6,20 +6,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Engine,
-    RowMapping,
-    Select,
-    false,
-    func,
-    literal,
-    or_,
-    select,
-    tuple_,
-    union_all,
-    update,
-)
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, literal, select, tuple_, union_all, update
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
@@ -344,25 +331,24 @@ class Outbox:
         int
             The number of deliveries that now wait.
         """
-        of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
-        goes = [
-            (deliveries.c.destination == name)
-            & deliveries.c.result_uid.in_(of_exam.where(results.c.kind.in_(list(kinds))))
-            for name, kinds in wanted.items()
-        ]
+        pairs = {(name, str(kind)) for name, kinds in wanted.items() for kind in kinds}
+        removed = select(removals.c.path).where(removals.c.path == results.c.path)
         # What was replaced by another form stays so: the other form is sent again. What was recalled is wrong.
-        statement = update(deliveries).where(
-            deliveries.c.state.not_in([DeliveryState.REPLACED, DeliveryState.RECALLED]),
-            or_(false(), *goes),
+        over = [DeliveryState.REPLACED, DeliveryState.RECALLED]
+        of_exam = (
+            select(deliveries.c.id, deliveries.c.destination, results.c.kind)
+            .join(results, results.c.uid == deliveries.c.result_uid)
+            .join(jobs, jobs.c.id == results.c.job_id)
+            .where(jobs.c.exam_id == exam_id, ~removed.exists())
         )
-        removed = select(results.c.uid).join(removals, removals.c.path == results.c.path)
-        statement = statement.where(deliveries.c.result_uid.not_in(removed))
         fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
         fresh |= {"proofs": 0} | dict.fromkeys(_TOLD)
         with writing(self._engine) as connection:
             # What removes files waits, or has marked them.
             lock_keys(connection, [exam_id])
-            number = connection.execute(statement.values(fresh)).rowcount
+            goes = [row.id for row in connection.execute(of_exam) if (row.destination, row.kind) in pairs]
+            again = update(deliveries).where(deliveries.c.id.in_(goes), deliveries.c.state.not_in(over))
+            number = connection.execute(again.values(fresh)).rowcount
             also(connection, number)
         return number
 

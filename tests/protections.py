@@ -319,8 +319,8 @@ PROTECTIONS = (
     Protection(
         "nothing is sent again that a destination is not to get any more",
         "storage/outbox.py",
-        "of_exam.where(results.c.kind.in_(list(kinds)))",
-        "of_exam",
+        "if (row.destination, row.kind) in pairs",
+        "if row.destination in wanted",
         "tests/integration/test_waiving.py -k is_to_get_by_now",
     ),
     Protection(

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from ai.words import counted
 from config.policy import RetentionPolicy
-from config.settings import Destination
+from config.settings import Destination, Proof
 from node.audit.notes import NOTHING, Notes
 from node.identity import TEST_ISSUER
 from node.results.answer import AnswerStatus
@@ -24,6 +24,7 @@ BATCH = 20
 
 def what_is_due(destinations: Iterable[Destination], before: datetime, *, results_too: bool, unproven: bool) -> Due:
     """Return which exams may lose files on a node with these destinations."""
+    destinations = tuple(destinations)
     negatives = [destination.mix.negatives for destination in destinations if not destination.test]
     silent = bool(negatives) and not any(negatives)
     return Due(
@@ -32,6 +33,7 @@ def what_is_due(destinations: Iterable[Destination], before: datetime, *, result
         destinations=bool(negatives),
         unproven=unproven,
         kept_back=frozenset({AnswerStatus.NO_FINDINGS} if silent else ()),
+        not_asked=frozenset(each.name for each in destinations if each.proof is Proof.NONE),
     )
 
 

@@ -1,6 +1,6 @@
 """The outbox: which result still has to reach which destination."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -21,7 +21,10 @@ _TOLD = ("first_attempt_at", "last_attempt_at", "finished_at", "status_code", "m
 
 
 _AWAITS_PROOF = (deliveries.c.state == DeliveryState.SENT) & deliveries.c.finished_at.is_(None)
-_PROVABLE = (DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.VERIFIED, DeliveryState.EXPIRED)
+_PROVABLE = (
+    *(DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.VERIFIED),
+    *(DeliveryState.EXPIRED, DeliveryState.WAIVED),
+)
 
 
 @dataclass(frozen=True)
@@ -307,15 +310,16 @@ class Outbox:
         self,
         exam_id: int,
         now: datetime,
-        destinations: Collection[str],
+        wanted: Mapping[str, Iterable[str]],
         also: Callable[[Connection, int], object] = lambda *_: None,
     ) -> int:
         """Send all results of an exam's revisions again, to those that had them.
 
         Parameters
         ----------
-        destinations
-            To these alone: what is for others, which no lane serves, would wait for ever.
+        wanted
+            Destination → kinds of objects that it gets by now. Nothing else is sent: what no lane serves would wait for
+            ever, and what a destination is not to get any more may be just what it refuses.
         also
             Done in the same transaction, with the number of deliveries.
 
@@ -324,21 +328,24 @@ class Outbox:
         int
             The number of deliveries that now wait.
         """
-        of_exam = select(results.c.uid).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.exam_id == exam_id)
+        pairs = {(name, str(kind)) for name, kinds in wanted.items() for kind in kinds}
+        removed = select(removals.c.path).where(removals.c.path == results.c.path)
         # What was replaced by another form stays so: the other form is sent again. What was recalled is wrong.
-        statement = update(deliveries).where(
-            deliveries.c.result_uid.in_(of_exam),
-            deliveries.c.state.not_in([DeliveryState.REPLACED, DeliveryState.RECALLED]),
-            deliveries.c.destination.in_(destinations),
+        over = [DeliveryState.REPLACED, DeliveryState.RECALLED]
+        of_exam = (
+            select(deliveries.c.id, deliveries.c.destination, results.c.kind)
+            .join(results, results.c.uid == deliveries.c.result_uid)
+            .join(jobs, jobs.c.id == results.c.job_id)
+            .where(jobs.c.exam_id == exam_id, ~removed.exists())
         )
-        removed = select(results.c.uid).join(removals, removals.c.path == results.c.path)
-        statement = statement.where(deliveries.c.result_uid.not_in(removed))
         fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
         fresh |= {"proofs": 0} | dict.fromkeys(_TOLD)
         with writing(self._engine) as connection:
             # What removes files waits, or has marked them.
             lock_keys(connection, [exam_id])
-            number = connection.execute(statement.values(fresh)).rowcount
+            goes = [row.id for row in connection.execute(of_exam) if (row.destination, row.kind) in pairs]
+            again = update(deliveries).where(deliveries.c.id.in_(goes), deliveries.c.state.not_in(over))
+            number = connection.execute(again.values(fresh)).rowcount
             also(connection, number)
         return number
 
@@ -428,9 +435,11 @@ class Outbox:
     ) -> bool:
         """Note an attempt; the delivery has ended unless something is to be done ``not_before`` a time.
 
-        False when it did not wait any more, and nothing is changed.
+        False when it did not wait any more, and nothing is changed. What was waived while it was being sent, and was
+        accepted, is sent.
         """
-        still_waits = (deliveries.c.id == delivery.id) & (deliveries.c.state == DeliveryState.WAITING)
+        states = [DeliveryState.WAITING, *([DeliveryState.WAIVED] if state is DeliveryState.SENT else [])]
+        still_waits = (deliveries.c.id == delivery.id) & deliveries.c.state.in_(states)
         values: dict[str, Any] = {
             "state": state,
             "attempts": deliveries.c.attempts + 1,

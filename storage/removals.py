@@ -51,6 +51,9 @@ class Due:
         Statuses of answers that go to nobody because the site wants it so.
     issuer
         Only exams of patients with this issuer; None: of all.
+    not_asked
+        Names of destinations that are asked for no proof: what they accepted has ended well, even where it was once to be
+        proven.
     """
 
     before: datetime
@@ -59,13 +62,14 @@ class Due:
     unproven: bool
     kept_back: frozenset[str] = frozenset()
     issuer: str | None = None
+    not_asked: frozenset[str] = frozenset()
 
 
 def removable_exams(connection: Connection, due: Due, limit: int, exam_id: int | None = None) -> list[tuple[int, str]]:
     """Return primary key and id of exams that may lose files, those first whose last image is the oldest.
 
-    Each has ended, no operator has to decide about it, and every one of its deliveries has ended well: committed,
-    verified, or sent where no proof is asked for. Where there was something to send there is at least one.
+    Each has ended, no operator has to decide about it, and every one of its deliveries has ended well (committed,
+    verified, or sent where no proof is asked for) or was waived by an operator. Where there was something to send there is at least one.
     """
     if not (due.destinations or due.unproven):
         return []
@@ -132,7 +136,8 @@ def _ended(due: Due) -> Select[tuple[int, str]]:
 
 def _keeps(due: Due) -> ColumnElement[bool]:
     """Tell whether a delivery has not ended, or not well where that counts."""
-    keeps = deliveries.c.state.in_([DeliveryState.WAITING, DeliveryState.SENT]) & deliveries.c.finished_at.is_(None)
+    unproven = (deliveries.c.state == DeliveryState.SENT) & deliveries.c.destination.not_in(due.not_asked)
+    keeps = ((deliveries.c.state == DeliveryState.WAITING) | unproven) & deliveries.c.finished_at.is_(None)
     if not due.unproven:
         keeps |= deliveries.c.state.in_([DeliveryState.REFUSED, DeliveryState.EXPIRED])
     return keeps

@@ -92,3 +92,5 @@ class DeliveryState(StrEnum):
     EXPIRED = "expired"
     #: Not to be sent, or not again: the identity or the images that it stands on were found to be wrong.
     RECALLED = "recalled"
+    #: An operator has given it up: nobody waits for it any more, until it is sent again.
+    WAIVED = "waived"

@@ -317,6 +317,27 @@ PROTECTIONS = (
         "tests/integration/test_commitment.py -k too_late",
     ),
     Protection(
+        "nothing is waived that may still go out",
+        "storage/waiving.py",
+        "_ENDED_BADLY | (_OPEN & stands_still)",
+        "_ENDED_BADLY | _OPEN",
+        "tests/integration/test_waiving.py -k may_be_waived",
+    ),
+    Protection(
+        "what was accepted while it was waived is sent",
+        "storage/outbox.py",
+        "[DeliveryState.WAITING, *([DeliveryState.WAIVED] if state is DeliveryState.SENT else [])]",
+        "[DeliveryState.WAITING]",
+        "tests/integration/test_waiving.py -k in_hand",
+    ),
+    Protection(
+        "nothing is sent again that a destination is not to get any more",
+        "storage/outbox.py",
+        "if (row.destination, row.kind) in pairs",
+        "if row.destination in wanted",
+        "tests/integration/test_waiving.py -k is_to_get_by_now",
+    ),
+    Protection(
         "nothing is removed before it is delivered",
         "storage/removals.py",
         ".where(~delivered.where(_keeps(due)).exists())",

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from config.errors import InvalidSettings
+from config.mix import ResultKind
 from config.settings.destinations import TEST_DESTINATION, Delivery, Destination
 from config.settings.dicom import TEST_AE_TITLE, Dicom, Tls
 from config.settings.node import (
@@ -97,6 +98,11 @@ class Settings(BaseSettings):
             test=True,
         )
         return (*self.destinations, here)
+
+    @property
+    def addressed(self) -> Mapping[str, tuple[ResultKind, ...]]:
+        """The kinds of objects that each of the places is to get, by its name."""
+        return {place.name: place.mix.objects for place in self.places}
 
     def masked(self) -> dict[str, Any]:
         """Return all values as JSON types, secrets masked."""

@@ -28,6 +28,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "lanes": ("destinations", "lanes"),
     "tokens": ("tokens",),
     "backup": ("backup", "restore", "adopt"),
+    "waive": ("waive",),
     "purge": ("purge",),
     "recall": ("recall",),
     "doctor": ("doctor",),
@@ -74,6 +75,7 @@ HELP: Mapping[str, str] = {
     "node must not run.",
     "adopt": "Let images in the store that the database does not know come in once more. The node must not run.",
     "purge": "Remove images, or results, of old exams now, as `[retention]` would by itself; their records stay.",
+    "waive": "Give up deliveries that will never be taken, so that nobody waits for them: retention, alarms, people.",
     "recall": "Tell from which exam score on 2, 3, 5 and 10 % of the exams would be looked at twice, by sender.",
     "doctor": "Collect what a support ticket needs into one file: versions, settings, queues, disk, last failures, "
     "warnings.",

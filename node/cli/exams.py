@@ -81,7 +81,7 @@ def send(
 ) -> None:
     """Send an exam's results again, to all destinations that had them or to one.
 
-    Destinations that the settings do not name any more are left alone.
+    Destinations that the settings do not name any more are left alone, and so is what a destination is not to get any more.
     """
     parts = open_parts(load_settings(config))
     with reading(parts.engine) as connection:
@@ -91,11 +91,15 @@ def send(
             f"Exam {found.uid} is held: see its conflicts (mammonode conflicts), then send it with --release.", err=True
         )
         raise typer.Exit(1)
-    served = {place.name for place in parts.settings.places}
-    if destination and destination not in served:
+    wanted = parts.settings.addressed
+    if destination and destination not in wanted:
         typer.secho(f"The settings name no destination {destination!r}: see mammonode destinations.", err=True)
         raise typer.Exit(1)
-    gone = {each.destination for each in parts.outbox.of_exam(found.id)} - served
+    gone = {
+        f"{each.kind} to {each.destination}" if each.destination in wanted else each.destination
+        for each in parts.outbox.of_exam(found.id)
+        if each.kind not in wanted.get(each.destination, ()) and destination in {"", each.destination}
+    }
     now = datetime.now(UTC)
 
     def note(connection: Connection, number: int) -> None:
@@ -105,10 +109,10 @@ def send(
         action = Action("resend", operator(), now, found.id, destination or None, told)
         record_done(connection, parts.settings, action, found.uid)
 
-    count = parts.outbox.resend(found.id, now, [destination] if destination else served, note)
+    count = parts.outbox.resend(found.id, now, {destination: wanted[destination]} if destination else wanted, note)
     released = "is held no more, and " if found.held else ""
     typer.echo(f"Exam {found.uid}: {released}{counted(count, 'delivery waits', 'deliveries wait')} to be sent.")
-    if gone and not destination:
+    if gone:
         typer.secho(f"Left alone, for the settings do not name them any more: {', '.join(sorted(gone))}.", err=True)
     raise typer.Exit(0 if count or found.held else 1)
 

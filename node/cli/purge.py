@@ -20,8 +20,8 @@ from storage.states import DeliveryState
 
 MOST = 1_000_000
 REMEDY = (
-    "What was refused or has expired goes again by mammonode send EXAM, once the destination takes it; if nobody else is to "
-    "have it, retention.unproven = true lets it be removed."
+    "What was refused or has expired goes again by mammonode send EXAM, once the destination takes it. What will never be "
+    "taken, also by a destination that has gone from the settings: mammonode waive --destination NAME."
 )
 
 
@@ -44,8 +44,9 @@ def purge(
 ) -> None:
     """Remove images, or results, of old exams now, as `[retention]` would by itself; their records stay.
 
-    Only of exams that are answered, are not held and have no open conflict, and whose every delivery has ended well. With
-    images go old objects that belong to no exam. Deliveries that keep exams which are old enough are told by destination.
+    Only of exams that are answered, are not held and have no open conflict, and whose every delivery has ended well or was
+    waived. With images go old objects that belong to no exam. Deliveries that keep exams which are old enough are told by
+    destination.
     """
     parts = open_parts(load_settings(config))
     settings, now = parts.settings, utc_now()
@@ -80,7 +81,8 @@ def purge(
         what = f"mammonode deliveries --state {each.state} --destination {each.destination}"
         told_of = f"Kept: {counted(each.exams, 'exam')}, for {each.kind} to {each.destination} {each.state}: {what}"
         typer.secho(told_of, err=True)
-    if any(each.state in {DeliveryState.REFUSED, DeliveryState.EXPIRED} for each in kept):
+    ended = {DeliveryState.REFUSED, DeliveryState.EXPIRED}
+    if any(each.state in ended or each.destination not in settings.addressed for each in kept):
         typer.secho(REMEDY, err=True)
     if not (found or of_none):
         typer.echo("Nothing may be removed: no exam is that old, answered, and delivered for good.")

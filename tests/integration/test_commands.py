@@ -13,6 +13,7 @@ from sqlalchemy import Engine, insert, select, update
 from typer.testing import CliRunner, Result
 
 from config.settings import Caller, Destination, Dicom, Settings, Storage
+from node.audit.commands import operator
 from node.audit.facts import Fact, compose
 from node.audit.messages import Source
 from node.cli import app
@@ -161,6 +162,64 @@ def test_purge_tells_which_deliveries_keep_exams(run: Run, room: Room) -> None:
     assert line in told.stderr
     assert "mammonode send EXAM" in told.stderr
     assert told.stderr.count("Kept") == 1
+    number = len(listed(run, "deliveries", "--state", "refused"))
+    assert listed(run, "waive", "--destination", "pacs")["waived"] == 0
+    done = run("waive", "--destination", "pacs", "--why", "it takes no SEG", "--yes")
+    assert done.stdout == f"Waived {number} deliveries of 1 exam: {number} SEG to pacs refused.\n"
+    assert "for SEG to pacs refused" not in run("purge", "--days", "30", "--results").stderr
+    assert len(listed(run, "purge", "--days", "30", "--results")["exams"]) == 1
+
+
+def test_waive_tells_first_and_keeps_who_did_it_and_why(run: Run, room: Room) -> None:
+    exam = listed(run, "deliveries")[0]["exam"]
+    assert "Nothing may be waived" in run("waive", exam, "--state", "refused").output
+    with writing(room.engine) as connection:
+        connection.execute(update(deliveries).values(state=DeliveryState.REFUSED, message="not supported"))
+    total, one = len(room_results(room)), ("waive", exam[:6], "--kind", "SR")
+    told = listed(run, *one)
+    assert told == {
+        "waived": 0,
+        "found": [{"exam": exam, "destination": "pacs", "kind": "SR", "state": "refused", "deliveries": 1}],
+    }
+    assert "1 delivery of 1 exam: 1 SR to pacs refused; nothing was waived. Add --why and --yes" in run(*one).stderr
+    assert len(listed(run, "deliveries", "--state", "refused")) == total
+    for refused in (("waive", "--yes", "--why", "x"), (*one, "--yes"), (*one, "--yes", "--why", " ")):
+        assert run(*refused).exit_code == 2
+    done = json.loads(run(*one, "--yes", "--why", "no reports", "--json").stdout)
+    assert done == told | {"waived": 1}
+    [waived] = listed(run, "deliveries", "--state", "waived")
+    assert waived["message"] == f"not supported; waived by {operator()}: no reports"
+    assert json.loads(run("audit", "list", "--json").stdout)[0]["outcome"].startswith(
+        "waive 1 SR to pacs refused: no re"
+    )
+    with reading(room.engine) as connection:
+        [action] = connection.execute(select(actions.c.what, actions.c.who, actions.c.detail))
+    assert tuple(action) == ("waive", operator(), "1 SR to pacs refused: no reports")
+    assert run(*one, "--yes", "--why", "again").stdout.startswith("Nothing may be waived")
+    assert run("send", exam).exit_code == 0
+    assert listed(run, "deliveries", "--state", "waived") == []
+
+
+def test_what_is_waived_and_cannot_be_recorded_is_not_waived(
+    run: Run, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError
+
+    with writing(room.engine) as connection:
+        connection.execute(update(deliveries).values(state=DeliveryState.REFUSED))
+    monkeypatch.setattr("node.cli.waive.record_done", fail)
+    assert isinstance(run("waive", "--destination", "pacs", "--why", "x", "--yes").exception, LookupError)
+    assert listed(run, "deliveries", "--state", "waived") == []
+
+
+def test_send_leaves_alone_what_a_destination_is_not_to_get_any_more(run: Run, tmp_path: Path) -> None:
+    exam = listed(run, "deliveries")[0]["exam"]
+    with (tmp_path / "mammonode.toml").open("a") as settings:
+        settings.write('objects = ["SR"]\n')
+    done = run("send", exam)
+    assert (done.exit_code, "1 delivery waits" in done.stdout) == (0, True)
+    assert "Left alone, for the settings do not name them any more: SEG to pacs." in done.stderr
 
 
 def test_purge_tells_of_objects_that_belong_to_no_exam(run: Run, room: Room) -> None:

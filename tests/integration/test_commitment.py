@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 
+from config.mix import ResultKind
 from config.settings import Caller, Destination, Dicom
 from node.commitment import Prover, Reports
 from node.delivery import Lane
@@ -198,7 +199,7 @@ def test_a_failure_that_comes_after_the_object_was_sent_again_is_too_late(room: 
         lanes = Lanes(room, archive, "commitment")
         lanes.later(timedelta(0))
         lanes.clock.forward(A_MINUTE)
-        lanes.outbox.resend(1, lanes.clock(), ["pacs"])
+        lanes.outbox.resend(1, lanes.clock(), {"pacs": ResultKind})
         lanes.lane.deliver_due()
         late = a_report(archive.asked[0].TransactionUID, failed={record.uid: 0x0112 for record in lanes.results})
         assert lanes.report(archive, late) == 0x0000

@@ -10,14 +10,17 @@ import pytest
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
+from config.mix import ResultKind
 from storage.conflicts import accept, list_conflicts, reject
 from storage.database import _BOUNDS, open_database, reading, upgrade, writing
 from storage.errors import DatabaseUnavailable
 from storage.exams import get_exam, hold, list_exams, lock, recall, touch
 from storage.index import ConflictRecord, add_conflict, add_instance, instances_of_exam
+from storage.lanes import Pause, pause
 from storage.outbox import Outbox, enqueue
 from storage.removals import Due, remove_files
-from storage.states import ConflictState, ExamState
+from storage.states import ConflictState, DeliveryState, ExamState
+from storage.waiving import Waivable, Wanted, waive
 from tests.databases import Databases, PostgreSQLDatabases
 from tests.records import ANNE, NOON, SECOND, a_result, an_answer_waits, an_instance
 
@@ -148,9 +151,25 @@ def test_the_other_form_of_what_is_refused_while_it_is_recalled_does_not_go_out(
 def test_what_is_removed_is_not_sent_again_at_the_same_time(engine: Engine, outbox: Outbox) -> None:
     outbox.sent(outbox.due("pacs", NOON, 9)[0], 0, NOON)
     which = Due(NOON + SECOND, results_too=True, destinations=True, unproven=False)
-    with beside(engine, lambda: outbox.resend(1, NOON, ["pacs"])) as connection:
+    with beside(engine, lambda: outbox.resend(1, NOON, {"pacs": ResultKind})) as connection:
         assert len(remove_files(connection, 1, which, NOON)) == 2
     assert outbox.due("pacs", NOON, 9) == []
+
+
+def test_what_a_lane_notes_while_it_is_waived_counts(engine: Engine, outbox: Outbox) -> None:
+    def act() -> None:
+        wanted = Wanted(frozenset({"pacs"}), state=DeliveryState.WAITING)
+        with writing(engine) as connection:
+            found.extend(waive(connection, 1, wanted, "waived by eve", NOON))
+
+    [in_hand] = outbox.due("pacs", NOON, 9)
+    with writing(engine) as connection:
+        pause(connection, Pause("pacs", NOON, "eve", ""))
+    found: list[Waivable] = []
+    with beside(engine, act) as connection:
+        outbox._note(connection, in_hand, NOON, DeliveryState.SENT, status_code=0, message=None)  # noqa: SLF001
+    assert found == []
+    assert [each.state for each in outbox.of_exam(1)] == [DeliveryState.SENT]
 
 
 def test_an_exam_stays_held_for_a_copy_that_comes_while_another_is_rejected(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, Implicit
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from config.mix import ObjectMix, ReportClass, SegmentationType
+from config.mix import ObjectMix, ReportClass, ResultKind, SegmentationType
 from config.settings import Dicom
 from node.scu import Peer, Sender
 from storage.files import InstanceStore
@@ -154,7 +154,7 @@ def test_what_was_replaced_is_not_sent_again_but_its_other_form_is(engine: Engin
         deliveries = Deliveries(engine, store, a_destination(port))
         delivered(deliveries)
     report = waiting[-1]
-    assert deliveries.outbox.resend(1, deliveries.clock(), ["pacs"]) == len(waiting)
+    assert deliveries.outbox.resend(1, deliveries.clock(), {"pacs": ResultKind}) == len(waiting)
     states = {delivery.result_uid: delivery.state for delivery in deliveries.all()}
     assert states.pop(report.uid) is DeliveryState.REPLACED
     assert set(states.values()) == {DeliveryState.WAITING}

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from config.mix import ResultKind
 from config.policy import RetentionPolicy
-from config.settings import Destination
+from config.settings import Destination, Proof
 from node.corrections import Corrections
 from node.intake import Outcome
 from node.results.answer import AnswerStatus
@@ -116,11 +116,13 @@ def test_nothing_goes_before_its_results_are_delivered(chain: Chain, state: Deli
     assert (retention(chain, UNPROVEN).tick() > 0) is (state is DeliveryState.REFUSED)
 
 
-def test_nothing_goes_before_its_proof(chain: Chain) -> None:
+def test_nothing_goes_before_its_proof_while_the_destination_is_asked_for_one(chain: Chain) -> None:
     for delivery in chain.outbox.due("pacs", chain.clock(), 99):
         chain.outbox.sent(delivery, 0, chain.clock(), prove_at=chain.clock())
     chain.clock.forward(365 * DAY)
-    assert retention(chain, UNPROVEN).tick() == 0
+    asked = REPORTS.model_copy(update={"proof": Proof.COMMITMENT})
+    assert retention(chain, UNPROVEN, destinations=[asked]).tick() == 0
+    assert retention(chain, SOURCES, destinations=[REPORTS]).tick() == IMAGES_WITH_PICTURES
 
 
 def test_without_a_destination_nothing_goes_unless_the_site_says_so(chain: Chain) -> None:
@@ -258,11 +260,11 @@ def test_what_was_removed_is_neither_read_again_nor_sent_again(chain: Chain) -> 
     removed(chain)
     with pytest.raises(CannotRetry, match="were removed"):
         chain.queue.retry(chain.job.id, chain.clock())
-    assert chain.outbox.resend(chain.exam.id, chain.clock(), ["pacs"]) == 1
+    assert chain.outbox.resend(chain.exam.id, chain.clock(), {"pacs": ResultKind}) == 1
     deliver(chain)
     chain.clock.forward(60 * DAY)
     assert retention(chain, BOTH).tick() > 0
-    assert chain.outbox.resend(chain.exam.id, chain.clock(), ["pacs"]) == 0
+    assert chain.outbox.resend(chain.exam.id, chain.clock(), {"pacs": ResultKind}) == 0
 
 
 def test_a_full_disk_takes_the_oldest_exams_first_and_no_more_than_needed(

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, insert
 
+from config.mix import ResultKind
 from storage.commitment_requests import Asked, CommitmentRequests, Held, held
 from storage.commitments import Commitments, Said, Verdict
 from storage.database import reading, writing
@@ -69,7 +70,7 @@ def test_an_answer_counts_once_item_by_item(engine: Engine, outbox: Outbox) -> N
 def test_what_is_sent_anew_by_a_person_is_not_ended_by_old_proof(engine: Engine, outbox: Outbox) -> None:
     commitments = Commitments(engine, outbox)
     commitments.ask("1.2.9", outbox.unproven("pacs", NOON, 9), NOON, NOON + SECOND)
-    outbox.resend(1, NOON + SECOND, ["pacs"])
+    outbox.resend(1, NOON + SECOND, {"pacs": ResultKind})
     commitments.answer("1.2.9", dict.fromkeys(("2.25.1", "2.25.2", "2.25.3"), COMMITTED), NOON + SECOND)
     assert set(states(outbox)) == {DeliveryState.WAITING}
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
+from config.mix import ResultKind
 from storage.database import reading, writing
 from storage.exams import hold
 from storage.jobs import JobQueue
@@ -335,13 +336,13 @@ def test_nothing_of_a_held_exam_is_due_until_it_is_released(engine: Engine, outb
 def test_resending_begins_anew_for_one_destination_or_all(outbox: Outbox) -> None:
     for destination in ("pacs", "archive"):
         outbox.refused(first(outbox, destination), "", 0x0122, NOON)
-    assert outbox.resend(1, NOON + SECOND, ["pacs"]) == 2
+    assert outbox.resend(1, NOON + SECOND, {"pacs": ResultKind}) == 2
     fresh = first(outbox)
     assert (fresh.state, fresh.attempts, fresh.status_code, fresh.finished_at) == (DeliveryState.WAITING, 0, None, None)
     assert len(outbox.due("archive", NOON + SECOND, 9)) == 1
-    assert outbox.resend(1, NOON, ["pacs", "archive"]) == 4
+    assert outbox.resend(1, NOON, dict.fromkeys(["pacs", "archive"], ResultKind)) == 4
     assert len(outbox.due("archive", NOON, 9)) == 2
-    assert outbox.resend(2, NOON, ["pacs"]) == 0
+    assert outbox.resend(2, NOON, {"pacs": ResultKind}) == 0
 
 
 def test_deliveries_are_counted_by_destination_and_state(outbox: Outbox) -> None:

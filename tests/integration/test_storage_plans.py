@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
+from storage import waiving
 from storage.catalogue import Entry, StudyEntry, catalogued, held
 from storage.commitment_requests import CommitmentRequests
 from storage.database import reading, writing
@@ -31,6 +32,7 @@ from storage.overview import (
 )
 from storage.removals import removed_of_exam
 from storage.search import AnyOf, Level, OneOf, Range, Wildcard, search
+from storage.waiving import waivable
 from storage.withdrawals import withdrawn_of_exam
 from storage.workitems import (
     exams_without_workitem,
@@ -97,6 +99,7 @@ STATEMENTS: dict[str, Does] = {
     "images of some time": read(received_since, NOON),
     "withdrawn images": read(withdrawn_of_exam, 1),
     "removed images": read(removed_of_exam, 1),
+    "what of an exam may be waived": read(waivable, waiving.Wanted(frozenset({"pacs"}), 1)),
     "unanswered": read(unanswered),
     "undelivered": read(undelivered),
     "open workitems": read(open_workitems),

@@ -93,6 +93,29 @@ def test_results_are_sent_again_to_one_or_to_all(node: Node, visitor: Visitor, a
     assert [what for what, _, _ in who_did(node)] == ["resend", "resend"]
 
 
+def test_what_will_not_be_taken_is_waived_with_a_reason(node: Node, visitor: Visitor, answered: str) -> None:
+    outbox, exam = node.chain.outbox, node.chain.exam.id
+    assert 'id="waive"' not in visitor.get(f"/exams/{answered}").text
+    for delivery in outbox.of_exam(exam):
+        outbox.refused(delivery, "no", 0x0122, node.chain.clock())
+    number = len(outbox.of_exam(exam))
+    assert 'id="waive"' in visitor.get(f"/exams/{answered}").text
+    assert visitor.button(f"/exams/{answered}/waive", why=" ").status_code == 400
+    assert {each.state for each in outbox.of_exam(exam)} == {"refused"}
+    for told in (str(number), "0"):
+        answer = visitor.button(f"/exams/{answered}/waive", why="it takes none")
+        assert answer.status_code == 204
+        assert f"{told} deliver" in answer.headers["hx-trigger"]
+    assert {each.state for each in outbox.of_exam(exam)} == {"waived"}
+    assert {each.message for each in outbox.of_exam(exam)} == {f"no; waived by {ADA}: it takes none"}
+    [(what, who, detail)] = who_did(node)
+    assert (what, who) == ("waive", ADA)
+    assert detail.endswith("to ris refused: it takes none")
+    page = visitor.get(f"/exams/{answered}").text
+    assert 'id="waive"' not in page
+    assert "waive by Ada" in text(visitor.get(f"/exams/{answered}"))
+
+
 def test_a_button_works_without_a_script_too(node: Node, visitor: Visitor, answered: str) -> None:
     answer = visitor.post(f"/exams/{answered}/re-read")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/exams/{answered}")

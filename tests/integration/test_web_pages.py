@@ -75,7 +75,13 @@ def test_who_may_only_look_sees_no_button_and_cannot_press_one(standing: Standin
         page = looker.get(f"/exams/{answered}").text
         assert "/re-read" not in page
         assert "/upload" not in page
-        for path in (f"/exams/{answered}/re-read", f"/exams/{answered}/resend", "/destinations/ris/pause", "/upload"):
+        for path in (
+            f"/exams/{answered}/re-read",
+            f"/exams/{answered}/resend",
+            f"/exams/{answered}/waive",
+            "/destinations/ris/pause",
+            "/upload",
+        ):
             assert looker.button(path).status_code == 403
 
 

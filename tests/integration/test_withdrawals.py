@@ -119,7 +119,7 @@ def test_what_stands_on_a_wrong_patients_images_does_not_go_out(chain: Chain, co
     expected = DeliveryState.WAITING if goes_out else DeliveryState.RECALLED
     assert {delivery.state for delivery in deliveries} == {expected}
     assert bool(chain.outbox.due("pacs", chain.clock(), 99)) is goes_out
-    assert bool(chain.outbox.resend(chain.exam.id, chain.clock(), ["pacs"])) is goes_out
+    assert bool(chain.outbox.resend(chain.exam.id, chain.clock(), {"pacs": ResultKind})) is goes_out
 
 
 def test_a_note_that_comes_while_the_reader_runs_ends_its_job(chain: Chain) -> None:

@@ -134,7 +134,7 @@ def test_sending_again_makes_no_second_copy(orthanc: Orthanc, tmp_path: Path, en
     results = waiting_results(store, engine, ["pacs"])
     lane = Lane(orthanc.destination, outbox, SENDER, store, clock=clock)
     lane.deliver_due()
-    outbox.resend(outbox.of_exam(1)[0].exam_id, clock(), ["pacs"])
+    outbox.resend(outbox.of_exam(1)[0].exam_id, clock(), {"pacs": ResultKind})
     assert lane.deliver_due() == len(results)
     assert {delivery.state for delivery in outbox.of_exam(1)} == {DeliveryState.SENT}
     assert len(orthanc.get("/instances")) == len(results)

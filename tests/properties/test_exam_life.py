@@ -27,13 +27,14 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from sqlalchemy import Engine, select, true
 
+from config.mix import ResultKind
 from node.clock import ExamClock
 from node.corrections import Corrections
 from node.intake import Intake, Outcome
 from node.views import ImageKind
 from node.withdrawals import Rejection
 from storage.conflicts import list_conflicts
-from storage.database import reading
+from storage.database import reading, writing
 from storage.errors import CannotRetry, LeaseLost
 from storage.exams import ExamRecord, images_of, list_exams
 from storage.files import FolderStore
@@ -41,6 +42,7 @@ from storage.jobs import Job, JobQueue
 from storage.outbox import Delivery, Outbox
 from storage.states import DeliveryState, ExamState, JobState, Plan
 from storage.tables import conflicts, instances
+from storage.waiving import Wanted, waive
 from tests.builders import key_objects, quick_header
 from tests.chain import QUIET
 from tests.databases import wipe
@@ -276,6 +278,35 @@ class ExamLife(RuleBasedStateMachine):
     def a_lane_sends_what_is_due(self) -> None:
         for delivery in self.due():
             self.outbox.sent(delivery, 0, self.clock())
+
+    @rule(again=st.booleans())
+    def a_destination_refuses_what_is_due_or_is_away(self, *, again: bool) -> None:
+        for delivery in self.due():
+            if again:
+                self.outbox.again(delivery, "no connection", None, self.clock())
+            else:
+                self.outbox.refused(delivery, "no", 0x0122, self.clock())
+
+    @rule(gone=st.booleans())
+    def an_operator_waives_what_will_not_be_taken(self, *, gone: bool) -> None:
+        for exam in self.exams().values():
+            before = {delivery.id: delivery.state for delivery in self.outbox.of_exam(exam.id)}
+            with writing(self.engine) as connection:
+                wanted = Wanted(frozenset() if gone else frozenset({"pacs"}))
+                waived = waive(connection, exam.id, wanted, "waived by eve", self.clock())
+            after = {delivery.id: delivery.state for delivery in self.outbox.of_exam(exam.id)}
+            lost = {DeliveryState.REFUSED, DeliveryState.EXPIRED, *([DeliveryState.WAITING] if gone else [])}
+            assert {each.id for each in waived} == {number for number, state in before.items() if state in lost}
+            assert after == before | {each.id: DeliveryState.WAIVED for each in waived}
+
+    @rule()
+    def an_operator_sends_again(self) -> None:
+        for exam in self.exams().values():
+            before = {delivery.id: delivery.state for delivery in self.outbox.of_exam(exam.id)}
+            self.outbox.resend(exam.id, self.clock(), {"pacs": ResultKind})
+            for delivery in self.outbox.of_exam(exam.id):
+                was = before[delivery.id]
+                assert delivery.state is (was if was is DeliveryState.RECALLED else DeliveryState.WAITING)
 
     @invariant()
     def nothing_that_was_acknowledged_is_lost(self) -> None:

@@ -10,19 +10,21 @@ from starlette.responses import FileResponse, Response
 from ai.words import counted
 from config.settings import Scope
 from node.errors import BadRequest, NoSuchResource
-from node.web.access import SHOWN_EXAM, Guarded
+from node.waiving import told_of, words_of
+from node.web.access import SHOWN_EXAM, Guarded, caller
 from node.web.addresses import number
 from node.web.pages.exam_facts import ExamFacts, exam_facts
 from node.web.pages.exams import ABANDONED, STATES, is_abandoned
 from node.web.pages.house import House
 from node.web.rendering import done, render, render_live
-from storage.database import reading
+from storage.database import reading, writing
 from storage.errors import CannotRetry
 from storage.exams import ExamRecord, find_exam
 from storage.jobs import Job
 from storage.previews import previews_of
 from storage.results import results_of
 from storage.states import ExamState
+from storage.waiving import Wanted, waive
 
 FILES: Final = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
 """Kept by no browser, or they could be seen after logging out. Measured: live parts that change load no picture anew."""
@@ -97,6 +99,12 @@ class ExamPage:
             destination = str(given.get("destination", ""))
         return await run_in_threadpool(_resend, self._house, request, destination)
 
+    async def waive(self, request: Request) -> Response:
+        """Give up deliveries that will never be taken."""
+        async with request.form(max_files=0, max_fields=2, max_part_size=1024) as given:
+            why = str(given.get("why", "")).strip()
+        return await run_in_threadpool(_waive, self._house, request, why)
+
 
 def routes(house: House) -> Sequence[Guarded]:
     """Return the routes of one exam."""
@@ -110,6 +118,7 @@ def routes(house: House) -> Sequence[Guarded]:
         Guarded(f"{exam}/re-read", pages.reread, needs=Scope.OPERATE, methods=["POST"]),
         Guarded(f"{exam}/cancel", pages.cancel, needs=Scope.OPERATE, methods=["POST"]),
         Guarded(f"{exam}/resend", pages.resend, needs=Scope.OPERATE, methods=["POST"]),
+        Guarded(f"{exam}/waive", pages.waive, needs=Scope.OPERATE, methods=["POST"]),
     )
 
 
@@ -128,13 +137,30 @@ def _resend(house: House, request: Request, destination: str) -> Response:
         raise BadRequest("this exam was never for that destination")
     if exam.held:
         raise CannotRetry("the exam is held: decide its conflicts first, with mammonode conflicts")
-    served = {place.name for place in house.settings.places}
-    if destination and destination not in served:
+    wanted = house.settings.addressed
+    if destination and destination not in wanted:
         raise BadRequest("the settings do not name that destination any more")
-    count = house.outbox.resend(exam.id, house.clock(), [destination] if destination else served)
+    count = house.outbox.resend(exam.id, house.clock(), {destination: wanted[destination]} if destination else wanted)
     detail = counted(count, "result") + (f" to {destination}" if destination else "")
     house.record(request, "resend", exam=exam, destination=destination or None, detail=detail)
     return done(request, f"{counted(count, 'result waits', 'results wait')} to be sent again.", f"/exams/{exam.uid}")
+
+
+def _waive(house: House, request: Request, why: str) -> Response:
+    exam = _exam(house, request)
+    if not why:
+        raise BadRequest("say why nobody is to wait for them")
+    identity = caller(request)
+    words = words_of(identity.name if identity else "", why)
+    with writing(house.engine) as connection:
+        waived = waive(connection, exam.id, Wanted(house.settings.addressed.keys()), words, house.clock())
+    if waived:
+        house.record(request, "waive", exam=exam, detail=f"{told_of(waived)}: {why}")
+    return done(
+        request,
+        f"{counted(len(waived), 'delivery', 'deliveries')} waived: nobody waits any more.",
+        f"/exams/{exam.uid}",
+    )
 
 
 def _exam(house: House, request: Request) -> ExamRecord:

@@ -25,6 +25,7 @@ from storage.previews import Preview, PreviewKind, previews_of
 from storage.removals import removed_of_exam
 from storage.results import IssuedResult, ResultRecord, results_of
 from storage.states import DeliveryState, ExamState, JobState, Plan
+from storage.waiving import Waivable, Wanted, waivable
 
 MOST_JOBS: Final = 1000
 TOGETHER: Final = timedelta(minutes=1)
@@ -142,6 +143,8 @@ class ExamFacts:
         As in the list.
     removed
         Whether images or pictures are not kept any more.
+    waivable
+        Deliveries of any revision that will not be taken as things stand, and may be given up.
     """
 
     exam: ExamRecord
@@ -158,6 +161,7 @@ class ExamFacts:
     job: Job | None
     typical: float | None
     removed: bool
+    waivable: tuple[Waivable, ...]
 
     @property
     def is_present(self) -> bool:
@@ -236,6 +240,7 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
         actions = actions_of_exam(connection, exam.id)
         date, description = study_of(connection, exam)
         typical = typical_seconds(connection)
+        may_be_waived = waivable(connection, Wanted(house.settings.addressed.keys(), exam.id))
     all_jobs = house.queue.list_jobs(MOST_JOBS, exam_id=exam.id)
     deliveries = house.outbox.of_exam(exam.id)
     seen = exam.revision if revision is None else min(max(revision, 1), exam.revision)
@@ -262,6 +267,7 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
         job=job,
         typical=typical,
         removed=bool(removed),
+        waivable=tuple(may_be_waived),
     )
 
 

@@ -102,9 +102,9 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     require_size(dataset, _number(_stated(dataset, "NumberOfFrames")) or 1)
     try:
         stored = dataset.pixel_array
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # the decoders of pydicom's plugins raise whatever they like
+    except BaseException as error:  # the decoders of pydicom's plugins raise whatever they like, Rust's panics among it
         raise (CutPixels() if _is_cut(dataset) else UndecodablePixels(type(error).__name__)) from error
     if stored.ndim != 2:
         raise UndecodablePixels(f"{stored.ndim} dimensions instead of one grey frame")

@@ -307,9 +307,19 @@ def unknown_function() -> Dataset:
     return a_ramp(WindowCenter=9, WindowWidth=9, VOILUTFunction="CUBIC")
 
 
-@pytest.mark.parametrize(
-    "broken", [without_pixels, two_frames, colour, empty_bits_stored, window_of_no_width, unknown_function, short_lut]
+def packed_rows_beyond_rows() -> Dataset:
+    image = compressed(a_ramp(), RLELossless)
+    image.Rows = 60  # the decoder panics, and Rust's panics are no Exception
+    return image
+
+
+BROKEN = (
+    *(without_pixels, two_frames, colour, empty_bits_stored, window_of_no_width, unknown_function, short_lut),
+    packed_rows_beyond_rows,
 )
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_what_cannot_be_shown_is_refused(broken: Callable[[], Dataset]) -> None:
     with pytest.raises(UndecodablePixels):
         view_image(broken(), L_CC)

@@ -234,6 +234,16 @@ def test_a_compressed_image_is_not_cut_into_rows_of_another_length(syntax: UID) 
         presentation_values(image)
 
 
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: UID(syntax).keyword)
+def test_a_compressed_image_of_twelve_bits_is_not_read_as_one_of_eight(syntax: UID) -> None:
+    image = compressed(a_ramp(), syntax)
+    image.BitsAllocated = image.BitsStored = 8
+    image.HighBit = 7
+    # RLE Lossless has a segment for each byte of a value (PS3.5 G.2), and its decoder counts them.
+    with pytest.raises(UndecodablePixels if syntax == RLELossless else OtherSize):
+        presentation_values(image)
+
+
 def test_rows_that_fill_up_a_compressed_image_are_left_out() -> None:
     image = compressed(a_ramp(), JPEGLSLossless)
     image.Rows = 60

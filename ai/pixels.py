@@ -1,5 +1,6 @@
 """Stored values to presentation values: decoding, rescale, window, photometric interpretation, spacing (PS3.3 C.11)."""
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -281,6 +282,8 @@ def _padding(dataset: Dataset, stored: NDArray[np.int64]) -> NDArray[np.bool_] |
 
 def _to_unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
     low, high = float(values.min()), float(values.max())
+    if not math.isfinite(high - low):
+        raise UndecodablePixels("LUT or window: values beyond all numbers")
     if high <= low:
         return np.zeros_like(values)
     return (values - low) / (high - low)

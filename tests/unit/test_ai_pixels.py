@@ -313,6 +313,10 @@ def window_of_no_width() -> Dataset:
     return a_ramp(WindowCenter=2000, WindowWidth=0)
 
 
+def window_that_is_no_number() -> Dataset:
+    return a_ramp(WindowCenter="nan", WindowWidth="nan")
+
+
 def unknown_function() -> Dataset:
     return a_ramp(WindowCenter=9, WindowWidth=9, VOILUTFunction="CUBIC")
 
@@ -325,7 +329,7 @@ def packed_rows_beyond_rows() -> Dataset:
 
 BROKEN = (
     *(without_pixels, two_frames, colour, empty_bits_stored, window_of_no_width, unknown_function, short_lut),
-    packed_rows_beyond_rows,
+    *(packed_rows_beyond_rows, window_that_is_no_number),
 )
 
 

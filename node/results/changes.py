@@ -80,8 +80,9 @@ def _count(masses: list[Any]) -> str:
 
 def _model(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = former["model"], now["model"]
-    return (
-        []
-        if old["digest"] == new["digest"]
-        else [f"read by {new['name']} {new['version']} (was {old['name']} {old['version']})"]
-    )
+    if old["digest"] == new["digest"]:
+        return []
+    named = [f"{each['name']} {each['version']}" for each in (new, old)]
+    if named[0] == named[1]:  # other weights or thresholds under the same name
+        named = [f"{name}, digest {each['digest'][:12]}" for name, each in zip(named, (new, old), strict=True)]
+    return [f"read by {named[0]} (was {named[1]})"]

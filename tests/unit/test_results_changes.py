@@ -82,6 +82,15 @@ def test_another_model_is_named() -> None:
     assert told(before, after) == "read by phantom-reader 2.0 (was phantom-reader 1.2)"
 
 
+def test_other_weights_under_the_same_name_are_told_by_their_digests() -> None:
+    before = an_answer()
+    model = replace(before.model, digest="cd" * 32)
+    assert before.findings
+    after = replace(before, model=model, findings=replace(before.findings, model=model))
+    name = "phantom-reader 1.2, digest"
+    assert told(before, after) == f"read by {name} cdcdcdcdcdcd (was {name} abababababab)"
+
+
 def test_a_former_answer_without_facts_is_superseded_all_the_same() -> None:
     assert changes(None, an_answer(), 3, 0) == ("Supersedes the answer to revision 3.",)
 

@@ -27,7 +27,13 @@ def changes(former: Mapping[str, Any] | None, answer: Answer, revision: int, thr
     if former is None:
         return (f"{begin}.",)
     now = facts(answer, ObjectUIDs.of(answer, "", "", ""))
-    differences = [*_images(former, now), *_status(former, now), *_masses(former, now, threshold), *_model(former, now)]
+    differences = [
+        *_images(former, now),
+        *_status(former, now),
+        *_masses(former, now, threshold),
+        *_appraisal(former, now),
+        *_model(former, now),
+    ]
     return (f"{begin}: {'; '.join(differences) or 'the same findings'}.",)
 
 
@@ -76,6 +82,12 @@ def _shown(told: Mapping[str, Any], threshold: int) -> dict[str, list[Any]]:
 
 def _count(masses: list[Any]) -> str:
     return counted(len(masses), "mass", "masses")
+
+
+def _appraisal(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Tell that the site, or the model's calibration, makes something else of the same score."""
+    anew = former["score"] == now["score"] and former.get("appraisal", []) != now["appraisal"]
+    return ["other limits or probabilities for the same scores"] if anew else []
 
 
 def _model(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

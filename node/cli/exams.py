@@ -51,7 +51,7 @@ def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption
     if facts["answer"]:
         model = facts["answer"]["model"]
         console.print(
-            f"  Revision {facts['answer']['revision']} answered by {model['name']} {model['version']}, "
+            f"  Last answer: to revision {facts['answer']['revision']}, by {model['name']} {model['version']}, "
             f"digest {model['digest'][:12]}."
         )
         for change in facts["answer"]["changes"]:

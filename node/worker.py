@@ -216,7 +216,9 @@ class Worker:
             drawn = list(draw_previews(job.id, answer, analysis))
             # Indexed before they are written: a file without a row would be there for ever.
             with writing(self._engine) as connection:
-                announce_previews(connection, job.id, [each.preview for each in drawn])
+                # In the transaction: those that it forgets are gone, or else still known, and go with their exam's images.
+                for former in announce_previews(connection, job.id, [each.preview for each in drawn]):
+                    self._store.remove(former)
             write_previews(self._store, drawn)
         except Exception as error:  # noqa: BLE001 (see above)
             log.warning("no pictures of this reading", cause=described(error), check="is the disk full?")

@@ -4,10 +4,13 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
+from ai.exam import ViewImage
+from ai.findings import ImageFindings
 from node.views import kinds_of
 from storage.states import ExamState, Plan
 from tests.builders import altered
@@ -63,6 +66,20 @@ def test_each_model_that_reads_an_exam_again_supersedes_the_one_before(chain: Ch
     assert second in predecessors_of(reports[2])
     assert "read by next 3 (was phantom-reader 1.2)" in text_of(reports[1])
     assert "read by phantom-reader 1.2 (was next 3)" in text_of(reports[2])
+
+
+def test_pictures_of_the_former_model_that_the_next_does_not_make_are_not_left_for_ever(chain: Chain) -> None:
+    class WithMaps(FakeReader):
+        def found(self, image: ViewImage) -> ImageFindings:
+            return replace(super().found(image), probability=np.zeros(image.shape, np.float32))
+
+    job = chain.close(four())
+    read_by(chain, WithMaps())
+    pictures = chain.room.store.root / "previews"
+    assert len([*pictures.rglob("*.map.png")]) == 4
+    chain.queue.retry(job.id, chain.clock())
+    read_by(chain, FakeReader(model=NEXT))
+    assert sorted(path.suffix for path in pictures.rglob("*.*")) == 4 * [".jpg"]
 
 
 def test_a_model_reads_no_image_of_a_kind_that_only_the_former_one_reads(chain: Chain) -> None:

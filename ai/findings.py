@@ -166,6 +166,8 @@ class ModelIdentity:
         Sentences for every report.
     calibration
         What its scores meant on other patients; None when the card does not say.
+    accepts
+        Presentation intents that it reads.
     """
 
     name: str
@@ -173,6 +175,7 @@ class ModelIdentity:
     digest: str
     notes: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    accepts: tuple[str, ...] = ("FOR PRESENTATION",)
 
 
 @dataclass(frozen=True, eq=False)

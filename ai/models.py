@@ -104,7 +104,7 @@ class Model:
     def identity(self) -> ModelIdentity:
         """Name, version, digest, and what reports need."""
         card = self.card
-        return ModelIdentity(card.name, card.version, self.digest, card.use.notes, card.calibration)
+        return ModelIdentity(card.name, card.version, self.digest, card.use.notes, card.calibration, card.use.accepts)
 
     def part(self, name: str, kind: type[AnyPart]) -> AnyPart:
         """Return a free table of the card, such as its architecture, as what the reader needs.

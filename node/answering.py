@@ -67,6 +67,7 @@ def answer_of(
     elif findings is None:
         status = AnswerStatus.NOT_ANALYSED
         told += [f"{uid}: {why}" for uid, why in (analysis.not_read if analysis else {}).items()]
+        told = told or sorted(set(done.not_read.values()))
     else:
         status = answer_status(findings, complete=not done.missing)
         told += done.stand_ins

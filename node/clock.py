@@ -1,6 +1,6 @@
 """The exam clock: looks at the exams that collect images and closes those that are complete, or overdue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from config.policy import CompletionPolicy, PriorPolicy
 from node.exams import Candidate, Close, assemble, decide, prior_of
 from node.telemetry import logger
+from node.views import ImageKind
 from storage import exams
 from storage.database import reading, writing
 from storage.errors import ExamChanged, StorageError
@@ -41,6 +42,8 @@ class ExamClock:
         Which exams are priors, and whether they are answered.
     one_breast_suffices
         The site's setting, see ``node.exams.assemble``.
+    accepts
+        Kinds of image that the model reads; of those that came for another one, too.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class ExamClock:
         *,
         priors: PriorPolicy = NO_PRIORS,
         one_breast_suffices: bool = False,
+        accepts: Collection[ImageKind] = frozenset({ImageKind.FOR_PRESENTATION}),
     ) -> None:
         self._engine = engine
+        self._accepts = accepts
         self._policy = policy
         self._model_digest = model_digest
         self._clock = clock
@@ -96,7 +101,8 @@ class ExamClock:
             removed = removed_of_exam(connection, exam.id)
             records = instances_of_exam(connection, exam.id)
         candidates = [
-            Candidate.of(record, withdrawn.get(record.uid), removed=record.uid in removed) for record in records
+            Candidate.of(record, withdrawn.get(record.uid), removed=record.uid in removed, accepts=self._accepts)
+            for record in records
         ]
         now = self._clock()
         if max(exam.opened_at, exam.last_image_at) > now:

@@ -1,6 +1,6 @@
 """Instances → four-view exam: complete, partial, unilateral, or nothing to read (rule R5). Pure: no clock, no database."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ from ai.exam import STANDARD_VIEWS, Laterality, View
 from ai.words import counted
 from config.policy import CompletionPolicy, PriorPolicy
 from node.view_codes import says_unilateral
-from node.views import ImageKind, standard_view
+from node.views import ImageKind, refusal, standard_view
 from storage.exams import ExamImage
 from storage.index import InstanceRecord
 from storage.states import Plan
@@ -20,6 +20,8 @@ WITHDRAWN = "withdrawn: "
 
 REMOVED = "removed after its time"
 """The sentence that says that an image's file is not kept any more."""
+
+NO_IMAGES = (ImageKind.NOT_AN_IMAGE, ImageKind.OWN_RESULT)
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,32 @@ class Candidate:
             raise ValueError(f"unusable without a reason: {self.instance_uid}")
 
     @classmethod
-    def of(cls, record: InstanceRecord, withdrawn: str | None = None, *, removed: bool = False) -> Self:
-        """Return the candidate for an indexed instance; ``withdrawn`` says why it was taken back, if it was."""
-        obstacles = () if record.usable else record.reasons[:-1]  # the last reason tells where the view came from
+    def of(
+        cls,
+        record: InstanceRecord,
+        withdrawn: str | None = None,
+        *,
+        removed: bool = False,
+        accepts: Collection[ImageKind] = frozenset({ImageKind.FOR_PRESENTATION}),
+    ) -> Self:
+        """Return the candidate for an indexed instance.
+
+        Parameters
+        ----------
+        record
+            As the instance was indexed; what the reader of that time did not read, another one may.
+        withdrawn
+            Why it was taken back, if it was.
+        removed
+            Whether its file was removed after its time.
+        accepts
+            Kinds of image that the reader reads.
+        """
+        kind = ImageKind(record.kind)
+        # The last reason tells where the view came from.
+        obstacles = () if record.usable else tuple(each for each in record.reasons[:-1] if each != refusal(kind))
+        if kind not in {*accepts, *NO_IMAGES}:
+            obstacles = (refusal(kind), *obstacles)
         if removed:
             obstacles = (REMOVED,)
         if withdrawn:
@@ -79,10 +104,10 @@ class Candidate:
         descriptions = (record.study.description, record.series.description)
         return cls(
             instance_uid=record.uid,
-            kind=ImageKind(record.kind),
+            kind=kind,
             laterality=laterality,
             view=standard_view(record.laterality, record.view_position),
-            usable=record.usable and withdrawn is None and not removed,
+            usable=not obstacles and withdrawn is None,
             obstacles=obstacles,
             acquired_at=record.acquired_at,
             instance_number=record.instance_number,
@@ -92,16 +117,19 @@ class Candidate:
         )
 
     @classmethod
-    def decided(cls, record: InstanceRecord, image: ExamImage, *, removed: bool = False) -> Self:
-        """Return the candidate as it was when its exam's revision was closed."""
+    def decided(
+        cls, record: InstanceRecord, image: ExamImage, *, accepts: Collection[ImageKind], removed: bool = False
+    ) -> Self:
+        """Return the candidate as it was when its exam's revision was closed, but for what this reader does not read."""
         taken_back = image.reason.startswith(WITHDRAWN)
         withdrawn = image.reason.removeprefix(WITHDRAWN) if taken_back else None
-        return cls.of(record, withdrawn, removed=removed)
+        refused = {kind for kind in accepts if refusal(kind) in image.reason}
+        return cls.of(record, withdrawn, removed=removed, accepts=frozenset(accepts) - refused)
 
     @property
     def is_image(self) -> bool:
         """Whether it is an image at all, and not one of our own."""
-        return self.kind not in (ImageKind.NOT_AN_IMAGE, ImageKind.OWN_RESULT)
+        return self.kind not in NO_IMAGES
 
     @property
     def rank(self) -> tuple[bool, str, int, str]:

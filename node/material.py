@@ -10,6 +10,7 @@ from node.exams import Candidate
 from node.identity import TEST_ISSUER
 from node.reply import Issue
 from node.results.facts import FACTS
+from node.views import ImageKind
 from storage.conflicts import moves_into
 from storage.exams import ExamImage, images_of
 from storage.index import InstanceRecord, find_instance
@@ -35,17 +36,23 @@ class Material:
         What was issued for the last revision before that was answered; None for the first.
     again
         What earlier runs of jobs have issued for this revision.
+    accepts
+        Kinds of image that the reader reads.
     """
 
     images: tuple[tuple[ExamImage, InstanceRecord], ...]
     removed: Collection[str]
     former: Issue | None
     again: tuple[Issue, ...]
+    accepts: Collection[ImageKind]
 
     @property
     def candidates(self) -> list[Candidate]:
-        """The images as they were when the revision was closed."""
-        return [Candidate.decided(record, image, removed=record.uid in self.removed) for image, record in self.images]
+        """The images as they were when the revision was closed, but for those that the reader does not read."""
+        return [
+            Candidate.decided(record, image, accepts=self.accepts, removed=record.uid in self.removed)
+            for image, record in self.images
+        ]
 
     @property
     def shown(self) -> list[InstanceRecord]:
@@ -66,8 +73,8 @@ class Material:
         return first.calling_ae if first else ""
 
 
-def material_of(connection: Connection, job: Job) -> Material:
-    """Return what a job stands on."""
+def material_of(connection: Connection, job: Job, accepts: Collection[ImageKind]) -> Material:
+    """Return what a job stands on, for a reader of these kinds of image."""
     images = [
         (image, record)
         for image in images_of(connection, job.exam_id, job.revision)
@@ -89,6 +96,7 @@ def material_of(connection: Connection, job: Job) -> Material:
         removed_of_exam(connection, job.exam_id),
         Issue(last, former, stands_in) if former or stands_in else None,
         tuple(Issue(job.revision, tuple(records)) for records in again),
+        accepts,
     )
 
 

@@ -97,6 +97,8 @@ class Readiness:
         yield Check("database", current and writes, needed=True, detail=answer if current else "has another schema")
         having = [worker for worker in workers if worker.model_digest == self._digest]
         told = f"{len(having)} with the model, of {len(workers)} at work"
+        if others := sorted({f"{each.model} ({each.model_digest[:12]})" for each in workers if each not in having}):
+            told += f"; others read with {', '.join(others)}"
         yield Check("workers", bool(having), needed=True, detail=told)
         if test:
             detail = f"{test.started_at:%Y-%m-%dT%H:%M:%SZ} {test.phase or 'passed'}"

@@ -12,7 +12,7 @@ from node.parts import Parts
 from node.scu import Carrier, Sender
 from node.tls import Transport
 from node.user_agent import AskedOverHTTP, UserAgent
-from node.views import ImageKind
+from node.views import ImageKind, kinds_of
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
 from node.web.bearer import OpenIDConnect, Sessions, Tokens, Unknown, Uses
@@ -42,7 +42,7 @@ def carrier(settings: Settings, destination: Destination, transport: Transport) 
 
 def accepted_kinds(model: Model) -> frozenset[ImageKind]:
     """Return the kinds of image that a model's card says it reads."""
-    return frozenset(kind for kind in ImageKind if kind.value.upper() in model.card.use.accepts)
+    return kinds_of(model.card.use.accepts)
 
 
 def content_digest(settings: Settings) -> str:

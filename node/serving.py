@@ -250,6 +250,7 @@ class Serving:
             utc_now,
             priors=settings.exam.priors,
             one_breast_suffices=settings.exam.one_breast_suffices,
+            accepts=accepted_kinds(self.model),
         )
         policy = settings.retention.policy
         self._retention = Retention(

@@ -1,6 +1,6 @@
 """Headers → (laterality, view), modifiers, what kind of image this is, and why (rules R5, R12)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -131,7 +131,7 @@ def classify(
     modifiers = tuple(sorted(set(view_modifiers(header))))
     obstacles = list(obstacles_of(header, modifiers))
     if kind not in accepts:
-        obstacles.insert(0, f"{kind}, which the reader does not read")
+        obstacles.insert(0, refusal(kind))
     if laterality is None:
         obstacles.append(laterality_source)
     if position is None:
@@ -147,6 +147,16 @@ def classify(
         opens_exam=opens_exam(header, kind),
         reasons=(*dict.fromkeys(obstacles), f"{laterality_source}; {position_source}"),
     )
+
+
+def refusal(kind: ImageKind) -> str:
+    """Return the sentence that says that the chosen reader does not read this kind of image."""
+    return f"{kind}, which the reader does not read"
+
+
+def kinds_of(accepts: Collection[str]) -> frozenset[ImageKind]:
+    """Return the kinds of image that a model's card says it reads (``use.accepts``)."""
+    return frozenset(kind for kind in ImageKind if kind.value.upper() in accepts)
 
 
 def image_kind(header: Dataset) -> ImageKind:

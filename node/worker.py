@@ -29,6 +29,7 @@ from node.reply import Replies
 from node.results.answer import Answer
 from node.results.source import names_alone
 from node.telemetry import logger
+from node.views import kinds_of
 from storage.database import installation_id, reading, writing
 from storage.errors import BucketUnavailable, LeaseLost, StorageError
 from storage.files import InstanceStore
@@ -116,6 +117,7 @@ class Worker:
         self._on_drained = on_drained
         self._at_work = at_work
         self._bereft = False
+        self._since = clock()
 
     def work_once(self) -> bool:
         """Do one job; False when none is due.
@@ -149,10 +151,10 @@ class Worker:
     def _do(self, job: Job) -> None:
         log.info("job started", plan=job.plan, **({"last_resort": True} if job.exhausted else {}))
         if job.model_digest != self._reader.model.digest:
-            log.warning("job was meant for another model", check="do serve and work have the same settings?")
+            self._tell_of_another_model(job)
         begin = time.perf_counter()
         with reading(self._engine) as connection:
-            material = material_of(connection, job)
+            material = material_of(connection, job, kinds_of(self._reader.model.accepts))
         destinations = tuple(each for each in self._destinations if each.test == material.test)
         # Without a destination the results stay in the store, in the usual form.
         mixes = tuple(dict.fromkeys(destination.mix for destination in destinations)) or (ObjectMix(),)
@@ -189,6 +191,7 @@ class Worker:
             timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
             now=self._clock(),
             suspicion=reply.answer.findings.score if reply.answer.findings else None,
+            model_digest=self._reader.model.digest,
             error=(job.error or "the worker ended without a word") if job.exhausted else None,
         )
         found = reply.answer.findings
@@ -200,13 +203,22 @@ class Worker:
             **({"score": found.score, "masses": found.count} if found else {}),
         )
 
+    def _tell_of_another_model(self, job: Job) -> None:
+        meant = {"meant_for": job.model_digest[:12], "read_by": self._reader.model.digest[:12]}
+        if job.created_at < self._since:
+            log.info("job of a former model", **meant)
+        else:
+            log.warning("job was meant for another model", **meant, check="do serve and work have the same settings?")
+
     def _show(self, job: Job, answer: Answer, analysis: Analysis) -> None:
         """Keep pictures for the pages; the answer does not wait for them, and does without them."""
         try:
             drawn = list(draw_previews(job.id, answer, analysis))
             # Indexed before they are written: a file without a row would be there for ever.
             with writing(self._engine) as connection:
-                announce_previews(connection, job.id, [each.preview for each in drawn])
+                # In the transaction: those that it forgets are gone, or else still known, and go with their exam's images.
+                for former in announce_previews(connection, job.id, [each.preview for each in drawn]):
+                    self._store.remove(former)
             write_previews(self._store, drawn)
         except Exception as error:  # noqa: BLE001 (see above)
             log.warning("no pictures of this reading", cause=described(error), check="is the disk full?")

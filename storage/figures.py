@@ -62,6 +62,8 @@ class Answered:
         How often it was claimed.
     last_image_at, finished_at
         When the last image that it waited for came, and when the answer was in the outbox.
+    model_digest
+        Of the model that has read.
     timings
         Seconds by stage.
     """
@@ -74,6 +76,7 @@ class Answered:
     attempts: int
     last_image_at: datetime
     finished_at: datetime
+    model_digest: str
     timings: Mapping[str, float]
 
 
@@ -109,10 +112,10 @@ def answers_since(connection: Connection, since: datetime) -> list[Answered]:
     query = (
         select(
             *(jobs.c.id, jobs.c.exam_id, sender, jobs.c.answer, jobs.c.suspicion, jobs.c.attempts),
-            *(last_image_of_job(), jobs.c.finished_at, jobs.c.timings),
+            *(last_image_of_job(), jobs.c.finished_at, jobs.c.model_digest, jobs.c.timings),
         )
         .join(exams, exams.c.id == jobs.c.exam_id)
         .where(jobs.c.finished_at >= since, jobs.c.answer.is_not(None))
         .order_by(jobs.c.finished_at)
     )
-    return [Answered(*row[:8], timings=row[8] or {}) for row in connection.execute(query)]
+    return [Answered(*row[:9], timings=row[9] or {}) for row in connection.execute(query)]

@@ -40,7 +40,7 @@ class Job:
     exam_id, exam_uid, revision
         What is read.
     model_digest
-        Which model is to read.
+        Which model is to read, or has read.
     state
         Where it stands.
     plan, reasons
@@ -147,6 +147,7 @@ class JobQueue:
         now: datetime,
         suspicion: float | None = None,
         error: str | None = None,
+        model_digest: str | None = None,
     ) -> None:
         """Hand the results over to the outbox and end the job, in one transaction.
 
@@ -164,6 +165,8 @@ class JobQueue:
             The exam's score, 0 to 100, which says whose results are sent first; None when nothing was read.
         error
             Why nothing could be read, when the answer says "failed": the job is dead then and the exam failed.
+        model_digest
+            Of the model that has read; None: the one that was to.
 
         Raises
         ------
@@ -181,7 +184,8 @@ class JobQueue:
             pairs = [(record.uid, name) for record in results for name in destinations.get(record.uid, ())]
             enqueue(connection, pairs, issued_at)
             state = JobState.DONE if error is None else JobState.DEAD
-            _end(connection, job, state, now, answer=answer, error=error, timings=dict(timings), suspicion=suspicion)
+            told = {"answer": answer, "error": error, "timings": dict(timings), "suspicion": suspicion}
+            _end(connection, job, state, now, **told, model_digest=model_digest or job.model_digest)
             if exam.revision == job.revision:
                 outcome = ExamState.ANSWERED if error is None else ExamState.FAILED
                 _set_exam(connection, job, state=outcome, status=answer)

@@ -42,11 +42,13 @@ class Preview:
     upright: bool
 
 
-def announce_previews(connection: Connection, job_id: int, made: Sequence[Preview]) -> None:
-    """Index the pictures that a job is about to write, in the place of those of its earlier runs."""
+def announce_previews(connection: Connection, job_id: int, made: Sequence[Preview]) -> list[str]:
+    """Index the pictures that a job is about to write, and return the paths of its earlier runs' that nobody knows any more."""
+    known = set(connection.execute(select(previews.c.path).where(previews.c.job_id == job_id)).scalars())
     connection.execute(delete(previews).where(previews.c.job_id == job_id))
     for preview in made:
         connection.execute(insert(previews).values(vars(preview)))
+    return sorted(known - {preview.path for preview in made})
 
 
 def previews_of(connection: Connection, job_id: int) -> list[Preview]:

@@ -48,6 +48,14 @@ def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption
     )
     for reason in facts["reasons"]:
         console.print(f"  {reason}")
+    if facts["answer"]:
+        model = facts["answer"]["model"]
+        console.print(
+            f"  Last answer: to revision {facts['answer']['revision']}, by {model['name']} {model['version']}, "
+            f"digest {model['digest'][:12]}."
+        )
+        for change in facts["answer"]["changes"]:
+            console.print(f"  {change}")
     for title in ("images", "masses", "jobs", "deliveries", "conflicts"):
         rows = facts[title] if title != "masses" else _masses(facts["answer"])
         if rows:
@@ -56,7 +64,10 @@ def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption
 
 
 def retry(exam: ExamArgument, *, config: ConfigOption = None) -> None:
-    """Read an exam's present revision again, as if it had never been tried. Results that were issued stay the same."""
+    """Read an exam's present revision again, as if it had never been tried.
+
+    The same model gives the same results, which are not sent again; another one gives an answer that supersedes the former.
+    """
     parts = open_parts(load_settings(config))
     with reading(parts.engine) as connection:
         found = find_exam(connection, exam)
@@ -151,6 +162,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
             "revision": job.revision,
             "state": job.state,
             "plan": job.plan,
+            "model": job.model_digest[:12],
             "attempts": job.attempts,
             "answer": job.answer,
             "error": job.error,

@@ -78,6 +78,7 @@ def jobs(
                 "queued": local(job.created_at),
                 "ended": local(job.finished_at),
                 "worker": job.lease_owner or "",
+                "model": job.model_digest[:12],
                 "answer": job.answer or "",
                 "error": job.error or "",
             }

@@ -36,7 +36,7 @@ from node.records import Origin, instance_record, read_header, reference, text
 from node.results.drawing import cell_of, draw_page, draw_panel, panel, png
 from node.results.facts import facts, image_facts
 from node.results.pages import image_panel, page
-from node.views import classify
+from node.views import ImageKind, classify, kinds_of
 
 if TYPE_CHECKING:
     from ai.readers.base import Reader
@@ -111,7 +111,7 @@ def _instances(files: Sequence[Path], named: Sequence[Path]) -> dict[str, tuple[
                 raise UnreadableFile(f"{file}: {error}") from error
             typer.echo(f"{file} is no DICOM instance, and is passed over", err=True)
             continue
-        if _candidate(header).is_image:
+        if _candidate(header, frozenset()).is_image:
             found[uid] = header, file
         else:
             typer.echo(f"{file} is no image, and is passed over", err=True)
@@ -129,7 +129,7 @@ def _read_exam(
     from node.results.edition import Edition  # noqa: PLC0415
     from node.results.encode import encode, to_bytes  # noqa: PLC0415
 
-    candidates = [_candidate(header) for header, _ in headers.values()]
+    candidates = [_candidate(header, kinds_of(reader.model.accepts)) for header, _ in headers.values()]
     assembly = assemble(candidates)
     now = datetime.now(UTC)
     verdict = decide(assembly, candidates, opened_at=now, last_image_at=now, now=now, policy=AT_ONCE)
@@ -161,11 +161,13 @@ def _read_exam(
     return {**facts(answer, edition.uids), "objects": written}
 
 
-def _candidate(header: Dataset) -> Candidate:
+def _candidate(header: Dataset, accepts: frozenset[ImageKind]) -> Candidate:
     now = datetime.now(UTC)
     origin = Origin("", "", "", "")
-    record = instance_record(header, classify(header), path="", size=0, digest="", origin=origin, received_at=now)
-    return Candidate.of(record)
+    record = instance_record(
+        header, classify(header, accepts), path="", size=0, digest="", origin=origin, received_at=now
+    )
+    return Candidate.of(record, accepts=accepts)
 
 
 def _names(files: Iterable[Path]) -> list[str]:

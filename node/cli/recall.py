@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from ai.calibration import threshold_for
+from ai.models import open_model
 from ai.words import counted
 from config.settings import TEST_AE_TITLE, load_settings
 from node.cli.options import OLDEST, ConfigOption, JsonOption, print_json, stdout_console
@@ -36,16 +37,20 @@ def recall(
 ) -> None:
     """Tell from which exam score on 2, 3, 5 and 10 % of the exams would be looked at twice, by sender.
 
-    For reader.recall in the settings (docs/calibration.md). The newest reading of each exam counts; self-tests do not.
+    For reader.recall in the settings (docs/calibration.md). The newest reading of each exam counts, where it was made by the
+    model of the settings: scores of another one say nothing of it. Self-tests do not count.
     The lowest score is told that keeps to the rate, with the share that it recalls and its 95 % interval (Wilson 1927).
     """
     wanted = rates or [2, 3, 5, 10]
     if wrong := [rate for rate in wanted if not 0 < rate <= 100]:
         raise typer.BadParameter(f"{wrong[0]:g}: give shares above 0 and up to 100 percent")
-    parts = open_parts(load_settings(config))
-    with reading(parts.engine) as connection:
+    settings = load_settings(config)
+    model = open_model(settings.reader.model, settings.reader.models_folder)
+    with reading(open_parts(settings).engine) as connection:
         newest = {each.exam: each for each in answers_since(connection, utc_now() - timedelta(days=days))}
-    scores = _scores(list(newest.values()))
+    scores = _scores([each for each in newest.values() if each.model_digest == model.digest])
+    if former := sum(each.score is not None and each.model_digest != model.digest for each in newest.values()):
+        typer.echo(f"{counted(former, 'exam')} read by another model than {model.card.name} left out.", err=True)
     told = [_row(sender, scores[sender], rate) for sender in scores for rate in wanted]
     if as_json:
         print_json(told)

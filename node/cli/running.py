@@ -174,6 +174,7 @@ def _checks(settings: Settings) -> Iterator[Finding]:
         lambda: _model(settings),
         "correct the key that is named; mammonode models list has names for reader.model, models verify tells more",
     )
+    yield from _workers(settings)
     yield from _dated(settings)
     yield from keys(settings)
     yield from doors(settings)
@@ -218,6 +219,27 @@ def _model(settings: Settings) -> str:
     chosen = settings.reader
     reader = load_reader(model, chosen.device, chosen.threads, runtime=chosen.runtime)
     return f"{model.card.name} {model.card.version}, digest {model.digest[:12]}, on {reader.device}"
+
+
+def _workers(settings: Settings) -> Iterator[Finding]:
+    """Yield the workers that read with another model than that of the settings, as after a change before the restart."""
+    from ai.models import open_model  # noqa: PLC0415 (as above)
+    from node.metrics import RECENTLY  # noqa: PLC0415 (as above)
+    from node.parts import open_parts  # noqa: PLC0415 (as above)
+    from node.shared_clock import SharedClock  # noqa: PLC0415 (as above)
+    from storage.database import reading  # noqa: PLC0415 (as above)
+    from storage.workers import workers_seen  # noqa: PLC0415 (as above)
+
+    with suppress(AIError, StorageError):  # the checks of model and database say it
+        digest = open_model(settings.reader.model, settings.reader.models_folder).digest
+        engine = open_parts(settings).engine
+        with reading(engine) as connection:
+            workers = workers_seen(connection, SharedClock(engine)(), RECENTLY)
+        for worker in workers:
+            if worker.model_digest != digest:
+                told = f"reads with {worker.model}, digest {worker.model_digest[:12]}: not the model of these settings"
+                remedy = "restart serve and all workers (docs/operating.md, Change the model)"
+                yield Finding(f"worker {worker.owner}", ok=True, detail=told, remedy=remedy, warns=True)
 
 
 def _dated(settings: Settings) -> Iterator[Finding]:

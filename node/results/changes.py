@@ -27,7 +27,13 @@ def changes(former: Mapping[str, Any] | None, answer: Answer, revision: int, thr
     if former is None:
         return (f"{begin}.",)
     now = facts(answer, ObjectUIDs.of(answer, "", "", ""))
-    differences = [*_images(former, now), *_status(former, now), *_masses(former, now, threshold), *_model(former, now)]
+    differences = [
+        *_images(former, now),
+        *_status(former, now),
+        *_masses(former, now, threshold),
+        *_appraisal(former, now),
+        *_model(former, now),
+    ]
     return (f"{begin}: {'; '.join(differences) or 'the same findings'}.",)
 
 
@@ -78,10 +84,17 @@ def _count(masses: list[Any]) -> str:
     return counted(len(masses), "mass", "masses")
 
 
+def _appraisal(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Tell that the site, or the model's calibration, makes something else of the same score."""
+    anew = former["score"] == now["score"] and former.get("appraisal", []) != now["appraisal"]
+    return ["other limits or probabilities for the same scores"] if anew else []
+
+
 def _model(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = former["model"], now["model"]
-    return (
-        []
-        if old["digest"] == new["digest"]
-        else [f"read by {new['name']} {new['version']} (was {old['name']} {old['version']})"]
-    )
+    if old["digest"] == new["digest"]:
+        return []
+    named = [f"{each['name']} {each['version']}" for each in (new, old)]
+    if named[0] == named[1]:  # other weights or thresholds under the same name
+        named = [f"{name}, digest {each['digest'][:12]}" for name, each in zip(named, (new, old), strict=True)]
+    return [f"read by {named[0]} (was {named[1]})"]

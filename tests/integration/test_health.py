@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
@@ -269,6 +270,16 @@ def test_it_is_ready_when_everything_that_it_needs_is_there(serving: Serving) ->
         with writing(serving.parts.engine) as connection:
             forget_worker(connection, "host:1")
         assert client.get("/readyz").status_code == 503
+
+
+def test_a_worker_with_another_model_is_named(serving: Serving) -> None:
+    with writing(serving.parts.engine) as connection:
+        note_worker(connection, replace(a_worker(serving), model="former 1.0", model_digest="ab" * 32))
+    told = {check.name: check for check in serving.readiness.checks()}["workers"]
+    assert (told.ok, told.needed) == (False, True)
+    assert told.detail == "0 with the model, of 1 at work; others read with former 1.0 (abababababab)"
+    with writing(serving.parts.engine) as connection:
+        forget_worker(connection, "host:1")
 
 
 def test_it_is_not_ready_while_its_database_takes_no_writes(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

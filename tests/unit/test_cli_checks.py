@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from ai.models import open_model
 from config.settings import load_settings
 from node.cli.checks import Finding, audit, doors, keys
-from node.cli.running import _checks
+from node.cli.running import _checks, _workers
 from node.intake import utc_now
 from node.parts import open_parts
 from storage.database import writing
 from storage.tokens import add_token
+from storage.workers import WorkerRecord, note_worker
 from tests.authority import Authority
 
 ANY_PORTS = "[dicom]\nport = 0\n[http]\nport = 0\n"
@@ -83,6 +85,18 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     good = f'certificate = "{one}"\n[audit]\nsyslog_host = "localhost"\nca = "{authority.path}"\nfile = "{none}"'
     assert all(each.ok for each in found(tmp_path, ANY_PORTS + good).values())
     assert not none.exists()
+
+
+def test_a_worker_that_reads_with_another_model_than_that_of_the_settings_is_told(tmp_path: Path) -> None:
+    settings, now = load_settings(a_config(tmp_path, "")), utc_now()
+    digest = open_model(settings.reader.model).digest
+    workers = [("host:1", "former 1.0", "ab" * 32), ("host:2", "mass-fpn-boxes 1", digest)]
+    with writing(open_parts(settings).engine) as connection:
+        for owner, model, read_with in workers:
+            note_worker(connection, WorkerRecord(owner, model, read_with, "cpu", now, now))
+    [told] = _workers(settings)
+    assert (told.check, told.ok, told.warns) == ("worker host:1", True, True)
+    assert "former 1.0, digest abababababab" in told.detail
 
 
 def test_what_to_do_goes_by_what_has_happened(tmp_path: Path) -> None:

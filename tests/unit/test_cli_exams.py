@@ -60,6 +60,11 @@ def test_show_tells_all_that_is_known(config: Path, answered: str) -> None:
     assert {(d["destination"], d["state"]) for d in facts["deliveries"]} == {("pacs", "waiting"), ("ris", "waiting")}
     assert facts["conflicts"] == []
     assert facts["answer"]["status"] == "findings"
+    model = facts["answer"]["model"]
+    assert (
+        f"Last answer: to revision 1, by {model['name']} {model['version']}, digest {model['digest'][:12]}"
+        in shown.output
+    )
     masses = [mass for image in facts["answer"]["images"] for mass in image["masses"]]
     assert all(f"{mass['long_axis']} x {mass['short_axis']} mm" in shown.output for mass in masses)
 

@@ -1,14 +1,17 @@
 """The command line: reading without a node, training, figures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tomlkit
 from pydicom import dcmread
 
 from ai.exam import STANDARD_VIEWS
+from ai.models import CARD
 from tests.builders import own_result_header
 from tests.chain import text_of
 from tests.command_line import fault_of, quick, run
@@ -61,6 +64,18 @@ def test_read_names_the_views_that_are_missing(tmp_path: Path, quick: Path) -> N
     [told] = json.loads(result.stdout)
     assert told["status"].startswith("partial")
     assert told["missing"] == ["L MLO"]
+
+
+def test_read_leaves_out_what_the_card_says_the_model_does_not_read(tmp_path: Path, quick: Path) -> None:
+    shutil.copytree(quick, tmp_path / "model")
+    card = tomlkit.parse((tmp_path / "model" / CARD).read_text(encoding="utf-8"))
+    card["use"]["accepts"] = ["FOR PROCESSING"]
+    (tmp_path / "model" / CARD).write_text(tomlkit.dumps(card), encoding="utf-8")
+    study, model = a_study(tmp_path / "study"), tmp_path / "model"
+    result = run("read", study, "--output", tmp_path / "results", "--json", "--model", model, "--device", "cpu")
+    [told] = json.loads(result.stdout)
+    assert told["status"] == "not analysed"
+    assert told["reasons"] == ["For Presentation, which the reader does not read"]
 
 
 def test_read_refuses_two_studies_at_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 
 from ai.exam import STANDARD_VIEWS
 from config.mix import ObjectMix, ResultKind
+from config.policy import RecallLimit
 from node.results.answer import Answer, Predecessor
 from node.results.changes import changes
 from node.results.facts import facts
@@ -80,6 +81,22 @@ def test_another_model_is_named() -> None:
     assert before.findings
     after = replace(before, model=model, findings=replace(before.findings, model=model))
     assert told(before, after) == "read by phantom-reader 2.0 (was phantom-reader 1.2)"
+
+
+@pytest.mark.parametrize("recall", [RecallLimit(score=70), RecallLimit(score=90)])
+def test_other_limits_for_the_same_scores_are_told(recall: RecallLimit) -> None:
+    other = replace(an_answer(), recall=recall)
+    assert told(an_answer(), other) == "other limits or probabilities for the same scores"
+    assert told(other, other) == "the same findings"
+
+
+def test_other_weights_under_the_same_name_are_told_by_their_digests() -> None:
+    before = an_answer()
+    model = replace(before.model, digest="cd" * 32)
+    assert before.findings
+    after = replace(before, model=model, findings=replace(before.findings, model=model))
+    name = "phantom-reader 1.2, digest"
+    assert told(before, after) == f"read by {name} cdcdcdcdcdcd (was {name} abababababab)"
 
 
 def test_a_former_answer_without_facts_is_superseded_all_the_same() -> None:

@@ -22,7 +22,7 @@ log = logger("corrections")
 PICTURE = frozenset(
     {
         *("PixelData", "Rows", "Columns", "BitsStored", "PhotometricInterpretation", "SOPClassUID"),
-        "first copy was removed",
+        *("first copy was removed", "first copy is gone"),
         *("ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation"),
     }
 )

@@ -83,12 +83,15 @@ def restore(
         restore_database(engine, file, store.incoming)
         typer.echo(f"The database is as {file} has it.")
         found = _adopt(settings, engine, store, kinds)
-    typer.echo(f"Files that came since: {found.adopted} adopted, {found.unreadable} unreadable.")
-    raise typer.Exit(1 if found.unreadable else 0)
+    _tell(found)
+    raise typer.Exit(1 if found.unreadable or found.gone else 0)
 
 
 def adopt(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Let images in the store that the database does not know come in once more. The node must not run."""
+    """Let images in the store that the database does not know come in once more, and tell which it has lost.
+
+    The node must not run.
+    """
     from node.parts import open_parts  # noqa: PLC0415 (keeps --help quick)
 
     settings = load_settings(config)
@@ -96,7 +99,17 @@ def adopt(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         found = _adopt(settings, open_parts(settings).engine, store, _kinds(settings))
     if as_json:
         print_json(asdict(found))
-    raise typer.Exit(1 if found.unreadable else 0)
+    else:
+        _tell(found)
+    raise typer.Exit(1 if found.unreadable or found.gone else 0)
+
+
+def _tell(found: Adopted) -> None:
+    typer.echo(f"Files that the database did not know: {found.adopted} adopted, {found.unreadable} unreadable.")
+    if found.gone:
+        typer.echo(
+            f"Files that the database knows and the store has not: {found.gone}. Let their images be sent once more."
+        )
 
 
 @contextmanager

@@ -266,8 +266,9 @@ class Intake:
                 raise LookupError(record.uid)
             conflicts = conflicts_of_instance(connection, record.uid)
             exam = exam_of_study(connection, first.patient, first.study.uid)
-            removed = {each.path for each in (first, *conflicts) if is_removed(connection, each.path)}
-        same = [each.path for each in (first, *conflicts) if is_among({each.digest}, temp, record.digest)]
+            copies: tuple[InstanceRecord | ConflictRecord, ...] = (first, *conflicts)
+            removed = {each.path for each in copies if is_removed(connection, each.path)}
+        same = [each.path for each in copies if is_among({each.digest}, temp, record.digest)]
         lost = [path for path in same or (first.path,) if path not in removed and self._store.size_of(path) is None]
         if same:
             found: tuple[str, ...] = ()

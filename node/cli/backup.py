@@ -15,11 +15,12 @@ from ai.models import ready_model
 from config.settings import Settings, load_settings
 from node.adoption import Adopted
 from node.adoption import adopt as adopt_images
+from node.audit.commands import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.views import ImageKind
 from storage.backup import back_up, holds_exams, same_schema
 from storage.backup import restore as restore_database
-from storage.database import open_database
+from storage.database import open_database, writing
 from storage.errors import DatabaseHoldsExams
 from storage.files import InstanceStore
 from storage.holding import Seat, held
@@ -81,6 +82,9 @@ def restore(
             raise DatabaseHoldsExams
         kinds = _kinds(settings)  # without a model nothing could be adopted
         restore_database(engine, file, store.incoming)
+        with writing(engine) as connection:
+            told = {"who": operator(), "changed": f"database restored from {file.name}"}
+            record(connection, settings, datetime.now(UTC), "configured", **told)
         typer.echo(f"The database is as {file} has it.")
         found = _adopt(settings, engine, store, kinds)
     _tell(found)

@@ -84,6 +84,8 @@ def test_backup_restore_and_adopt_keep_every_image(tmp_path: Path) -> None:
     restored = run("restore", file, "--replace", "--config", config)
     assert (restored.exit_code, room.rows()) == (0, (1, 1, 0))
     assert str(file) in restored.output
+    trail = json.loads(run("audit", "list", "--json", "--config", config).stdout)
+    assert [each["outcome"] for each in trail] == [f"database restored from {file.name}"]
     told = run("adopt", "--json", "--config", config)
     assert json.loads(told.stdout) == {"adopted": 0, "unreadable": 0, "gone": 0}
     broken = opened.store.root / "instances" / "1.2" / "1.2.3" / "1.2.3.4.dcm"

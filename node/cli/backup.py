@@ -92,10 +92,7 @@ def restore(
 
 
 def adopt(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Let images in the store that the database does not know come in once more, and tell which it has lost.
-
-    The node must not run.
-    """
+    """Let images that the database does not know come in once more, and tell which the store lost. The node must not run."""
     from node.parts import open_parts  # noqa: PLC0415 (keeps --help quick)
 
     settings = load_settings(config)

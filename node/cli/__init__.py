@@ -75,52 +75,6 @@ HELP: Mapping[str, str] = {
     "node must not run.",
     "adopt": "Let images that the database does not know come in once more, and tell which the store lost. The node "
     "must not run.",
-    "purge": ("purge",),
-    "recall": ("recall",),
-    "doctor": ("doctor",),
-    "reading": ("read",),
-    "data": ("data", "folds"),
-    "phantom": ("phantom",),
-    "models": ("models",),
-    "training": ("train", "recipes"),
-    "evaluation": ("evaluate", "predict", "calibrate"),
-    "conformance": ("conformance",),
-}
-"""Modules of this package, and the commands that each adds."""
-
-HELP: Mapping[str, str] = {
-    "up": "Run `serve` and `work` together on this machine; a part that dies is started again.",
-    "serve": "Receive images, assemble exams and deliver results, until SIGTERM. Reading needs `work` beside it.",
-    "work": "Read exams with the model, one after the other, until SIGTERM. Several may run, on several machines.",
-    "check": "Check the settings, database, disk, model and destinations, and say for each failure what to do.",
-    "echo": "C-ECHO the destinations: tell which of them answer, and what to do about the others.",
-    "demo": "Run the main job on real exams: send by C-STORE, read, and see what a PACS receives.",
-    "selftest": "Send a synthetic exam through the running node, and see that its answer comes with the mass that is "
-    "in it.",
-    "events": "Explain the events of the log: what each means, and what to check when it comes as a warning or worse.",
-    "audit": "The audit trail (PS3.15 A.5): look at it, see whether it is whole.",
-    "exams": "List exams, newest first: what was received, where it stands, and the answer.",
-    "show": "Show all that is known of one exam: images and why they were chosen, findings, jobs, deliveries, "
-    "conflicts.",
-    "retry": "Read an exam's present revision again, as if it had never been tried. Results that were issued stay "
-    "the same.",
-    "send": "Send an exam's results again, to all destinations that had them or to one.",
-    "jobs": "List jobs, newest first: what is read, by whom, how often it was tried, and why it failed.",
-    "deliveries": "List deliveries, newest first: what goes where, what the destination said, when it is tried again.",
-    "destinations": "List the destinations of the settings: where they are, what they get, how they prove it, what waits "
-    "for them.",
-    "senders": "List who has called, last heard first: images and associations, refused ones, and why the last was "
-    "refused.",
-    "conflicts": "List images that came again with other content and wait for a decision, or of EXAM also the decided "
-    "ones.",
-    "lanes": "Lanes, one for each destination: list what waits and what was proven; pause one, resume it.",
-    "tokens": "Tokens that open the HTTP door: make one, list them, take one back.",
-    "backup": "Write the database into one file, as it is at one moment; the node may run. Copy the store, or its "
-    "bucket, after it.",
-    "restore": "Put a backup in the place of the database, then adopt the images that came since it was taken. The "
-    "node must not run.",
-    "adopt": "Let images in the store that the database does not know come in once more, and tell which it has lost. "
-    "The node must not run.",
     "purge": "Remove images, or results, of old exams now, as `[retention]` would by itself; their records stay.",
     "waive": "Give up deliveries that will never be taken, so that nobody waits for them: retention, alarms, people.",
     "recall": "Tell from which exam score on 2, 3, 5 and 10 % of the exams would be looked at twice, by sender.",

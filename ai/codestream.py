@@ -1,7 +1,7 @@
 """What a compressed image says of itself, which its DICOM header may contradict."""
 
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 SOC_SIZ: Final = b"\xff\x4f\xff\x51"
 """How a JPEG 2000 codestream begins (ISO/IEC 15444-1 A.4.1, A.5.1)."""
@@ -11,12 +11,20 @@ FRAME_HEADERS: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """SOF markers (10918-1 table B.1), and SOF55 of JPEG-LS."""
 
 
-def stated_size(codestream: bytes) -> tuple[int, int] | None:
-    """Return rows and columns as the header of a JPEG, JPEG-LS or JPEG 2000 codestream has them; None where it has none."""
+class Size(NamedTuple):
+    """Rows, columns, and bits of a value."""
+
+    rows: int
+    columns: int
+    bits: int
+
+
+def stated_size(codestream: bytes) -> Size | None:
+    """Return the size as the header of a JPEG, JPEG-LS or JPEG 2000 codestream has it; None where it has none."""
     try:
         if codestream.startswith(SOC_SIZ):
             right, bottom, left, top = struct.unpack_from(">4L", codestream, 8)
-            return bottom - top, right - left
+            return Size(bottom - top, right - left, (codestream[42] & 0x7F) + 1)  # above them, whether there is a sign
         if codestream.startswith(SOI):
             return _of_jpeg(codestream)
     except (struct.error, IndexError):  # it ends before
@@ -24,7 +32,7 @@ def stated_size(codestream: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _of_jpeg(codestream: bytes) -> tuple[int, int] | None:
+def _of_jpeg(codestream: bytes) -> Size | None:
     at = len(SOI)
     while codestream[at] == 0xFF:
         marker = codestream[at + 1]
@@ -32,7 +40,8 @@ def _of_jpeg(codestream: bytes) -> tuple[int, int] | None:
             at += 1
             continue
         if marker in FRAME_HEADERS:
-            rows, columns = struct.unpack_from(">HH", codestream, at + 5)
-            return (rows, columns) if rows and columns else None  # the rows may be told after the first scan (B.2.5)
+            bits, rows, columns = struct.unpack_from(">BHH", codestream, at + 4)
+            # The rows may be told after the first scan (B.2.5).
+            return Size(rows, columns, bits) if rows and columns else None
         at += 2 + struct.unpack_from(">H", codestream, at + 2)[0]
     return None

@@ -22,7 +22,7 @@ class MisplacedValues(UndecodablePixels):
 
 
 class OtherSize(UndecodablePixels):
-    """The compressed image has other rows or columns than its header says; check how the sender writes its images."""
+    """The compressed image has other rows or columns or more bits than its header says; check how the sender writes it."""
 
 
 class TooManyPixels(UndecodablePixels):

@@ -16,7 +16,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import get_expected_length, pixel_array
 
 from ai.checks import Check
-from ai.codestream import stated_size
+from ai.codestream import Size, stated_size
 from ai.errors import CutPixels, MisplacedValues, OtherSize, TooManyPixels, UndecodablePixels, UnreadableFile
 from ai.exam import Side, Spacing, SpacingRule, View, ViewImage
 
@@ -102,9 +102,9 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     require_size(dataset, _number(_stated(dataset, "NumberOfFrames")) or 1)
     try:
         stored = dataset.pixel_array
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # the decoders of pydicom's plugins raise whatever they like
+    except BaseException as error:  # the decoders of pydicom's plugins raise whatever they like, Rust's panics among it
         raise (CutPixels() if _is_cut(dataset) else UndecodablePixels(type(error).__name__)) from error
     if stored.ndim != 2:
         raise UndecodablePixels(f"{stored.ndim} dimensions instead of one grey frame")
@@ -126,8 +126,8 @@ def presentation_values(dataset: Dataset) -> NDArray[np.float32]:
     return unit
 
 
-def _compressed_size(dataset: Dataset) -> tuple[int, int] | None:
-    """Return rows and columns that the first frame of compressed pixel data states, None where it states none."""
+def _compressed_size(dataset: Dataset) -> Size | None:
+    """Return the size that the first frame of compressed pixel data states, None where it states none."""
     try:
         if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
             return stated_size(next(generate_frames(dataset.PixelData, number_of_frames=1)))
@@ -155,7 +155,7 @@ def _is_misplaced(dataset: Dataset) -> bool:
 
 
 def require_size(dataset: Dataset, frames: float = 1) -> None:
-    """Refuse so many frames that take too much memory, and what pydicom would cut into rows of another length than it has.
+    """Refuse so many frames that take too much memory, and what pydicom would cut into other rows or values than it has.
 
     Raises
     ------
@@ -163,11 +163,15 @@ def require_size(dataset: Dataset, frames: float = 1) -> None:
         By the header and, where the pixel data are there and compressed, by what they say of themselves.
     """
     rows, columns = (_number(_stated(dataset, each)) or 1 for each in ("Rows", "Columns"))
-    size = _compressed_size(dataset) or (rows, columns)
-    if max(rows * columns, math.prod(size)) * frames > MOST_PIXELS:
+    size = _compressed_size(dataset)
+    if max(rows * columns, size.rows * size.columns if size else 0) * frames > MOST_PIXELS:
         raise TooManyPixels
     # More rows than the header says are what some encoders fill the last block up with: the first are the image.
-    if size[1] != columns or size[0] < rows:
+    if size and (
+        size.columns != columns
+        or size.rows < rows
+        or size.bits > (_number(_stated(dataset, "BitsAllocated")) or size.bits)
+    ):
         raise OtherSize
 
 
@@ -278,6 +282,8 @@ def _padding(dataset: Dataset, stored: NDArray[np.int64]) -> NDArray[np.bool_] |
 
 def _to_unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
     low, high = float(values.min()), float(values.max())
+    if not math.isfinite(high - low):
+        raise UndecodablePixels("LUT or window: values beyond all numbers")
     if high <= low:
         return np.zeros_like(values)
     return (values - low) / (high - low)

@@ -26,6 +26,7 @@ from ai.gate import GatePolicy, inspect, shipped_reference, twins, with_warnings
 from ai.pixels import view_image
 from ai.readers.base import Reader
 from node.faults import described
+from node.records import LONGEST_VALUE, read_header
 
 NUMBERS: Final = INT_VR | FLOAT_VR
 """VRs whose values are numbers (PS3.5 6.2)."""
@@ -133,7 +134,7 @@ class _Queue:
 
     def _decode(self, source: Source) -> ViewImage | None:
         try:
-            return view_image(pydicom.dcmread(source.path), source.view)
+            return view_image(pydicom.dcmread(source.path, defer_size=LONGEST_VALUE), source.view)
         except UndecodablePixels as error:
             self.not_read[source.uid] = str(error)
             return None
@@ -189,15 +190,15 @@ def picture(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def header_of(path: Path) -> Dataset:
-    """Return an instance without its pixel data, and without the attributes that say nothing in their form.
+    """Return an instance without its pixel data, private attributes, and those that say nothing in their form.
 
     Those cannot be read, come in a VR of another kind than the standard's (a sequence where a name belongs), or are no
     finite numbers, or not as many as belong there (one spacing for a pair). Texts that come in another VR of texts are
     read as the standard's: numbers as numbers, UIDs without what fills them up.
     """
-    header = pydicom.dcmread(path, stop_before_pixels=True)
+    header = read_header(path)
     for tag in list(header.keys()):
-        if not _is_sound(header, tag):
+        if tag.is_private or not _is_sound(header, tag):
             del header[tag]
     return header
 

@@ -6,15 +6,18 @@ import sys
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import keyword_for_tag
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 from pydicom.pixels.utils import iter_pixels
 from pydicom.tag import BaseTag, Tag
+
+from node.errors import UnparsableDataset
+from node.records import LONGEST_VALUE, HeaderFile, bulky
 
 IDENTITY = frozenset(
     {
@@ -30,6 +33,7 @@ IDENTITY = frozenset(
 
 PIXEL_DATA = Tag("PixelData")
 PADDING = Tag("DataSetTrailingPadding")
+BEYOND_BOUNDS = "a header beyond all bounds"
 BLOCK = 1 << 20
 DECODING_SECONDS = 300
 MEMORY = 6 << 30
@@ -41,10 +45,13 @@ def differences(first: Path, second: Path) -> tuple[str, ...]:
 
     File Meta Information, group lengths and padding do not count, nor do the encoding of numbers, texts and pixels.
     Compressed pixels are decoded in a process of their own, so that a decoder that aborts takes nothing with it; pixels
-    that cannot be decoded differ.
+    that cannot be decoded differ, as do values of megabytes that are encoded otherwise.
     """
     with first.open("rb") as one, second.open("rb") as other:
-        found = tuple(header_differences(*(dcmread(file, stop_before_pixels=True) for file in (one, other))))
+        try:
+            found = tuple(_headers_differ(one, other))
+        except UnparsableDataset:
+            return (BEYOND_BOUNDS,)
         # Both files now stand at their pixels.
         if same_bytes(one, other):
             return found
@@ -57,14 +64,52 @@ def differences(first: Path, second: Path) -> tuple[str, ...]:
     return found if decoding.exitcode == 0 else (*found, "PixelData")
 
 
-def same_bytes(one: BinaryIO, other: BinaryIO) -> bool:
-    """Tell whether two files are equal from where they stand."""
+def _headers_differ(one: BinaryIO, other: BinaryIO) -> list[str]:
+    """Return what differs before the pixels, to which both files are moved; what is too long is compared as it is encoded."""
+    headers = []
+    for file in (one, other):
+        with HeaderFile(Path(file.name), skips=False) as bounded:
+            headers.append(dcmread(bounded, stop_before_pixels=True, defer_size=LONGEST_VALUE))
+            file.seek(bounded.tell())
+    first, second = headers
+    long = {tag for header in headers for tag in bulky(header)}
+    differing = [tag for tag in sorted(long) if not _same_long_value(one, other, first, second, tag)]
+    for tag in long:
+        for header in headers:
+            header.pop(tag, None)
+    return [*(_name(tag) for tag in differing), *header_differences(first, second)]
+
+
+def _same_long_value(one: BinaryIO, other: BinaryIO, first: Dataset, second: Dataset, tag: BaseTag) -> bool:
+    if not (tag in first and tag in second):
+        return False
+    a, b = _encoded_element(first, tag), _encoded_element(second, tag)
+    if not (a and b and a.length == b.length):
+        return False
+    pixels = one.tell(), other.tell()
+    one.seek(a.value_tell)
+    other.seek(b.value_tell)
+    same = same_bytes(one, other, a.length)
+    one.seek(pixels[0])
+    other.seek(pixels[1])
+    return same
+
+
+def _encoded_element(header: Dataset, tag: BaseTag) -> RawDataElement | None:
+    element: Any = header.get_item(tag, keep_deferred=True)
+    return element if isinstance(element, RawDataElement) else None
+
+
+def same_bytes(one: BinaryIO, other: BinaryIO, size: int | None = None) -> bool:
+    """Tell whether so many bytes, or all, of two files are equal from where they stand."""
+    left = sys.maxsize if size is None else size
     while True:
-        block = one.read(BLOCK)
-        if block != other.read(BLOCK):
+        block = one.read(min(BLOCK, left))
+        if block != other.read(min(BLOCK, left)):
             return False
         if not block:
             return True
+        left -= len(block)
 
 
 def header_differences(first: Dataset, second: Dataset) -> Iterator[str]:
@@ -73,7 +118,11 @@ def header_differences(first: Dataset, second: Dataset) -> Iterator[str]:
         if tag.element == 0 or tag == PADDING:
             continue
         if not (tag in first and tag in second and same_element(first, second, tag)):
-            yield keyword_for_tag(tag) or str(tag)
+            yield _name(tag)
+
+
+def _name(tag: BaseTag) -> str:
+    return keyword_for_tag(tag) or str(tag)
 
 
 def same_element(first: Dataset, second: Dataset, tag: BaseTag) -> bool:

@@ -6,6 +6,7 @@ from datetime import datetime
 from pydicom import Dataset
 from sqlalchemy import Connection, Engine
 
+from node.comparison import BEYOND_BOUNDS
 from node.entries import entry_of
 from node.records import Origin, instance_record, read_header
 from node.telemetry import logger
@@ -23,6 +24,7 @@ PICTURE = frozenset(
     {
         *("PixelData", "Rows", "Columns", "BitsStored", "PhotometricInterpretation", "SOPClassUID"),
         *("first copy was removed", "first copy is gone"),
+        BEYOND_BOUNDS,
         *("ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation"),
     }
 )

@@ -33,8 +33,8 @@ def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextI
     # What these say of an association, our own events say with its destination or its sender, and without a traceback.
     for silent in (f"pynetdicom.{part}" for part in ("acse", "dimse", "dul", "fsm", "transport")):
         logging.getLogger(silent).setLevel(logging.CRITICAL)
-    # Both quote the values of odd headers, names among them.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    # Both quote the values of odd headers, names among them. Not by a level: pydicom sets its own when it is imported.
+    logging.getLogger("pydicom").propagate = False
     warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom(\.|$)")
 
 

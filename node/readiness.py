@@ -28,7 +28,7 @@ class Check:
     needed
         Whether the node is not ready without it. A destination that is down is told, and no reason to send no images.
     detail
-        In words, without addresses: anybody may ask.
+        In words, without addresses.
     """
 
     name: str

@@ -3,6 +3,7 @@
 Measured figures and how far they agree: docs/performance.md.
 """
 
+import sys
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
@@ -51,9 +52,20 @@ def require(runtime: Runtime, device: torch.device, reader: str = HALVED) -> Non
     if device.type != "cpu":
         raise RuntimeMissing(f"{runtime} reads on the CPU, not on {device}")
     try:
-        import openvino  # noqa: F401, PLC0415 (an extra)
+        _openvino()
     except ImportError as error:
         raise RuntimeMissing(f"{runtime} ({error.name})") from error
+
+
+def _openvino() -> Any:
+    """Return OpenVINO, an extra, as it is where its telemetry is not installed.
+
+    Where it is, which is everywhere, the first import tells a service of Google's that it is used (OpenVINO 2026, seen).
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it fails
+    import openvino  # noqa: PLC0415
+
+    return openvino
 
 
 @cache
@@ -63,9 +75,7 @@ def _core() -> Any:
     Each core gives its thread a stack for signals, and takes it away at its end, also where a later core has come to lean on
     it: then the next signal, such as that to stop, ends the process on the spot (OpenVINO 2026, seen).
     """
-    import openvino  # noqa: PLC0415 (an extra)
-
-    return openvino.Core()
+    return _openvino().Core()
 
 
 class Flat(nn.Module):
@@ -108,8 +118,6 @@ class Compiled:
         return form(*inputs)
 
     def _compiled(self, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
-        import openvino  # noqa: PLC0415 (an extra)
-
         with torch.inference_mode():
             output = self._network(*inputs)
         if not isinstance(output, Tensor | tuple):
@@ -120,7 +128,7 @@ class Compiled:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # of torch's tracing, on what is a constant for one shape
             shapes = [list(each.shape) for each in inputs]
-            model = openvino.convert_model(Flat(self._network).eval(), example_input=inputs, input=shapes)
+            model = _openvino().convert_model(Flat(self._network).eval(), example_input=inputs, input=shapes)
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),

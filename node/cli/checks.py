@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,3 +154,23 @@ def _file(file: Path) -> str:
         number = errno.EACCES if file.parent.is_dir() else errno.ENOENT
         raise OSError(number, os.strerror(number), str(file.parent))
     return str(file)
+
+
+def keys(settings: Settings) -> Iterator[Finding]:
+    """Yield the private keys that anybody on this host may read."""
+    named = [("tls.key", settings.tls.key), ("http.key", settings.http.key), ("audit.key", settings.audit.key)]
+    named += [
+        (f"key of destination {destination.name}", str(service.key or ""))
+        for destination in settings.destinations
+        for service in (destination.web, destination.query)
+        if service
+    ]
+    named += [(f"key of worklist {source.url}", str(source.key or "")) for source in settings.worklist.sources]
+    for name, file in named:
+        try:
+            mode = Path(file).stat().st_mode if file else 0
+        except OSError:  # told where it is used
+            continue
+        if mode & stat.S_IROTH:
+            remedy = f"chmod o= {file}; if others work on this host, have a new key and certificate"
+            yield Finding(name, ok=True, detail=f"{file}: anybody may read it", remedy=remedy, warns=True)

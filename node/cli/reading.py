@@ -80,7 +80,7 @@ def read(
     instances = _instances([f for f in files if f not in pictures], inputs)
     if not pictures and not instances:
         raise UnreadableFile("There is no image in the folder.")
-    output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
     reader = load_reader(named_model(model), device, threads)
     results = []
     if instances:

@@ -13,7 +13,7 @@ import typer
 from ai.errors import AIError, ModelError
 from config.errors import InvalidSettings
 from config.settings import Destination, Proof, Settings, load_settings
-from node.cli.checks import Finding, attempt, audit, doors, listening
+from node.cli.checks import Finding, attempt, audit, doors, keys, listening
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.errors import CannotListen, NodeError
 from node.faults import told
@@ -175,6 +175,7 @@ def _checks(settings: Settings) -> Iterator[Finding]:
         "correct the key that is named; mammonode models list has names for reader.model, models verify tells more",
     )
     yield from _dated(settings)
+    yield from keys(settings)
     yield from doors(settings)
     yield from audit(settings.audit)
     if not settings.destinations:
@@ -190,7 +191,7 @@ def _database(settings: Settings) -> str:
     engine = open_parts(settings).engine
     try_writing(engine)
     looked = "" if is_whole(engine) else f"; no damage found within {LOOKS_FOR:.0f} s, in which not all could be read"
-    return f"{engine.url.render_as_string(hide_password=True)}, schema is current{looked}"
+    return f"{engine.url.set(query={}).render_as_string(hide_password=True)}, schema is current{looked}"
 
 
 def _disk(settings: Settings) -> str:

@@ -71,10 +71,11 @@ USAGE: Final = (
         "Pixels",
         (
             *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
-            *("BitsStored", "HighBit", "PhotometricInterpretation", "PresentationLUTShape", "VOILUTSequence"),
-            *("LUTDescriptor", "LUTData", "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+            *("BitsAllocated", "BitsStored", "HighBit", "PhotometricInterpretation", "PresentationLUTShape"),
+            *("VOILUTSequence", "LUTDescriptor", "LUTData", "VOILUTFunction"),
+            *("PixelPaddingValue", "PixelPaddingRangeLimit"),
         ),
-        "Modality LUT, first VOI LUT or else first window, polarity; padding is no tissue; values must fit Bits Stored",
+        "Modality LUT, first VOI LUT or else first window, polarity; padding is no tissue; values must fit Bits Stored, compressed ones Bits Allocated",
     ),
     (
         "Proportions",

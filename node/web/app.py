@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Router
 
 from config.settings import Http
 from node.audit.notes import NOTHING, Notes
@@ -18,7 +18,7 @@ from node.web.audited import Auditing
 from node.web.limits import BURST, GUESSES, GUESSES_A_SECOND, Buckets, Guesses, Limits, Rate
 from node.web.origins import SameOrigin
 from node.web.problems import problem
-from node.web.requests import Requests
+from node.web.requests import Requests, Slashes
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def create_app(
     """
     answered: list[BaseRoute] = [
         Guarded("/livez", _livez, needs=None),
-        Mount("/dicom-web", routes=routes.dicom_web),
+        # Redirected by Starlette to an address with a slash, or without, it would be to whatever the request calls this host.
+        Mount("/dicom-web", app=Router(routes.dicom_web, redirect_slashes=False)),
         *routes.pages,
     ]
     if missing := unguarded([*routes.dicom_web, *routes.pages]):
@@ -81,9 +82,11 @@ def create_app(
             Middleware(Guesses, Buckets(GUESSES_A_SECOND, GUESSES)),
             Middleware(Authenticated, ways),
             Middleware(Rate, Buckets(settings.requests_per_second, BURST * settings.requests_per_second)),
+            Middleware(Slashes),
         ],
         exception_handlers={HTTPException: _starlettes_own},
     )
+    app.router.redirect_slashes = False
     app.state.address = settings.address.rstrip("/")
     return app
 

@@ -1,4 +1,4 @@
-"""Health and metrics over HTTP: ``/readyz`` for whoever sends traffic, ``/metrics`` for Prometheus."""
+"""Health and metrics over HTTP: ``/readyz`` for whoever sends traffic, and says more to who may read, ``/metrics`` for Prometheus."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from node.readiness import Check
-from node.web.access import Guarded, Scope
+from node.web.access import Guarded, Scope, caller
 
 
 def health_routes(checks: Callable[[], list[Check]], metrics: Callable[[], bytes]) -> list[Guarded]:
@@ -23,10 +23,13 @@ def health_routes(checks: Callable[[], list[Check]], metrics: Callable[[], bytes
         Everything that is told, in Prometheus' text format.
     """
 
-    def readyz(_request: Request) -> Response:
+    def readyz(request: Request) -> Response:
         found = checks()
         ready = all(check.ok for check in found if check.needed)
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        identity = caller(request)
+        if identity is None or Scope.READ not in identity.scopes:  # a load balancer needs no more
+            return JSONResponse({"ready": ready}, status)
         return JSONResponse({"ready": ready, "checks": [asdict(check) for check in found]}, status)
 
     def told(_request: Request) -> Response:

@@ -103,6 +103,8 @@ class Limits:
         """Refuse, or go on."""
         if has_too_large_a_head(scope):
             raise HeadTooLarge(f"more than {LARGEST_HEAD} bytes")
+        if scope.get("http_version") == "1.1" and len(HTTPConnection(scope).headers.getlist("host")) != 1:
+            raise BadRequest("it has no Host, or several")  # RFC 9112 3.2
         if scope["type"] != "http" or scope["path"] == "/livez":
             await self._app(scope, receive, send)
             return

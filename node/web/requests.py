@@ -21,6 +21,8 @@ log = logger("web")
 
 QUIET: Final = frozenset({"/livez", "/static/{path:path}"})
 """Routes whose good answers are worth no line."""
+NOT_KEPT: Final = (b"cache-control", b"no-store")
+"""For answers that say nothing else: patients' data lie in no cache, neither a browser's nor a proxy's (RFC 9111 5.2.2.5)."""
 CLIENT_LEFT: Final = 499
 """As nginx calls a request whose client went away before it was answered; nobody gets this status."""
 
@@ -59,7 +61,9 @@ class Requests:
                     status = message["status"]
                     number = (b"x-request-id", scope["request_id"].encode())
                     date = (b"date", formatdate(usegmt=True).encode())  # RFC 9110 6.6.1
-                    message = {**message, "headers": [*message.get("headers", ()), number, date]}
+                    given = message.get("headers", ())
+                    kept = () if any(name == b"cache-control" for name, _ in given) else (NOT_KEPT,)
+                    message = {**message, "headers": [*given, *kept, number, date]}
                 case "http.response.body":
                     size += len(message.get("body", b""))
                 case "websocket.accept":
@@ -84,6 +88,19 @@ class Requests:
             finally:
                 self._counts[status] += 1
                 _log(scope, status, size, time.perf_counter() - began, told)
+
+
+class Slashes:
+    """ASGI middleware that finds what an address names also with slashes at its end."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Go on, without them."""
+        if scope["type"] in {"http", "websocket"}:
+            scope["path"] = scope["path"].rstrip("/") or "/"
+        await self._app(scope, receive, send)
 
 
 class Truncated(Exception):

@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage, ImplicitVRLittleEndian, RLELossless
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -267,6 +267,34 @@ def test_values_before_the_pixels_that_nobody_asks_for_are_not_in_memory(
     assert 0x7E011010 not in header
     assert 0x7E011011 in header
     assert room.receive(image).outcome is Outcome.STORED
+
+
+def test_values_that_are_too_long_in_a_sequence_without_a_length_are_passed_over(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LONGEST_VALUE", 1000)
+    monkeypatch.setattr(records, "LARGEST_HEADER", 200_000)
+    monkeypatch.setattr(records, "OF_A_READ", 0)
+    image, frame = an_image(), Dataset()
+    frame.add_new(0x7E011012, "OB", b"\1" * 200_000)
+    image.add_new(0x7E011010, "SQ", [frame])
+    image[0x7E011010].is_undefined_length = True
+    header = read_header(room.incoming(image))
+    assert header[0x7E011010][0].get(0x7E011012).value == b""
+    assert header.Rows == image.Rows
+
+
+def test_sequences_have_one_bound_together_and_private_ones_are_left_out_first(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LONGEST_VALUE", 1000)
+    image = an_image()
+    for tag in (0x00091010, 0x00091011):
+        image.add_new(tag, "SQ", [Dataset()] * 100)
+    header = read_header(room.incoming(image))
+    assert 0x00091010 in header
+    assert 0x00091011 not in header
+    assert "ViewCodeSequence" in header
 
 
 @pytest.mark.parametrize("budget", [{"LARGEST_HEADER": 1000, "OF_A_READ": 0}, {"OF_A_READ": 8 << 20}])

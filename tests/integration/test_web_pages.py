@@ -1,11 +1,14 @@
 """What all pages share: whom they let in, what they keep to themselves, in whose time they tell."""
 
 import re
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
+from node.web.pages import login
 from tests.pages import OPERATOR, Standing, Visitor, a_node, standing, text
 
 __all__ = ["standing"]
@@ -83,6 +86,17 @@ def test_who_may_only_look_sees_no_button_and_cannot_press_one(standing: Standin
             "/upload",
         ):
             assert looker.button(path).status_code == 403
+
+
+def test_a_stranger_who_sends_the_form_byte_by_byte_keeps_no_place(
+    standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "FORM_WITHIN", 0.1)
+    where = urlsplit(standing.node.address)
+    with socket.create_connection((str(where.hostname), int(where.port or 0)), 15) as line:
+        line.sendall(b"POST /login HTTP/1.1\r\nHost: " + where.netloc.encode())
+        line.sendall(b"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 90\r\n\r\ntoken=m")
+        assert line.recv(12) == b"HTTP/1.1 408"
 
 
 def test_a_browser_logs_in_with_a_token_and_out(standing: Standing) -> None:

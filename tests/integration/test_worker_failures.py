@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from ai.checks import Check
-from ai.exam import STANDARD_VIEWS, View
+from ai.exam import STANDARD_VIEWS, View, ViewImage
+from ai.pixels import view_image
 from config.mix import ResultKind
 from node.analysis import header_of
 from storage.errors import BucketUnavailable
@@ -231,3 +232,21 @@ def test_too_little_memory_is_no_fault_of_the_image(chain: Chain, monkeypatch: p
     chain.clock.forward(timedelta(minutes=1))
     chain.worker().work_once()
     assert chain.exam.status == "findings"
+
+
+def test_a_worker_reads_no_long_private_value_into_memory(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [deepcopy(image) for image in four()]
+    images[0].add_new(0x00091010, "OB", bytes(5 << 20))
+    read = list[Dataset]()
+
+    def noted(image: Dataset, view: View) -> ViewImage:
+        read.append(image)
+        return view_image(image, view)
+
+    monkeypatch.setattr("node.analysis.view_image", noted)
+    chain.close(images)
+    chain.worker().work_once()
+    assert chain.exam.status == "findings"
+    [image] = [each for each in read if 0x00091010 in each]
+    assert image.get_item(0x00091010, keep_deferred=True).value is None
+    assert 0x00091010 not in header_of(Path(str(image.filename)))

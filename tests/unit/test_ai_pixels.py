@@ -234,6 +234,16 @@ def test_a_compressed_image_is_not_cut_into_rows_of_another_length(syntax: UID) 
         presentation_values(image)
 
 
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: UID(syntax).keyword)
+def test_a_compressed_image_of_twelve_bits_is_not_read_as_one_of_eight(syntax: UID) -> None:
+    image = compressed(a_ramp(), syntax)
+    image.BitsAllocated = image.BitsStored = 8
+    image.HighBit = 7
+    # RLE Lossless has a segment for each byte of a value (PS3.5 G.2), and its decoder counts them.
+    with pytest.raises(UndecodablePixels if syntax == RLELossless else OtherSize):
+        presentation_values(image)
+
+
 def test_rows_that_fill_up_a_compressed_image_are_left_out() -> None:
     image = compressed(a_ramp(), JPEGLSLossless)
     image.Rows = 60
@@ -303,13 +313,27 @@ def window_of_no_width() -> Dataset:
     return a_ramp(WindowCenter=2000, WindowWidth=0)
 
 
+def window_that_is_no_number() -> Dataset:
+    return a_ramp(WindowCenter="nan", WindowWidth="nan")
+
+
 def unknown_function() -> Dataset:
     return a_ramp(WindowCenter=9, WindowWidth=9, VOILUTFunction="CUBIC")
 
 
-@pytest.mark.parametrize(
-    "broken", [without_pixels, two_frames, colour, empty_bits_stored, window_of_no_width, unknown_function, short_lut]
+def packed_rows_beyond_rows() -> Dataset:
+    image = compressed(a_ramp(), RLELossless)
+    image.Rows = 60  # the decoder panics, and Rust's panics are no Exception
+    return image
+
+
+BROKEN = (
+    *(without_pixels, two_frames, colour, empty_bits_stored, window_of_no_width, unknown_function, short_lut),
+    *(packed_rows_beyond_rows, window_that_is_no_number),
 )
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_what_cannot_be_shown_is_refused(broken: Callable[[], Dataset]) -> None:
     with pytest.raises(UndecodablePixels):
         view_image(broken(), L_CC)

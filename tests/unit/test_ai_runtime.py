@@ -1,5 +1,6 @@
 """OpenVINO in torch's place: the same outputs in their structure, one form for each shape, torch where it must be."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -215,3 +216,10 @@ def test_where_it_is_not_installed_that_is_said(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(RuntimeMissing, match="openvino"):
         load_reader(open_model("mass-fpn-boxes"), "cpu", runtime="openvino")
+
+
+def test_openvino_tells_nobody_that_it_is_used() -> None:
+    require(Runtime.OPENVINO, CPU)
+    telling = importlib.import_module("openvino.tools.ovc").telemetry
+    assert type(telling).__module__ == "openvino.tools.ovc.telemetry_stub"
+    assert sys.modules["openvino_telemetry"] is None

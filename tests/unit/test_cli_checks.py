@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import load_settings
-from node.cli.checks import Finding, audit, doors
+from node.cli.checks import Finding, audit, doors, keys
 from node.cli.running import _checks
 from node.intake import utc_now
 from node.parts import open_parts
@@ -92,3 +92,20 @@ def test_what_to_do_goes_by_what_has_happened(tmp_path: Path) -> None:
     for each in findings:
         assert not each.ok
         assert "storage.folder: ls -ld" in each.remedy
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o644, ["http.key"]), (0o640, [])])
+def test_a_key_that_anybody_may_read_is_told(tmp_path: Path, mode: int, told: list[str]) -> None:
+    key = tmp_path / "node.key"
+    key.touch()
+    key.chmod(mode)
+    lines = f'[http]\ncertificate = "{tmp_path / "none.pem"}"\nkey = "{key}"'
+    findings = list(keys(load_settings(a_config(tmp_path, lines))))
+    assert [(each.check, each.ok, each.warns) for each in findings] == [(name, True, True) for name in told]
+
+
+def test_what_stands_in_the_query_of_the_databases_url_is_not_told(tmp_path: Path) -> None:
+    """A password may: SQLAlchemy hides the one before the host alone."""
+    settings = load_settings(a_config(tmp_path, f'database = "sqlite:///{tmp_path}/node.db?cached_statements=17"'))
+    [database] = islice(_checks(settings), 1)
+    assert (database.ok, "17" in database.detail) == (True, False)

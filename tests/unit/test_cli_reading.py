@@ -40,6 +40,7 @@ def test_read_reads_a_study_folder_and_passes_over_what_is_no_image(tmp_path: Pa
     own_result.save_as(study / "report.dcm", enforce_file_format=True)
     result = run("read", study, "--output", output, "--json", "--model", quick, "--device", "cpu")
     assert result.exit_code == 0, result.output
+    assert output.stat().st_mode & 0o077 == 0  # patients' data
     assert "README.txt is no DICOM instance" in result.stderr
     assert "report.dcm is no image" in result.stderr
     [told] = json.loads(result.stdout)

@@ -7,8 +7,9 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1, RLELossless
 
-from node import comparison
-from node.comparison import differences
+from node import comparison, records
+from node.comparison import BEYOND_BOUNDS, differences
+from node.corrections import is_correction
 from node.phantom import phantom_exam
 from tests.builders import compressed
 
@@ -51,6 +52,29 @@ def test_pixels_that_take_too_much_memory_differ(
     monkeypatch.setattr(comparison, "MEMORY", 1 << 20)
     again = written(compressed(an_image, RLELossless), tmp_path / "again.dcm")
     assert differences(saved, again) == ("PixelData",)
+
+
+def test_long_values_are_compared_and_not_read_into_memory(
+    an_image: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LARGEST_HEADER", 6 << 20)
+    images = [deepcopy(an_image) for _ in range(3)]
+    for image, last in zip(images, (b"\1", b"\1", b"\2"), strict=True):
+        image.add_new(0x7E011010, "OB", bytes((7 << 20) - 1) + last)
+    first, same, other = (written(each, tmp_path / f"{n}.dcm") for n, each in enumerate(images))
+    assert differences(first, same) == ()
+    assert differences(first, other) == ("(7E01,1010)",)
+
+
+def test_headers_that_take_too_much_memory_differ_in_more_than_whose_they_are(
+    saved: Path, an_image: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = deepcopy(an_image)
+    other.PatientID = "ANOTHER"
+    again = written(other, tmp_path / "again.dcm")
+    monkeypatch.setattr(records, "LARGEST_HEADER", 1000)
+    assert differences(saved, again) == (BEYOND_BOUNDS,)
+    assert not is_correction([BEYOND_BOUNDS], identity_changed=True)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLosslessSV1])

@@ -57,6 +57,11 @@ def test_they_are_hardly_exposed(installed: Path, unit: str) -> None:
     assert float(exposure) <= MOST_EXPOSED
 
 
+@pytest.mark.parametrize("unit", SERVICES)
+def test_what_they_leave_is_for_nobody_else(unit: str) -> None:
+    assert (lines(unit, "UMask"), lines(unit, "LimitCORE")) == (["0077"], ["0"])
+
+
 @pytest.mark.parametrize("unit", RUNNING)
 def test_signs_of_life_come_in_time_and_ending_is_given_time(unit: str) -> None:
     [watchdog] = lines(unit, "WatchdogSec")

@@ -1,5 +1,6 @@
 """The HTTP door's frame: who may, limits, problem documents, the line in the log."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ from structlog.testing import capture_logs
 from config.settings import Http
 from node import errors, status
 from node.errors import NotAuthenticated
+from node.readiness import Check
 from node.web.access import Authentication, Guarded, Identity, Scope, ThisMachine
 from node.web.app import Counts, Routes, create_app
+from node.web.health import health_routes
 from node.web.requests import Truncated
 from storage.errors import DatabaseUnavailable, DiskLow
 
@@ -61,6 +64,57 @@ def an_app(
 
 def a_client(app: Starlette, **options: Any) -> TestClient:
     return TestClient(app, raise_server_exceptions=False, **options)
+
+
+@pytest.mark.parametrize("hosts", [(), ("testserver", "other")])
+def test_a_request_names_one_host(hosts: tuple[str, ...]) -> None:
+    app = an_app(Guarded("/x", says("in"), needs=None))
+    answers = list[Any]()
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    headers = [(b"host", host.encode()) for host in hosts]
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/x",
+        "headers": headers,
+        "query_string": b"",
+    }
+    asyncio.run(app(scope, receive, send))
+    assert answers[0]["status"] == 400
+
+
+@pytest.mark.parametrize("path", ["/x", "/x/", "/x//"])
+def test_slashes_at_the_end_of_an_address_change_nothing_and_lead_nowhere_else(path: str) -> None:
+    routes = Routes([Guarded("/x", says("studies"), needs=Scope.READ)], [Guarded("/x", says("page"), needs=Scope.READ)])
+    client = a_client(create_app(Http(), [ByHeader()], routes, Counts()), follow_redirects=False)
+    for known, expected in ({"x-scopes": "read"}, 200), ({}, 401):
+        for address in path, f"/dicom-web{path}":
+            assert client.get(address, headers={"host": "evil.example", **known}).status_code == expected
+
+
+def test_answers_are_kept_by_no_cache_unless_they_say_so() -> None:
+    def lasting(_request: Request) -> Response:
+        return PlainTextResponse("style", headers={"Cache-Control": "public"})
+
+    client = a_client(an_app(Guarded("/x", says("in"), needs=None), Guarded("/style", lasting, needs=None)))
+    told = {path: client.get(path).headers.get_list("cache-control") for path in ("/x", "/nowhere", "/style")}
+    assert told == {"/x": ["no-store"], "/nowhere": ["no-store"], "/style": ["public"]}
+
+
+def test_strangers_are_told_whether_it_is_ready_and_no_more() -> None:
+    checks = [Check("destination pacs", ok=False, needed=False, detail="silent")]
+    client = a_client(an_app(*health_routes(lambda: checks, lambda: b"")))
+    for scopes in {}, {"x-scopes": "store"}:
+        answer = client.get("/readyz", headers=scopes)
+        assert (answer.status_code, answer.json()) == (200, {"ready": True})
+    assert client.get("/readyz", headers={"x-scopes": "read"}).json()["checks"][0]["name"] == "destination pacs"
 
 
 def test_livez_answers_everybody() -> None:

@@ -1,5 +1,6 @@
 """Browsers log in with a token, and out again; the files that pages are made of."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from http import HTTPStatus
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from config.settings import Scope
-from node.errors import NoSuchResource
+from node.errors import BodyStalled, NoSuchResource
 from node.web.access import Guarded
 from node.web.bearer import COOKIE, identity_of
 from node.web.pages.house import House
@@ -18,6 +19,8 @@ from storage.database import reading, writing
 from storage.tokens import Token, close_session, find_token, open_session
 
 LONGEST_FORM = 4096
+FORM_WITHIN = 10.0
+"""Seconds: nobody has said who he is yet, and a byte now and then would keep a place of those that are there for requests."""
 
 
 def routes(house: House) -> Sequence[Guarded]:
@@ -27,8 +30,12 @@ def routes(house: House) -> Sequence[Guarded]:
         return render(request, "login.html", next=_safe(request.query_params.get("next", "")), failed=False)
 
     async def log_in(request: Request) -> Response:
-        async with request.form(max_files=0, max_fields=4, max_part_size=LONGEST_FORM) as given:
-            secret, target = str(given.get("token", "")).strip(), _safe(str(given.get("next", "")))
+        try:
+            async with asyncio.timeout(FORM_WITHIN):
+                given = await request.form(max_files=0, max_fields=4, max_part_size=LONGEST_FORM)
+        except TimeoutError:
+            raise BodyStalled("the form to log in") from None
+        secret, target = str(given.get("token", "")).strip(), _safe(str(given.get("next", "")))
         token, session = await run_in_threadpool(_session, house, secret)
         if token is None or session is None:
             return render(request, "login.html", HTTPStatus.UNAUTHORIZED, next=target, failed=True)

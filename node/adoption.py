@@ -1,11 +1,12 @@
 """Adoption: images that lie in the store and are not in the database come in once more, as if just received.
 
-After a backup was restored these are the images that came since it was taken: nothing that was accepted is lost.
+After a backup was restored these are the images that came since it was taken: nothing that was accepted is lost. What the
+database knows and the store has not any more is told: it has to be sent once more.
 """
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,6 +22,7 @@ from storage.database import reading
 from storage.errors import StorageError
 from storage.files import InstanceStore, Kept
 from storage.index import known_paths
+from storage.removals import kept_paths
 
 log = logger("adoption")
 
@@ -32,10 +34,19 @@ NO_WATERMARK = Watermark(max_used_fraction=1, min_free_bytes=0)
 
 @dataclass(frozen=True)
 class Adopted:
-    """Numbers of files that were adopted, and of those that could not be."""
+    """What was found.
+
+    Attributes
+    ----------
+    adopted, unreadable
+        Files that were adopted, and that could not be.
+    gone
+        Files of images that the database knows, which the store has not, although nothing has removed them.
+    """
 
     adopted: int
     unreadable: int
+    gone: int = 0
 
 
 def adopt(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind]) -> Adopted:
@@ -48,10 +59,11 @@ def adopt(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind]) -
     accepts
         Kinds of image that the chosen reader reads.
     """
-    adopted = unreadable = 0
+    adopted = unreadable = gone = 0
+    present: set[str] = set()
     # What came later under the same UID (rule R6) is told apart from the first copies, which so come first.
     for area in ("instances", "conflicts"):
-        for kept in _unknown(engine, store, area):
+        for kept in _unknown(engine, store, area, present):
             try:
                 _receive(engine, store, accepts, kept)
                 if area == "conflicts":
@@ -62,8 +74,11 @@ def adopt(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind]) -
                 log.error(  # noqa: TRY400 - the cause is in the message
                     "cannot be adopted", path=kept.path, cause=str(error)
                 )
-    log.info("adopted what the database did not know", number=adopted, unreadable=unreadable)
-    return Adopted(adopted, unreadable)
+    for exam, paths in _gone(engine, store, present):
+        gone += len(paths)
+        log.error("files are gone", exam=exam, number=len(paths), path=paths[0])
+    log.info("adopted what the database did not know", number=adopted, unreadable=unreadable, gone=gone)
+    return Adopted(adopted, unreadable, gone)
 
 
 def _receive(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind], kept: Kept) -> None:
@@ -79,9 +94,20 @@ def _tidy(engine: Engine, store: InstanceStore, kept: Kept) -> None:
             store.remove(kept.path)
 
 
-def _unknown(engine: Engine, store: InstanceStore, area: str) -> Iterator[Kept]:
+def _unknown(engine: Engine, store: InstanceStore, area: str, present: set[str]) -> Iterator[Kept]:
     for _, series in groupby(store.listed(area), lambda kept: kept.path.split("/")[:3]):
         files = list(series)
         with reading(engine) as connection:
             known = known_paths(connection, [kept.path for kept in files])
+        present.update(kept.path for kept in files)
         yield from (kept for kept in files if kept.path not in known)
+
+
+def _gone(engine: Engine, store: InstanceStore, present: Collection[str]) -> Iterator[tuple[str | None, list[str]]]:
+    """Yield exams, and None for what belongs to none, with the paths that should be there and are not."""
+    with reading(engine) as connection:
+        missing = [(exam, path) for exam, path in kept_paths(connection) if path not in present]
+    for exam, rows in groupby(missing, lambda row: row[0]):
+        # What was adopted just now was not listed under its name; of a bucket each is a question.
+        if paths := [path for _, path in rows if store.size_of(path) is None]:
+            yield exam, paths

@@ -23,7 +23,7 @@ log = logger("corrections")
 PICTURE = frozenset(
     {
         *("PixelData", "Rows", "Columns", "BitsStored", "PhotometricInterpretation", "SOPClassUID"),
-        "first copy was removed",
+        *("first copy was removed", "first copy is gone"),
         BEYOND_BOUNDS,
         *("ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation"),
     }

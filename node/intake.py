@@ -27,7 +27,7 @@ from node.records import Origin, dataset_offset, instance_record, read_header, r
 from node.telemetry import logger
 from node.views import ImageKind, classify
 from node.withdrawals import RejectionNote, rejection_note
-from storage.archive import keep
+from storage.archive import keep, put_back
 from storage.catalogue import catalogued, corrected
 from storage.conflicts import accept
 from storage.database import reading, writing
@@ -68,7 +68,7 @@ class Outcome(StrEnum):
     STORED = "stored"
     #: One of our own results that came back: kept, and never read (rule R8).
     OWN = "own"
-    #: The same instance is in the store: nothing was kept.
+    #: The same instance is known: nothing was kept, unless its file is gone from the store.
     KNOWN = "known"
     #: A different instance with its UID is in the store: set aside for an operator (rule R6).
     CONFLICT = "conflict"
@@ -266,12 +266,19 @@ class Intake:
                 raise LookupError(record.uid)
             conflicts = conflicts_of_instance(connection, record.uid)
             exam = exam_of_study(connection, first.patient, first.study.uid)
-            removed = is_removed(connection, first.path)
-        kept = {first.digest, *(conflict.digest for conflict in conflicts)}
-        if is_among(kept, temp, record.digest):
+            copies: tuple[InstanceRecord | ConflictRecord, ...] = (first, *conflicts)
+            removed = {each.path for each in copies if is_removed(connection, each.path)}
+        same = [each.path for each in copies if is_among({each.digest}, temp, record.digest)]
+        lost = [path for path in same or (first.path,) if path not in removed and self._store.size_of(path) is None]
+        if same:
             found: tuple[str, ...] = ()
-        elif removed:
-            found = _told_apart(first, record)
+            if lost:
+                put_back(self._engine, self._store, temp, record, lost[0])
+                log.warning("file put back", **_context(_receipt(Outcome.KNOWN, record, exam), exam))
+        elif lost:
+            found = (*_told_apart(first, record), "first copy is gone")
+        elif first.path in removed:
+            found = (*_told_apart(first, record), "first copy was removed")
         else:
             found = differences(self._store.resolve(first.path), temp)
         if not found:
@@ -328,14 +335,14 @@ class Intake:
 
 
 def _told_apart(first: InstanceRecord, record: InstanceRecord) -> tuple[str, ...]:
-    """Return what differs from a copy whose file was removed: as much as the index knows of it, and that it is gone."""
+    """Return what differs from a copy whose file is not there: as much as the index knows of it."""
     known = {
         "PatientID": (first.patient.patient_id, record.patient.patient_id),
         "IssuerOfPatientID": (first.patient.issuer, record.patient.issuer),
         "StudyInstanceUID": (first.study.uid, record.study.uid),
         "SeriesInstanceUID": (first.series.uid, record.series.uid),
     }
-    return (*(keyword for keyword, (one, other) in known.items() if one != other), "first copy was removed")
+    return tuple(keyword for keyword, (one, other) in known.items() if one != other)
 
 
 def _receipt(outcome: Outcome, record: InstanceRecord, exam: ExamRecord | None) -> Receipt:

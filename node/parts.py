@@ -6,9 +6,10 @@ from datetime import timedelta
 from sqlalchemy import Engine
 
 from config.settings import Settings
-from storage.database import migrate, open_database
-from storage.errors import BucketLibraryMissing, StoreUnusable
+from storage.database import migrate, open_database, schema_is_older
+from storage.errors import BucketLibraryMissing, DatabaseServed, StoreUnusable
 from storage.files import FolderStore, InstanceStore
+from storage.holding import served_by
 from storage.jobs import JobQueue
 from storage.outbox import Outbox
 
@@ -38,8 +39,23 @@ def open_parts(settings: Settings) -> Parts:
     """
     store = prepared_store(settings)
     engine = open_database(settings.storage.database_url)
-    migrate(engine)
+    bring_up_to_date(engine)
     return _parts(settings, engine, store)
+
+
+def bring_up_to_date(engine: Engine) -> None:
+    """Bring the schema up to date, unless a `serve` of the former version, on another host perhaps, works with it.
+
+    Raises
+    ------
+    storage.errors.DatabaseServed
+        When one does.
+    storage.errors.SchemaUnknown
+        When the database was made by a newer version.
+    """
+    if schema_is_older(engine) and (other := served_by(engine)):
+        raise DatabaseServed(other)
+    migrate(engine)
 
 
 def prepared_store(settings: Settings) -> InstanceStore:

@@ -63,7 +63,7 @@ from storage.changes import Version, changes_of
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.conflicts import list_conflicts
-from storage.database import reading
+from storage.database import reading, require_schema
 from storage.errors import StorageError
 from storage.figures import Waiting, exams_by_state, unanswered, undelivered
 from storage.holding import Seat, held
@@ -364,6 +364,7 @@ class Serving:
         self._uses.write_down()
 
     def _look_who_serves(self) -> None:
+        require_schema(self.parts.engine)
         other = self._seat.holder()
         if other and other != self._beside:
             log.critical("another serve", holder=other)

@@ -30,7 +30,7 @@ from node.results.answer import Answer
 from node.results.source import names_alone
 from node.telemetry import logger
 from node.views import kinds_of
-from storage.database import installation_id, reading, writing
+from storage.database import installation_id, reading, require_schema, writing
 from storage.errors import BucketUnavailable, LeaseLost, StorageError
 from storage.files import InstanceStore
 from storage.index import InstanceRecord
@@ -126,7 +126,10 @@ class Worker:
         ------
         BucketUnavailable
             When the store cannot be had; the job waits for it.
+        SchemaUnknown
+            When another version has the database by now: its jobs are its own workers' to do.
         """
+        require_schema(self._engine)
         if self._bereft:
             self._store.reach()
             self._bereft = False

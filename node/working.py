@@ -31,7 +31,7 @@ from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.worker import Worker
 from storage.changes import changes_of
-from storage.database import writing
+from storage.database import require_schema, writing
 from storage.errors import StorageError
 from storage.workers import WorkerRecord, forget_worker, note_worker
 
@@ -153,7 +153,14 @@ class Presence:
         self._since = clock()
 
     def tell(self) -> None:
-        """Give a sign of life."""
+        """Give a sign of life, unless another version has the database by now: then this worker reads nothing.
+
+        Raises
+        ------
+        storage.errors.SchemaUnknown
+            When one has.
+        """
+        require_schema(self._engine)
         card, now = self._model.card, self.clock()
         record = WorkerRecord(
             *(self.owner, f"{card.name} {card.version}", self._model.digest, self._device, self._since, now),

@@ -1,12 +1,13 @@
-"""Index and file together: the one way an instance enters the store."""
+"""Index and file together: the one way an instance enters the store, and comes back into it."""
 
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
+from storage.database import writing
 from storage.errors import AlreadyStored
 from storage.files import InstanceStore
-from storage.index import InstanceRecord, add_instance
+from storage.index import InstanceRecord, add_instance, move_file
 
 
 def keep(connection: Connection, store: InstanceStore, temp: Path, record: InstanceRecord) -> bool:
@@ -28,3 +29,27 @@ def keep(connection: Connection, store: InstanceStore, temp: Path, record: Insta
         # Its row would have come first: a crash between link and commit left this file.
         store.adopt(temp, record.path)
     return True
+
+
+def put_back(engine: Engine, store: InstanceStore, temp: Path, record: InstanceRecord, gone: str) -> None:
+    """Let a received instance that was flushed be the file of a copy of it that the index has and the store has lost.
+
+    Parameters
+    ----------
+    record
+        Of the received file.
+    gone
+        Path of the copy, which is in force or set aside.
+    """
+    if record.path != gone:
+        path = store.set_aside(temp, record.reference)
+        with writing(engine) as connection:
+            move_file(connection, gone, path, record)
+        return
+    store.make_way(temp, gone)
+    try:
+        with writing(engine) as connection:
+            move_file(connection, gone, gone, record)
+            store.accept(temp, gone)
+    except AlreadyStored:  # another sender was quicker
+        return

@@ -38,6 +38,7 @@ from storage.errors import (
     DatabaseUnavailable,
     DatabaseURLUnknown,
     DriverMissing,
+    SchemaUnknown,
 )
 from storage.tables import installation
 
@@ -326,17 +327,49 @@ def take_time(connection: Connection) -> None:
 
 def schema_is_current(engine: Engine) -> bool:
     """Return whether the schema is the one this version works with."""
+    return _revision(engine) == newest_revision()
+
+
+def schema_is_older(engine: Engine) -> bool:
+    """Return whether a former version has made the schema, which `migrate` would bring up to date."""
+    return _revision(engine) in _revisions() - {newest_revision()}
+
+
+def require_schema(engine: Engine) -> None:
+    """See that no other version has brought the schema up to date, or put an older one back, since this process began.
+
+    Raises
+    ------
+    SchemaUnknown
+        When one has.
+    DatabaseUnavailable
+        When the database does not answer.
+    """
     with reading(engine) as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return False
-        query: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
-        found = connection.execute(query).scalars().all()
-    return list(found) == [newest_revision()]
+        found = _told(connection)
+    if found != newest_revision():
+        raise SchemaUnknown(f"its schema is {found}, ours {newest_revision()}")
 
 
+def _revision(engine: Engine) -> str:
+    with reading(engine) as connection:
+        return _told(connection) if inspect(connection).has_table("alembic_version") else ""
+
+
+def _told(connection: Connection) -> str:
+    query: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
+    return " ".join(connection.execute(query).scalars())
+
+
+@cache
 def newest_revision() -> str:
     """Return the revision of the schema that this version works with: that of the last of its migrations, by name."""
-    return max(path.stem[1:5] for path in Path(__file__).with_name("migrations").glob("versions/v*.py"))
+    return max(_revisions())
+
+
+@cache
+def _revisions() -> frozenset[str]:
+    return frozenset(path.stem[1:5] for path in Path(__file__).with_name("migrations").glob("versions/v*.py"))
 
 
 def takes_writes(engine: Engine) -> bool:

@@ -61,6 +61,10 @@ class SchemaUnknown(StorageError):
     """The database was made by another version of Mammonode: install that version or a newer one."""
 
 
+class DatabaseServed(StorageError):
+    """A mammonode serve of a former version uses this database: upgrade its host first, and this one then."""
+
+
 class NoSuchExam(StorageError):
     """No exam has this id: list them with mammonode exams."""
 

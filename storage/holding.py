@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from storage.database import sqlite_file, unavailable
+from storage.database import reading, sqlite_file, unavailable
 from storage.errors import StoreInUse
 
 NAME: Final = "serve.lock"
@@ -124,6 +124,20 @@ class Seat:
         found = self._held.execute(_HOLDER, {"seat": _SEAT}).scalars().first()
         self.close()
         return found or "one that cannot be seen"
+
+
+def served_by(engine: Engine) -> str:
+    """Return which `serve` has the seat at a PostgreSQL database, on whichever host; '' where none has.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        When the database does not answer.
+    """
+    if engine.dialect.name == "sqlite":
+        return ""
+    with reading(engine) as connection:
+        return connection.execute(_HOLDER, {"seat": _SEAT}).scalars().first() or ""
 
 
 def _ourselves() -> str:

@@ -180,6 +180,14 @@ def known_paths(connection: Connection, paths: Sequence[str]) -> frozenset[str]:
     return frozenset(connection.execute(union_all(first, others)).scalars())
 
 
+def move_file(connection: Connection, former: str, path: str, record: InstanceRecord) -> None:
+    """Let the index say of a copy of an instance, in force or set aside, that its file is another one of the same content."""
+    of_first = (instances.c.uid == record.uid) & (instances.c.path == former)
+    connection.execute(update(instances).where(of_first).values(path=path, size=record.size))
+    of_another = (conflicts.c.instance_uid == record.uid) & (conflicts.c.path == former)
+    connection.execute(update(conflicts).where(of_another).values(path=path))
+
+
 def add_conflict(connection: Connection, record: ConflictRecord) -> int:
     """Note a copy that was set aside, and return the number of the conflict."""
     row = {**asdict(record), "differences": list(record.differences)}

@@ -4,11 +4,11 @@ A path that is marked counts as removed, whether its file is still there or not:
 later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Select, distinct, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, distinct, exists, func, insert, select, union_all, update
 
 from storage.exams import lock_keys
 from storage.states import ConflictState, DeliveryState, ExamState, JobState
@@ -195,6 +195,21 @@ def note_unlinked(connection: Connection, path: str) -> None:
 def is_removed(connection: Connection, path: str) -> bool:
     """Tell whether a path is marked as removed."""
     return connection.execute(select(removals.c.path).where(removals.c.path == path)).one_or_none() is not None
+
+
+def kept_paths(connection: Connection) -> Iterator[tuple[str | None, str]]:
+    """Yield all paths of instances, and of copies that were set aside, that are not marked, with their exam's id, by exam."""
+    sources = select(exams.c.uid.label("exam"), instances.c.path.label("file")).select_from(
+        instances.outerjoin(exams, _same_exam())
+    )
+    aside = (
+        select(exams.c.uid.label("exam"), conflicts.c.path.label("file"))
+        .select_from(conflicts.join(instances, instances.c.uid == conflicts.c.instance_uid))
+        .outerjoin(exams, _same_exam())
+    )
+    kept = union_all(sources.where(_kept(instances.c.path)), aside.where(_kept(conflicts.c.path)))
+    found = connection.execution_options(yield_per=1000).execute(kept.order_by("exam", "file"))
+    yield from ((row.exam, row.file) for row in found)
 
 
 def removed_of_exam(connection: Connection, exam_id: int) -> set[str]:

@@ -51,6 +51,27 @@ PROTECTIONS = (
         f"{RECEIVING} tests/acceptance/test_faults.py -k 'written_in_this_order or system_calls or kernel'",
     ),
     Protection(
+        "an image of which only the row is left is kept again when it comes again",
+        "node/intake.py",
+        "                put_back(self._engine, self._store, temp, record, lost[0])\n",
+        "",
+        "tests/integration/test_lost_files.py -k 'again or too'",
+    ),
+    Protection(
+        "nobody brings a database up to date under a serve of the former version",
+        "node/parts.py",
+        "        raise DatabaseServed(other)\n",
+        "        pass\n",
+        "tests/integration/test_versions.py -k under",
+    ),
+    Protection(
+        "a worker reads nothing of a database that another version has",
+        "node/worker.py",
+        "        require_schema(self._engine)\n",
+        "",
+        "tests/integration/test_versions.py -k at_work",
+    ),
+    Protection(
         "the folder of an instance goes to the disk before success is answered",
         "storage/files.py",
         "        _flush(target.parent)\n        temp.unlink()\n",

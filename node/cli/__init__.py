@@ -73,7 +73,8 @@ HELP: Mapping[str, str] = {
     "bucket, after it.",
     "restore": "Put a backup in the place of the database, then adopt the images that came since it was taken. The "
     "node must not run.",
-    "adopt": "Let images in the store that the database does not know come in once more. The node must not run.",
+    "adopt": "Let images that the database does not know come in once more, and tell which the store lost. The node "
+    "must not run.",
     "purge": "Remove images, or results, of old exams now, as `[retention]` would by itself; their records stay.",
     "waive": "Give up deliveries that will never be taken, so that nobody waits for them: retention, alarms, people.",
     "recall": "Tell from which exam score on 2, 3, 5 and 10 % of the exams would be looked at twice, by sender.",

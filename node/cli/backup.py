@@ -15,11 +15,12 @@ from ai.models import ready_model
 from config.settings import Settings, load_settings
 from node.adoption import Adopted
 from node.adoption import adopt as adopt_images
+from node.audit.commands import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json
 from node.views import ImageKind
 from storage.backup import back_up, holds_exams, same_schema
 from storage.backup import restore as restore_database
-from storage.database import open_database
+from storage.database import open_database, writing
 from storage.errors import DatabaseHoldsExams
 from storage.files import InstanceStore
 from storage.holding import Seat, held
@@ -81,14 +82,17 @@ def restore(
             raise DatabaseHoldsExams
         kinds = _kinds(settings)  # without a model nothing could be adopted
         restore_database(engine, file, store.incoming)
+        with writing(engine) as connection:
+            told = {"who": operator(), "changed": f"database restored from {file.name}"}
+            record(connection, settings, datetime.now(UTC), "configured", **told)
         typer.echo(f"The database is as {file} has it.")
         found = _adopt(settings, engine, store, kinds)
-    typer.echo(f"Files that came since: {found.adopted} adopted, {found.unreadable} unreadable.")
-    raise typer.Exit(1 if found.unreadable else 0)
+    _tell(found)
+    raise typer.Exit(1 if found.unreadable or found.gone else 0)
 
 
 def adopt(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Let images in the store that the database does not know come in once more. The node must not run."""
+    """Let images that the database does not know come in once more, and tell which the store lost. The node must not run."""
     from node.parts import open_parts  # noqa: PLC0415 (keeps --help quick)
 
     settings = load_settings(config)
@@ -96,7 +100,17 @@ def adopt(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         found = _adopt(settings, open_parts(settings).engine, store, _kinds(settings))
     if as_json:
         print_json(asdict(found))
-    raise typer.Exit(1 if found.unreadable else 0)
+    else:
+        _tell(found)
+    raise typer.Exit(1 if found.unreadable or found.gone else 0)
+
+
+def _tell(found: Adopted) -> None:
+    typer.echo(f"Files that the database did not know: {found.adopted} adopted, {found.unreadable} unreadable.")
+    if found.gone:
+        typer.echo(
+            f"Files that the database knows and the store has not: {found.gone}. Let their images be sent once more."
+        )
 
 
 @contextmanager

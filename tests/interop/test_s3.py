@@ -36,6 +36,7 @@ from storage.states import ExamState, JobState
 from tests.acceptance.nodes import MODALITY, a_site, an_exam, patiently, study_of
 from tests.authority import Authority
 from tests.buckets import MAY_NOT_WRITE, SwiftServer, a_host, a_swift_server, objects, over_tls, section
+from tests.builders import altered
 from tests.databases import PostgreSQLDatabases, SQLiteDatabases
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.faults import Offspring, a_nursery
@@ -226,6 +227,27 @@ def test_what_is_known_is_not_put_again_and_what_differs_is_set_aside(bucket: Bu
     assert room.receive(other).outcome is Outcome.CONFLICT
     [aside] = objects(bucket) - {first}
     assert aside.startswith("conflicts/")
+
+
+def test_an_object_that_the_bucket_has_lost_is_put_again_when_its_image_comes_again(
+    bucket: BucketStore, place: BucketPlace, engine: Engine, tmp_path: Path
+) -> None:
+    room = Room(bucket, engine, Intake(bucket, engine, ROOM_ENOUGH))
+    [image, *_] = phantom_images()
+    for file_meta in ("AS_IT_WAS", "ANOTHER_ONE"):
+        again = altered(image)
+        again.file_meta.ImplementationVersionName = file_meta
+        room.receive(again)
+        [lost] = objects(bucket)
+        bucket.remove(lost)
+        assert room.receive(again).outcome is Outcome.KNOWN
+        with reading(engine) as connection:
+            known = find_instance(connection, image.SOPInstanceUID)
+        assert known is not None
+        elsewhere = a_host(tmp_path / file_meta, place)
+        assert (elsewhere.size_of(known.path), objects(bucket)) == (known.size, {known.path})
+        assert dcmread(elsewhere.resolve(known.path)) == image
+        bucket.remove(known.path)
 
 
 def test_what_the_database_has_lost_is_adopted_from_the_bucket(

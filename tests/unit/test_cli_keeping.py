@@ -84,13 +84,20 @@ def test_backup_restore_and_adopt_keep_every_image(tmp_path: Path) -> None:
     restored = run("restore", file, "--replace", "--config", config)
     assert (restored.exit_code, room.rows()) == (0, (1, 1, 0))
     assert str(file) in restored.output
+    trail = json.loads(run("audit", "list", "--json", "--config", config).stdout)
+    assert [each["outcome"] for each in trail] == [f"database restored from {file.name}"]
     told = run("adopt", "--json", "--config", config)
-    assert json.loads(told.stdout) == {"adopted": 0, "unreadable": 0}
+    assert json.loads(told.stdout) == {"adopted": 0, "unreadable": 0, "gone": 0}
     broken = opened.store.root / "instances" / "1.2" / "1.2.3" / "1.2.3.4.dcm"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"cut off")
     restored = run("restore", file, "--replace", "--config", config)
     assert (restored.exit_code, "1 adopted, 1 unreadable" in restored.output) == (1, True)
+    broken.unlink()
+    [image] = (opened.store.root / "instances").rglob("*.dcm")
+    image.unlink()
+    told = run("adopt", "--config", config)
+    assert (told.exit_code, "the store has not: 1." in told.output) == (1, True)
     opened.engine.dispose()
 
 

@@ -167,3 +167,36 @@ def test_a_version_that_does_not_become_ready_gives_way_to_the_former_one(rolled
     assert (status, "old runs again" in told) == (1, True)
     before = ["stop", "backup", "switch new", "start"]
     assert done == [*before, "stop", "backup", "switch old", RESTORE.replace("BACKUP", ""), "start"]
+
+
+MASKED = "systemctl() { echo masked; }; "
+
+
+def test_a_host_that_only_reads_leaves_the_database_alone(rolled: Rolled, tmp_path: Path) -> None:
+    (tmp_path / "opt" / "new" / "former").write_text("old\n\n")
+    assert rolled(do=f"{MASKED} rollback") == (0, "", ["stop", "switch old", "start", "prove"])
+    (tmp_path / "done").unlink()
+    made = "build() { version=new; }; prepare() { :; }; current() { echo old; }; "
+    assert rolled(do=f"{MASKED} {made} install_version") == (0, "", ["stop", "switch new", "start", "prove"])
+    assert (tmp_path / "opt" / "new" / "former").read_text() == "old\n\n"
+    (tmp_path / "done").unlink()
+    fails = f"start() {{ echo start >>{tmp_path}/done; [[ $(grep -c start {tmp_path}/done) -gt 1 ]]; }}; "
+    status, told, done = rolled(do=f"{MASKED} {made} {fails} install_version")
+    assert (status, "old runs again" in told) == (1, True)
+    assert done == ["stop", "switch new", "start", "stop", "switch old", "start"]
+
+
+def test_what_is_masked_is_not_started(tmp_path: Path) -> None:
+    parts = "mammonode.service mammonode-worker@0.service mammonode-selftest.timer"
+    fake = f"""systemctl() {{
+  case "$1 $2" in
+    show*) echo {parts} ;;
+    "is-enabled mammonode-worker@0.service") echo enabled ;;
+    is-enabled*) echo masked ;;
+    start*) echo "$@" >>{tmp_path}/started ;;
+  esac
+}}; """
+    script = f'source "$1"; {fake} start; prove'
+    done = subprocess.run(["bash", "-c", script, "bash", str(SETUP)], capture_output=True, text=True, check=True)
+    assert (tmp_path / "started").read_text() == "start mammonode.target mammonode-worker@0.service\n"
+    assert "selftest on the host that serves" in done.stdout

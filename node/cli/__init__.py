@@ -56,8 +56,7 @@ HELP: Mapping[str, str] = {
     "exams": "List exams, newest first: what was received, where it stands, and the answer.",
     "show": "Show all that is known of one exam: images and why they were chosen, findings, jobs, deliveries, "
     "conflicts.",
-    "retry": "Read an exam's present revision again, as if it had never been tried. Results that were issued stay "
-    "the same.",
+    "retry": "Read an exam's present revision again, as if it had never been tried.",
     "send": "Send an exam's results again, to all destinations that had them or to one.",
     "jobs": "List jobs, newest first: what is read, by whom, how often it was tried, and why it failed.",
     "deliveries": "List deliveries, newest first: what goes where, what the destination said, when it is tried again.",

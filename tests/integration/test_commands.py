@@ -102,7 +102,10 @@ def test_what_the_node_holds_is_listed(run: Run, room: Room) -> None:
     assert run("jobs", "nothing").exit_code == 1
 
 
-def test_what_strangers_call_themselves_is_shown_and_tells_the_terminal_nothing(run: Run, room: Room) -> None:
+def test_what_strangers_call_themselves_is_shown_and_tells_the_terminal_nothing(
+    run: Run, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     now, who = utc_now(), {"[/b]": "[/b]", "[red]X": "[red]X", "\x1b]0;X\x07": r"\x1b]0;X\x07"}
     facts = [Fact.now("caller refused", now, who=name, address="192.0.2.7", why="unknown") for name in list(who)[:2]]
     with writing(room.engine) as connection:

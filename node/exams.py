@@ -346,8 +346,11 @@ def decide(
     """
     quiet = policy.complete_quiet if len(assembly.chosen) == len(STANDARD_VIEWS) else policy.incomplete_quiet
     due = min(last_image_at + quiet, opened_at + policy.hard_cap)
-    if now < due:
-        return Wait(due)
+    return Wait(due) if now < due else closed_with(assembly, candidates)
+
+
+def closed_with(assembly: Assembly, candidates: Iterable[Candidate]) -> Close:
+    """Say how an exam is closed with what is there, as `decide` does when its time has come."""
     images = [candidate for candidate in candidates if candidate.is_image]
     withdrawn = sorted({obstacle for image in images if image.withdrawn for obstacle in image.obstacles})
     if images and all(image.withdrawn for image in images):

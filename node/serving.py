@@ -21,6 +21,7 @@ from node.echoes import Echoes
 from node.errors import CannotListen
 from node.identity import VERSION
 from node.intake import Intake, Renewed, utc_now
+from node.judging import Rules
 from node.logs import configure
 from node.metrics import Counted, CountedSenders, Metrics
 from node.pace import News
@@ -249,8 +250,7 @@ class Serving:
             self.model.digest,
             utc_now,
             priors=settings.exam.priors,
-            one_breast_suffices=settings.exam.one_breast_suffices,
-            accepts=accepted_kinds(self.model),
+            rules=Rules.of(settings, self.model),
         )
         policy = settings.retention.policy
         self._retention = Retention(

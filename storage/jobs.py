@@ -413,6 +413,12 @@ def _end(connection: Connection, job: Job, state: JobState, now: datetime, **val
     connection.execute(update(jobs).where(jobs.c.id == job.id).values(values))
 
 
+def was_read(connection: Connection, exam_id: int) -> bool:
+    """Tell whether an exam was ever to be read."""
+    query = select(jobs.c.id).where(jobs.c.exam_id == exam_id, jobs.c.plan == Plan.READ).limit(1)
+    return connection.execute(query).one_or_none() is not None
+
+
 def _set_exam(connection: Connection, job: Job, **values: object) -> None:
     connection.execute(update(exams).where(exams.c.id == job.exam_id).values(values))
 

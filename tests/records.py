@@ -45,7 +45,7 @@ def an_instance(
         received_at=NOON,
         calling_ae="MODALITY",
         origin="192.0.2.7",
-        kind="for_presentation",
+        kind="For Presentation",
         laterality="R",
         view_position="CC",
         usable=True,

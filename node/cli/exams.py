@@ -67,18 +67,25 @@ def retry(exam: ExamArgument, *, config: ConfigOption = None) -> None:
     """Read an exam's present revision again, as if it had never been tried.
 
     The same model gives the same results, which are not sent again; another one gives an answer that supersedes the former.
+    An exam that today's settings or model would judge otherwise, or that was left as a prior, is read as its next revision.
     """
+    from ai.models import ready_model  # noqa: PLC0415 (keeps lists quick)
+    from node.judging import Rules  # noqa: PLC0415 (as above)
+    from node.rereading import read_again  # noqa: PLC0415 (as above)
+
     parts = open_parts(load_settings(config))
     with reading(parts.engine) as connection:
         found = find_exam(connection, exam)
-    jobs = [job for job in parts.queue.list_jobs(10, exam_id=found.id) if job.revision == found.revision]
-    if not jobs:
-        typer.secho("This revision has no job yet: its images are still awaited.", err=True)
-        raise typer.Exit(1)
+    model = ready_model(parts.settings.reader.model, parts.settings.reader.models_folder)
     now = datetime.now(UTC)
-    action = Action("retry", operator(), now, found.id, detail=f"revision {found.revision}")
-    parts.queue.retry(jobs[0].id, now, lambda connection: record_done(connection, parts.settings, action, found.uid))
-    typer.echo(f"Exam {found.uid}: job {jobs[0].id} is queued again.")
+
+    def note(connection: Connection, revision: int) -> None:
+        action = Action("retry", operator(), now, found.id, detail=f"revision {revision}")
+        record_done(connection, parts.settings, action, found.uid)
+
+    again = read_again(parts, Rules.of(parts.settings, model), model.digest, found, now, note)
+    anew = f" as revision {again.revision}, judged anew," if again.anew else ""
+    typer.echo(f"Exam {found.uid}:{anew} job {again.job} is queued{'' if again.anew else ' again'}.")
 
 
 def send(

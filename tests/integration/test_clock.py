@@ -9,6 +9,7 @@ from sqlalchemy import Engine, update
 
 from ai.exam import STANDARD_VIEWS, Laterality
 from node.clock import ExamClock
+from node.judging import Rules
 from storage.database import reading, writing
 from storage.exams import images_of, list_exams
 from storage.states import ExamState, JobState, Plan
@@ -93,7 +94,7 @@ def test_one_breast_is_unilateral_where_the_site_says_that_it_suffices(chain: Ch
     views = zip(STANDARD_VIEWS, phantom_images(), strict=True)
     chain.receive(image for view, image in views if view.laterality is Laterality.LEFT)
     chain.clock.forward(QUIET.incomplete_quiet)
-    assert chain.exam_clock(one_breast_suffices=True).tick() == 1
+    assert chain.exam_clock(rules=Rules(one_breast_suffices=True)).tick() == 1
     assert chain.job.reasons == ("unilateral: L breast only",)
 
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from ai.exam import ViewImage
 from ai.findings import ImageFindings
+from node.judging import Rules
 from node.views import kinds_of
 from storage.states import ExamState, Plan
 from tests.builders import altered
@@ -97,7 +98,7 @@ def test_what_came_for_the_former_model_and_still_collects_is_judged_for_the_nex
     chain.receive(altered(image, PresentationIntentType="FOR PROCESSING") for image in four())
     chain.reader = FakeReader(model=OF_RAW_IMAGES)
     chain.clock.forward(A_WHILE)
-    assert chain.exam_clock(accepts=kinds_of(OF_RAW_IMAGES.accepts)).tick() == 1
+    assert chain.exam_clock(rules=Rules(kinds_of(OF_RAW_IMAGES.accepts))).tick() == 1
     assert chain.job.plan is Plan.READ
     assert chain.worker().work_once()
     assert chain.exam.status == "findings"

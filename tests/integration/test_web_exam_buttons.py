@@ -3,10 +3,13 @@
 import pytest
 from sqlalchemy import update
 
+from config.policy import PriorPolicy
 from storage.database import writing
 from storage.exams import hold
 from storage.states import ExamState, JobState
 from storage.tables import deliveries
+from tests.builders import altered
+from tests.chain import QUIET
 from tests.doors import phantom_images
 from tests.pages import ADA, Node, Visitor, answered, node, text, visitor, who_did
 
@@ -39,6 +42,19 @@ def test_a_reading_that_failed_is_tried_again_at_once(node: Node, visitor: Visit
     assert node.chain.worker().work_once()
     assert node.chain.exam.status == "findings"
     assert who_did(node) == [("retry", ADA, "revision 1")]
+
+
+def test_a_prior_that_was_left_is_read_when_somebody_wants_it(node: Node, visitor: Visitor) -> None:
+    node.chain.receive(altered(image, StudyDate="20240304") for image in phantom_images())
+    node.chain.clock.forward(QUIET.incomplete_quiet)
+    node.chain.exam_clock(priors=PriorPolicy(90, answered=False)).tick()
+    uid = node.chain.exam.uid
+    assert 'id="re-read">Read</button>' in visitor.get(f"/exams/{uid}").text
+    answer = visitor.button(f"/exams/{uid}/re-read")
+    assert (answer.status_code, "revision 2, judged anew" in answer.headers["hx-trigger"]) == (204, True)
+    assert node.chain.worker().work_once()
+    assert node.chain.exam.status == "findings"
+    assert who_did(node) == [("re-read", ADA, "revision 2")]
 
 
 def test_a_reading_is_cancelled_and_the_exam_is_answered_so_and_can_be_read_after_all(

@@ -28,9 +28,13 @@ from pydicom.filewriter import write_dataset
 from sqlalchemy import Engine, select, true
 
 from config.mix import ResultKind
+from config.settings import Settings, Storage
 from node.clock import ExamClock
 from node.corrections import Corrections
 from node.intake import Intake, Outcome
+from node.judging import Rules
+from node.parts import Parts
+from node.rereading import read_again
 from node.views import ImageKind
 from node.withdrawals import Rejection
 from storage.conflicts import list_conflicts
@@ -160,6 +164,8 @@ class ExamLife(RuleBasedStateMachine):
         self.exam_clock = ExamClock(engine, QUIET, MODEL, self.clock)
         self.queue = JobQueue(engine, POLICY, LEASE)
         self.outbox = Outbox(engine, POLICY)
+        settings = Settings(storage=Storage(folder=Path(self.folder.name)))
+        self.parts = Parts(settings, engine, store, self.queue, self.outbox)
         self.model = Model()
 
     @rule(copy=COPIES)
@@ -273,6 +279,22 @@ class ExamLife(RuleBasedStateMachine):
                 present = {e.id: e.revision for e in self.exams().values() if e.state is not ExamState.MOVED}
                 idle = job.state not in {JobState.RUNNING, JobState.SUPERSEDED}
                 assert not (idle and present.get(job.exam_id) == job.revision)
+
+    @rule(data=st.data(), one_breast_suffices=st.booleans())
+    def an_operator_has_an_exam_judged_anew(self, data: st.DataObject, *, one_breast_suffices: bool) -> None:
+        exams = list(self.exams().values())
+        if exams:
+            exam = data.draw(st.sampled_from(exams))
+            jobs = [job for job in self.queue.list_jobs(99, exam_id=exam.id) if job.revision == exam.revision]
+            try:
+                again = read_again(self.parts, Rules(one_breast_suffices=one_breast_suffices), MODEL, exam, self.clock())
+            except CannotRetry:
+                left = {ExamState.COLLECTING, ExamState.MOVED}
+                assert exam.state in left or any(job.state is JobState.RUNNING for job in jobs)
+            else:
+                now = self.exams()[exam.uid]
+                assert (now.state, now.revision) == (ExamState.QUEUED, exam.revision + again.anew)
+                assert self.queue.list_jobs(1, exam_id=exam.id)[0].id == again.job
 
     @rule()
     def a_lane_sends_what_is_due(self) -> None:

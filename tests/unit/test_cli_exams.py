@@ -76,16 +76,17 @@ def test_an_unknown_exam_is_refused_with_what_to_do(config: Path, answered: str)
 
 def test_retry_queues_the_reading_again(config: Path, parts: Parts, answered: str) -> None:
     result = run("retry", answered, "--config", config)
-    assert result.exit_code == 0
-    assert exam_of(parts, answered).state is ExamState.QUEUED
-    assert parts.queue.list_jobs(1)[0].state is JobState.QUEUED
+    assert (result.exit_code, exam_of(parts, answered).state) == (0, ExamState.QUEUED)
+    [job, former] = parts.queue.list_jobs(2)
+    assert (job.state, job.revision, former.state) == (JobState.QUEUED, 2, JobState.DONE)
+    assert f"as revision 2, judged anew, job {job.id} is queued" in result.output
+    assert f": job {job.id} is queued again" in run("retry", answered, "--config", config).output
+    assert len(parts.queue.list_jobs(9)) == 2
 
 
 def test_retry_refuses_an_exam_that_still_awaits_images(config: Path, parts: Parts) -> None:
     exam = an_exam(parts.engine)
-    result = run("retry", exam.uid, "--config", config)
-    assert result.exit_code == 1
-    assert "awaited" in result.stderr
+    assert "images are still awaited" in fault_of(run("retry", exam.uid, "--config", config))
 
 
 def test_send_sends_again_what_was_refused_to_one_destination(config: Path, parts: Parts, answered: str) -> None:

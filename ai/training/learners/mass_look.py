@@ -31,7 +31,7 @@ from ai.readers.memory import Memory
 from ai.readers.second_look import LookCard, LookRule, Turn, cut, moved, size_of
 from ai.training.engine import Examples, Objective
 from ai.training.learners.base import Role, System, upon_nothing
-from ai.training.learners.mass_fpn import start_lite0
+from ai.training.learners.mass_fpn import LITES, start_lite
 from ai.training.losses import generalised_iou
 from ai.training.phases import Part
 from ai.training.recipe import Recipe
@@ -261,11 +261,11 @@ def _tables(recipe: Recipe, files: Mapping[str, Sequence[str]], _measured: Mappi
 
 
 def _start(network: nn.Module, part: Part, file: Path | None) -> str:
-    if part.start != "lite0" or not isinstance(network, MassLook):
+    if part.start not in LITES or not isinstance(network, MassLook):
         raise UnusableWeights(f"{part.network} does not start from {part.start!r}")
     if file is not None:
         raise UnusableWeights(f"{file}: {part.network} starts from a package's weights alone; leave out --start")
-    return start_lite0(network.encoder, part)
+    return start_lite(network.encoder, part)
 
 
 def _upon(model: Model) -> System:

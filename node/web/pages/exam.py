@@ -10,6 +10,8 @@ from starlette.responses import FileResponse, Response
 from ai.words import counted
 from config.settings import Scope
 from node.errors import BadRequest, NoSuchResource
+from node.judging import Rules
+from node.rereading import read_again
 from node.waiving import told_of, words_of
 from node.web.access import SHOWN_EXAM, Guarded, caller
 from node.web.addresses import number
@@ -124,10 +126,10 @@ def routes(house: House) -> Sequence[Guarded]:
 
 def _again(house: House, request: Request, what: str, words: str) -> Response:
     exam = _exam(house, request)
-    job = _job(house, exam)
-    house.queue.retry(job.id, house.clock())
-    house.record(request, what, exam=exam, detail=f"revision {job.revision}")
-    return done(request, f"Exam {exam.uid[:8]} {words}.", f"/exams/{exam.uid}")
+    again = read_again(house.parts(), Rules.of(house.settings, house.model), house.model.digest, exam, house.clock())
+    house.record(request, what, exam=exam, detail=f"revision {again.revision}")
+    anew = f": revision {again.revision}, judged anew" if again.anew else ""
+    return done(request, f"Exam {exam.uid[:8]} {words}{anew}.", f"/exams/{exam.uid}")
 
 
 def _resend(house: House, request: Request, destination: str) -> Response:

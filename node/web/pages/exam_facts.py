@@ -181,9 +181,14 @@ class ExamFacts:
 
     @property
     def may_reread(self) -> bool:
-        """Whether it was read, and can be again."""
+        """Whether it was read, or left as a prior, and can be read."""
         ended = self.job is not None and self.job.state is JobState.DONE and self.job.answer != "failed"
-        return ended and self.is_present and self.exam.state is not ExamState.MOVED and not self.removed
+        return (
+            (ended or self.exam.state is ExamState.PRIOR)
+            and self.is_present
+            and self.exam.state is not ExamState.MOVED
+            and not self.removed
+        )
 
     @property
     def may_cancel(self) -> bool:

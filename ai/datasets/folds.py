@@ -18,6 +18,10 @@ from ai.models import Model
 from ai.words import counted
 
 COLUMNS: Final = ("patient_id", "fold")
+NOT_ITS_OWN: Final = (
+    "these are not the images that {name} was trained on, or they have other patients, labels or folds by now: "
+    "the patients held out cannot be told from the others; give the set that it was trained on, as it was then"
+)
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ def balance(records: Sequence[Record], folds: Folds) -> Mapping[str, list[int]]:
 
 
 def held_out_by(model: Model, records: Sequence[Record], folds: Folds | None = None) -> set[str]:
-    """Return the patients of a data set that a model's card kept for validation.
+    """Return the patients of a data set that a model's card kept for validation; of one that learnt from all, nobody.
 
     Parameters
     ----------
@@ -188,6 +192,10 @@ def held_out_by(model: Model, records: Sequence[Record], folds: Folds | None = N
     name, split = model.card.name, model.card.training.plan.get("split")
     if split is None:
         raise InvalidDataset(f"{name}: its card does not say which patients were kept")
+    if "everybody" in split:
+        if digest_of({record.patient_id for record in records}) not in known_digests(split):
+            raise InvalidDataset(NOT_ITS_OWN.format(name=name))
+        return set()
     if "file" in split and folds is None:
         raise InvalidDataset(f"{name}: its patients were dealt by {split['file']}; give that with --folds-file")
     if folds is None:
@@ -196,10 +204,7 @@ def held_out_by(model: Model, records: Sequence[Record], folds: Folds | None = N
         folds.of(records)
         kept = folds.patients(split["fold"])
     if (known := known_digests(split)) and digest_of(kept) not in known:  # older cards do not say
-        raise InvalidDataset(
-            f"these are not the images that {name} was trained on, or they have other patients, labels or folds by now: "
-            "the patients held out cannot be told from the others; give the set that it was trained on, as it was then"
-        )
+        raise InvalidDataset(NOT_ITS_OWN.format(name=name))
     return kept
 
 

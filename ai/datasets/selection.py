@@ -115,8 +115,13 @@ def digests_of(patients: Collection[str], records: Sequence[Record]) -> dict[str
 
 
 def known_digests(split: Mapping[str, Any]) -> set[str]:
-    """Return the digests by which a card's split knows whom it held out: of all, and of each set; older cards have none."""
-    return {str(each) for each in (split.get("held_out"), *split.get("held_out_of", {}).values()) if each}
+    """Return the digests by which a card's split knows whom it held out, or that it held out nobody of whom; older have none.
+
+    Each is of all, or of the patients of one set.
+    """
+    told = ("held_out", "everybody")
+    digests = (each for name in told for each in (split.get(name), *split.get(f"{name}_of", {}).values()))
+    return {str(each) for each in digests if each}
 
 
 def some(names: Sequence[str]) -> str:

@@ -59,6 +59,8 @@ class Content:
         Files beside the card.
     evaluation
         Figures, by the images that they were measured on.
+    calibration
+        Another model's, where that stands for this one's too; None keeps that of the card that is there.
     """
 
     reader: str
@@ -70,6 +72,7 @@ class Content:
     plan: Mapping[str, Any]
     weights: Sequence[str]
     evaluation: Mapping[str, Any]
+    calibration: Calibration | None = None
 
 
 def write_card(folder: Path, provenance: Provenance, content: Content) -> Path:
@@ -104,8 +107,8 @@ def write_card(folder: Path, provenance: Provenance, content: Content) -> Path:
         "evaluation": content.evaluation,
     }
     path = folder / CARD
-    plain = _plain(card)
-    calibration = _calibration(path, ModelCard.model_validate(plain))
+    plain = as_in_card(card)
+    calibration = content.calibration or _calibration(path, ModelCard.model_validate(plain))
     if calibration is not None:
         plain["calibration"] = calibration.model_dump()
     with whole_file(path) as file:
@@ -128,8 +131,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """Tuples as lists, and nothing for None, as TOML has them."""
+def as_in_card(value: Any) -> Any:
+    """Return plain values as TOML has them: tuples as lists, and nothing for None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items() if one is not None}
-    return [_plain(one) for one in value] if isinstance(value, (tuple, list)) else value
+        return {str(key): as_in_card(one) for key, one in value.items() if one is not None}
+    return [as_in_card(one) for one in value] if isinstance(value, (tuple, list)) else value

@@ -58,13 +58,7 @@ def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, sub
     """
     split = recipe.split
     places = _places(split, dataset.records)
-    chosen = select(
-        dataset.records,
-        skip_unlabelled=skip_unlabelled,
-        masses_only=recipe.images == "masses",
-        complete_exams=recipe.complete_exams,
-        subset=subset,
-    )
+    chosen = _chosen(recipe, dataset, skip_unlabelled=skip_unlabelled, subset=subset)
     training = tuple(r for r in chosen if places[r.patient_id] != split.part)
     labelled = select(dataset.records, skip_unlabelled=skip_unlabelled)
     held_out = tuple(r for r in labelled if places[r.patient_id] == split.part)
@@ -79,6 +73,22 @@ def deal(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, sub
             raise InvalidDataset(f"{counted(len(fold), 'patient is', 'patients are')} too few for {split.folds} folds")
     kept = frozenset(patient for patient, place in places.items() if place == split.part)
     return Dealt(training, held_out, kept, fold)
+
+
+def everybody(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool = False, subset: str = "") -> Dealt:
+    """Hold nobody out: all patients of whom the recipe takes images learn; errors as `deal`."""
+    chosen = tuple(_chosen(recipe, dataset, skip_unlabelled=skip_unlabelled, subset=subset))
+    return Dealt(chosen, (), frozenset(), {record.patient_id: 0 for record in chosen})
+
+
+def _chosen(recipe: Recipe, dataset: Dataset, *, skip_unlabelled: bool, subset: str) -> Sequence[Record]:
+    return select(
+        dataset.records,
+        skip_unlabelled=skip_unlabelled,
+        masses_only=recipe.images == "masses",
+        complete_exams=recipe.complete_exams,
+        subset=subset,
+    )
 
 
 def _places(split: Split, records: Sequence[Record]) -> Mapping[str, int]:

@@ -24,9 +24,10 @@ from ai.outputs import writable_folder
 from ai.readers.registry import load_reader
 from ai.training.budget import within
 from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
-from ai.training.deal import Dealt, deal
+from ai.training.deal import Dealt, deal, everybody
 from ai.training.durable import alone
 from ai.training.engine import CHECKPOINT, Examples, Step, check_examples, train_part
+from ai.training.final import check_final, named, note
 from ai.training.known import check_start, check_upon, unknown_of
 from ai.training.learners.base import Learner, System
 from ai.training.phases import Part, Precision
@@ -66,6 +67,9 @@ class Settings:
         The user's own file or model directory for networks that do not start at random.
     upon
         The finished model that a system is trained upon, where it is: see :attr:`System.upon`.
+    final
+        The model by the same recipe whose held-out patients are now learnt from too, see :mod:`ai.training.final`; its
+        thresholds, calibration and figures go over. None holds patients out.
     folds
         Which to train now; None all. Folds that were trained into the same directory before stay in the model.
     budget
@@ -84,6 +88,7 @@ class Settings:
     repeatable: bool = True
     start: Path | None = None
     upon: Model | None = None
+    final: Model | None = None
     folds: tuple[int, ...] | None = None
     budget: int | None = None
     skip_unlabelled: bool = False
@@ -137,6 +142,11 @@ def train(
     if settings.start is not None and settings.start.is_dir():
         model = open_model(f"{settings.start}/")
         notes += filter(None, [check_start(model, dealt, dataset.records, recipe.name), *unknown_of(model)])
+    if settings.final is not None:
+        check_final(recipe, settings.final, start, settings.budget)
+        check_upon(settings.final, dealt, recipe.name)
+        notes += [note(settings.final, len(dealt.kept)), *unknown_of(settings.final)]
+        dealt = everybody(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
     provenance = replace(provenance, notes=tuple(dict.fromkeys(notes)))
     writable_folder(output)
     with alone(output):
@@ -167,6 +177,9 @@ class _Run:
         for fold in wanted:
             self._examples(fold)  # what a fold lacks is told before another has trained for hours
         trained = {fold: self._fold(fold) for fold in wanted}
+        if (final := self.settings.final) is not None:
+            figures = {f"{images} of {final.card.name}": each for images, each in final.card.evaluation.items()}
+            return self._card(self.output, trained, final.card.thresholds, f"that of {named(final)}", figures)
         thresholds, how = self._thresholds(trained)
         if not self.settings.evaluate:
             if thresholds is None:
@@ -293,30 +306,39 @@ class _Run:
                 weights=[path.name for path in self.system.carried]
                 + [file for each in roles.values() for file in each],
                 evaluation=evaluation,
+                calibration=None if self.settings.final is None else self.settings.final.card.calibration,
             ),
         )
 
     def _plan(self, folds: Sequence[int], how: str) -> dict[str, Any]:
         """Return the whole recipe, with its split as ``mammonode evaluate --validation`` wants it."""
-        split, of_sets = self.recipe.split, digests_of(self.dealt.kept, self.dataset.records)
+        split, final = self.recipe.split, self.settings.final
         return {
             "recipe": self.recipe.name,
             **self.recipe.model_dump(mode="json", exclude={"name", "split"}),
             "split": {
-                "seed": split.seed,
-                "folds": split.parts,
-                "fold": split.part,
-                "held_out": digest_of(self.dealt.kept),
-                **({"held_out_of": of_sets} if of_sets else {}),
+                **self._held_out(),
                 "inner_folds": split.folds,
                 "trained_folds": folds,
                 "file": split.file.name if split.file else None,
             },
             **self._upon(),
+            "final_of": None if final is None else named(final),
             "budget": self.settings.budget,
             "precision": self.settings.precision.value,
             "threshold": how,
         }
+
+    def _held_out(self) -> dict[str, Any]:
+        """Return who was held out as a card tells it: nobody, of these patients, or a part."""
+        split, records = self.recipe.split, self.dataset.records
+        if self.settings.final is not None:
+            all_of_them = {record.patient_id for record in records}
+            of_sets = digests_of(all_of_them, records)
+            return {"everybody": digest_of(all_of_them), **({"everybody_of": of_sets} if of_sets else {})}
+        of_sets = digests_of(self.dealt.kept, records)
+        known = {"seed": split.seed, "folds": split.parts, "fold": split.part, "held_out": digest_of(self.dealt.kept)}
+        return {**known, **({"held_out_of": of_sets} if of_sets else {})}
 
     def _upon(self) -> dict[str, str]:
         """Return which model this one is trained upon, where it is."""

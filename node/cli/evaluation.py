@@ -264,6 +264,10 @@ def _images(
                 raise
             dealt = replace(whole, records=tuple(records))
             kept = held_out_by(model, records, folds)
+        if not kept:
+            raise InvalidDataset(
+                f"{model.card.name} has learnt from all patients of {data}: nobody is left to validate on"
+            )
         if scored:
             _check_pictures(dealt, kept)
         records = [r for r in records if r.patient_id in kept]

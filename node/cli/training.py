@@ -86,6 +86,13 @@ def train(
             "--upon", help="Finished model that a second look or a student is trained upon: name or directory."
         ),
     ] = "",
+    final: Annotated[
+        str,
+        typer.Option(
+            "--final",
+            help="Finished model by this recipe: learn from whom it held out, too, and take over its threshold and figures.",
+        ),
+    ] = "",
     budget: Annotated[
         int | None, typer.Option(min=1, help="Examples that a fold sees in all: the recipe's epochs are cut to it.")
     ] = None,
@@ -151,6 +158,7 @@ def train(
         repeatable=repeatable,
         start=Path(start) if start and start != RANDOM else None,
         upon=named_model(upon) if upon else None,
+        final=named_model(final) if final else None,
         folds=None if fold is None else tuple(dict.fromkeys(fold)),
         budget=budget,
         skip_unlabelled=skip_unlabelled,

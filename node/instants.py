@@ -18,6 +18,11 @@ def instant(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y%m%d%H%M%S")
 
 
+def kept_instant(kept: str) -> datetime:
+    """Return the time of one that is kept, aware."""
+    return datetime.strptime(kept, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+
+
 def date_time(kept: str) -> str:
     """Return a time that is kept as a value of VR DT."""
     return f"{kept}+0000"

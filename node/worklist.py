@@ -16,7 +16,7 @@ from config.policy import RetryPolicy
 from node.errors import NodeError
 from node.faults import described
 from node.identity import TEST_ISSUER
-from node.instants import instant
+from node.instants import instant, kept_instant
 from node.pace import Due, until
 from node.telemetry import logger
 from storage.database import installation_id, reading, writing
@@ -256,7 +256,9 @@ class Worklist:
     def _tried(self, item: Workitem, reason: str) -> bool:
         """Note that a study was tried to get, and return whether it will be again; if not, its workitem ends."""
         now = self._clock()
-        delay = self._policy.delay(item.attempts + 1, now - item.created_at)
+        since = self._policy.since(item.first_attempt_at or now, item.not_before, now)
+        # Before it is to be read its images may not be taken yet: who schedules it far ahead must not lose it.
+        delay = self._policy.delay(item.attempts + 1, now - max(since, kept_instant(item.scheduled_for)))
         with writing(self._engine) as connection:
             left = get_workitem(connection, item.uid, lock=True)
             if left.exam_id is not None or left.state in ENDED:
@@ -264,7 +266,8 @@ class Worklist:
             if delay is None:
                 self._end(connection, left, StepState.CANCELED, reason)
             else:
-                change(connection, left, now, attempts=left.attempts + 1, not_before=now + delay)
+                values = {"attempts": left.attempts + 1, "not_before": now + delay, "first_attempt_at": since}
+                change(connection, left, now, **values)
         return delay is not None
 
     def _follow(self, uid: str) -> bool:

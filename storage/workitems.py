@@ -52,8 +52,9 @@ class Workitem:
         Who has asked for it, and the data set they sent; None when nobody did.
     retrieve_url
         Where the study is to be had, when it is not in the store.
-    attempts, not_before
-        How often it was tried to get it, and when that may be tried again.
+    attempts, not_before, first_attempt_at
+        How often it was tried to get it, when that may be tried again, and since when it has been tried, time in which
+        nobody did left out.
     cancel_requested_by
         Who does not want it any more.
     reason
@@ -81,6 +82,7 @@ class Workitem:
     request: Mapping[str, Any] | None = None
     retrieve_url: str | None = None
     attempts: int = 0
+    first_attempt_at: datetime | None = None
     cancel_requested_by: str | None = None
     reason: str = ""
     started_at: datetime | None = None

@@ -169,6 +169,7 @@ workitems = Table(
     Column("retrieve_url", Text),
     Column("attempts", Integer, nullable=False),
     Column("not_before", Moment, nullable=False),
+    Column("first_attempt_at", Moment),
     Column("cancel_requested_by", HeaderText),
     Column("reason", HeaderText, nullable=False),
     Column("created_at", Moment, nullable=False),

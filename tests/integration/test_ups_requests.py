@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,31 @@ def test_a_study_that_cannot_be_retrieved_keeps_no_other_waiting(retrieving: Ser
     assert [(each["tries"], each["again"]) for each in told] == [(1, True), (2, True), (3, False)]
     assert "PAT-1" not in str(logs)
     assert len(workitems(retrieving, SOPInstanceUID="2.25.2", InputReadinessState="INCOMPLETE")) == 1
+
+
+def tries(service: Service, *days: float) -> list[str]:
+    """Let a worklist fail to retrieve so many days from now, and return which state each try has left its workitem in."""
+    policy, found = replace(POLICY, slow=timedelta(hours=12), attempts=None), []
+    for each in days:
+        now = utc_now() + timedelta(days=each)
+        retrieves = Retrieves(lambda _: 0)
+        Worklist(service.room.engine, queue_of(service), retrieves, policy, lambda now=now: now).retrieving()
+        assert retrieves.asked
+        found.append(values(workitems(service, SOPInstanceUID="2.25.1")[0], STATE)[0])
+    return found
+
+
+def test_a_study_that_nobody_tried_to_get_for_a_week_is_tried_as_long_as_any_other(retrieving: Service) -> None:
+    ask(retrieving, a_request("1.2.3", retrieve=f"{SOURCE}/studies/1.2.3"), "2.25.1")
+    # The node was off for a week, and for another one after the first try.
+    assert tries(retrieving, 7, 7.3, 14, 14.55, 15.1) == ["SCHEDULED"] * 4 + ["CANCELED"]
+
+
+def test_a_study_is_not_given_up_before_it_is_to_be_read(retrieving: Service) -> None:
+    at = f"{utc_now() + timedelta(days=5):%Y%m%d%H%M%S}+0000"
+    wanted = a_request("1.2.3", f"{SOURCE}/studies/1.2.3", {"00404005": {"vr": "DT", "Value": [at]}})
+    ask(retrieving, wanted, "2.25.1")
+    assert tries(retrieving, 0, 0.5, 1.1, 1.7, 2.3, 2.9, 3.5, 4.1, 4.7, 5.3, 5.9, 6.5) == ["SCHEDULED"] * 11 + ["CANCELED"]
 
 
 def test_a_clock_that_is_put_back_keeps_no_study_waiting(retrieving: Service) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.instants import bounds, date_time, first_instant, instant, last_instant
+from node.instants import bounds, date_time, first_instant, instant, kept_instant, last_instant
 
 
 @pytest.fixture
@@ -41,12 +41,14 @@ def helsinki(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_a_value_means_seconds_in_utc(text: str, first: str, last: str) -> None:
     assert (first_instant(text), last_instant(text)) == (first, last)
+    assert all(instant(kept_instant(each)) == each for each in (first, last) if each and each[0] != "0")
 
 
 @given(st.datetimes(*map(datetime.fromisoformat, ("1900-01-01", "2999-01-01"))), st.integers(-12 * 60, 14 * 60))
 def test_what_is_written_is_read_again(local: datetime, minutes: int) -> None:
     at = local.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     assert first_instant(f"{at:%Y%m%d%H%M%S%z}") == first_instant(date_time(instant(at))) == instant(at)
+    assert kept_instant(instant(at)) == at.replace(microsecond=0)
 
 
 def test_a_value_without_an_offset_is_in_the_zone_of_its_data_set_or_of_the_node(helsinki: None) -> None:

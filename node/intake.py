@@ -21,9 +21,9 @@ from node.comparison import IDENTITY, differences
 from node.corrections import is_correction
 from node.digests import digest, is_among
 from node.entries import entry_of
-from node.errors import ClassMismatch, InstanceUIDInvalid
+from node.errors import ClassMismatch, InstanceUIDInvalid, UnparsableDataset
 from node.faults import told
-from node.records import Origin, dataset_offset, instance_record, read_header, reference
+from node.records import Origin, dataset_offset, instance_record, read_header, reference, text
 from node.telemetry import logger
 from node.views import ImageKind, classify
 from node.withdrawals import RejectionNote, rejection_note
@@ -240,6 +240,8 @@ class Intake:
     def _describe(self, temp: Path, announced: Announced | None, origin: Origin) -> tuple[Dataset, InstanceRecord]:
         header = announced.header if announced and announced.header is not None else read_header(temp)
         uids = reference(header)
+        if not text(header.file_meta, "TransferSyntaxUID"):  # PS3.10 7.1; what it is encoded in could only be guessed
+            raise UnparsableDataset("it has no Transfer Syntax UID")
         if announced and announced.instance_uid != uids.instance_uid:
             raise InstanceUIDInvalid
         record = instance_record(

@@ -61,7 +61,7 @@ class HeaderFile(BufferedReader):
     """
 
     def __init__(self, path: Path, *, skips: bool) -> None:
-        super().__init__(FileIO(path))
+        super().__init__(FileIO(str(path)))  # pydicom opens it again for a value that it has put off, if its name is text
         self._skips = skips
         self._left = LARGEST_HEADER
 
@@ -135,14 +135,15 @@ def bulky(header: Dataset) -> list[BaseTag]:
         element: Any = header.get_item(tag, keep_deferred=True)
         if not isinstance(element, RawDataElement):  # what pydicom has made already
             continue
-        is_sequence = _vr(element) == "SQ"
+        is_sequence = vr_of(element) == "SQ"
         sequences += element.length * is_sequence
         if element.length > LONGEST_VALUE or (is_sequence and sequences > LONGEST_VALUE):
             found.append(tag)
     return found
 
 
-def _vr(element: RawDataElement) -> str | None:
+def vr_of(element: RawDataElement) -> str | None:
+    """Return the value representation that an element of a file is read in, None where nobody knows it."""
     is_known = element.VR not in {None, "UN"} or not dictionary_has_tag(element.tag)
     return element.VR if is_known else dictionary_VR(element.tag)
 

@@ -17,7 +17,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import VR
 
 from node.errors import UnparsableDataset
-from node.records import require_inflatable
+from node.records import LONGEST_VALUE, HeaderFile, bulky, require_inflatable, vr_of
 from node.telemetry import logger
 
 log = logger("web")
@@ -29,6 +29,8 @@ DEEPEST: Final = 32
 """Levels of nested sequences that are given and taken."""
 DEFERRED: Final = 65536
 """Bytes of a value that are not read with the header."""
+UNDEFINED: Final = 0xFFFFFFFF
+"""As a length (PS3.5 7.1.1)."""
 
 VRS: Final = frozenset(vr.value for vr in VR if " " not in vr.value)
 GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
@@ -44,6 +46,8 @@ Address = Callable[[str], str]
 def open_dataset(path: Path) -> Dataset:
     """Read a file without its long values; these are read when they are asked for.
 
+    What a header may not have is left out: sequences that together are too long, and too long values in those of undefined length.
+
     Raises
     ------
     UnparsableDataset
@@ -51,7 +55,8 @@ def open_dataset(path: Path) -> Dataset:
     """
     try:
         require_inflatable(path)
-        return dcmread(path, defer_size=DEFERRED)
+        with HeaderFile(path, skips=True) as file:
+            dataset = dcmread(file, defer_size=DEFERRED)
     except OSError as error:
         if error.errno is not None:
             raise
@@ -60,6 +65,11 @@ def open_dataset(path: Path) -> Dataset:
         raise
     except Exception as error:  # pydicom raises whatever a garbled file provokes
         raise UnparsableDataset(type(error).__name__) from error
+    for tag in bulky(dataset):
+        raw: Any = dataset.get_item(tag, keep_deferred=True)
+        if vr_of(raw) == "SQ":
+            del dataset[tag]
+    return dataset
 
 
 def to_model(dataset: Dataset, address: Address) -> Model:
@@ -88,8 +98,11 @@ def _model(dataset: Dataset, address: Address, path: str, depth: int) -> Model:
 
 def _element(dataset: Dataset, tag: BaseTag, address: Address, path: str, depth: int) -> dict[str, Any]:
     raw: Any = dataset.get_item(tag, keep_deferred=True)
-    if isinstance(raw, RawDataElement) and raw.value is None and raw.length:
-        return {"vr": raw.VR or _known_vr(tag), "BulkDataURI": address(path)}
+    if isinstance(raw, RawDataElement) and raw.length and not raw.value and vr_of(raw) != "SQ":
+        if raw.value is None:
+            return {"vr": raw.VR or _known_vr(tag), "BulkDataURI": address(path)}
+        if LONGEST_VALUE < raw.length < UNDEFINED:
+            raise ValueError("too long to be read with its sequence")
     element = dataset[tag]
     if element.VR == "SQ":
         if depth >= DEEPEST:

@@ -64,7 +64,9 @@ class Frames:
         raw = raw_element(dataset, PIXEL_DATA)
         if raw is None:
             raise NotRenderable
-        syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+        syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
+        if not syntax.is_transfer_syntax:
+            raise NotRenderable("its transfer syntax is not known")
         frames = max(int(number(dataset, "NumberOfFrames")), 1)
         bits = [int(number(dataset, each)) for each in ("Rows", "Columns", "BitsAllocated")]
         size = bits[0] * bits[1] * bits[2] * max(int(number(dataset, "SamplesPerPixel")), 1)

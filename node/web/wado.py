@@ -183,7 +183,8 @@ class Retrieve:
         element = bulk_element(dataset, request.path_params["path"])
         if element is None:
             raise NoSuchResource
-        if element.tag == PIXEL_DATA and UID(each.transfer_syntax_uid).is_encapsulated:
+        syntax = UID(each.transfer_syntax_uid)
+        if element.tag == PIXEL_DATA and not (syntax.is_transfer_syntax and not syntax.is_encapsulated):
             available = Frames.of(path, dataset)
             return self._given(request, each, available, range(1, available.number + 1))
         form = frame_form(request, single=True, stored=NATIVE)

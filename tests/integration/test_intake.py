@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import Comprehensive3DSRStorage, ImplicitVRLittleEndian, RLELossless
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -267,6 +267,17 @@ def test_values_before_the_pixels_that_nobody_asks_for_are_not_in_memory(
     assert 0x7E011010 not in header
     assert 0x7E011011 in header
     assert room.receive(image).outcome is Outcome.STORED
+
+
+def test_a_file_that_does_not_say_how_it_is_encoded_is_refused(room: Room) -> None:
+    image, temp = an_image(), room.store.incoming / "without.dcm"
+    image.preamble = bytes(128)
+    del image.file_meta.TransferSyntaxUID
+    dcmwrite(temp, image, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    assert read_header(temp).Rows == image.Rows
+    with pytest.raises(errors.UnparsableDataset, match="no Transfer Syntax UID"):
+        room.intake.receive(temp, None, ORIGIN)
+    assert (room.rows(), room.files()) == ((0, 0, 0), set())
 
 
 def test_values_that_are_too_long_in_a_sequence_without_a_length_are_passed_over(

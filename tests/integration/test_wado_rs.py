@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     CTImageStorage,
@@ -17,14 +18,16 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     RLELossless,
 )
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from structlog.testing import capture_logs
 
 from ai.errors import TooManyPixels
 from ai.pixels import presentation_values
 from node.catalogue import Cataloguer
+from node.records import LONGEST_VALUE
 from node.results.encode import to_bytes
 from node.web import decoder
+from node.web.dicom_json import open_dataset, to_model
 from storage.database import writing
 from storage.files import FolderStore
 from storage.removals import remove_strays
@@ -94,6 +97,68 @@ def test_metadata_point_to_what_is_long(service: Service) -> None:
     assert (
         len(parts_of(service.get(f"/studies/{SENT}/metadata", 'multipart/related; type="application/dicom+xml"'))) == 4
     )
+
+
+def test_a_sequence_that_is_long_is_given_with_its_items(service: Service) -> None:
+    image, frame = an_image(), Dataset()
+    frame.add_new(0x00081030, "LO", "of a frame")
+    frame.add_new(0x00420011, "OB", b"\1" * 2000)
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"{image.SOPInstanceUID}.1"
+        image.file_meta.TransferSyntaxUID = syntax
+        image.set_original_encoding(is_implicit_vr=syntax.is_implicit_VR, is_little_endian=True)
+        image.PerFrameFunctionalGroupsSequence = [frame] * 50
+        service.store(image)
+        [document] = service.get(f"{address(image)}/metadata").json()
+        assert document["52009230"]["vr"] == "SQ"
+        items = document["52009230"]["Value"]
+        assert (len(items), values(items[49], "00081030")) == (50, ["of a frame"])
+        where = items[49]["00420011"]["BulkDataURI"]
+        assert service.client.get(where).status_code == 200
+
+
+def test_sequences_that_are_too_long_together_are_left_out_of_metadata(tmp_path: Path) -> None:
+    image, item = an_image(), Dataset()
+    item.add_new(0x00291010, "OB", b"\1" * 60_000)
+    tags = [0x00291000 + number for number in range(LONGEST_VALUE // 60_000 + 2)]
+    for tag in tags:
+        image.add_new(tag, "SQ", [item])
+    given = metadata_of(tmp_path, image)
+    assert [f"{tag:08X}" in given for tag in tags] == [True] * (len(tags) - 2) + [False] * 2
+    assert given["00540220"]["Value"]
+    assert given["7FE00010"]["BulkDataURI"]
+
+
+def test_a_value_that_is_too_long_in_a_sequence_without_a_length_is_left_out_of_metadata(tmp_path: Path) -> None:
+    image, item = an_image(), Dataset()
+    item.add_new(0x00291010, "OB", b"\1" * (LONGEST_VALUE + 2))
+    item.add_new(0x00291011, "LO", "beside it")
+    image.add_new(0x00291000, "SQ", [item])
+    image[0x00291000].is_undefined_length = True
+    [kept] = metadata_of(tmp_path, image)["00291000"]["Value"]
+    assert kept == {"00291011": {"vr": "LO", "Value": ["beside it"]}}
+
+
+def metadata_of(folder: Path, image: Dataset) -> dict[str, Any]:
+    path = folder / "image.dcm"
+    path.write_bytes(to_bytes(image))
+    return to_model(open_dataset(path), lambda tag: tag)
+
+
+@pytest.mark.parametrize("syntax", ["", "1.2.3.4"])
+def test_what_is_in_no_known_transfer_syntax_is_told_as_a_problem(service: Service, syntax: str) -> None:
+    service.store(an_image())
+    with writing(service.room.engine) as connection:
+        connection.execute(update(catalogue).values(transfer_syntax_uid=syntax))
+    [path] = map(service.room.store.resolve, service.room.files())
+    image = dcmread(path)
+    image.file_meta.TransferSyntaxUID = syntax
+    path.chmod(0o600)
+    dcmwrite(path, image, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    where = address(image)
+    assert service.get(f"{where}/metadata").json()[0]["00280010"]["Value"] == [image.Rows]
+    for resource in ("/frames/1", "/bulkdata/7FE00010", "/rendered"):
+        assert service.get(where + resource).status_code == 406, resource
 
 
 def test_our_own_results_are_found_and_given_beside_the_images(service: Service) -> None:

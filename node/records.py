@@ -61,7 +61,8 @@ class HeaderFile(BufferedReader):
     """
 
     def __init__(self, path: Path, *, skips: bool) -> None:
-        super().__init__(FileIO(str(path)))  # pydicom opens it again for a value that it has put off, if its name is text
+        # By a name that is text pydicom opens it again, for a value that it has put off.
+        super().__init__(FileIO(str(path)))
         self._skips = skips
         self._left = LARGEST_HEADER
 

@@ -250,11 +250,11 @@ class Worklist:
             log.warning("study not retrieved", **told, cause=cause, again=again)
         else:
             log.info("study retrieved", **told, instances=number)
-            self._follow(item.uid)
             self._tried(item, "nothing of it opens an exam of this patient")
 
     def _tried(self, item: Workitem, reason: str) -> bool:
         """Note that a study was tried to get, and return whether it will be again; if not, its workitem ends."""
+        self._follow(item.uid)  # what came of it may be all that there is to read, whatever else of it did not
         now = self._clock()
         since = self._policy.since(item.first_attempt_at or now, item.not_before, now)
         # Before it is to be read its images may not be taken yet: who schedules it far ahead must not lose it.

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from config.settings import WebService
+from node.errors import QueryFailed
 from node.intake import utc_now
 from node.web.dicom_json import DEEPEST
 from node.worklist import Worklist
@@ -213,7 +215,7 @@ def tries(service: Service, *days: float) -> list[str]:
     for each in days:
         now = utc_now() + timedelta(days=each)
         retrieves = Retrieves(lambda _: 0)
-        Worklist(service.room.engine, queue_of(service), retrieves, policy, lambda now=now: now).retrieving()
+        Worklist(service.room.engine, queue_of(service), retrieves, policy, partial(lambda at: at, now)).retrieving()
         assert retrieves.asked
         found.append(values(workitems(service, SOPInstanceUID="2.25.1")[0], STATE)[0])
     return found
@@ -229,7 +231,20 @@ def test_a_study_is_not_given_up_before_it_is_to_be_read(retrieving: Service) ->
     at = f"{utc_now() + timedelta(days=5):%Y%m%d%H%M%S}+0000"
     wanted = a_request("1.2.3", f"{SOURCE}/studies/1.2.3", {"00404005": {"vr": "DT", "Value": [at]}})
     ask(retrieving, wanted, "2.25.1")
-    assert tries(retrieving, 0, 0.5, 1.1, 1.7, 2.3, 2.9, 3.5, 4.1, 4.7, 5.3, 5.9, 6.5) == ["SCHEDULED"] * 11 + ["CANCELED"]
+    assert tries(retrieving, 0, 0.5, 1.1, 1.7, 2.3, 2.9, 3.5, 4.1, 4.7, 5.3, 5.9, 6.5) == ["SCHEDULED"] * 11 + [
+        "CANCELED"
+    ]
+
+
+def test_a_study_of_which_one_object_cannot_be_stored_is_read_at_the_last_try_too(retrieving: Service) -> None:
+    def does(_: str) -> int:
+        retrieving.store(*phantom_images())
+        raise QueryFailed("1 instance of it could not be stored")
+
+    ask(retrieving, a_request(retrieve=f"{SOURCE}/studies/{SENT}"))
+    once = replace(POLICY, attempts=1)
+    Worklist(retrieving.room.engine, queue_of(retrieving), Retrieves(does), once, utc_now).retrieving()
+    assert states(retrieving) == [("SCHEDULED", "INCOMPLETE")]
 
 
 def test_a_clock_that_is_put_back_keeps_no_study_waiting(retrieving: Service) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -104,7 +105,7 @@ def test_a_sequence_that_is_long_is_given_with_its_items(service: Service) -> No
     frame.add_new(0x00081030, "LO", "of a frame")
     frame.add_new(0x00420011, "OB", b"\1" * 2000)
     for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
-        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"{image.SOPInstanceUID}.1"
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = UID(f"{image.SOPInstanceUID}.1")
         image.file_meta.TransferSyntaxUID = syntax
         image.set_original_encoding(is_implicit_vr=syntax.is_implicit_VR, is_little_endian=True)
         image.PerFrameFunctionalGroupsSequence = [frame] * 50
@@ -152,7 +153,7 @@ def test_what_is_in_no_known_transfer_syntax_is_told_as_a_problem(service: Servi
         connection.execute(update(catalogue).values(transfer_syntax_uid=syntax))
     [path] = map(service.room.store.resolve, service.room.files())
     image = dcmread(path)
-    image.file_meta.TransferSyntaxUID = syntax
+    image.file_meta.TransferSyntaxUID = UID(syntax)
     path.chmod(0o600)
     dcmwrite(path, image, implicit_vr=False, little_endian=True, enforce_file_format=False)
     where = address(image)

@@ -193,7 +193,7 @@ def held_out_by(model: Model, records: Sequence[Record], folds: Folds | None = N
     if split is None:
         raise InvalidDataset(f"{name}: its card does not say which patients were kept")
     if "everybody" in split:
-        if digest_of({record.patient_id for record in records}) not in known_digests(split):
+        if digest_of({record.patient_id for record in records}) not in known_digests(split, "everybody"):
             raise InvalidDataset(NOT_ITS_OWN.format(name=name))
         return set()
     if "file" in split and folds is None:
@@ -214,7 +214,8 @@ def learned_from(model: Model, records: Sequence[Record], folds: Folds | None = 
     These are all whom it did not keep, where the data set is the model's own or holds it as one set of several; of any
     other set nobody is known.
     """
-    if not known_digests(model.card.training.plan.get("split", {})):  # any patients would do for the model's own
+    split = model.card.training.plan.get("split", {})
+    if "everybody" not in split and not known_digests(split):  # any patients would do for the model's own
         return set()
 
     def learned(group: Sequence[Record]) -> set[str]:

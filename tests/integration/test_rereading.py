@@ -119,7 +119,7 @@ def test_a_prior_that_was_read_is_answered_anew_under_the_identity_that_is_put_r
     assert again(chain).anew
     assert chain.worker().work_once()
     chain.receive(altered(image, PatientID="RIGHT") for image in images)
-    decisions = Corrections(chain.room.engine, chain.room.store, Rules().accepts, chain.clock)
+    decisions = Corrections(chain.room.engine, chain.room.store, frozenset(Rules().accepts), chain.clock)
     with reading(chain.room.engine) as connection:
         waiting = list_conflicts(connection)
     for conflict in waiting:

@@ -65,7 +65,9 @@ def test_it_learns_from_all_and_says_whose_its_figures_are(sibling: Path, final:
     assert card.evaluation == {f"{images} of fpn": each for images, each in held.card.evaluation.items()}
     assert card.evaluation
     assert card.training.plan["final_of"] == f"fpn {held.card.version}, {held.digest}"
-    assert card.training.plan["threshold"].startswith(f"that of fpn {held.card.version}, {held.digest}: the lowest with")
+    assert card.training.plan["threshold"].startswith(
+        f"that of fpn {held.card.version}, {held.digest}: the lowest with"
+    )
     [said] = card.use.notes
     assert said.startswith("The model has learnt from all patients of its set.")
     assert said.endswith(f"those of {sibling_named}, trained alike without 6 of them.")

@@ -13,7 +13,7 @@ from storage import exams
 from storage.database import reading, writing
 from storage.errors import CannotRetry
 from storage.exams import ExamRecord
-from storage.jobs import CANCELLED, Job
+from storage.jobs import Job
 from storage.removals import any_removed
 from storage.states import ExamState, JobState
 
@@ -82,5 +82,5 @@ def read_again(
 
 
 def _stands(job: Job, chosen: Mapping[str, str | None], judged: Judged, close: Close) -> bool:
-    """Tell whether a job does what it would be told today; who cancelled it may think better of that."""
-    return CANCELLED in job.reasons or (job.plan, job.reasons, chosen) == (close.plan, close.reasons, judged.chosen)
+    """Tell whether a job does what it would be told today, its having been cancelled aside."""
+    return (*job.before_cancelled, chosen) == (close.plan, close.reasons, judged.chosen)

@@ -17,7 +17,7 @@ from storage.errors import CannotCancel, CannotRetry, LeaseLost, NoSuchJob
 from storage.outbox import enqueue
 from storage.removals import any_removed
 from storage.states import ExamState, JobState, Plan
-from storage.tables import CLAIMABLE, Moment, exams, jobs
+from storage.tables import CLAIMABLE, Moment, exams, jobs, moves
 
 if TYPE_CHECKING:
     from storage.results import ResultRecord
@@ -92,6 +92,13 @@ class Job:
     def exhausted(self) -> bool:
         """Whether its attempts are used up: answer "failed", and read nothing."""
         return self.last_resorts > 0
+
+    @property
+    def before_cancelled(self) -> tuple[Plan, tuple[str, ...]]:
+        """What is to be done, and why, if nobody had cancelled it."""
+        if CANCELLED not in self.reasons:
+            return self.plan, self.reasons
+        return Plan.READ, tuple(reason for reason in self.reasons if reason != CANCELLED)
 
     def log_context(self) -> dict[str, object]:
         """Return the fields of a log line about it."""
@@ -264,14 +271,14 @@ class JobQueue:
             if any_removed(connection, exam_id):
                 raise CannotRetry("its images or results were removed")
             # Who reads it again has thought better of having cancelled it.
-            plan = Plan.READ if CANCELLED in job.reasons else job.plan
+            plan, reasons = job.before_cancelled
             connection.execute(
                 update(jobs)
                 .where(jobs.c.id == job_id)
                 .values(
                     state=JobState.QUEUED,
                     plan=plan,
-                    reasons=[reason for reason in job.reasons if reason != CANCELLED],
+                    reasons=list(reasons),
                     attempts=0,
                     last_resorts=0,
                     not_before=now,
@@ -414,8 +421,10 @@ def _end(connection: Connection, job: Job, state: JobState, now: datetime, **val
 
 
 def was_read(connection: Connection, exam_id: int) -> bool:
-    """Tell whether an exam was ever to be read."""
-    query = select(jobs.c.id).where(jobs.c.exam_id == exam_id, jobs.c.plan == Plan.READ).limit(1)
+    """Tell whether an exam, or one that was moved into it, was ever to be read."""
+    moved = select(moves.c.exam_id).where(moves.c.into_exam_id == exam_id)
+    its = (jobs.c.exam_id == exam_id) | jobs.c.exam_id.in_(moved)
+    query = select(jobs.c.id).where(its, jobs.c.plan == Plan.READ).limit(1)
     return connection.execute(query).one_or_none() is not None
 
 

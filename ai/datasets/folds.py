@@ -176,6 +176,11 @@ def balance(records: Sequence[Record], folds: Folds) -> Mapping[str, list[int]]:
     return counts
 
 
+def learnt_from_all(model: Model) -> bool:
+    """Tell whether a model's card says that it held out nobody."""
+    return "everybody" in model.card.training.plan.get("split", {})
+
+
 def held_out_by(model: Model, records: Sequence[Record], folds: Folds | None = None) -> set[str]:
     """Return the patients of a data set that a model's card kept for validation; of one that learnt from all, nobody.
 
@@ -192,8 +197,8 @@ def held_out_by(model: Model, records: Sequence[Record], folds: Folds | None = N
     name, split = model.card.name, model.card.training.plan.get("split")
     if split is None:
         raise InvalidDataset(f"{name}: its card does not say which patients were kept")
-    if "everybody" in split:
-        if digest_of({record.patient_id for record in records}) not in known_digests(split):
+    if learnt_from_all(model):
+        if digest_of({record.patient_id for record in records}) not in known_digests(split, "everybody"):
             raise InvalidDataset(NOT_ITS_OWN.format(name=name))
         return set()
     if "file" in split and folds is None:
@@ -214,8 +219,8 @@ def learned_from(model: Model, records: Sequence[Record], folds: Folds | None = 
     These are all whom it did not keep, where the data set is the model's own or holds it as one set of several; of any
     other set nobody is known.
     """
-    if not known_digests(model.card.training.plan.get("split", {})):  # any patients would do for the model's own
-        return set()
+    if not (learnt_from_all(model) or known_digests(model.card.training.plan.get("split", {}))):
+        return set()  # any patients would do for the model's own
 
     def learned(group: Sequence[Record]) -> set[str]:
         try:

@@ -114,14 +114,15 @@ def digests_of(patients: Collection[str], records: Sequence[Record]) -> dict[str
     return {rows[0].source: digest_of({r.patient_id for r in rows}.intersection(patients)) for rows in sets}
 
 
-def known_digests(split: Mapping[str, Any]) -> set[str]:
-    """Return the digests by which a card's split knows whom it held out, or that it held out nobody of whom; older have none.
+def known_digests(split: Mapping[str, Any], who: str = "held_out") -> set[str]:
+    """Return the digests by which a card's split knows some patients: of all, and of each set; older cards have none.
 
-    Each is of all, or of the patients of one set.
+    Parameters
+    ----------
+    who
+        Those whom it held out, or ``everybody`` where it held out nobody: then it has learnt from them.
     """
-    told = ("held_out", "everybody")
-    digests = (each for name in told for each in (split.get(name), *split.get(f"{name}_of", {}).values()))
-    return {str(each) for each in digests if each}
+    return {str(each) for each in (split.get(who), *split.get(f"{who}_of", {}).values()) if each}
 
 
 def some(names: Sequence[str]) -> str:

@@ -1,7 +1,10 @@
 """The last run of a recipe: it learns from all patients, and its sibling, which held some out, tells what to expect."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
+from ai.calibration import Calibration
+from ai.datasets.records import Record
 from ai.errors import InvalidRecipe
 from ai.models import Model
 from ai.training.card import as_in_card
@@ -11,8 +14,13 @@ _ALIKE: Final = ("system", "images", "complete_exams", "parts", "reader")
 """What decides what is learnt and how it is read, the seed aside."""
 
 
-def check_final(recipe: Recipe, sibling: Model, start: str, budget: int | None) -> None:
+def check_final(recipe: Recipe, sibling: Model, start: str, budget: int | None, training: Sequence[Record]) -> None:
     """Refuse a sibling that was trained otherwise than this run would, so that its figures would tell nothing.
+
+    Parameters
+    ----------
+    training
+        What this run would learn from if it held out whom the sibling did.
 
     Raises
     ------
@@ -25,8 +33,15 @@ def check_final(recipe: Recipe, sibling: Model, start: str, budget: int | None) 
     theirs = sibling.card.training.plan
     ours: dict[str, Any] = as_in_card({**recipe.model_dump(mode="json"), "budget": budget})
     differs = [key for key in (*_ALIKE, "budget") if ours.get(key) != theirs.get(key)]
+    if theirs["split"].get("inner_folds") != recipe.split.folds:
+        differs.append("split.folds")
     if sibling.card.training.start != start:
         differs.append("start")
+    if (sibling.card.training.patients, sibling.card.training.images) != (
+        len({record.patient_id for record in training}),
+        len(training),
+    ):
+        differs.append("images to learn from")
     if "upon" in theirs:
         differs.append("upon")
     if differs:
@@ -40,9 +55,27 @@ def named(sibling: Model) -> str:
     return f"{sibling.card.name} {sibling.card.version}, {sibling.digest}"
 
 
+def calibration(sibling: Model) -> Calibration | None:
+    """Return the sibling's calibration, its words told of the sibling: its population has taught this model."""
+    theirs = sibling.card.calibration
+    if theirs is None:
+        return None
+    words = f"{theirs.population} (said of {_short(sibling)}, whose calibration this is)"
+    return theirs.model_copy(update={"population": words})
+
+
+def threshold(sibling: Model) -> str:
+    """Return the words by which a card tells how the threshold was found that goes over."""
+    return f"that of {named(sibling)}: {sibling.card.training.plan['threshold']}"
+
+
 def note(sibling: Model, held_out: int) -> str:
-    """Return a sentence for every report."""
+    """Return a sentence for every report; both may have one name and be of one day."""
     return (
         f"The model has learnt from all patients of its set. Its thresholds, calibration and figures are those of "
-        f"{sibling.card.name} {sibling.card.version}, trained alike without {held_out} of them."
+        f"{_short(sibling)}, trained alike without {held_out} of them."
     )
+
+
+def _short(sibling: Model) -> str:
+    return f"{sibling.card.name} {sibling.card.version} ({sibling.digest[:12]})"

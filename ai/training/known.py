@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ai.datasets.folds import held_out_by
+from ai.datasets.folds import held_out_by, learned_from
 from ai.datasets.records import Record, by_set
 from ai.datasets.selection import digest_of, digests_of, known_digests
 from ai.errors import InvalidDataset, InvalidRecipe
@@ -44,6 +44,10 @@ def check_start(model: Model, dealt: Dealt, records: Sequence[Record], recipe: s
     InvalidRecipe
         When a patient who is to be held out was not held out of the model.
     """
+    if (everybody := _split(model).get("everybody")) is not None:
+        learned = learned_from(model, records)
+        _refuse(model, len(dealt.kept & learned), recipe)
+        return "" if digest_of(learned) == everybody else UNKNOWN.format(name=model.card.name)
     digests, by_its_sets = _digests(model), _split(model).get("held_out_of", {})
     ours = digests_of(dealt.kept, records)
     differs = any(by_its_sets.get(source, digest) != digest for source, digest in ours.items())
@@ -55,13 +59,17 @@ def check_start(model: Model, dealt: Dealt, records: Sequence[Record], recipe: s
             theirs = held_out_by(model, group)
         except InvalidDataset:
             continue
-        if known := len(kept - theirs):
-            raise InvalidRecipe(
-                f"{recipe}: {model.card.name}, from which it is to start, was trained on {known} of the patients that are "
-                "held out; give the seed or folds file that it was trained with"
-            )
+        _refuse(model, len(kept - theirs), recipe)
         return ""
     return UNKNOWN.format(name=model.card.name)
+
+
+def _refuse(model: Model, known: int, recipe: str) -> None:
+    if known:
+        raise InvalidRecipe(
+            f"{recipe}: {model.card.name}, from which it is to start, was trained on {known} of the patients that are "
+            "held out; give the seed or folds file that it was trained with"
+        )
 
 
 def unknown_of(model: Model) -> list[str]:

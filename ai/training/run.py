@@ -27,7 +27,7 @@ from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
 from ai.training.deal import Dealt, deal, everybody
 from ai.training.durable import alone
 from ai.training.engine import CHECKPOINT, Examples, Step, check_examples, train_part
-from ai.training.final import check_final, named, note
+from ai.training.final import calibration, check_final, named, note, threshold
 from ai.training.known import check_start, check_upon, unknown_of
 from ai.training.learners.base import Learner, System
 from ai.training.phases import Part, Precision
@@ -143,8 +143,8 @@ def train(
         model = open_model(f"{settings.start}/")
         notes += filter(None, [check_start(model, dealt, dataset.records, recipe.name), *unknown_of(model)])
     if settings.final is not None:
-        check_final(recipe, settings.final, start, settings.budget)
         check_upon(settings.final, dealt, recipe.name)
+        check_final(recipe, settings.final, start, settings.budget, dealt.training)
         notes += [note(settings.final, len(dealt.kept)), *unknown_of(settings.final)]
         dealt = everybody(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
     provenance = replace(provenance, notes=tuple(dict.fromkeys(notes)))
@@ -179,7 +179,7 @@ class _Run:
         trained = {fold: self._fold(fold) for fold in wanted}
         if (final := self.settings.final) is not None:
             figures = {f"{images} of {final.card.name}": each for images, each in final.card.evaluation.items()}
-            return self._card(self.output, trained, final.card.thresholds, f"that of {named(final)}", figures)
+            return self._card(self.output, trained, final.card.thresholds, threshold(final), figures)
         thresholds, how = self._thresholds(trained)
         if not self.settings.evaluate:
             if thresholds is None:
@@ -306,7 +306,7 @@ class _Run:
                 weights=[path.name for path in self.system.carried]
                 + [file for each in roles.values() for file in each],
                 evaluation=evaluation,
-                calibration=None if self.settings.final is None else self.settings.final.card.calibration,
+                calibration=None if self.settings.final is None else calibration(self.settings.final),
             ),
         )
 

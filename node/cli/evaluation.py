@@ -229,12 +229,15 @@ class _Images:
     ----------
     learned
         Patients of the set whom the model may have been trained on, as far as its card tells.
+    kept_some
+        Whether it kept any for validation.
     """
 
     source: "Source"
     folder: Path
     records: "Sequence[Record]"
     learned: Collection[str]
+    kept_some: bool
 
 
 def _images(
@@ -248,7 +251,7 @@ def _images(
     leave_out_mismatched: bool = False,
     scored: bool = False,
 ) -> _Images:
-    from ai.datasets.folds import held_out_by, learned_from, read_folds  # noqa: PLC0415
+    from ai.datasets.folds import held_out_by, learned_from, learnt_from_all, read_folds  # noqa: PLC0415
     from ai.datasets.registry import open_dataset  # noqa: PLC0415
 
     whole = open_dataset(data, kind, leave_out_mismatched=leave_out_mismatched)
@@ -274,7 +277,7 @@ def _images(
     if not records:
         raise InvalidDataset(f"{data}: no image is left")
     learned = learned_from(model, whole.records, folds) or learned_from(model, records, folds)
-    return _Images(whole.source, whole.folder, records, learned)
+    return _Images(whole.source, whole.folder, records, learned, not learnt_from_all(model))
 
 
 def _known(images: _Images, chosen: "Sequence[Record]") -> "Source":
@@ -285,7 +288,7 @@ def _known(images: _Images, chosen: "Sequence[Record]") -> "Source":
     caveat = (
         f"{len(learned)} of the {len(patients)} patients {'is' if len(learned) == 1 else 'are'} of the part that the model was "
         "trained on, so these figures are "
-        "better than it deserves; --validation scores those that it kept."
+        f"better than it deserves{'; --validation scores those that it kept' if images.kept_some else ''}."
     )
     return replace(images.source, caveats=(caveat, *images.source.caveats))
 

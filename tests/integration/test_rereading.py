@@ -12,11 +12,15 @@ from sqlalchemy import Engine
 from ai.exam import Laterality
 from config.policy import PriorPolicy
 from config.settings import Settings, Storage
+from node.corrections import Corrections
 from node.judging import Rules
 from node.parts import Parts
 from node.rereading import Again, read_again
 from node.views import ImageKind
+from storage.conflicts import list_conflicts
+from storage.database import reading
 from storage.errors import CannotRetry
+from storage.exams import list_exams
 from storage.states import ExamState, JobState, Plan
 from tests.builders import altered
 from tests.chain import QUIET, Chain, a_chain, four, predecessors_of
@@ -107,11 +111,38 @@ def test_a_prior_is_read_when_somebody_wants_it_and_stays_so_when_an_image_comes
     assert (chain.job.plan, chain.job.reasons, chain.job.revision) == (Plan.READ, (), 3)
 
 
+def test_a_prior_that_was_read_is_answered_anew_under_the_identity_that_is_put_right(chain: Chain) -> None:
+    images = [altered(image, StudyDate="20240304") for image in four()]
+    chain.receive(images)
+    chain.clock.forward(QUIET.incomplete_quiet)
+    chain.exam_clock(priors=KEPT).tick()
+    assert again(chain).anew
+    assert chain.worker().work_once()
+    chain.receive(altered(image, PatientID="RIGHT") for image in images)
+    decisions = Corrections(chain.room.engine, chain.room.store, frozenset(Rules().accepts), chain.clock)
+    with reading(chain.room.engine) as connection:
+        waiting = list_conflicts(connection)
+    for conflict in waiting:
+        decisions.accept(conflict.id)
+    chain.clock.forward(QUIET.incomplete_quiet)
+    chain.exam_clock(priors=KEPT).tick()
+    with reading(chain.room.engine) as connection:
+        states = {exam.patient.patient_id: exam.state for exam in list_exams(connection, 9)}
+    assert states == {"PHANTOM-1": ExamState.MOVED, "RIGHT": ExamState.QUEUED}
+    assert chain.job.plan is Plan.READ
+
+
 def test_what_was_cancelled_is_read_as_it_was_closed(chain: Chain) -> None:
-    job = chain.close(four())
+    job = chain.close(of_the_left(four()))
     chain.queue.cancel(job.id, chain.clock())
     assert again(chain) == Again(job.id, 1, anew=False)
-    assert chain.job.plan is Plan.READ
+    assert (chain.job.plan, chain.job.reasons) == (Plan.READ, job.reasons)
+
+
+def test_what_was_cancelled_is_judged_anew_as_anything_else_is(chain: Chain) -> None:
+    chain.queue.cancel(chain.close(of_the_left(four())).id, chain.clock())
+    assert again(chain, Rules(one_breast_suffices=True)).revision == 2
+    assert (chain.job.plan, chain.job.reasons) == (Plan.READ, ("unilateral: L breast only",))
 
 
 def test_an_exam_that_collects_or_is_being_read_is_left_alone(chain: Chain) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomlkit
@@ -57,13 +58,19 @@ def test_it_learns_from_all_and_says_whose_its_figures_are(sibling: Path, final:
     held, card = open_model(str(sibling)), open_model(str(final)).card
     assert (held.card.training.patients, card.training.patients) == (6, 12)
     assert card.thresholds == held.card.thresholds
-    assert card.calibration == held.card.calibration
+    sibling_named = f"fpn {held.card.version} ({held.digest[:12]})"
+    words = f"six exams (said of {sibling_named}, whose calibration this is)"
+    assert held.card.calibration
+    assert card.calibration == held.card.calibration.model_copy(update={"population": words})
     assert card.evaluation == {f"{images} of fpn": each for images, each in held.card.evaluation.items()}
     assert card.evaluation
     assert card.training.plan["final_of"] == f"fpn {held.card.version}, {held.digest}"
+    assert card.training.plan["threshold"].startswith(
+        f"that of fpn {held.card.version}, {held.digest}: the lowest with"
+    )
     [said] = card.use.notes
     assert said.startswith("The model has learnt from all patients of its set.")
-    assert said.endswith("trained alike without 6 of them.")
+    assert said.endswith(f"those of {sibling_named}, trained alike without 6 of them.")
 
 
 def test_nobody_is_left_to_validate_on_and_all_are_known(final: Path, manifest: Path, recipe: Path) -> None:
@@ -72,7 +79,9 @@ def test_nobody_is_left_to_validate_on_and_all_are_known(final: Path, manifest: 
     assert "nobody is left to validate on" in str(validated.exception)
     scored = invoke("evaluate", manifest, "--model", final, "--device", "cpu", "--threads", 1)
     assert scored.exit_code == 0, scored.output
-    assert "12 of the 12 patients are of the part that the model was trained on" in " ".join(scored.stdout.split())
+    words = " ".join(scored.stdout.split())
+    assert "12 of the 12 patients are of the part that the model was trained on" in words
+    assert "--validation" not in words
     for option in ("--start", "--final"):
         refused = invoke("train", recipe, manifest, "-o", final.parent / "next", option, final, "--device", "cpu")
         assert isinstance(refused.exception, InvalidRecipe)
@@ -106,6 +115,29 @@ def test_a_sibling_that_was_trained_otherwise_is_refused(
     with pytest.raises(InvalidRecipe, match=words):
         raise refused.exception
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "words"),
+    [
+        (("training", "plan", "split"), "inner_folds", r"\(split.folds\)"),
+        (("training",), "images", r"\(images to learn from\)"),
+    ],
+)
+def test_so_is_one_of_other_folds_or_that_learnt_from_other_images(
+    sibling: Path, manifest: Path, recipe: Path, tmp_path: Path, where: tuple[str, ...], key: str, words: str
+) -> None:
+    other = shutil.copytree(sibling, tmp_path / "sibling", ignore=shutil.ignore_patterns("runs"))
+    card = tomlkit.parse((other / CARD).read_text(encoding="utf-8"))
+    table: Any = card
+    for each in where:
+        table = table[each]
+    table[key] += 1
+    (other / CARD).write_text(tomlkit.dumps(card), encoding="utf-8")
+    refused = invoke("train", recipe, manifest, "-o", tmp_path / "out", "--final", other, "--device", "cpu")
+    assert isinstance(refused.exception, InvalidRecipe)
+    with pytest.raises(InvalidRecipe, match=words):
+        raise refused.exception
 
 
 def test_so_is_one_of_another_budget(sibling: Path, manifest: Path, recipe: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ai.datasets.folds import held_out_by
+from ai.datasets.folds import held_out_by, learned_from
 from ai.datasets.records import Dataset, Record
 from ai.datasets.registry import open_dataset
 from ai.datasets.selection import digest_of, digests_of, held_out_patients
@@ -16,7 +16,7 @@ from ai.errors import InvalidDataset, InvalidRecipe
 from ai.evaluation.predictions import Prediction
 from ai.evaluation.report import report
 from ai.training.deal import Dealt, deal
-from ai.training.known import check_start
+from ai.training.known import check_start, check_upon
 from ai.training.recipe import open_recipe
 from node.cli import app
 from tests.builders import L_CC
@@ -204,6 +204,24 @@ def test_a_model_of_both_sets_must_know_nobody_of_either(tmp_path: Path) -> None
     assert check_start(model, dealt_of({"P1", "P2"}), films, "recipe") == ""
     assert "is not known" in check_start(model, dealt_of({"P1", "P2", "W2"}), (*films, *digital), "recipe")
     assert "is not known" in check_start(model, dealt_of({"P1"}), films, "recipe")
+
+
+def test_a_model_that_has_learnt_from_all_of_two_sets_begins_no_run_that_holds_one_of_them_out(tmp_path: Path) -> None:
+    films, digital, others = (
+        tuple(Record(f"{name}{n}", f"{name}{n}", L_CC, source=name) for n in range(4)) for name in "ABC"
+    )
+    both = {record.patient_id for record in (*films, *digital)}
+    split = {"everybody": digest_of(both), "everybody_of": digests_of(both, (*films, *digital))}
+    model = card_of(tmp_path, split)
+    of_films, of_others = ({record.patient_id for record in each} for each in (films, others))
+    for records in ((*films, *digital), (*digital, *films, *others), films):
+        assert learned_from(model, records) == both & {record.patient_id for record in records}
+        with pytest.raises(InvalidRecipe, match="trained on 4 of the patients that are held out"):
+            check_start(model, dealt_of(of_films), records, "recipe")
+        with pytest.raises(InvalidRecipe, match="held out other patients"):
+            check_upon(model, dealt_of(of_films), "recipe")
+    assert check_start(model, dealt_of(of_others), (*films, *digital, *others), "recipe") == ""
+    assert "is not known" in check_start(model, dealt_of(of_others), (*films, *digital[1:], *others), "recipe")
 
 
 def test_a_model_of_other_data_to_start_from_is_told_of_in_every_report(tmp_path: Path) -> None:

@@ -348,6 +348,10 @@ class Sender:
             self._transport.seen.note(f"destination {destination.name}", call.certificate)
         try:
             yield association
+        except RuntimeError as error:  # a request on an association that the peer has aborted since
+            if association.is_established:
+                raise
+            raise DestinationUnreachable(f"{where}: aborted") from error
         finally:
             if association.is_established:
                 association.release()

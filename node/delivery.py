@@ -7,9 +7,10 @@ would hold up for its length what a killed process had in hand.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from threading import Lock, Thread
 
 from config.settings import Destination, Proof
@@ -179,13 +180,16 @@ class Lane:
 
     def _deliver(self, waiting: Sequence[Delivery], pace: Pace | None, part: Part | None) -> int:
         due, items, fault = self._fetched(waiting)
-        tried = self._send(due, items, pace, part) if due else 0
+        # To fetch them may have taken long.
+        tried = self._send(due, items, pace, part) if due and self._may_go(due[0]) else 0
         if fault:
             raise fault
         return tried
 
     def _fetched(self, waiting: Sequence[Delivery]) -> tuple[list[Delivery], list[Item], StorageError | None]:
         """Return what can be had of what waits, and why the rest cannot, of which no exam's later objects go before it.
+
+        A file of another size than was written is not among it: what is left of a report would be taken for all of it.
 
         Raises
         ------
@@ -202,6 +206,9 @@ class Lane:
                 self._store.reach()
                 lacking.add(delivery.exam_id)
                 fault = error
+                continue
+            if damage := _damage(item.path, delivery.size):
+                self._note(delivery, Response(None, damage))
             else:
                 due.append(delivery)
                 items.append(item)
@@ -283,6 +290,14 @@ class Lane:
                         log.warning("result not delivered, will be tried again", **told)
                     return True
         return False
+
+
+def _damage(path: Path, size: int) -> str:
+    """Say what is wrong with a file that is there; '' for nothing, or where it is gone, which the sender tells."""
+    with suppress(OSError):
+        if (found := path.stat().st_size) != size:
+            return f"the file in the store is damaged: it has {found} bytes instead of {size}"
+    return ""
 
 
 class DeliveryService:

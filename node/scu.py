@@ -10,7 +10,6 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 from pynetdicom import AE, evt
@@ -349,6 +348,10 @@ class Sender:
             self._transport.seen.note(f"destination {destination.name}", call.certificate)
         try:
             yield association
+        except RuntimeError as error:  # a request on an association that the peer has aborted since
+            if association.is_established:
+                raise
+            raise DestinationUnreachable(f"{where}: aborted") from error
         finally:
             if association.is_established:
                 association.release()
@@ -363,10 +366,10 @@ def _send(association: Association, item: Item) -> Response:
         return Response(CLASS_NOT_SUPPORTED, "the destination does not take this SOP class")
     try:
         answer = association.send_c_store(item.path)
-    except (OSError, InvalidDicomError, AttributeError, ValueError) as error:
-        return Response(None, f"the file cannot be sent: {type(error).__name__}")
     except RuntimeError:
         return Response(None, "the association was aborted")
+    except Exception as error:  # noqa: BLE001 (whatever pydicom makes of a damaged file: the others are sent)
+        return Response(None, f"the file cannot be sent: {type(error).__name__}")
     status = answer.get("Status")
     if status is None:
         return Response(None, "no answer")

@@ -1,6 +1,6 @@
 """Errors become DIMSE statuses, and statuses become what to do next: in this one place (rule R9)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
 from types import MappingProxyType
@@ -172,6 +172,10 @@ HTTP_OUTCOMES: Mapping[int, int | None] = MappingProxyType(
 """HTTP status of a STOW-RS response that names no reason → the C-STORE status that means the same; others mean none."""
 
 
+STORED = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED})
+"""HTTP statuses of a STOW-RS response by which the instance is stored, unless its body says otherwise."""
+
+
 def stored_over_http(status: int, document: object, phrase: str) -> tuple[int | None, str]:
     """Return what a STOW-RS response says of the one instance that was sent: as a C-STORE status, and in words.
 
@@ -185,23 +189,35 @@ def stored_over_http(status: int, document: object, phrase: str) -> tuple[int | 
         Reason phrase of the status.
     """
     words = f"HTTP {status} {phrase}".strip()
-    reasons = {name: _reason(document, sequence, name) for name, sequence in _REASONS.items()}
-    if reasons["00081197"] is not None:
-        return reasons["00081197"], f"{words}, Failure Reason {reasons['00081197']:04X}H"
-    if status in {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}:
-        warning = reasons["00081196"]
+    if failed := _items(document, "00081198", "0008119A"):  # Failed SOP and Other Failures Sequence (PS3.3 I.1)
+        reason = _reason(failed, "00081197")
+        if reason is None:
+            stored = status in STORED
+            return (None, f"{words}, among what failed") if stored else (HTTP_OUTCOMES.get(status), words)
+        # Some give failures of their own numbers that mean "stored, with a remark" in a C-STORE response.
+        is_failure = reason != SUCCESS and not is_warning(reason)
+        return reason if is_failure else None, f"{words}, Failure Reason {reason:04X}H"
+    if status in STORED:
+        warning = _reason(_items(document, "00081199"), "00081196")
         return (SUCCESS, "") if not warning else (warning, f"{words}, Warning Reason {warning:04X}H")
     return HTTP_OUTCOMES.get(status), words
 
 
-_REASONS = {"00081197": ("00081198", "0008119A"), "00081196": ("00081199",)}
-"""Failure Reason stands in the sequence of what failed, Warning Reason in that of what was stored (PS3.3 I.1)."""
+def _items(document: object, *sequences: str) -> list[object]:
+    """Return the items of sequences that are not empty; the one data set may stand in a list (PS3.18 F.2)."""
+    found: list[object] = []
+    for each in document if isinstance(document, list) else [document]:
+        for sequence in sequences:
+            element = each.get(sequence) if isinstance(each, dict) else None
+            items = element.get("Value") if isinstance(element, dict) else None
+            found += [item for item in items if item] if isinstance(items, list) else []
+    return found
 
 
-def _reason(document: object, sequences: tuple[str, ...], name: str) -> int | None:
-    for sequence in sequences:
+def _reason(items: Sequence[object], name: str) -> int | None:
+    for item in items:
         try:
-            return int(document[sequence]["Value"][0][name]["Value"][0])  # type: ignore[index]
+            return int(item[name]["Value"][0])  # type: ignore[index]
         except (KeyError, IndexError, TypeError, ValueError):
             continue
     return None

@@ -52,6 +52,11 @@ class Answer:
         """Whether it has done what was asked."""
         return HTTPStatus.OK <= self.status_code < HTTPStatus.MULTIPLE_CHOICES
 
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a page for people: of a firewall or a log-in in the way, some of which say 200."""
+        return b"<html" in self.content[:1024].lower()
+
 
 class UserAgent:
     """Speaks to DICOMweb services.
@@ -73,7 +78,7 @@ class UserAgent:
         try:
             with self._client(destination) as client:
                 answer = self._request(client, destination, "GET", "/studies", params={"limit": "1"})
-            message = "" if answer.is_success else _words(answer)
+            message = "" if answer.is_success and not answer.is_page else _words(answer)
         except NodeError as error:
             message = str(error)
         return EchoResult(answered=not message, seconds=time.monotonic() - started, message=message)
@@ -176,7 +181,14 @@ class UserAgent:
                     yield data
             yield tail
 
-        answer = self._request(client, destination, "POST", "/studies", headers=headers, body=body)
+        try:
+            answer = self._request(client, destination, "POST", "/studies", headers=headers, body=body)
+        except DestinationUnreachable as error:
+            if not isinstance(error.__cause__, OSError) or isinstance(error.__cause__, ssl.SSLError):
+                raise
+            return Response(None, f"the file cannot be sent: {_cause(error.__cause__)}")
+        if answer.is_success and answer.is_page:
+            return Response(None, _words(answer))
         return Response(*stored_over_http(answer.status_code, _json(answer), answer.reason_phrase))
 
     def _request(
@@ -326,4 +338,5 @@ def _uids(documents: Any) -> Iterator[str]:
 
 
 def _words(answer: Answer | httpx2.Response) -> str:
-    return f"HTTP {answer.status_code} {answer.reason_phrase}"
+    page = ", with a page for people" if isinstance(answer, Answer) and answer.is_page else ""
+    return f"HTTP {answer.status_code} {answer.reason_phrase}{page}"

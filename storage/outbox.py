@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, Select, func, literal, select, tuple_, union_all, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, case, func, literal, select, tuple_, union_all, update
 from sqlalchemy.engine import Connection
 
 from config.policy import RetryPolicy
@@ -436,12 +436,14 @@ class Outbox:
         """Note an attempt; the delivery has ended unless something is to be done ``not_before`` a time.
 
         False when it did not wait any more, and nothing is changed. What was waived while it was being sent, and was
-        accepted, is sent.
+        accepted, is sent; what was recalled stays so, and tells since when the destination has it.
         """
-        states = [DeliveryState.WAITING, *([DeliveryState.WAIVED] if state is DeliveryState.SENT else [])]
+        recalled = deliveries.c.state == DeliveryState.RECALLED
+        ended = [DeliveryState.WAIVED, DeliveryState.RECALLED] if state is DeliveryState.SENT else []
+        states = [DeliveryState.WAITING, *ended]
         still_waits = (deliveries.c.id == delivery.id) & deliveries.c.state.in_(states)
         values: dict[str, Any] = {
-            "state": state,
+            "state": case((recalled, deliveries.c.state), else_=literal(state, deliveries.c.state.type)),
             "attempts": deliveries.c.attempts + 1,
             "first_attempt_at": since or func.coalesce(deliveries.c.first_attempt_at, literal(now, Moment())),
             "last_attempt_at": now,

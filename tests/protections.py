@@ -347,9 +347,30 @@ PROTECTIONS = (
     Protection(
         "what was accepted while it was waived is sent",
         "storage/outbox.py",
-        "[DeliveryState.WAITING, *([DeliveryState.WAIVED] if state is DeliveryState.SENT else [])]",
-        "[DeliveryState.WAITING]",
+        "[DeliveryState.WAIVED, DeliveryState.RECALLED] if state is",
+        "[DeliveryState.RECALLED] if state is",
         "tests/integration/test_waiving.py -k in_hand",
+    ),
+    Protection(
+        "of a result that was recalled while it was being sent it is known that it arrived",
+        "storage/outbox.py",
+        "DeliveryState.RECALLED] if state is DeliveryState.SENT else []",
+        "] if state is DeliveryState.SENT else []",
+        "tests/integration/test_delivery_lanes.py -k recalled_while",
+    ),
+    Protection(
+        "what is left of a damaged result is not sent for the whole",
+        "node/delivery.py",
+        "path.stat().st_size) != size",
+        "path.stat().st_size) < 0",
+        "tests/integration/test_delivery_lanes.py -k part_is_left",
+    ),
+    Protection(
+        "what failed without a reason, or with one of its service's own, is not taken to be stored",
+        "node/status.py",
+        "is_failure = reason != SUCCESS and not is_warning(reason)",
+        "is_failure = True",
+        "tests/integration/test_stow_delivery.py -k taken_as_a_status",
     ),
     Protection(
         "nothing is sent again that a destination is not to get any more",

@@ -147,7 +147,9 @@ def web_services(settings: Settings) -> Iterator[str]:
     yield (
         "As user agent the node sends results by STOW-RS to destinations that are web services, one instance a request, "
         "and asks for them by QIDO-RS where their proof is `find`. **Table 4.5-6.** Responses without a Failure Reason, "
-        "and what comes of them; one with a Failure Reason counts as that C-STORE status (table 4.2-4)."
+        "and what comes of them; one with a Failure Reason counts as that C-STORE status (table 4.2-4). What is named among "
+        "what failed with no reason, or with a success or warning status as its reason, is tried again, and so is what was "
+        "answered with a status of success and an HTML page."
     )
     yield table(("HTTP Status", "Counts As", "Behaviour"), _outcomes())
 

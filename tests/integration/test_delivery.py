@@ -3,17 +3,21 @@
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from pydicom import Dataset
 from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
+from pynetdicom.association import Association
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from config.mix import ObjectMix, ReportClass, ResultKind, SegmentationType
 from config.settings import Dicom
+from node.errors import DestinationUnreachable
 from node.scu import Peer, Sender
-from storage.files import InstanceStore
+from node.sop_classes import STUDY_ROOT_FIND
+from storage.files import InstanceReference, InstanceStore
 from storage.outbox import Delivery, Outbox
 from storage.results import ResultRecord
 from storage.states import DeliveryState
@@ -260,6 +264,20 @@ def test_a_name_that_cannot_be_looked_up_is_no_destination(host: str) -> None:
     typed = a_destination(104).model_copy(update={"host": host})
     assert "PACS at" in SENDER.echo(typed).message
     assert SENDER.report(Peer("pacs", "PACS", host, 104), 1, Dataset()).status is None
+
+
+def test_a_destination_that_aborts_before_it_is_asked_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for request in (Association.send_c_echo, Association.send_c_find):
+
+        def late(self: Association, *asked: object, then: Any = request) -> Any:
+            self.abort()
+            return then(self, *asked)
+
+        monkeypatch.setattr(Association, request.__name__, late)
+    with a_pacs(classes=[STUDY_ROOT_FIND]) as (_, port):
+        assert "aborted" in SENDER.echo(a_destination(port)).message
+        with pytest.raises(DestinationUnreachable, match="aborted"):
+            SENDER.find(a_destination(port), [InstanceReference("1.2", "1.3", "1.4")])
 
 
 def test_echo_tells_whether_a_destination_is_there_and_what_to_check() -> None:

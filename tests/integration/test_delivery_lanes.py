@@ -1,12 +1,16 @@
 """Lanes: exams that are held, files that are gone, pauses and windows, several associations, several destinations."""
 
+import struct
 import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
+import pydicom
 import pytest
+from pydicom import Dataset
+from pynetdicom import association
 from sqlalchemy import Engine
 
 from config.mix import ObjectMix, ReportClass
@@ -16,7 +20,7 @@ from node.pace import Pace
 from node.progress import Part
 from storage.database import writing
 from storage.errors import BucketUnavailable
-from storage.exams import hold
+from storage.exams import hold, recall
 from storage.files import InstanceStore
 from storage.jobs import JobQueue
 from storage.lanes import Pause, pause, resume
@@ -85,6 +89,75 @@ def test_a_result_whose_file_is_gone_stops_no_other(
     first, *others = deliveries.all()
     assert (first.state, first.message) == (DeliveryState.WAITING, "the file cannot be sent: FileNotFoundError")
     assert {delivery.state for delivery in others} == {DeliveryState.SENT}
+
+
+def test_a_result_of_which_a_part_is_left_is_not_sent(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    path = store.resolve(results[-1].path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with a_pacs() as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        deliveries.lane.deliver_due()
+        assert pacs.received == [each.uid for each in results[:-1]]
+        damaged = deliveries.all()[-1]
+        assert (damaged.state, damaged.status_code, damaged.attempts) == (DeliveryState.WAITING, None, 1)
+        assert "is damaged" in (damaged.message or "")
+        path.write_bytes(whole)
+        deliveries.later()
+        assert pacs.received == [each.uid for each in results]
+
+
+def test_a_file_that_nobody_can_make_sense_of_stops_no_other(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dcmread(path: str) -> Dataset:
+        if path.endswith(results[0].path):
+            raise struct.error
+        return pydicom.dcmread(path)
+
+    monkeypatch.setattr(association, "dcmread", dcmread)
+    with a_pacs() as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        deliveries.lane.deliver_due()
+        assert pacs.received == [each.uid for each in results[1:]]
+    assert deliveries.all()[0].message == "the file cannot be sent: error"
+
+
+def test_an_exam_that_is_held_while_its_results_are_fetched_is_not_delivered(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = store.resolve
+
+    def then_held(path: str) -> Path:
+        with writing(engine) as connection:
+            hold(connection, 1, held=True)
+        return resolve(path)
+
+    monkeypatch.setattr(store, "resolve", then_held)
+    with a_pacs() as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        assert deliveries.lane.deliver_due() == 0
+        assert pacs.received == []
+    assert deliveries.states() == {DeliveryState.WAITING}
+
+
+def test_what_is_recalled_while_it_is_being_sent_tells_that_the_destination_has_it(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    def then_recalled(_: object) -> int:
+        with writing(engine) as connection:
+            recall(connection, 1, NOON)
+        return 0xB000
+
+    with a_pacs(then_recalled) as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port))
+        assert deliveries.lane.deliver_due() == 1
+    assert pacs.received == [results[0].uid]
+    first, *others = deliveries.all()
+    assert (first.state, first.sent_at, first.status_code) == (DeliveryState.RECALLED, deliveries.clock(), 0xB000)
+    assert {(each.state, each.sent_at) for each in others} == {(DeliveryState.RECALLED, None)}
 
 
 def test_an_object_that_a_bucket_does_not_give_holds_up_no_other_exam(

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from config.settings import Destination, Dicom, WebService
@@ -85,7 +85,8 @@ class StandIn:
         if not self.takes(self.authorizations[-1]):
             return Response(status_code=401)
         status, document = self.answers.pop(0) if len(self.answers) > 1 else (self.answers or [(200, {})])[0]
-        return JSONResponse(document, status)
+        page = isinstance(document, str) and document.startswith("<")
+        return HTMLResponse(document, status) if page else JSONResponse(document, status)
 
     async def token(self, request: Request) -> Response:
         form = (await request.body()).decode()
@@ -180,6 +181,16 @@ def test_a_web_service_has_no_other_one_for_queries() -> None:
         ([(503, {})], DeliveryState.WAITING, OUT_OF_RESOURCES),
         ([(403, {})], DeliveryState.WAITING, None),
         ([(500, "nonsense")], DeliveryState.WAITING, None),
+        ([(409, failure(0xB00F))], DeliveryState.WAITING, None),
+        ([(202, failure(0))], DeliveryState.WAITING, None),
+        ([(202, [failure(0xA700)])], DeliveryState.WAITING, OUT_OF_RESOURCES),
+        (
+            [(202, {"00081198": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["1.2"]}}]}})],
+            DeliveryState.WAITING,
+            None,
+        ),
+        ([(200, {"00081198": {"vr": "SQ"}, "0008119A": {"vr": "SQ", "Value": [{}]}})], DeliveryState.SENT, 0),
+        ([(200, "<!DOCTYPE html><html><title>Request Rejected</title></html>")], DeliveryState.WAITING, None),
         (
             [(200, {"00081199": {"vr": "SQ", "Value": [{"00081196": {"vr": "US", "Value": [0xB000]}}]}})],
             DeliveryState.SENT,
@@ -256,6 +267,20 @@ def test_an_item_that_a_service_hangs_up_on_is_no_fault_of_those_behind_it(item:
             server.shutdown()
             thread.join()
     assert [response.status for response in responses] == [0, None]
+
+
+def test_a_page_in_the_way_of_a_service_is_no_answer_of_it() -> None:
+    with served(StandIn([(200, "<html><title>Log in</title></html>")]).app) as url:
+        echo = AGENT.echo(a_web_destination(f"{url}/dicom-web"))
+    assert not echo.answered
+    assert echo.message == "HTTP 200 OK, with a page for people"
+
+
+def test_a_file_that_cannot_be_read_stops_no_other(item: Item, tmp_path: Path) -> None:
+    with served(StandIn().app) as url:
+        responses = list(AGENT.send(a_web_destination(f"{url}/dicom-web"), [Item(tmp_path, "1.2"), item]))
+    assert [response.status for response in responses] == [None, 0]
+    assert responses[0].message == "the file cannot be sent: IsADirectoryError"
 
 
 def test_the_file_is_sent_as_it_is_with_the_credentials_of_the_settings(item: Item) -> None:

@@ -1,6 +1,5 @@
 """What an exam's images amount to, by the settings of the site and what the model reads."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -57,7 +56,7 @@ class Rules:
         The site's setting, see ``node.exams.assemble``.
     """
 
-    accepts: Collection[ImageKind] = frozenset({ImageKind.FOR_PRESENTATION})
+    accepts: frozenset[ImageKind] = frozenset({ImageKind.FOR_PRESENTATION})
     one_breast_suffices: bool = False
 
     @classmethod

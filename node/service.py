@@ -3,7 +3,6 @@
 import hashlib
 from datetime import timedelta
 
-from ai.models import Model
 from config.settings import Destination, Settings
 from node.audit.notes import NOTHING, Notes
 from node.errors import NotProtected
@@ -12,7 +11,6 @@ from node.parts import Parts
 from node.scu import Carrier, Sender
 from node.tls import Transport
 from node.user_agent import AskedOverHTTP, UserAgent
-from node.views import ImageKind, kinds_of
 from node.web.access import Authentication, ThisMachine
 from node.web.app import Counts, Routes, create_app
 from node.web.bearer import OpenIDConnect, Sessions, Tokens, Unknown, Uses
@@ -38,11 +36,6 @@ def carrier(settings: Settings, destination: Destination, transport: Transport) 
     if destination.query:
         return AskedOverHTTP(sender(settings, transport), UserAgent(settings.dicom))
     return sender(settings, transport)
-
-
-def accepted_kinds(model: Model) -> frozenset[ImageKind]:
-    """Return the kinds of image that a model's card says it reads."""
-    return kinds_of(model.card.use.accepts)
 
 
 def content_digest(settings: Settings) -> str:

@@ -45,7 +45,7 @@ from node.safekeeping import SafeKeeping
 from node.scp import StorageSCP
 from node.scu import EchoResult
 from node.senders import Noted
-from node.service import DRAIN_SECONDS, accepted_kinds, carrier, sender, web_door, worklist_of
+from node.service import DRAIN_SECONDS, carrier, sender, web_door, worklist_of
 from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.timekeeping import Timekeeping
@@ -236,11 +236,12 @@ class Serving:
     def _wire(self, parts: Parts) -> None:
         self._to_judge = True
         settings, engine = parts.settings, parts.engine
+        rules = Rules.of(settings, self.model)
         self._renewed.inner = Intake(
             parts.store,
             engine,
             settings.storage.watermark,
-            accepted_kinds(self.model),
+            rules.accepts,
             utc_now,
             accept_corrections=settings.exam.accept_corrections,
         )
@@ -250,7 +251,7 @@ class Serving:
             self.model.digest,
             utc_now,
             priors=settings.exam.priors,
-            rules=Rules.of(settings, self.model),
+            rules=rules,
         )
         policy = settings.retention.policy
         self._retention = Retention(

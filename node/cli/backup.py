@@ -17,7 +17,7 @@ from node.adoption import Adopted
 from node.adoption import adopt as adopt_images
 from node.audit.commands import operator, record
 from node.cli.options import ConfigOption, JsonOption, print_json
-from node.views import ImageKind
+from node.views import ImageKind, kinds_of
 from storage.backup import back_up, holds_exams, same_schema
 from storage.backup import restore as restore_database
 from storage.database import open_database, writing
@@ -153,9 +153,7 @@ def _idle_database(settings: Settings) -> Iterator[Engine]:
 
 
 def _kinds(settings: Settings) -> frozenset[ImageKind]:
-    from node.service import accepted_kinds  # noqa: PLC0415 (as above)
-
-    return accepted_kinds(ready_model(settings.reader.model, settings.reader.models_folder))
+    return kinds_of(ready_model(settings.reader.model, settings.reader.models_folder).card.use.accepts)
 
 
 def _adopt(settings: Settings, engine: Engine, store: InstanceStore, kinds: frozenset[ImageKind]) -> Adopted:

@@ -87,13 +87,13 @@ def _decide(parts: Parts, decision: str, numbers: Sequence[str]) -> None:
     from ai.models import ready_model  # noqa: PLC0415 (keeps lists quick)
     from node.corrections import Corrections  # noqa: PLC0415 (as above)
     from node.intake import utc_now  # noqa: PLC0415 (as above)
-    from node.service import accepted_kinds  # noqa: PLC0415 (as above)
+    from node.views import kinds_of  # noqa: PLC0415 (as above)
 
     if not all(number.isascii() and number.isdigit() for number in numbers):
         typer.secho(f"{decision} takes the numbers of conflicts: mammonode conflicts lists them.", err=True)
         raise typer.Exit(2)
     reader = parts.settings.reader
-    kinds = accepted_kinds(ready_model(reader.model, reader.models_folder))
+    kinds = kinds_of(ready_model(reader.model, reader.models_folder).card.use.accepts)
     corrections = Corrections(parts.engine, parts.store, kinds, utc_now)
     decide = corrections.accept if decision == "accept" else corrections.reject
 

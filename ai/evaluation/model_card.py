@@ -15,7 +15,7 @@ from ai.evaluation.detection import FPPI, match
 from ai.evaluation.plots import froc, plot_froc, plot_reliability, plot_roc
 from ai.evaluation.predictions import Prediction, detections, rules_of
 from ai.evaluation.report import Group, Report
-from ai.models import CARD, Model, ModelCard
+from ai.models import CARD, Model, ModelCard, Training
 from ai.training.durable import whole_file
 from ai.words import counted
 
@@ -103,9 +103,23 @@ def _head(model: Model) -> Iterator[str]:
             ("attribution", training.attribution),
             ("start", training.start),
             ("finding from a detection of", f"{card.thresholds.get('mass', 0.5):g}"),
-            ("command", f"`mammonode train {training.plan.get('recipe', 'RECIPE')} DATA --output FOLDER`"),
+            ("command", f"`{command(training)}`"),
         ],
     )
+
+
+def command(training: Training) -> str:
+    """Return the command that trained a model, what the user gave it in words: the card names none of its files."""
+    plan = training.plan
+    given = any(part.get("start") in ("imagenet", "gmic") for part in plan.get("parts", ()))
+    options = {
+        "--start START": given or ", trained on " in training.start,
+        "--upon MODEL": "upon" in plan,
+        "--final MODEL": "final_of" in plan,
+        f"--budget {plan.get('budget')}": "budget" in plan,
+    }
+    told = ["mammonode train", str(plan.get("recipe", "RECIPE")), "DATA", "--output FOLDER"]
+    return " ".join([*told, *(option for option, used in options.items() if used)])
 
 
 def _figures(data: str, report: Report) -> Iterator[str]:

@@ -17,7 +17,7 @@ from ai.datasets.records import Record
 from ai.datasets.sources import Source
 from ai.errors import InvalidDataset
 from ai.evaluation.calibration import Scored, calibrate, fit, operating_points, reliability, scores
-from ai.evaluation.model_card import write_calibration, write_model_card
+from ai.evaluation.model_card import command, write_calibration, write_model_card
 from ai.evaluation.predictions import Prediction
 from ai.evaluation.report import report
 from ai.exam import Laterality, View, ViewPosition
@@ -193,6 +193,24 @@ def test_a_level_without_scores_is_said_on_the_card_and_takes_no_other_with_it(
     ]
     assert [name for name in judged if f"| {name} | 60 |" in card] == judged
     assert ("Operating points" in card) == known == (tmp_path / "reliability.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("start", "plan", "options"),
+    [
+        ("EfficientNet-Lite0", {"parts": [{"start": "lite0"}]}, ""),
+        ("random", {"parts": [{"start": "random"}], "upon": "own 1, d"}, " --upon MODEL"),
+        ("ImageNet, file.pth", {"parts": [{"start": "imagenet"}]}, " --start START"),
+        ("own 1, fold-0, trained on films (CC0), from random", {"budget": 20}, " --start START --budget 20"),
+        ("EfficientNet-Lite0", {"final_of": "own 1, d"}, " --final MODEL"),
+    ],
+)
+def test_the_card_tells_the_command_with_the_options_that_made_the_model(
+    tmp_path: Path, start: str, plan: dict[str, Any], options: str
+) -> None:
+    training = a_quick_model(tmp_path / "model").card.training
+    changed = training.model_copy(update={"start": start, "plan": {"recipe": "r", **plan}})
+    assert command(changed) == f"mammonode train r DATA --output FOLDER{options}"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Commands about one exam: show, retry, send again."""
 
-import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -136,16 +136,16 @@ def send(
 
 
 def _facts(parts: Parts, exam: str) -> dict[str, Any]:
-    from node.results.facts import FACTS  # noqa: PLC0415 (keeps lists quick)
+    from node.results.facts import FACTS, kept_facts  # noqa: PLC0415 (keeps lists quick)
 
     with reading(parts.engine) as connection:
         found = find_exam(connection, exam)
         instances = {record.uid: record for record in instances_of_exam(connection, found.id)}
         decided = {image.instance_uid: image for image in images_of(connection, found.id, found.revision)}
         removed = removed_of_exam(connection, found.id)
-        issued = [result.record for result in results_of(connection, found.id) if result.record.kind == FACTS]
+        kept = [result.record.path for result in results_of(connection, found.id) if result.record.kind == FACTS]
         conflicts = list_conflicts(connection, exam_id=found.id)
-    answer = _answer(parts, issued[0].path) if issued else None
+    answer = kept_facts(parts.store, kept[0]) if kept else None
     told = {}
     if answer and answer["revision"] == found.revision:
         told = {image["uid"]: image for image in answer["images"]}
@@ -203,16 +203,7 @@ def _facts(parts: Parts, exam: str) -> dict[str, Any]:
     }
 
 
-def _answer(parts: Parts, path: str) -> dict[str, Any] | None:
-    """Return an answer as it was kept, or None when it was removed."""
-    try:
-        told: dict[str, Any] = json.loads(parts.store.resolve(path).read_bytes())
-    except FileNotFoundError:
-        return None
-    return told
-
-
-def _masses(answer: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _masses(answer: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Return a line for each mass of an answer."""
     return [
         {

@@ -1,6 +1,5 @@
 """All that is known of one exam's revision, as its page shows it."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any, Final
 
 from ai.exam import STANDARD_VIEWS
 from ai.words import counted
-from node.results.facts import FACTS
+from node.results.facts import FACTS, kept_facts
 from node.results.labels import Box, Point, label_places, lead
 from node.web.pages.house import House
 from storage.actions import Action, actions_of_exam
@@ -253,7 +252,8 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
     with reading(house.engine) as connection:
         decided = images_of(connection, exam.id, seen)
         pictures = previews_of(connection, job.id) if job else []
-    answer = _answer(house, [result for result in issued if result.revision == seen])
+    facts = [result.record.path for result in issued if result.revision == seen and result.record.kind == FACTS]
+    answer = kept_facts(house.store, facts[0]) if facts else None
     sent = tuple(
         Sent(delivery, tuple(attempts.get(delivery.id, ()))) for delivery in deliveries if delivery.revision == seen
     )
@@ -274,17 +274,6 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
         removed=bool(removed),
         waivable=tuple(may_be_waived),
     )
-
-
-def _answer(house: House, issued: Sequence[IssuedResult]) -> Mapping[str, Any] | None:
-    kept = next((result.record for result in issued if result.record.kind == FACTS), None)
-    if kept is None:
-        return None
-    try:
-        told: Mapping[str, Any] = json.loads(house.store.resolve(kept.path).read_bytes())
-    except FileNotFoundError:
-        return None
-    return told
 
 
 def _views(

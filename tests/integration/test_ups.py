@@ -127,8 +127,10 @@ def test_workitems_are_searched(service: Service) -> None:
         {"nonsense": "5"},
         {"ScheduledProcedureStepStartDateTime": "yesterday"},
         {"limit": "x"},
+        {"PatientID": str(image.PatientID), "00100020": "another's"},
     ):
         assert service.get("/workitems", **query).status_code == 400
+    assert "fuzzymatching" in service.get("/workitems", fuzzymatching="true").headers["warning"]
 
 
 def test_who_searches_or_retrieves_workitems_is_in_the_audit_trail(service: Service) -> None:

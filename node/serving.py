@@ -46,6 +46,7 @@ from node.scp import StorageSCP
 from node.scu import EchoResult
 from node.senders import Noted
 from node.service import DRAIN_SECONDS, accepted_kinds, carrier, sender, web_door, worklist_of
+from node.standing import Standing
 from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.timekeeping import Timekeeping
@@ -60,15 +61,13 @@ from node.web.health import health_routes
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
 from node.web.ups import UnifiedProcedureSteps
-from storage.changes import Version, changes_of
+from storage.changes import changes_of
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.conflicts import list_conflicts
 from storage.database import reading, require_schema
-from storage.errors import StorageError
-from storage.figures import Waiting, exams_by_state, unanswered, undelivered
 from storage.holding import Seat, held
-from storage.states import ConflictState, ExamState
+from storage.states import ConflictState
 
 log = logger("serving")
 
@@ -97,8 +96,6 @@ FIXED = (
     "worklist",
 )
 """What only a restart changes: addresses, places, the model."""
-Waits = tuple[dict[ExamState, int], Waiting | None, dict[str, Waiting]]
-"""Exams by state, the unanswered, and results to be sent by destination."""
 
 
 def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
@@ -181,7 +178,7 @@ class Serving:
         self._changes = changes_of(self.parts.engine)
         self._news = News(self._changes)
         self._judging = Chore(self._close_exams, LOOKS_EVERY)
-        self._counted: tuple[Version | None, Waits] | None = None
+        self.status = Standing(self.parts.engine, self.parts.store, self._changes).line
         swept = self.parts.store.sweep(timedelta(0))
         log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
         self.trail = Trail(
@@ -398,34 +395,6 @@ class Serving:
         self._door.use(settings.dicom, self._reports, self._keeping, self._transport)
         self._answers.poll = settings.delivery.poll
         self._deliveries.start(former)
-
-    def status(self) -> str:
-        """Return what goes on, in one line."""
-        try:
-            exams, waits, lanes = self._waiting()
-        except StorageError:
-            return "the database does not answer"
-        now = utc_now()
-        told = [f"{exams[state]} {state}" for state in (ExamState.COLLECTING, ExamState.QUEUED)]
-        if waits:
-            told[-1] += f" (oldest {(now - waits.oldest).total_seconds():.0f} s)"
-        told += [
-            f"{name}: {lane.number} to send, oldest {(now - lane.oldest).total_seconds():.0f} s"
-            for name, lane in lanes.items()
-        ]
-        try:
-            usage = self.parts.store.usage()
-        except OSError:
-            return "; ".join([*told, "the store does not answer"])
-        return "; ".join([*told, f"disk {100 * (1 - usage.free / usage.total):.0f} % used"])
-
-    def _waiting(self) -> Waits:
-        """Return what the status line tells of, counted anew only when something was committed."""
-        version = self._changes.version()
-        if version is None or self._counted is None or self._counted[0] != version:
-            with reading(self.parts.engine) as connection:
-                self._counted = version, (exams_by_state(connection), unanswered(connection), undelivered(connection))
-        return self._counted[1]
 
     def close(self) -> None:
         """Take nothing new, let end what has begun, and stop."""

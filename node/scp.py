@@ -25,13 +25,12 @@ from pynetdicom.presentation import PresentationContext
 from config.settings import TEST_AE_TITLE, Dicom
 from node.audit.notes import NOTHING, Notes
 from node.guard import Messages, watch
-from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
 from node.line import KNOWN, has_short_cut
 from node.listener import Handshakes, Listener
 from node.records import Origin
 from node.safekeeping import SafeKeeping
-from node.scu import report_of, report_on, request_of
+from node.scu import bound, entity_of, report_of, report_on, request_of
 from node.sop_classes import ACCEPTED, STORAGE_COMMITMENT, VERIFICATION
 from node.status import PROCESSING_FAILURE, SUCCESS, error_comment, receiving_status
 from node.telemetry import logger
@@ -48,9 +47,6 @@ log = logger("scp")
 CROWD = 32
 """Connections beyond the associations allowed that are told so; more are closed without a word. pynetdicom cannot serve
 descriptors from 1024 on."""
-
-MAXIMUM_PDU_SIZE = 131072
-"""Measured: 2.5 times the throughput of 16382, and slower again beyond; DCMTK's maximum too."""
 
 NO_ENCODING: Final = 0x04
 """Result of a presentation context: transfer syntaxes not supported (PS3.8 9.3.3.2)."""
@@ -201,7 +197,7 @@ class StorageSCP:
         """
         self._settings, self._reports, self._keeping, self._transport = settings, reports, keeping, transport
         if self._ae:
-            _bound(self._ae, settings)
+            bound(self._ae, settings)
 
     def stop(self, drain: float = 10) -> None:
         """Close the door: no new association, then those that are there get so many seconds to end."""
@@ -227,11 +223,7 @@ class StorageSCP:
         return self._transport.door
 
     def _entity(self) -> AE:
-        entity = AE(self._settings.ae_title)
-        entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.maximum_pdu_size = MAXIMUM_PDU_SIZE
-        _bound(entity, self._settings)
+        entity = entity_of(self._settings)
         for sop_class, syntaxes in ACCEPTED.items():
             if sop_class != STORAGE_COMMITMENT:
                 entity.add_supported_context(sop_class, list(syntaxes))
@@ -403,13 +395,6 @@ def _certificate(association: Association) -> Certificate:
     line = association.dul.socket
     secured = line.socket if line is not None else None
     return (secured.getpeercert() or {}) if isinstance(secured, ssl.SSLSocket) else {}
-
-
-def _bound(entity: AE, settings: Dicom) -> None:
-    entity.maximum_associations = settings.maximum_associations
-    entity.network_timeout = settings.network_timeout
-    entity.acse_timeout = settings.acse_timeout
-    entity.dimse_timeout = settings.dimse_timeout
 
 
 def _context(origin: Origin) -> dict[str, str]:

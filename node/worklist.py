@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection, Engine
 
 from config.policy import RetryPolicy
+from node.entries import name_key
 from node.errors import NodeError
 from node.faults import described
 from node.identity import TEST_ISSUER
@@ -140,12 +141,11 @@ class Worklist:
         is_time_to_tidy = self._clock() - self._tidied > timedelta(hours=1)
         with reading(self._engine) as connection:
             stale = [item for item in unsettled_workitems(connection) if _stale(connection, item)]
-            without = [] if stale else self._without(connection, ended=is_time_to_tidy)
         for item in stale:
             changed += self._follow(item.uid)
-        if stale:
-            with reading(self._engine) as connection:
-                without = self._without(connection, ended=is_time_to_tidy)
+        with reading(self._engine) as connection:
+            # Whoever waits has not waited long; the others are those that ended while nobody looked.
+            without = exams_without_workitem(connection, BATCH, TEST_ISSUER, ended=is_time_to_tidy)
         if without:
             with writing(self._engine) as connection:
                 for exam in without:
@@ -163,11 +163,6 @@ class Worklist:
         """Let the workitems follow; what there is to do later, a commit tells."""
         self.tick()
 
-    @staticmethod
-    def _without(connection: Connection, *, ended: bool) -> list[ExamRecord]:
-        # Whoever waits has not waited long; the others are those that ended while nobody looked.
-        return exams_without_workitem(connection, BATCH, TEST_ISSUER, ended=ended)
-
     def ask(self, asked: Asked, who: str) -> Workitem:
         """Open a workitem that somebody asks for.
 
@@ -184,7 +179,7 @@ class Worklist:
             revision=None,
             study_uid=asked.study_uid,
             patient_id=asked.patient_id,
-            patient_name_key=asked.patient_name.casefold().rstrip("^="),
+            patient_name_key=name_key(asked.patient_name),
             priority=asked.priority,
             label=asked.label or LABEL,
             worklist=asked.worklist or WORKLIST,
@@ -301,7 +296,7 @@ class Worklist:
         if not live:
             return item
         exam = live[-1]
-        values = {"patient_id": exam.patient.patient_id, "patient_name_key": exam.patient.name.casefold().rstrip("^=")}
+        values = {"patient_id": exam.patient.patient_id, "patient_name_key": name_key(exam.patient.name)}
         return change(connection, item, self._clock(), exam_id=exam.id, revision=exam.revision, **values)
 
     def _as(self, connection: Connection, item: Workitem, found: Reading) -> Workitem:
@@ -347,7 +342,7 @@ class Worklist:
             revision=exam.revision,
             study_uid=exam.study_uid,
             patient_id=exam.patient.patient_id,
-            patient_name_key=exam.patient.name.casefold().rstrip("^="),
+            patient_name_key=name_key(exam.patient.name),
             label=LABEL,
             worklist=WORKLIST,
             scheduled_for=instant(exam.opened_at),

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
-from node.entries import full_time
+from node.entries import full_time, name_key
 from node.errors import BadRequest
 from node.instants import bounds, first_instant, last_instant
 from storage.search import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, AnyOf, Condition, Level, OneOf, Range, Wildcard
@@ -202,7 +202,7 @@ def condition_of(keyword: str, value: str) -> Condition | None:
     if vr in SPANS:
         named = bounds(value) if vr == "DT" else _ends(value)
         return _span(keyword, named or ("", "", ""), *SPANS[vr])
-    return _name(value.casefold().rstrip("^=")) if vr == "PN" else _text(value)
+    return _name(name_key(value)) if vr == "PN" else _text(value)
 
 
 def _name(value: str) -> Condition:

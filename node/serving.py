@@ -60,7 +60,9 @@ from node.web.dicomweb import dicomweb_routes
 from node.web.health import health_routes
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
+from node.web.server import WebDoor
 from node.web.ups import UnifiedProcedureSteps
+from node.worklist import Worklist
 from storage.changes import changes_of
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
@@ -196,27 +198,31 @@ class Serving:
         self.readiness = Readiness(lambda: self.parts, self.model.digest, self.progress, self._echoes, utc_now)
         self._wire(self.parts)
         watched = self._news, self.progress
+        worklist = worklist_of(self.parts, self._receiver)
         self._answers = Turns("commitment reports", lambda _: self._keeping.turn(), settings.delivery.poll, *watched)
-        incoming = self.parts.store.incoming
+        self._turns = (
+            self._answers,
+            Turns("worklist", worklist.turn, 1, *watched),
+            Turns("retrieving", worklist.retrieving, 1, *watched),
+        )
         self._door = StorageSCP(
             settings.dicom,
             self._receiver,
-            incoming,
+            self.parts.store.incoming,
             self._reports,
             self._keeping,
             senders=self._senders,
             transport=self._transport,
             notes=self.trail,
         )
-        self._decoders, counts = Decoders(), Counts()
-        worklist = worklist_of(self.parts, self._receiver)
-        self._steps = (
-            Turns("worklist", worklist.turn, 1, *watched),
-            Turns("retrieving", worklist.retrieving, 1, *watched),
-        )
+        self._decoders, self._uses = Decoders(), Uses(self.parts.engine)
+        self._web = self._web_door(worklist)
+        self._probe = DoorProbe(self.progress)
+
+    def _web_door(self, worklist: Worklist) -> WebDoor | None:
+        settings, counts = self.parts.settings, Counts()
         steps = UnifiedProcedureSteps(self.parts.engine, worklist, settings.worklist.sources)
         services = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
-        dicom_web = [*services, *steps.routes()]
         house = House(
             *(lambda: self.parts, self._receiver, self._echo, self.model, counts, utc_now),
             validity=self.validity,
@@ -225,10 +231,8 @@ class Serving:
             echoes=self._echoes,
         )
         health = health_routes(self.readiness.checks, self.metrics.text)
-        self._uses = Uses(self.parts.engine)
-        routes = Routes(dicom_web, [*page_routes(house), *health])
-        self._web = web_door(self.parts, routes, counts, self._uses, self.trail)
-        self._probe = DoorProbe(self.progress)
+        routes = Routes([*services, *steps.routes()], [*page_routes(house), *health])
+        return web_door(self.parts, routes, counts, self._uses, self.trail)
 
     def _wire(self, parts: Parts) -> None:
         self._to_judge = True
@@ -300,7 +304,7 @@ class Serving:
         self.trail.start()
         self._telling.start()
         self._deliveries.start()
-        for turns in (self._answers, *self._steps):
+        for turns in self._turns:
             turns.start()
         self._echoes.start()
         self._probe.start(self.parts.settings, self.dicom_port, self.web_port, lambda: self._transport)
@@ -405,14 +409,14 @@ class Serving:
         if self._web:
             self._web.shut()
         self._deliveries.retire()
-        for turns in (self._answers, *self._steps):
+        for turns in self._turns:
             turns.stop(timeout=0)
         self._door.stop(DRAIN_SECONDS)
         if self._web:
             self._web.stop()
         self._decoders.close()
         self._deliveries.stop()
-        for turns in (self._answers, *self._steps):
+        for turns in self._turns:
             turns.stop()
         self.trail.note("stop", who=operator())
         self.trail.stop()

@@ -123,15 +123,7 @@ def accept(connection: Connection, conflict_id: int, record: InstanceRecord, now
         )
     )
     joined = touch(connection, record.patient, record.study.uid, now) if record.opens_exam else None
-    changed = [joined] if joined else []
-    if left and (joined is None or left.id != joined.id):
-        if joined is None:
-            changed.append(left)
-        elif _has_images(connection, left.id):
-            changed.append(revise(connection, left.id, now))
-        else:
-            _move(connection, left, joined, now)
-            changed.append(left)
+    changed = _changed(connection, left, joined, now)
     if left and first.opens_exam and conflict.identity_changed:
         recall(connection, left.id, now)
     return [_held_as_needed(connection, exam.id) for exam in changed]
@@ -202,6 +194,18 @@ def _conflicts(connection: Connection, *where: ColumnElement[bool]) -> list[Conf
         )
         for row in connection.execute(query)
     ]
+
+
+def _changed(
+    connection: Connection, left: ExamRecord | None, joined: ExamRecord | None, now: datetime
+) -> list[ExamRecord]:
+    """Return the exam that an image has joined and the one that it has left, which is revised, or moved if it was the last."""
+    if left is None or joined is None or left.id == joined.id:
+        return [exam for exam in (joined or left,) if exam]
+    if _has_images(connection, left.id):
+        return [joined, revise(connection, left.id, now)]
+    _move(connection, left, joined, now)
+    return [joined, left]
 
 
 def _undecided(connection: Connection, conflict_id: int) -> Any:

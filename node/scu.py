@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +137,14 @@ class Carrier(Protocol):
 
     def find(self, destination: Destination, sought: Sequence[InstanceReference]) -> set[str]:
         """Return the SOP Instance UIDs, of those sought, that a destination knows."""
+
+
+def by_series(references: Iterable[InstanceReference]) -> dict[tuple[str, str], set[str]]:
+    """Return SOP Instance UIDs by Study and Series Instance UID."""
+    series: dict[tuple[str, str], set[str]] = {}
+    for each in references:
+        series.setdefault((each.study_uid, each.series_uid), set()).add(each.instance_uid)
+    return series
 
 
 def entity_of(settings: Dicom) -> AE:
@@ -284,13 +292,10 @@ class Sender:
         DestinationUnreachable, AssociationRejected, ContextsRejected, QueryFailed
             When it cannot be asked, or does not answer to the end.
         """
-        series: dict[tuple[str, str], set[str]] = {}
-        for each in sought:
-            series.setdefault((each.study_uid, each.series_uid), set()).add(each.instance_uid)
         context = build_context(STUDY_ROOT_FIND, list(UNCOMPRESSED))
         found: set[str] = set()
         with self._association(destination, [context]) as association:
-            for (study_uid, series_uid), wanted in series.items():
+            for (study_uid, series_uid), wanted in by_series(sought).items():
                 query = Dataset()
                 query.QueryRetrieveLevel = "IMAGE"
                 query.StudyInstanceUID, query.SeriesInstanceUID = study_uid, series_uid

@@ -163,7 +163,7 @@ class StorageSCP:
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._watch),
             (evt.EVT_REQUESTED, self._decide),
-            (evt.EVT_ACCEPTED, self._tell_contexts),
+            (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_REJECTED, self._tell_limit),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_EVENT_REPORT, self._report),
@@ -299,7 +299,7 @@ class StorageSCP:
         here = origin.address == self._settings.bind or ip_address(origin.address).is_loopback
         return here and origin.calling_ae == TEST_AE_TITLE
 
-    def _tell_contexts(self, event: evt.Event) -> None:
+    def _accepted(self, event: evt.Event) -> None:
         origin, asked = self._origin(event.assoc), event.assoc.requestor.requested_contexts
         knocks = self._is_ours(origin) and all(context.abstract_syntax == VERIFICATION for context in asked)
         if self._senders and not knocks:
@@ -307,14 +307,7 @@ class StorageSCP:
         told = _context(origin)
         if self._transport:
             self._transport.seen.note(f"caller {told['calling_ae']}", _certificate(event.assoc))
-        log.debug("association accepted", **told, contexts=[_words(cx) for cx in event.assoc.accepted_contexts])
-        taken = {context.abstract_syntax for context in event.assoc.accepted_contexts}
-        # Senders propose one class in several encodings; only a class that cannot come at all is worth a line.
-        lost = [context for context in event.assoc.rejected_contexts if context.abstract_syntax not in taken]
-        if coded := [_words(context) for context in lost if context.result == NO_ENCODING]:
-            log.warning("encodings rejected", **told, contexts=coded)
-        if others := [_words(context) for context in lost if context.result != NO_ENCODING]:
-            log.info("presentation contexts rejected", **told, contexts=others)
+        _tell_contexts(event.assoc, told)
 
     def _tell_limit(self, event: evt.Event) -> None:
         told = _context(self._origin(event.assoc))
@@ -412,6 +405,17 @@ def _proposed(association: Association) -> list[Context]:
         )
         for context in association.requestor.requested_contexts
     ]
+
+
+def _tell_contexts(association: Association, told: dict[str, str]) -> None:
+    log.debug("association accepted", **told, contexts=[_words(context) for context in association.accepted_contexts])
+    taken = {context.abstract_syntax for context in association.accepted_contexts}
+    # Senders propose one class in several encodings; only a class that cannot come at all is worth a line.
+    lost = [context for context in association.rejected_contexts if context.abstract_syntax not in taken]
+    if coded := [_words(context) for context in lost if context.result == NO_ENCODING]:
+        log.warning("encodings rejected", **told, contexts=coded)
+    if others := [_words(context) for context in lost if context.result != NO_ENCODING]:
+        log.info("presentation contexts rejected", **told, contexts=others)
 
 
 def _words(context: PresentationContext) -> str:

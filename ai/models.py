@@ -211,11 +211,6 @@ def read_card(path: Path) -> ModelCard:
         raise _invalid(path, error) from error
 
 
-def shipped_models() -> list[Model]:
-    """Return the models that came with this version."""
-    return [open_model(folder.name) for folder in model_folders()]
-
-
 def model_folders(installed: Path | None = None) -> list[Path]:
     """Return the model directories that can be called by their names: shipped ones, then those of a models folder."""
     places = [SHIPPED, *([installed] if installed else [])]

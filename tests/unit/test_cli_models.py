@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from ai.models import CARD, shipped_models
+from ai.models import CARD, model_folders, open_model
 from node import supervisor
 from node.cli import commands_of
 from node.supervisor import Child
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # smp renames its encoders one day; the version is pinned.
 pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 
-SHIPPED = shipped_models()[0]
+SHIPPED = open_model(model_folders()[0].name)
 
 
 @pytest.fixture

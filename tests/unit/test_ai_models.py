@@ -174,8 +174,8 @@ def test_wrong_weights_never_reach_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"architecture__depth": 3}, r"architecture\.depth: Extra inputs"),
-        ({"thresholds__sure": 0.5}, r"thresholds\.sure: Extra inputs"),
+        ({"architecture__depth": 3}, r"architecture\.depth: there is no such key"),
+        ({"thresholds__sure": 0.5}, r"thresholds\.sure: there is no such key"),
         ({"thresholds__mass": 1.5}, r"thresholds\.mass: "),
         ({"architecture__canvas": [64, 65]}, r"architecture\.canvas: mass_fpn takes multiples of 32, not 64 x 65"),
         ({"architecture__encoder": "resnet1001"}, r"options of mass_fpn: .*resnet1001"),
@@ -348,7 +348,7 @@ def test_verify_names_every_file_that_is_missing_or_another_one(tmp_path: Path) 
         ("architecture.network", "tile_net", r"'tile_net'; there are "),
         ("architecture.options", {"depth": 3}, r"tile_unet has no option 'depth'"),
         ("architecture.options", {"widths": [2]}, r"fold-0\.safetensors: .* tensors do not fit"),
-        ("architecture.tiles", 128, r"architecture\.tiles: Extra inputs"),
+        ("architecture.tiles", 128, r"architecture\.tiles: there is no such key"),
     ],
 )
 def test_verify_tells_why_a_reader_refuses_its_model(tmp_path: Path, key: str, value: Any, fault: str) -> None:

@@ -4,7 +4,6 @@ Exams and jobs are the truth; workitems follow them. Who asks for a reading gets
 that of the exam when its images are there.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from node.faults import described
 from node.identity import TEST_ISSUER
 from node.instants import instant, kept_instant
 from node.pace import Due, until
+from node.results.uids import name_based_uid
 from node.telemetry import logger
 from storage.database import installation_id, reading, writing
 from storage.errors import CannotCancel, StorageError, WorkitemEnded
@@ -333,10 +333,8 @@ class Worklist:
 
     def _of_exam(self, exam: ExamRecord) -> Workitem:
         now = self._clock()
-        name = f"{self._installation} workitem {exam.uid} {exam.revision}"
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big")
         return Workitem(
-            uid=f"2.25.{number}",
+            uid=name_based_uid(self._installation, "workitem", exam.uid, exam.revision),
             state=StepState.SCHEDULED,
             exam_id=exam.id,
             revision=exam.revision,

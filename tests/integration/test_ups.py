@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -34,6 +35,7 @@ def test_every_reading_is_a_workitem_from_the_first_image_to_the_answer(service:
     assert states(service) == [("COMPLETED", "READY")]
     [item] = workitems(service)
     uid = values(item, UID)[0]
+    assert (UUID(int=int(uid.removeprefix("2.25."))).variant, len(uid.split("."))) == (RFC_4122, 3)  # PS3.5 B.2
     [whole] = service.get(f"/workitems/{uid}").json()
     assert whole == item
     images = {

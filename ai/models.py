@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ai.calibration import Calibration
 from ai.errors import InvalidCard, MissingModel, MissingWeights, ModelError, UnknownReader, WrongDigest
 from ai.findings import ModelIdentity
+from ai.words import first_fault
 
 CARD = "card.toml"
 SHIPPED = Path(__file__).parent / "weights"
@@ -117,7 +118,7 @@ class Model:
         try:
             return kind.model_validate(getattr(self.card, name))
         except ValidationError as error:
-            raise _invalid(self.folder / CARD, error, name) from error
+            raise InvalidCard(f"{self.folder / CARD}: {first_fault(error, name)}") from error
 
     def weights(self) -> list[Path]:
         """Return the weights files after comparing them with the card.
@@ -208,12 +209,7 @@ def read_card(path: Path) -> ModelCard:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidCard(f"{path}: {error}") from error
     except ValidationError as error:
-        raise _invalid(path, error) from error
-
-
-def shipped_models() -> list[Model]:
-    """Return the models that came with this version."""
-    return [open_model(folder.name) for folder in model_folders()]
+        raise InvalidCard(f"{path}: {first_fault(error)}") from error
 
 
 def model_folders(installed: Path | None = None) -> list[Path]:
@@ -221,9 +217,3 @@ def model_folders(installed: Path | None = None) -> list[Path]:
     places = [SHIPPED, *([installed] if installed else [])]
     cards = [card for place in places for card in sorted(place.glob(f"*/{CARD}"))]
     return [card.parent for card in cards if not card.parent.name.startswith(".")]
-
-
-def _invalid(card: Path, error: ValidationError, *parents: str) -> InvalidCard:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in (*parents, *first["loc"]))
-    return InvalidCard(f"{card}: {where}: {first['msg']}")

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
@@ -43,28 +43,27 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What came of reading.
+    """What came of reading; empty where nothing was to be read.
 
     Attributes
     ----------
     findings
-        None when no image could be read.
+        None when no image was read.
     not_read
         SOP Instance UID → why this image could not be read.
     seconds
         Duration by stage: decode, gate, read.
     pictures
-        SOP Instance UID → the image as people look at it, uint8, where pictures were asked for: of each that was read, and of
-        the first of each view.
+        SOP Instance UID → the image as people look at it, uint8: of each that was read, and of the first of each view.
     """
 
-    findings: ExamFindings | None
-    not_read: Mapping[str, str]
-    seconds: Mapping[str, float]
-    pictures: Mapping[str, NDArray[np.uint8]]
+    findings: ExamFindings | None = None
+    not_read: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
-def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False, last: bool = False) -> Analysis:
+def analyse(reader: Reader, sources: Sequence[Source], *, last: bool = False) -> Analysis:
     """Decode, judge and read the images of one exam; an image that cannot be read costs none of the others theirs.
 
     What the machine may be the reason of, such as a file that is not there or too little memory, is raised: it may pass.
@@ -73,13 +72,11 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
     ----------
     sources
         Of those of one view, the first that can be read is read; those after it are not looked at.
-    pictures
-        Whether the images are kept as pictures: 20 MB for one of 5000 rows and 4000 columns.
     last
         Whether nobody will try again: what has not passed by now costs its image alone, unless no other was read.
     """
     begin = time.perf_counter()
-    queue = _Queue(sources, pictures=pictures, last=last)
+    queue = _Queue(sources, last=last)
     views = dict.fromkeys(source.view for source in sources)
     images = {view: image for view in views if (image := queue.next_of(view))}
     findings = _read(reader, queue, images)
@@ -93,10 +90,9 @@ def analyse(reader: Reader, sources: Sequence[Source], *, pictures: bool = False
 class _Queue:
     """The images of each view in the order in which they are tried; those that may not be read are noted."""
 
-    def __init__(self, sources: Sequence[Source], *, pictures: bool, last: bool) -> None:
+    def __init__(self, sources: Sequence[Source], *, last: bool) -> None:
         self._waiting = {view: [each for each in sources if each.view == view] for view in {s.view for s in sources}}
         self._first = {source.view: source.uid for source in reversed(sources)}
-        self._keep = pictures
         self._last = last
         self.not_read: dict[str, str] = {}
         self.pictures: dict[str, NDArray[np.uint8]] = {}
@@ -114,7 +110,7 @@ class _Queue:
             with self._timed("gate"):
                 passed = self._through_the_gate(image)
             # No other is kept: of a view repeated a hundred times they would take more memory than there is.
-            if self._keep and (passed or source.uid == self._first[view]):
+            if passed or source.uid == self._first[view]:
                 with self._timed("decode"):
                     self.pictures[image.uid] = picture(image.pixels)
             if passed:

@@ -20,7 +20,7 @@ NO_SCORE_POLICY: Final = ScorePolicy()
 def answer_of(
     headers: Mapping[str, Dataset],
     done: Outcome,
-    analysis: Analysis | None,
+    analysis: Analysis,
     *,
     exam: str,
     revision: int,
@@ -41,7 +41,7 @@ def answer_of(
     done
         What became of the images.
     analysis
-        None where nothing was to be read.
+        What was read of them.
     exam, revision, created_at, model
         As in `Answer`.
     reasons
@@ -53,7 +53,7 @@ def answer_of(
     scoring, sender
         What the site makes of the scores of images that this AE title sent.
     """
-    findings = analysis.findings if analysis else None
+    findings = analysis.findings
     for_all = None if findings else "; ".join(reasons) or "not analysed"
     images = [
         ImageAnswer(header, done.views.get(uid), done.not_read.get(uid, for_all)) for uid, header in headers.items()
@@ -66,7 +66,7 @@ def answer_of(
         status = AnswerStatus.FAILED
     elif findings is None:
         status = AnswerStatus.NOT_ANALYSED
-        told += [f"{uid}: {why}" for uid, why in (analysis.not_read if analysis else {}).items()]
+        told += [f"{uid}: {why}" for uid, why in analysis.not_read.items()]
         told = told or sorted(set(done.not_read.values()))
     else:
         status = answer_status(findings, complete=not done.missing)

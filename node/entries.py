@@ -55,6 +55,11 @@ def entry_of(header: Dataset) -> Entry:
     )
 
 
+def name_key(name: str) -> str:
+    """Return what a person's name is found by; delimiters at its end mean nothing (PS3.5 6.2.1)."""
+    return name.rstrip("^=").casefold()
+
+
 def date(header: Dataset, keyword: str) -> str:
     """Return a date as YYYYMMDD, '' when there is none; ACR-NEMA wrote 2026.01.10 (PS3.5 6.2)."""
     written = text(header, keyword).replace(".", "")

@@ -242,7 +242,10 @@ class Metrics:
             )
 
     def _disk(self) -> Iterator[Metric]:
-        usage = self._parts().store.usage()
+        try:
+            usage = self._parts().store.usage()
+        except OSError:  # a share that is gone: all the rest is told
+            return
         yield GaugeMetricFamily("mammonode_disk_bytes", "Size of the store's disk", usage.total)
         yield GaugeMetricFamily("mammonode_disk_free_bytes", "Free on the store's disk", usage.free)
 

@@ -8,12 +8,11 @@ from typing import Any
 from config.mix import ObjectMix, ResultKind
 from config.settings import Destination
 from node.entries import entry_of
-from node.obtaining import obtain
 from node.results.answer import Answer, AnswerStatus, Predecessor
 from node.results.changes import changes
 from node.results.edition import REPORTS, Edition, Pictures
 from node.results.encode import ResultObject, encode, to_bytes
-from node.results.facts import FACTS, facts
+from node.results.facts import FACTS, facts, kept_facts
 from node.results.uids import ObjectUIDs
 from storage.files import InstanceReference, InstanceStore
 from storage.results import ResultRecord
@@ -167,15 +166,9 @@ class Replies:
         )
 
     def _facts_of(self, issue: Issue) -> Mapping[str, Any] | None:
-        """Return the facts that were kept of an answer; those of the first release, and removed ones, are gone."""
-        kept = [record for record in issue.records if record.kind == FACTS]
-        if not kept:
-            return None
-        try:
-            told: Mapping[str, Any] = json.loads(obtain(self._store, kept[-1].path).read_bytes())
-        except FileNotFoundError:
-            return None
-        return told
+        """Return the facts that were kept of an answer; those of the first release are not."""
+        kept = [record.path for record in issue.records if record.kind == FACTS]
+        return kept_facts(self._store, kept[-1]) if kept else None
 
     def _keep_facts(self, reply: Reply) -> ResultRecord:
         uids = reply.uids

@@ -25,13 +25,12 @@ from pynetdicom.presentation import PresentationContext
 from config.settings import TEST_AE_TITLE, Dicom
 from node.audit.notes import NOTHING, Notes
 from node.guard import Messages, watch
-from node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.intake import Announced, Receiver
 from node.line import KNOWN, has_short_cut
 from node.listener import Handshakes, Listener
 from node.records import Origin
 from node.safekeeping import SafeKeeping
-from node.scu import report_of, report_on, request_of
+from node.scu import bound, entity_of, report_of, report_on, request_of
 from node.sop_classes import ACCEPTED, STORAGE_COMMITMENT, VERIFICATION
 from node.status import PROCESSING_FAILURE, SUCCESS, error_comment, receiving_status
 from node.telemetry import logger
@@ -48,9 +47,6 @@ log = logger("scp")
 CROWD = 32
 """Connections beyond the associations allowed that are told so; more are closed without a word. pynetdicom cannot serve
 descriptors from 1024 on."""
-
-MAXIMUM_PDU_SIZE = 131072
-"""Measured: 2.5 times the throughput of 16382, and slower again beyond; DCMTK's maximum too."""
 
 NO_ENCODING: Final = 0x04
 """Result of a presentation context: transfer syntaxes not supported (PS3.8 9.3.3.2)."""
@@ -167,7 +163,7 @@ class StorageSCP:
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._watch),
             (evt.EVT_REQUESTED, self._decide),
-            (evt.EVT_ACCEPTED, self._tell_contexts),
+            (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_REJECTED, self._tell_limit),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_EVENT_REPORT, self._report),
@@ -201,7 +197,7 @@ class StorageSCP:
         """
         self._settings, self._reports, self._keeping, self._transport = settings, reports, keeping, transport
         if self._ae:
-            _bound(self._ae, settings)
+            bound(self._ae, settings)
 
     def stop(self, drain: float = 10) -> None:
         """Close the door: no new association, then those that are there get so many seconds to end."""
@@ -227,11 +223,7 @@ class StorageSCP:
         return self._transport.door
 
     def _entity(self) -> AE:
-        entity = AE(self._settings.ae_title)
-        entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.maximum_pdu_size = MAXIMUM_PDU_SIZE
-        _bound(entity, self._settings)
+        entity = entity_of(self._settings)
         for sop_class, syntaxes in ACCEPTED.items():
             if sop_class != STORAGE_COMMITMENT:
                 entity.add_supported_context(sop_class, list(syntaxes))
@@ -307,7 +299,7 @@ class StorageSCP:
         here = origin.address == self._settings.bind or ip_address(origin.address).is_loopback
         return here and origin.calling_ae == TEST_AE_TITLE
 
-    def _tell_contexts(self, event: evt.Event) -> None:
+    def _accepted(self, event: evt.Event) -> None:
         origin, asked = self._origin(event.assoc), event.assoc.requestor.requested_contexts
         knocks = self._is_ours(origin) and all(context.abstract_syntax == VERIFICATION for context in asked)
         if self._senders and not knocks:
@@ -315,14 +307,7 @@ class StorageSCP:
         told = _context(origin)
         if self._transport:
             self._transport.seen.note(f"caller {told['calling_ae']}", _certificate(event.assoc))
-        log.debug("association accepted", **told, contexts=[_words(cx) for cx in event.assoc.accepted_contexts])
-        taken = {context.abstract_syntax for context in event.assoc.accepted_contexts}
-        # Senders propose one class in several encodings; only a class that cannot come at all is worth a line.
-        lost = [context for context in event.assoc.rejected_contexts if context.abstract_syntax not in taken]
-        if coded := [_words(context) for context in lost if context.result == NO_ENCODING]:
-            log.warning("encodings rejected", **told, contexts=coded)
-        if others := [_words(context) for context in lost if context.result != NO_ENCODING]:
-            log.info("presentation contexts rejected", **told, contexts=others)
+        _tell_contexts(event.assoc, told)
 
     def _tell_limit(self, event: evt.Event) -> None:
         told = _context(self._origin(event.assoc))
@@ -405,13 +390,6 @@ def _certificate(association: Association) -> Certificate:
     return (secured.getpeercert() or {}) if isinstance(secured, ssl.SSLSocket) else {}
 
 
-def _bound(entity: AE, settings: Dicom) -> None:
-    entity.maximum_associations = settings.maximum_associations
-    entity.network_timeout = settings.network_timeout
-    entity.acse_timeout = settings.acse_timeout
-    entity.dimse_timeout = settings.dimse_timeout
-
-
 def _context(origin: Origin) -> dict[str, str]:
     return {"association": origin.association, "calling_ae": origin.calling_ae, "address": origin.address}
 
@@ -427,6 +405,17 @@ def _proposed(association: Association) -> list[Context]:
         )
         for context in association.requestor.requested_contexts
     ]
+
+
+def _tell_contexts(association: Association, told: dict[str, str]) -> None:
+    log.debug("association accepted", **told, contexts=[_words(context) for context in association.accepted_contexts])
+    taken = {context.abstract_syntax for context in association.accepted_contexts}
+    # Senders propose one class in several encodings; only a class that cannot come at all is worth a line.
+    lost = [context for context in association.rejected_contexts if context.abstract_syntax not in taken]
+    if coded := [_words(context) for context in lost if context.result == NO_ENCODING]:
+        log.warning("encodings rejected", **told, contexts=coded)
+    if others := [_words(context) for context in lost if context.result != NO_ENCODING]:
+        log.info("presentation contexts rejected", **told, contexts=others)
 
 
 def _words(context: PresentationContext) -> str:

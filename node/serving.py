@@ -46,6 +46,7 @@ from node.scp import StorageSCP
 from node.scu import EchoResult
 from node.senders import Noted
 from node.service import DRAIN_SECONDS, carrier, sender, web_door, worklist_of
+from node.standing import Standing
 from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.timekeeping import Timekeeping
@@ -59,16 +60,16 @@ from node.web.dicomweb import dicomweb_routes
 from node.web.health import health_routes
 from node.web.pages.all import page_routes
 from node.web.pages.house import House
+from node.web.server import WebDoor
 from node.web.ups import UnifiedProcedureSteps
-from storage.changes import Version, changes_of
+from node.worklist import Worklist
+from storage.changes import changes_of
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.conflicts import list_conflicts
 from storage.database import reading, require_schema
-from storage.errors import StorageError
-from storage.figures import Waiting, exams_by_state, unanswered, undelivered
 from storage.holding import Seat, held
-from storage.states import ConflictState, ExamState
+from storage.states import ConflictState
 
 log = logger("serving")
 
@@ -97,8 +98,6 @@ FIXED = (
     "worklist",
 )
 """What only a restart changes: addresses, places, the model."""
-Waits = tuple[dict[ExamState, int], Waiting | None, dict[str, Waiting]]
-"""Exams by state, the unanswered, and results to be sent by destination."""
 
 
 def serve(load: LoadSettings, manager: ServiceManager | None = None) -> None:
@@ -181,7 +180,7 @@ class Serving:
         self._changes = changes_of(self.parts.engine)
         self._news = News(self._changes)
         self._judging = Chore(self._close_exams, LOOKS_EVERY)
-        self._counted: tuple[Version | None, Waits] | None = None
+        self.status = Standing(self.parts.engine, self.parts.store, self._changes).line
         swept = self.parts.store.sweep(timedelta(0))
         log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
         self.trail = Trail(
@@ -199,27 +198,31 @@ class Serving:
         self.readiness = Readiness(lambda: self.parts, self.model.digest, self.progress, self._echoes, utc_now)
         self._wire(self.parts)
         watched = self._news, self.progress
+        worklist = worklist_of(self.parts, self._receiver)
         self._answers = Turns("commitment reports", lambda _: self._keeping.turn(), settings.delivery.poll, *watched)
-        incoming = self.parts.store.incoming
+        self._turns = (
+            self._answers,
+            Turns("worklist", worklist.turn, 1, *watched),
+            Turns("retrieving", worklist.retrieving, 1, *watched),
+        )
         self._door = StorageSCP(
             settings.dicom,
             self._receiver,
-            incoming,
+            self.parts.store.incoming,
             self._reports,
             self._keeping,
             senders=self._senders,
             transport=self._transport,
             notes=self.trail,
         )
-        self._decoders, counts = Decoders(), Counts()
-        worklist = worklist_of(self.parts, self._receiver)
-        self._steps = (
-            Turns("worklist", worklist.turn, 1, *watched),
-            Turns("retrieving", worklist.retrieving, 1, *watched),
-        )
+        self._decoders, self._uses = Decoders(), Uses(self.parts.engine)
+        self._web = self._web_door(worklist)
+        self._probe = DoorProbe(self.progress)
+
+    def _web_door(self, worklist: Worklist) -> WebDoor | None:
+        settings, counts = self.parts.settings, Counts()
         steps = UnifiedProcedureSteps(self.parts.engine, worklist, settings.worklist.sources)
         services = dicomweb_routes(settings.http, self.parts.engine, self.parts.store, self._receiver, self._decoders)
-        dicom_web = [*services, *steps.routes()]
         house = House(
             *(lambda: self.parts, self._receiver, self._echo, self.model, counts, utc_now),
             validity=self.validity,
@@ -228,10 +231,8 @@ class Serving:
             echoes=self._echoes,
         )
         health = health_routes(self.readiness.checks, self.metrics.text)
-        self._uses = Uses(self.parts.engine)
-        routes = Routes(dicom_web, [*page_routes(house), *health])
-        self._web = web_door(self.parts, routes, counts, self._uses, self.trail)
-        self._probe = DoorProbe(self.progress)
+        routes = Routes([*services, *steps.routes()], [*page_routes(house), *health])
+        return web_door(self.parts, routes, counts, self._uses, self.trail)
 
     def _wire(self, parts: Parts) -> None:
         self._to_judge = True
@@ -304,7 +305,7 @@ class Serving:
         self.trail.start()
         self._telling.start()
         self._deliveries.start()
-        for turns in (self._answers, *self._steps):
+        for turns in self._turns:
             turns.start()
         self._echoes.start()
         self._probe.start(self.parts.settings, self.dicom_port, self.web_port, lambda: self._transport)
@@ -400,34 +401,6 @@ class Serving:
         self._answers.poll = settings.delivery.poll
         self._deliveries.start(former)
 
-    def status(self) -> str:
-        """Return what goes on, in one line."""
-        try:
-            exams, waits, lanes = self._waiting()
-        except StorageError:
-            return "the database does not answer"
-        now = utc_now()
-        told = [f"{exams[state]} {state}" for state in (ExamState.COLLECTING, ExamState.QUEUED)]
-        if waits:
-            told[-1] += f" (oldest {(now - waits.oldest).total_seconds():.0f} s)"
-        told += [
-            f"{name}: {lane.number} to send, oldest {(now - lane.oldest).total_seconds():.0f} s"
-            for name, lane in lanes.items()
-        ]
-        try:
-            usage = self.parts.store.usage()
-        except OSError:
-            return "; ".join([*told, "the store does not answer"])
-        return "; ".join([*told, f"disk {100 * (1 - usage.free / usage.total):.0f} % used"])
-
-    def _waiting(self) -> Waits:
-        """Return what the status line tells of, counted anew only when something was committed."""
-        version = self._changes.version()
-        if version is None or self._counted is None or self._counted[0] != version:
-            with reading(self.parts.engine) as connection:
-                self._counted = version, (exams_by_state(connection), unanswered(connection), undelivered(connection))
-        return self._counted[1]
-
     def close(self) -> None:
         """Take nothing new, let end what has begun, and stop."""
         log.info("stopping")
@@ -437,14 +410,14 @@ class Serving:
         if self._web:
             self._web.shut()
         self._deliveries.retire()
-        for turns in (self._answers, *self._steps):
+        for turns in self._turns:
             turns.stop(timeout=0)
         self._door.stop(DRAIN_SECONDS)
         if self._web:
             self._web.stop()
         self._decoders.close()
         self._deliveries.stop()
-        for turns in (self._answers, *self._steps):
+        for turns in self._turns:
             turns.stop()
         self.trail.note("stop", who=operator())
         self.trail.stop()

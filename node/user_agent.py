@@ -16,7 +16,7 @@ from pydicom import Dataset
 
 from config.settings import Destination, Dicom, WebService
 from node.errors import DestinationUnreachable, NodeError, QueryFailed
-from node.scu import Carrier, EchoResult, Item, OnReport, Response
+from node.scu import Carrier, EchoResult, Item, OnReport, Response, by_series
 from node.status import CLASS_NOT_SUPPORTED, stored_over_http
 from storage.files import InstanceReference
 
@@ -111,12 +111,9 @@ class UserAgent:
         DestinationUnreachable, QueryFailed
             When it cannot be asked, or does not answer.
         """
-        series: dict[tuple[str, str], set[str]] = {}
-        for each in sought:
-            series.setdefault((each.study_uid, each.series_uid), set()).add(each.instance_uid)
         found: set[str] = set()
         with self._client(destination) as client:
-            for (study_uid, series_uid), wanted in series.items():
+            for (study_uid, series_uid), wanted in by_series(sought).items():
                 where = f"/studies/{study_uid}/series/{series_uid}/instances"
                 only = {"SOPInstanceUID": next(iter(wanted))} if len(wanted) == 1 else {}
                 answer = self._request(client, destination, "GET", where, params=only)

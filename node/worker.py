@@ -158,33 +158,34 @@ class Worker:
         begin = time.perf_counter()
         with reading(self._engine) as connection:
             material = material_of(connection, job, kinds_of(self._reader.model.accepts))
+        reads = job.plan is Plan.READ and not job.exhausted
+        last = self._queue.is_last(job, self._clock())
+        analysis = analyse(self._reader, self._sources(material), last=last) if reads else Analysis()
+        read = time.perf_counter()
+        for uid, why in analysis.not_read.items():
+            log.warning("image not read", instance=uid, why=why, check="the image, where it comes from")
         destinations = tuple(each for each in self._destinations if each.test == material.test)
         # Without a destination the results stay in the store, in the usual form.
         mixes = tuple(dict.fromkeys(destination.mix for destination in destinations)) or (ObjectMix(),)
-        reads = job.plan is Plan.READ and not job.exhausted
-        last = self._queue.is_last(job, self._clock())
-        analysis = analyse(self._reader, self._sources(material), pictures=True, last=last) if reads else None
-        read = time.perf_counter()
-        for uid, why in (analysis.not_read if analysis else {}).items():
-            log.warning("image not read", instance=uid, why=why, check="the image, where it comes from")
         replies = Replies(self._store, installation_id(self._engine), self._settings_digest)
         reply = replies.reply(
             self._answer(job, material, analysis, last=last),
             mixes,
             former=material.former,
             again=material.again,
-            pictures=analysis.pictures if analysis else {},
+            pictures=analysis.pictures,
         )
         encoded = time.perf_counter()
         records = replies.keep(reply)
-        if analysis:
+        if reads:
             self._show(job, reply.answer, analysis)
         timings = {
-            **(analysis.seconds if analysis else {}),
+            **analysis.seconds,
             "encode": encoded - read,
             "write": time.perf_counter() - encoded,
             "total": time.perf_counter() - begin,
         }
+        found = reply.answer.findings
         self._queue.finish(
             job,
             self._owner,
@@ -193,11 +194,10 @@ class Worker:
             destinations=reply.addressed(destinations),
             timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
             now=self._clock(),
-            suspicion=reply.answer.findings.score if reply.answer.findings else None,
+            suspicion=found.score if found else None,
             model_digest=self._reader.model.digest,
             error=(job.error or "the worker ended without a word") if job.exhausted else None,
         )
-        found = reply.answer.findings
         log.info(
             "job finished",
             answer=reply.answer.status,
@@ -231,9 +231,8 @@ class Worker:
         assembly = assemble(material.candidates, one_breast_suffices=self._one_breast_suffices)
         return [Source(uid, self._path(records[uid]), view) for view, uid in assembly.in_order]
 
-    def _answer(self, job: Job, material: Material, analysis: Analysis | None, *, last: bool) -> Answer:
-        not_read = analysis.not_read if analysis else {}
-        may_be_lost = None if last or job.exhausted else frozenset(not_read)
+    def _answer(self, job: Job, material: Material, analysis: Analysis, *, last: bool) -> Answer:
+        may_be_lost = None if last or job.exhausted else frozenset(analysis.not_read)
         headers, lost = self._headers(material.shown, may_be_lost)
         if differing := differing_identity(headers.values()):
             log.warning("images state different patients", attributes=differing)
@@ -244,7 +243,7 @@ class Worker:
             headers = {uid: names_alone(header) for uid, header in headers.items()}
         return answer_of(
             headers,
-            outcome(material.candidates, not_read, one_breast_suffices=self._one_breast_suffices),
+            outcome(material.candidates, analysis.not_read, one_breast_suffices=self._one_breast_suffices),
             analysis,
             exam=job.exam_uid,
             revision=job.revision,

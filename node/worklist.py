@@ -4,7 +4,6 @@ Exams and jobs are the truth; workitems follow them. Who asks for a reading gets
 that of the exam when its images are there.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,11 +12,13 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection, Engine
 
 from config.policy import RetryPolicy
+from node.entries import name_key
 from node.errors import NodeError
 from node.faults import described
 from node.identity import TEST_ISSUER
 from node.instants import instant, kept_instant
 from node.pace import Due, until
+from node.results.uids import name_based_uid
 from node.telemetry import logger
 from storage.database import installation_id, reading, writing
 from storage.errors import CannotCancel, StorageError, WorkitemEnded
@@ -140,12 +141,11 @@ class Worklist:
         is_time_to_tidy = self._clock() - self._tidied > timedelta(hours=1)
         with reading(self._engine) as connection:
             stale = [item for item in unsettled_workitems(connection) if _stale(connection, item)]
-            without = [] if stale else self._without(connection, ended=is_time_to_tidy)
         for item in stale:
             changed += self._follow(item.uid)
-        if stale:
-            with reading(self._engine) as connection:
-                without = self._without(connection, ended=is_time_to_tidy)
+        with reading(self._engine) as connection:
+            # Whoever waits has not waited long; the others are those that ended while nobody looked.
+            without = exams_without_workitem(connection, BATCH, TEST_ISSUER, ended=is_time_to_tidy)
         if without:
             with writing(self._engine) as connection:
                 for exam in without:
@@ -163,11 +163,6 @@ class Worklist:
         """Let the workitems follow; what there is to do later, a commit tells."""
         self.tick()
 
-    @staticmethod
-    def _without(connection: Connection, *, ended: bool) -> list[ExamRecord]:
-        # Whoever waits has not waited long; the others are those that ended while nobody looked.
-        return exams_without_workitem(connection, BATCH, TEST_ISSUER, ended=ended)
-
     def ask(self, asked: Asked, who: str) -> Workitem:
         """Open a workitem that somebody asks for.
 
@@ -184,7 +179,7 @@ class Worklist:
             revision=None,
             study_uid=asked.study_uid,
             patient_id=asked.patient_id,
-            patient_name_key=asked.patient_name.casefold().rstrip("^="),
+            patient_name_key=name_key(asked.patient_name),
             priority=asked.priority,
             label=asked.label or LABEL,
             worklist=asked.worklist or WORKLIST,
@@ -301,7 +296,7 @@ class Worklist:
         if not live:
             return item
         exam = live[-1]
-        values = {"patient_id": exam.patient.patient_id, "patient_name_key": exam.patient.name.casefold().rstrip("^=")}
+        values = {"patient_id": exam.patient.patient_id, "patient_name_key": name_key(exam.patient.name)}
         return change(connection, item, self._clock(), exam_id=exam.id, revision=exam.revision, **values)
 
     def _as(self, connection: Connection, item: Workitem, found: Reading) -> Workitem:
@@ -338,16 +333,14 @@ class Worklist:
 
     def _of_exam(self, exam: ExamRecord) -> Workitem:
         now = self._clock()
-        name = f"{self._installation} workitem {exam.uid} {exam.revision}"
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big")
         return Workitem(
-            uid=f"2.25.{number}",
+            uid=name_based_uid(self._installation, "workitem", exam.uid, exam.revision),
             state=StepState.SCHEDULED,
             exam_id=exam.id,
             revision=exam.revision,
             study_uid=exam.study_uid,
             patient_id=exam.patient.patient_id,
-            patient_name_key=exam.patient.name.casefold().rstrip("^="),
+            patient_name_key=name_key(exam.patient.name),
             label=LABEL,
             worklist=WORKLIST,
             scheduled_for=instant(exam.opened_at),

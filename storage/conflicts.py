@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from storage.errors import CannotDecide, NoSuchConflict
 from storage.exams import ExamRecord, exam_of_study, get_exam, hold, lock, recall, revise, touch
@@ -61,35 +61,9 @@ def list_conflicts(
     connection: Connection, *, exam_id: int | None = None, state: ConflictState | None = None
 ) -> list[Conflict]:
     """Return conflicts in order of arrival: of the images of one exam or of all, in one state or in any."""
-    here = (exams.c.patient_id == instances.c.patient_id) & (exams.c.study_uid == instances.c.study_uid)
-    query = (
-        select(conflicts, exams.c.uid.label("exam_uid"))
-        .join(instances, instances.c.uid == conflicts.c.instance_uid)
-        .outerjoin(exams, here)
-        .order_by(conflicts.c.id)
-    )
-    if exam_id is not None:
-        query = query.where(exams.c.id == exam_id)
-    if state is not None:
-        query = query.where(conflicts.c.state == state)
-    return [
-        Conflict(
-            row.id,
-            row.exam_uid,
-            ConflictRecord(
-                row.instance_uid,
-                row.path,
-                row.received_at,
-                row.calling_ae,
-                row.digest,
-                row.identity_changed,
-                tuple(row.differences),
-            ),
-            row.state,
-            row.decided_at,
-        )
-        for row in connection.execute(query)
-    ]
+    where = [] if exam_id is None else [exams.c.id == exam_id]
+    where += [] if state is None else [conflicts.c.state == state]
+    return _conflicts(connection, *where)
 
 
 def get_conflict(connection: Connection, conflict_id: int) -> Conflict:
@@ -100,10 +74,10 @@ def get_conflict(connection: Connection, conflict_id: int) -> Conflict:
     NoSuchConflict
         When there is none.
     """
-    for conflict in list_conflicts(connection):
-        if conflict.id == conflict_id:
-            return conflict
-    raise NoSuchConflict(conflict_id)
+    found = _conflicts(connection, conflicts.c.id == conflict_id)
+    if not found:
+        raise NoSuchConflict(conflict_id)
+    return found[0]
 
 
 def accept(connection: Connection, conflict_id: int, record: InstanceRecord, now: datetime) -> list[ExamRecord]:
@@ -149,15 +123,7 @@ def accept(connection: Connection, conflict_id: int, record: InstanceRecord, now
         )
     )
     joined = touch(connection, record.patient, record.study.uid, now) if record.opens_exam else None
-    changed = [joined] if joined else []
-    if left and (joined is None or left.id != joined.id):
-        if joined is None:
-            changed.append(left)
-        elif _has_images(connection, left.id):
-            changed.append(revise(connection, left.id, now))
-        else:
-            _move(connection, left, joined, now)
-            changed.append(left)
+    changed = _changed(connection, left, joined, now)
     if left and first.opens_exam and conflict.identity_changed:
         recall(connection, left.id, now)
     return [_held_as_needed(connection, exam.id) for exam in changed]
@@ -199,6 +165,47 @@ def moves_into(connection: Connection, exam_id: int) -> list[Move]:
         .order_by(moves.c.id)
     )
     return [Move(*row) for row in connection.execute(query)]
+
+
+def _conflicts(connection: Connection, *where: ColumnElement[bool]) -> list[Conflict]:
+    here = (exams.c.patient_id == instances.c.patient_id) & (exams.c.study_uid == instances.c.study_uid)
+    query = (
+        select(conflicts, exams.c.uid.label("exam_uid"))
+        .join(instances, instances.c.uid == conflicts.c.instance_uid)
+        .outerjoin(exams, here)
+        .where(*where)
+        .order_by(conflicts.c.id)
+    )
+    return [
+        Conflict(
+            row.id,
+            row.exam_uid,
+            ConflictRecord(
+                row.instance_uid,
+                row.path,
+                row.received_at,
+                row.calling_ae,
+                row.digest,
+                row.identity_changed,
+                tuple(row.differences),
+            ),
+            row.state,
+            row.decided_at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _changed(
+    connection: Connection, left: ExamRecord | None, joined: ExamRecord | None, now: datetime
+) -> list[ExamRecord]:
+    """Return the exam that an image has joined and the one that it has left, which is revised, or moved if it was the last."""
+    if left is None or joined is None or left.id == joined.id:
+        return [exam for exam in (joined or left,) if exam]
+    if _has_images(connection, left.id):
+        return [joined, revise(connection, left.id, now)]
+    _move(connection, left, joined, now)
+    return [joined, left]
 
 
 def _undecided(connection: Connection, conflict_id: int) -> Any:

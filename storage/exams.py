@@ -166,7 +166,7 @@ def _collect(connection: Connection, here: ColumnElement[bool], now: datetime) -
             "reasons": [],
         }
     connection.execute(update(exams).where(here).values(changes))
-    return _exam(connection.execute(_exams().where(here)).mappings().one())
+    return exam_of(connection.execute(_exams().where(here)).mappings().one())
 
 
 def collecting(connection: Connection) -> list[ExamRecord]:
@@ -288,7 +288,7 @@ def exam_of_study(connection: Connection, patient: PatientRecord, study_uid: str
         exams.c.study_uid == study_uid,
     )
     row = connection.execute(query).mappings().one_or_none()
-    return None if row is None else _exam(row)
+    return None if row is None else exam_of(row)
 
 
 def get_exam(connection: Connection, exam_id: int) -> ExamRecord:
@@ -302,7 +302,7 @@ def get_exam(connection: Connection, exam_id: int) -> ExamRecord:
     row = connection.execute(_exams().where(exams.c.id == exam_id)).mappings().one_or_none()
     if row is None:
         raise NoSuchExam(exam_id)
-    return _exam(row)
+    return exam_of(row)
 
 
 def find_exam(connection: Connection, uid: str) -> ExamRecord:
@@ -344,17 +344,22 @@ def images_of(connection: Connection, exam_id: int, revision: int) -> list[ExamI
     return [ExamImage(*row) for row in connection.execute(query)]
 
 
-def _exams() -> Select[Any]:
+def exam_columns() -> list[ColumnElement[Any]]:
+    """Return what to select of exams and patients for `exam_of`."""
     patient = [patients.c[field.name].label(f"patient__{field.name}") for field in fields(PatientRecord)]
-    own = [exams.c[field.name] for field in fields(ExamRecord) if field.name != "patient"]
-    return select(*own, *patient).join(patients, patients.c.id == exams.c.patient_id)
+    return [*(exams.c[field.name] for field in fields(ExamRecord) if field.name != "patient"), *patient]
 
 
-def _list(connection: Connection, query: Select[Any]) -> list[ExamRecord]:
-    return [_exam(row) for row in connection.execute(query).mappings()]
-
-
-def _exam(row: RowMapping) -> ExamRecord:
+def exam_of(row: RowMapping) -> ExamRecord:
+    """Return the exam that a row tells of."""
     patient = PatientRecord(**{field.name: row[f"patient__{field.name}"] for field in fields(PatientRecord)})
     own = {field.name: row[field.name] for field in fields(ExamRecord) if field.name != "patient"}
     return ExamRecord(**{**own, "patient": patient, "reasons": tuple(own["reasons"])})
+
+
+def _exams() -> Select[Any]:
+    return select(*exam_columns()).join(patients, patients.c.id == exams.c.patient_id)
+
+
+def _list(connection: Connection, query: Select[Any]) -> list[ExamRecord]:
+    return [exam_of(row) for row in connection.execute(query).mappings()]

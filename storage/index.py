@@ -125,15 +125,7 @@ def add_instance(connection: Connection, record: InstanceRecord) -> bool:
 
     After True nobody else can index this UID until the transaction ends; a concurrent attempt waits for that.
     """
-    patient = patient_key(connection, record.patient)
-    if patient is None:
-        insert_new(connection, patients, asdict(record.patient))
-        patient = patient_key(connection, record.patient)
-    insert_new(connection, studies, {**asdict(record.study), "patient_id": patient})
-    insert_new(connection, series, {**asdict(record.series), "study_uid": record.study.uid})
-    row = {name: getattr(record, name) for name in _INSTANCE_COLUMNS}
-    row |= {"patient_id": patient, "study_uid": record.study.uid, "series_uid": record.series.uid}
-    return insert_new(connection, instances, row | {"reasons": list(record.reasons)})
+    return insert_new(connection, instances, _row(connection, record))
 
 
 def replace_instance(connection: Connection, record: InstanceRecord, *, identity: bool) -> None:
@@ -144,17 +136,11 @@ def replace_instance(connection: Connection, record: InstanceRecord, *, identity
     identity
         Whether the copy is right about its patient and study, too: their texts are then taken from it.
     """
-    insert_new(connection, patients, asdict(record.patient))
-    patient = patient_key(connection, record.patient)
-    insert_new(connection, studies, {**asdict(record.study), "patient_id": patient})
-    insert_new(connection, series, {**asdict(record.series), "study_uid": record.study.uid})
-    row = {name: getattr(record, name) for name in _INSTANCE_COLUMNS}
-    row |= {"patient_id": patient, "study_uid": record.study.uid, "series_uid": record.series.uid}
-    row |= {"reasons": list(record.reasons)}
+    row = _row(connection, record)
     connection.execute(update(instances).where(instances.c.uid == record.uid).values(row))
     if identity:
-        connection.execute(update(patients).where(patients.c.id == patient).values(asdict(record.patient)))
-        told = {**asdict(record.study), "patient_id": patient}
+        connection.execute(update(patients).where(patients.c.id == row["patient_id"]).values(asdict(record.patient)))
+        told = {**asdict(record.study), "patient_id": row["patient_id"]}
         connection.execute(update(studies).where(studies.c.uid == record.study.uid).values(told))
 
 
@@ -211,6 +197,18 @@ _NESTED: Mapping[str, tuple[type, Table]] = {
     "study": (StudyRecord, studies),
     "series": (SeriesRecord, series),
 }
+
+
+def _row(connection: Connection, record: InstanceRecord) -> dict[str, Any]:
+    """Return the row of an instance; its patient, study and series are indexed by then."""
+    patient = patient_key(connection, record.patient)
+    if patient is None:
+        insert_new(connection, patients, asdict(record.patient))
+        patient = patient_key(connection, record.patient)
+    insert_new(connection, studies, {**asdict(record.study), "patient_id": patient})
+    insert_new(connection, series, {**asdict(record.series), "study_uid": record.study.uid})
+    row = {name: getattr(record, name) for name in _INSTANCE_COLUMNS} | {"reasons": list(record.reasons)}
+    return row | {"patient_id": patient, "study_uid": record.study.uid, "series_uid": record.series.uid}
 
 
 def _instances() -> Select[Any]:

@@ -257,18 +257,13 @@ class JobQueue:
             of the exam were removed.
         """
         with writing(self._engine) as connection:
-            found = select(jobs.c.exam_id).where(jobs.c.id == job_id)
-            exam_id = connection.execute(found).scalar_one_or_none()
-            if exam_id is None:
-                raise NoSuchJob(job_id)
-            exam = connection.execute(select(exams).where(exams.c.id == exam_id).with_for_update()).one()
-            job = _job(connection.execute(_jobs().where(jobs.c.id == job_id).with_for_update(of=jobs)).mappings().one())
+            exam, job = _both(connection, job_id)
             idle = job.state in {JobState.QUEUED, JobState.DONE, JobState.DEAD}
             if not idle or exam.revision != job.revision:
                 raise CannotRetry(f"{job.state}, revision {job.revision} of {exam.revision}")
             if exam.state is ExamState.MOVED:
                 raise CannotRetry("all images belong to another exam since their identity was corrected")
-            if any_removed(connection, exam_id):
+            if any_removed(connection, job.exam_id):
                 raise CannotRetry("its images or results were removed")
             # Who reads it again has thought better of having cancelled it.
             plan, reasons = job.before_cancelled
@@ -306,11 +301,7 @@ class JobQueue:
             When it has ended, belongs to an older revision of its exam, or reads nothing anyway.
         """
         with writing(self._engine) as connection:
-            exam_id = connection.execute(select(jobs.c.exam_id).where(jobs.c.id == job_id)).scalar_one_or_none()
-            if exam_id is None:
-                raise NoSuchJob(job_id)
-            exam = connection.execute(select(exams).where(exams.c.id == exam_id).with_for_update()).one()
-            job = _job(connection.execute(_jobs().where(jobs.c.id == job_id).with_for_update(of=jobs)).mappings().one())
+            exam, job = _both(connection, job_id)
             unfinished = job.state in {JobState.QUEUED, JobState.RUNNING}
             if not unfinished or exam.revision != job.revision or job.plan is not Plan.READ:
                 raise CannotCancel(f"{job.state}, {job.plan}, revision {job.revision} of {exam.revision}")
@@ -397,12 +388,25 @@ class JobQueue:
                 _set_exam(connection, job, state=ExamState.FAILED)
 
     def _lock(self, connection: Connection, job: Job, owner: str) -> Row[Any]:
-        # Exam before job, as in storage.exams.close: whoever needs both rows takes them in this order.
-        exam = connection.execute(select(exams).where(exams.c.id == job.exam_id).with_for_update()).one()
+        exam = _lock_exam(connection, job.exam_id)
         held = select(jobs.c.id).where(_held_by(owner, job)).with_for_update()
         if connection.execute(held).one_or_none() is None:
             raise LeaseLost(f"job {job.id}")
         return exam
+
+
+def _both(connection: Connection, job_id: int) -> tuple[Row[Any], Job]:
+    """Return a job's exam and the job, locked; `NoSuchJob` when there is none."""
+    exam_id = connection.execute(select(jobs.c.exam_id).where(jobs.c.id == job_id)).scalar_one_or_none()
+    if exam_id is None:
+        raise NoSuchJob(job_id)
+    exam = _lock_exam(connection, exam_id)
+    return exam, _job(connection.execute(_jobs().where(jobs.c.id == job_id).with_for_update(of=jobs)).mappings().one())
+
+
+def _lock_exam(connection: Connection, exam_id: int) -> Row[Any]:
+    # Exam before job, as in storage.exams.close: whoever needs both rows takes them in this order.
+    return connection.execute(select(exams).where(exams.c.id == exam_id).with_for_update()).one()
 
 
 def _held_by(owner: str, job: Job) -> Any:

@@ -1,16 +1,15 @@
 """What people look for among many: exams by state, score, date and sender; what was read when, and how fast."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, func, select
 
 from storage.database import limited
-from storage.exams import ExamRecord
+from storage.exams import ExamRecord, exam_columns, exam_of
 from storage.figures import last_image_of_job
-from storage.patients import PatientRecord
 from storage.states import ExamState, JobState
 from storage.tables import CLAIMABLE, deliveries, exams, instances, jobs, patients, results, studies
 
@@ -181,12 +180,10 @@ def _newest_job() -> ScalarSelect[Any]:
 
 
 def _rows() -> Select[Any]:
-    patient = [patients.c[field.name].label(f"patient__{field.name}") for field in fields(PatientRecord)]
-    own = [exams.c[field.name] for field in fields(ExamRecord) if field.name != "patient"]
     job = [jobs.c.suspicion, jobs.c.state.label("job_state"), jobs.c.attempts, jobs.c.started_at, jobs.c.not_before]
     job.append(jobs.c.lease_until)
     return (
-        select(*own, *patient, *job, studies.c.date.label("study_date"))
+        select(*exam_columns(), *job, studies.c.date.label("study_date"))
         .join(patients, patients.c.id == exams.c.patient_id)
         .join(studies, studies.c.uid == exams.c.study_uid)
         .outerjoin(jobs, jobs.c.id == _newest_job())
@@ -231,11 +228,8 @@ def _senders(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[tupl
 
 
 def _row(row: Any, sent: tuple[tuple[str, ...], int]) -> Row:
-    patient = PatientRecord(**{field.name: row[f"patient__{field.name}"] for field in fields(PatientRecord)})
-    own = {field.name: row[field.name] for field in fields(ExamRecord) if field.name != "patient"}
-    exam = ExamRecord(**{**own, "patient": patient, "reasons": tuple(own["reasons"])})
     return Row(
-        exam,
+        exam_of(row),
         row["study_date"],
         sent[0],
         sent[1],

@@ -146,19 +146,7 @@ def search(
     limit, offset
         How many at most, and how many to leave out.
     """
-    dialect = connection.dialect.name
-    of_study = {name: each for name, each in conditions.items() if name in OF_STUDY}
-    of_rows = {name: each for name, each in conditions.items() if name not in STUDY_KEYS and name not in OF_STUDY}
-    by: dict[str, ColumnElement[Any]] = {name: STUDY_KEYS[name] for name in conditions if name in STUDY_KEYS}
-    if level is Level.STUDY and dialect == "sqlite":
-        common = [name for name in by if _is_common(connection, name, conditions[name])]
-        by |= {name: by[name].concat("") for name in common}  # an expression, which no index is of
-    where = [matching(dialect, column, conditions[name]) for name, column in by.items()]
-    where += [_in_study(matching(dialect, SERIES_KEYS[name], each)) for name, each in of_study.items()]
-    rows = [
-        matching(dialect, SERIES_KEYS[name] if name in SERIES_KEYS else INSTANCE_KEYS[name], each)
-        for name, each in of_rows.items()
-    ]
+    where, rows = _wanted(connection, level, conditions)
     newest = (_studies.date.desc(), _studies.time.desc(), _studies.key.desc())
     match level:
         case Level.STUDY:
@@ -177,6 +165,26 @@ def search(
             query = query.order_by(*newest, _rows.series_number, _rows.series_uid, _rows.instance_number, _rows.uid)
     matches = list(connection.execute(limited(query, limit, offset)).mappings())
     return _described(connection, level, matches)
+
+
+def _wanted(
+    connection: Connection, level: Level, conditions: Mapping[str, Condition]
+) -> tuple[list[ColumnElement[bool]], list[ColumnElement[bool]]]:
+    """Return what must be so of a study, and of an instance of it."""
+    dialect = connection.dialect.name
+    where: list[ColumnElement[bool]] = []
+    rows: list[ColumnElement[bool]] = []
+    for name, condition in conditions.items():
+        if name in STUDY_KEYS:
+            column: ColumnElement[Any] = STUDY_KEYS[name]
+            if level is Level.STUDY and dialect == "sqlite" and _is_common(connection, name, condition):
+                column = column.concat("")  # an expression, which no index is of
+            where.append(matching(dialect, column, condition))
+        elif name in OF_STUDY:
+            where.append(_in_study(matching(dialect, SERIES_KEYS[name], condition)))
+        else:
+            rows.append(matching(dialect, {**SERIES_KEYS, **INSTANCE_KEYS}[name], condition))
+    return where, rows
 
 
 def _series(rows: list[ColumnElement[bool]], where: list[ColumnElement[bool]]) -> Select[Any]:

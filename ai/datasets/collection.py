@@ -14,7 +14,7 @@ from ai.datasets.selection import some
 from ai.datasets.sources import SHEET, Source
 from ai.datasets.truth import fills_of_mask, read_mask
 from ai.errors import InvalidDataset
-from ai.words import counted
+from ai.words import counted, first_fault
 
 SUFFIX: Final = ".toml"
 
@@ -122,8 +122,7 @@ def _file(path: Path) -> Collection:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidDataset(f"{path}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidDataset(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise InvalidDataset(f"{path}: {first_fault(error)}") from error
 
 
 def _check_patients(path: Path, sets: Sequence[Dataset]) -> None:

@@ -16,7 +16,7 @@ from ai.datasets.tables import density
 from ai.datasets.truth import box_of_outline, boxes_of_mask, read_mask
 from ai.errors import InvalidDataset
 from ai.exam import Laterality, View, ViewPosition
-from ai.words import counted
+from ai.words import counted, first_fault
 
 ANNOTATIONS: Final = "annotations.json"
 MASKS: Final = "masks"
@@ -157,8 +157,7 @@ def _annotations(path: Path) -> Annotations:
     try:
         return Annotations.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidDataset(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise InvalidDataset(f"{path}: {first_fault(error)}") from error
 
 
 def _record(name: str, folder: Path, view: View, annotation: Annotation) -> Record:

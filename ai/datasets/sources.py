@@ -8,6 +8,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ai.errors import InvalidDataset
+from ai.words import first_fault
 
 SHEET: Final = "source.toml"
 """Beside a manifest; see :class:`Sheet`."""
@@ -124,9 +125,7 @@ def read_sheet(folder: Path) -> Source:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidDataset(f"{path}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise InvalidDataset(f"{path}: {'.'.join(map(str, first['loc']))}: {what}") from error
+        raise InvalidDataset(f"{path}: {first_fault(error)}") from error
     known = SOURCES[sheet.source] if sheet.source else base
     return replace(
         known,

@@ -257,11 +257,15 @@ def evaluate(predictions: Sequence[Prediction], repeats: int = 1000) -> Evaluati
             lambda idx, c=curve: c.sensitivity(FPPI, drawn(idx, len(patients))),  # type: ignore[misc]
             repeats,
         )
-    labelled = [p for p in predictions if p.findings and p.record.malignant is not None]
     scored = [p for p in predictions if p.dice is not None]
     found = [p for p in scored if p.dice]
-    pairs = [
-        (p.record.patient_id, score, bool(p.record.agreed_malignancy))
+    of_images = [
+        (p.record.patient_id, p.findings.malignancy, p.record.malignant)
+        for p in predictions
+        if p.findings and p.findings.malignancy is not None and p.record.malignant is not None
+    ]
+    of_masses = [
+        (p.record.patient_id, score, p.record.agreed_malignancy)
         for p in predictions
         if p.record.agreed_malignancy is not None
         for score in _found_malignancies(p)
@@ -272,13 +276,8 @@ def evaluate(predictions: Sequence[Prediction], repeats: int = 1000) -> Evaluati
         masses=sum(len(p.record.boxes) for p in predictions),
         refused=sum(p.findings is None for p in predictions),
         detection=detection,
-        image_auc=_auc(
-            [p.record.patient_id for p in labelled],
-            [(p.findings.malignancy if p.findings else None) for p in labelled],
-            [bool(p.record.malignant) for p in labelled],
-            repeats,
-        ),
-        mass_auc=_auc([p for p, _, _ in pairs], [s for _, s, _ in pairs], [y for _, _, y in pairs], repeats),
+        image_auc=_auc(of_images, repeats),
+        mass_auc=_auc(of_masses, repeats),
         dice=_mean_dice(scored, repeats),
         dice_found=_mean_dice(found, repeats),
     )
@@ -345,16 +344,12 @@ def _found_malignancies(prediction: Prediction) -> list[float]:
     ]
 
 
-def _auc(
-    patients: Sequence[str], scores: Sequence[float | None], labels: Sequence[bool], repeats: int
-) -> Figure | None:
-    known = [i for i, s in enumerate(scores) if s is not None]
-    if len({labels[i] for i in known}) < 2:
+def _auc(known: Sequence[tuple[str, float, bool]], repeats: int) -> Figure | None:
+    """Return the area under the curve of patients' scores and labels; None where all have one label."""
+    if len({label for _, _, label in known}) < 2:
         return None
-    s, y = [float(scores[i] or 0) for i in known], [labels[i] for i in known]
-    return bootstrap(
-        [patients[i] for i in known], lambda idx: [auc([s[i] for i in idx], [y[i] for i in idx])], repeats
-    )[0]
+    patients, scores, labels = zip(*known, strict=True)
+    return bootstrap(patients, lambda idx: [auc([scores[i] for i in idx], [labels[i] for i in idx])], repeats)[0]
 
 
 def _mean_dice(predictions: Sequence[Prediction], repeats: int) -> Figure | None:

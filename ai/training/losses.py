@@ -7,10 +7,8 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor
 
 
-def focal_tversky(
-    logits: Tensor, target: Tensor, w_fp: float = 0.4, w_fn: float = 0.6, exponent: float = 0.75
-) -> Tensor:
-    """Focal Tversky loss per image (Abraham and Khan 2019, eq. 4), averaged over the batch.
+def focal_tversky(logits: Tensor, target: Tensor) -> Tensor:
+    """Focal Tversky loss per image (Abraham and Khan 2019, eq. 4), a miss dearer than an excess; mean of the batch.
 
     An empty target with an empty prediction costs 0: one pixel is added to numerator and denominator.
 
@@ -21,7 +19,7 @@ def focal_tversky(
     """
     p = logits.sigmoid()
     tp, fp, fn = (p * target).sum((1, 2)), (p * (1 - target)).sum((1, 2)), ((1 - p) * target).sum((1, 2))
-    return (1 - (tp + 1) / (tp + w_fp * fp + w_fn * fn + 1)).clamp(min=1e-6).pow(exponent).mean()
+    return (1 - (tp + 1) / (tp + 0.4 * fp + 0.6 * fn + 1)).clamp(min=1e-6).pow(0.75).mean()
 
 
 def mass_loss(maps: Tensor, image: Tensor, mass: Tensor, mass_malignant: Tensor, image_malignant: Tensor) -> Tensor:

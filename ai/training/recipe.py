@@ -25,6 +25,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from ai.errors import InvalidRecipe
 from ai.models import CardPart
 from ai.training.phases import Part
+from ai.words import place_and_fault
 
 SHIPPED: Final = Path(__file__).parents[1] / "recipes"
 _OWN: Final = ("table", "data", "published", "same_as")
@@ -259,10 +260,8 @@ def _recipe(path: Path, row: str, content: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate({"name": name, **content, "parts": _parts(content.get("parts", []))})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(_place_in(content, first["loc"]))
-        what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise InvalidRecipe(f"{name}: {where}: {what}") from error
+        place, what = place_and_fault(error)
+        raise InvalidRecipe(f"{name}: {'.'.join(_place_in(content, place))}: {what}") from error
 
 
 def _place_in(content: Any, place: Sequence[int | str]) -> Iterator[str]:

@@ -147,6 +147,8 @@ def train(
         check_final(recipe, settings.final, start, settings.budget, dealt.training)
         notes += [note(settings.final, len(dealt.kept)), *unknown_of(settings.final)]
         dealt = everybody(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
+    if settings.budget is not None:
+        notes.append(f"The model was trained on {settings.budget} examples in all, not as long as its recipe says.")
     provenance = replace(provenance, notes=tuple(dict.fromkeys(notes)))
     writable_folder(output)
     with alone(output):
@@ -294,7 +296,7 @@ class _Run:
         roles = {part.role: [files[part.role] for files in trained.values()] for part in self.recipe.parts}
         return write_card(
             folder,
-            self._noted(),
+            self.provenance,
             Content(
                 reader=self.system.reader,
                 statement=self.system.statement,
@@ -344,13 +346,6 @@ class _Run:
         """Return which model this one is trained upon, where it is."""
         model = self.settings.upon
         return {} if model is None else {"upon": f"{model.card.name} {model.card.version}, {model.digest}"}
-
-    def _noted(self) -> Provenance:
-        given, budget = self.provenance, self.settings.budget
-        notes = list(given.notes)
-        if budget is not None:
-            notes.append(f"The model was trained on {budget} examples in all, not as long as its recipe says.")
-        return replace(given, notes=tuple(notes))
 
 
 def _try_start(system: System, recipe: Recipe, path: Path | None) -> str:

@@ -17,6 +17,7 @@ from ai.training.learners.mass_student import MASS_STUDENT
 from ai.training.learners.oulu import OULU
 from ai.training.phases import Part
 from ai.training.recipe import Recipe
+from ai.words import first_fault
 
 SYSTEMS: Mapping[str, System] = {
     "oulu": OULU,
@@ -55,7 +56,7 @@ def system_of(recipe: Recipe) -> System:
         try:
             kind.model_validate(content)
         except ValidationError as error:
-            raise _invalid(recipe, f"reader.{table}.{_first(error)}") from error
+            raise _invalid(recipe, f"reader.{first_fault(error, table)}") from error
     return system
 
 
@@ -70,7 +71,7 @@ def _check_part(recipe: Recipe, part: Part, role: Role) -> None:
     try:
         examples = role.examples.model_validate(part.examples)
     except ValidationError as error:
-        raise _invalid(recipe, f"{where}.examples.{_first(error)}") from error
+        raise _invalid(recipe, first_fault(error, where, "examples")) from error
     try:
         with torch.device("meta"):  # shapes alone: smp makes a first convolution anew, beside it
             network = build(part.network, part.options).to("meta")
@@ -82,12 +83,6 @@ def _check_part(recipe: Recipe, part: Part, role: Role) -> None:
         raise _invalid(
             recipe, f"{where}: {part.network} cannot be built or does not take its input: {error}"
         ) from error
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {what}"
 
 
 def _invalid(recipe: Recipe, what: str) -> InvalidRecipe:

@@ -1,6 +1,6 @@
 """Commands about one exam: show, retry, send again."""
 
-import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,8 +17,10 @@ from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.conflicts import list_conflicts, reject_identities
 from storage.database import reading
-from storage.exams import find_exam, images_of
-from storage.index import instances_of_exam
+from storage.exams import ExamImage, find_exam, images_of
+from storage.index import InstanceRecord, instances_of_exam
+from storage.jobs import Job
+from storage.outbox import Delivery
 from storage.removals import removed_of_exam
 from storage.results import results_of
 
@@ -136,83 +138,74 @@ def send(
 
 
 def _facts(parts: Parts, exam: str) -> dict[str, Any]:
-    from node.results.facts import FACTS  # noqa: PLC0415 (keeps lists quick)
+    from node.results.facts import FACTS, kept_facts  # noqa: PLC0415 (keeps lists quick)
 
     with reading(parts.engine) as connection:
         found = find_exam(connection, exam)
-        instances = {record.uid: record for record in instances_of_exam(connection, found.id)}
+        instances = instances_of_exam(connection, found.id)
         decided = {image.instance_uid: image for image in images_of(connection, found.id, found.revision)}
         removed = removed_of_exam(connection, found.id)
-        issued = [result.record for result in results_of(connection, found.id) if result.record.kind == FACTS]
+        kept = [result.record.path for result in results_of(connection, found.id) if result.record.kind == FACTS]
         conflicts = list_conflicts(connection, exam_id=found.id)
-    answer = _answer(parts, issued[0].path) if issued else None
-    told = {}
-    if answer and answer["revision"] == found.revision:
-        told = {image["uid"]: image for image in answer["images"]}
-    images = [
-        {
-            "instance": uid,
-            "kind": record.kind,
-            "view": f"{record.laterality or '?'} {record.view_position or '?'}",
-            "chosen": decided[uid].chosen if uid in decided else None,
-            "read": uid in told and not told[uid]["not_read"] if told and uid in decided else None,
-            "why": (told[uid]["not_read"] if uid in told else decided[uid].reason if uid in decided else "")
-            or record.reasons[-1],
-            "received": local(record.received_at),
-            "removed": uid in removed,
-        }
-        for uid, record in instances.items()
-    ]
-    jobs = [
-        {
-            "job": job.id,
-            "revision": job.revision,
-            "state": job.state,
-            "plan": job.plan,
-            "model": job.model_digest[:12],
-            "attempts": job.attempts,
-            "answer": job.answer,
-            "error": job.error,
-            "seconds": job.timings,
-        }
-        for job in parts.queue.list_jobs(100, exam_id=found.id)
-    ]
-    deliveries = [
-        {
-            "delivery": d.id,
-            "revision": d.revision,
-            "destination": d.destination,
-            "kind": d.kind,
-            "state": d.state,
-            "sent": local(d.sent_at) if d.sent_at else None,
-            "proven": local(d.proven_at) if d.proven_at else None,
-            "attempts": d.attempts,
-            "status": None if d.status_code is None else f"{d.status_code:04X}H",
-            "message": d.message,
-            "result": d.result_uid,
-        }
-        for d in parts.outbox.of_exam(found.id)
-    ]
+    answer = kept_facts(parts.store, kept[0]) if kept else None
+    is_present = answer is not None and answer["revision"] == found.revision
+    told = {image["uid"]: image for image in answer["images"]} if answer and is_present else {}
     return {
         **plain_exam(found),
-        "images": images,
+        "images": [{**_image(each, decided.get(each.uid), told), "removed": each.uid in removed} for each in instances],
         "answer": answer,
-        "jobs": jobs,
-        "deliveries": deliveries,
+        "jobs": [_job(job) for job in parts.queue.list_jobs(100, exam_id=found.id)],
+        "deliveries": [_delivery(each) for each in parts.outbox.of_exam(found.id)],
         "conflicts": [plain(conflict) for conflict in conflicts],
     }
 
 
-def _answer(parts: Parts, path: str) -> dict[str, Any] | None:
-    """Return an answer as it was kept, or None when it was removed."""
-    try:
-        told: dict[str, Any] = json.loads(parts.store.resolve(path).read_bytes())
-    except FileNotFoundError:
-        return None
-    return told
+def _image(record: InstanceRecord, decided: ExamImage | None, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an image, what was decided of it when its exam was closed, and what the answer to that tells of it."""
+    answered = told.get(record.uid)
+    why = answered["not_read"] if answered else decided.reason if decided else ""
+    return {
+        "instance": record.uid,
+        "kind": record.kind,
+        "view": f"{record.laterality or '?'} {record.view_position or '?'}",
+        "chosen": decided.chosen if decided else None,
+        "read": answered is not None and not answered["not_read"] if told and decided else None,
+        "why": why or record.reasons[-1],
+        "received": local(record.received_at),
+    }
 
 
-def _masses(answer: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _job(job: Job) -> dict[str, Any]:
+    return {
+        "job": job.id,
+        "revision": job.revision,
+        "state": job.state,
+        "plan": job.plan,
+        "model": job.model_digest[:12],
+        "attempts": job.attempts,
+        "answer": job.answer,
+        "error": job.error,
+        "seconds": job.timings,
+    }
+
+
+def _delivery(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "delivery": delivery.id,
+        "revision": delivery.revision,
+        "destination": delivery.destination,
+        "kind": delivery.kind,
+        "state": delivery.state,
+        "sent": local(delivery.sent_at) if delivery.sent_at else None,
+        "proven": local(delivery.proven_at) if delivery.proven_at else None,
+        "attempts": delivery.attempts,
+        "status": None if delivery.status_code is None else f"{delivery.status_code:04X}H",
+        "message": delivery.message,
+        "result": delivery.result_uid,
+    }
+
+
+def _masses(answer: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Return a line for each mass of an answer."""
     return [
         {

@@ -134,7 +134,7 @@ def _read_exam(
     now = datetime.now(UTC)
     verdict = decide(assembly, candidates, opened_at=now, last_image_at=now, now=now, policy=AT_ONCE)
     sources = [Source(uid, headers[uid][1], view) for view, uid in assembly.in_order]
-    analysis = analyse(reader, sources, pictures=True)
+    analysis = analyse(reader, sources)
     done = outcome(candidates, analysis.not_read)
     answer = answer_of(
         {uid: header_of(file) for uid, (_, file) in headers.items()},

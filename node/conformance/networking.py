@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ai.words import counted
 from config.settings import Proof, Settings
-from node import scp, scu
+from node import scu
 from node.commitment import LOOKS
 from node.conformance.markdown import named, status, table
 from node.conformance.statuses import received_statuses, rejections, returned_statuses
@@ -140,7 +140,7 @@ def _association_policies(settings: Settings) -> Iterator[str]:
         ("Parameter", "Value"),
         [
             ("Application context name", "1.2.840.10008.3.1.1.1"),
-            ("Maximum PDU size received, as acceptor", scp.MAXIMUM_PDU_SIZE),
+            ("Maximum PDU size received, as acceptor", scu.MAXIMUM_PDU_SIZE),
             ("Maximum PDU size received, as initiator", scu.MAXIMUM_PDU_SIZE),
             ("Simultaneous associations, as acceptor", dicom.maximum_associations),
             ("Simultaneous associations, as initiator", _initiated(settings)),

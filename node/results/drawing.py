@@ -201,12 +201,10 @@ class Canvas:
         self.pixels[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
 
 
-def panel(
-    view: View, pixels: NDArray[np.uint8], findings: ImageFindings | None, *, aspect: float = 1.0, words: str = ""
-) -> Panel:
+def panel(view: View, pixels: NDArray[np.uint8], findings: ImageFindings | None, *, aspect: float = 1.0) -> Panel:
     """Return a view with what was found in it."""
     if findings is None:
-        return Panel(f"{view}   NOT READ", pixels, words=words, aspect=aspect)
+        return Panel(f"{view}   NOT READ", pixels, aspect=aspect)
     outlines = tuple(Outline(mass.contour, f"{mass.number}: {mass.suspicion}") for mass in findings.masses)
     return Panel(
         f"{view}   image score {findings.score}   {masses_in_words(len(outlines))}", pixels, outlines, aspect=aspect

@@ -1,15 +1,23 @@
 """The answer as JSON types: the same facts as in the DICOM objects, for programs and for the node's own memory."""
 
+import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ai.calibration import Level
 from ai.checks import Check
 from ai.findings import ExamFindings, ImageFindings, Mass
+from node.faults import described
 from node.identity import RESEARCH_USE_ONLY, VERSION
+from node.obtaining import obtain
 from node.results.answer import Answer
 from node.results.appraisal import appraisal, percent
 from node.results.reasons import Reason
 from node.results.uids import ObjectUIDs
+from node.telemetry import logger
+from storage.files import InstanceStore
+
+log = logger("results")
 
 FACTS: Final = "JSON"
 """Kind under which the facts are kept; they go to no destination."""
@@ -58,6 +66,24 @@ def facts(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
         "software": VERSION,
         "use": RESEARCH_USE_ONLY,
     }
+
+
+def kept_facts(store: InstanceStore, path: str) -> Mapping[str, Any] | None:
+    """Return the facts that were kept under a path; None where they were removed, or cannot be read: nothing stands on them.
+
+    Raises
+    ------
+    storage.errors.BucketUnavailable
+        When nothing can be had.
+    """
+    try:
+        told: Mapping[str, Any] = json.loads(obtain(store, path).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        log.error("kept answer cannot be read", path=path, cause=described(error))  # noqa: TRY400 (the cause says it)
+        return None
+    return told
 
 
 def exam_facts(found: ExamFindings | None) -> dict[str, Any]:

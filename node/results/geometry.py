@@ -72,10 +72,10 @@ def add_geometry(target: Dataset, header: Dataset, shape: tuple[int, int]) -> No
         frame.PlanePositionSequence = geometry.position
 
 
-def thinned(contour: NDArray[np.float64], most: int = MOST_POINTS) -> NDArray[np.float64]:
+def thinned(contour: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a closed contour with no more points than an element holds, as near to it as that allows."""
     points, distance = contour, 0.5
-    while len(points) > most:
+    while len(points) > MOST_POINTS:
         short = cv2.approxPolyDP(contour[:-1].astype(np.float32), distance, closed=True)[:, 0, :].astype(np.float64)
         points, distance = np.vstack([short, short[:1]]), 2 * distance
     return points

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import astuple, dataclass
-from uuid import UUID
 
 from ai.findings import Mass
 from node.identity import VERSION
@@ -76,10 +75,10 @@ class ObjectUIDs:
 
     def device(self) -> str:
         """Return the Device UID: another one for another model or release, as IHE AIR asks."""
-        return "2.25." + str(_uuid(self.installation, "device", VERSION, self.model).int)
+        return name_based_uid(self.installation, "device", VERSION, self.model)
 
     def _uid(self, *name: object) -> str:
-        return "2.25." + str(_uuid(self.installation, self.study, *name).int)
+        return name_based_uid(self.installation, self.study, *name)
 
 
 def _content(answer: Answer) -> list[object]:
@@ -118,9 +117,9 @@ def _digest(*values: object) -> str:
     return hashlib.sha256(json.dumps(values, default=float).encode()).hexdigest()
 
 
-def _uuid(*name: object) -> UUID:
-    """Return a name-based UUID of the first 128 bits of SHA-256, version 8 (RFC 9562, 5.8)."""
+def name_based_uid(*name: object) -> str:
+    """Return the UID of a name-based UUID (PS3.5 B.2) of the first 128 bits of SHA-256, version 8 (RFC 9562, 5.8)."""
     bits = int.from_bytes(bytes.fromhex(_digest(*name))[:16])
     bits = bits & ~(0xF << 76) | 0x8 << 76
     bits = bits & ~(0x3 << 62) | 0x2 << 62
-    return UUID(int=bits)
+    return f"2.25.{bits}"

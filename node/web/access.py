@@ -143,9 +143,8 @@ class Guarded(Route):
         *,
         needs: Scope | None,
         methods: Collection[str] = ("GET",),
-        name: str | None = None,
     ) -> None:
-        super().__init__(path, endpoint, methods=methods, name=name)
+        super().__init__(path, endpoint, methods=methods)
         self.needs = needs
 
     async def handle(self, scope: Connection, receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ class Line:
     values: Sequence[float | None]
 
 
-def bars(title: str, labels: Sequence[str], values: Sequence[float], *, unit: str = "") -> Markup:
+def bars(title: str, labels: Sequence[str], values: Sequence[float]) -> Markup:
     """Return a chart of bars."""
     top = _top(max(values, default=0))
     step = (WIDTH - LEFT - RIGHT) / max(len(values), 1)
@@ -32,16 +32,16 @@ def bars(title: str, labels: Sequence[str], values: Sequence[float], *, unit: st
             step * 0.76,
             HEIGHT - BOTTOM - _y(value, top),
             label,
-            f"{value:g} {unit}".strip(),
+            f"{value:g}",
         )
         for number, (label, value) in enumerate(zip(labels, values, strict=True))
         if value > 0
     )
-    told = f"{title}: {sum(values):g} {unit}".strip()
-    return _chart(told, labels, top, drawn, unit)
+    told = f"{title}: {sum(values):g}"
+    return _chart(told, labels, top, drawn, "")
 
 
-def lines(title: str, labels: Sequence[str], drawn_lines: Sequence[Line], *, unit: str = "") -> Markup:
+def lines(title: str, labels: Sequence[str], drawn_lines: Sequence[Line], *, unit: str) -> Markup:
     """Return a chart of lines, with a dot at each value."""
     known = [value for line in drawn_lines for value in line.values if value is not None]
     top = _top(max(known, default=0))

@@ -1,14 +1,14 @@
 """Query parameters → conditions, fields and a page (PS3.18 8.3.4, PS3.4 C.2.2.2)."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
-from node.entries import full_time
+from node.entries import full_time, name_key
 from node.errors import BadRequest
 from node.instants import bounds, first_instant, last_instant
 from storage.search import INSTANCE_KEYS, SERIES_KEYS, STUDY_KEYS, AnyOf, Condition, Level, OneOf, Range, Wildcard
@@ -65,6 +65,19 @@ class Query:
     offset: int
     warnings: tuple[str, ...]
 
+    def warning(self, host: str | None, *, more: bool) -> dict[str, str]:
+        """Return the Warning header of the answer (PS3.18 8.3.4.4, 8.3.4.2), if there is one.
+
+        Parameters
+        ----------
+        host
+            As the client calls this one.
+        more
+            Whether there are more matches than the page has.
+        """
+        told = (*self.warnings, *(("There are additional results that can be requested",) if more else ()))
+        return {"Warning": ", ".join(f'299 {host}: "{each}"' for each in told)} if told else {}
+
 
 def parse_query(parameters: Iterable[tuple[str, str]], level: Level, fixed: Mapping[str, str]) -> Query:
     """Return the query that parameters ask for.
@@ -82,6 +95,30 @@ def parse_query(parameters: Iterable[tuple[str, str]], level: Level, fixed: Mapp
         When a parameter or a value cannot be understood, or cannot be matched.
     """
     given = list(parameters)
+    query = _parsed(given, lambda keyword: _require_known(keyword, level))
+    named = [each for name, value in given if name.lower() == "includefield" for each in value.split(",") if each]
+    fields = [keyword_of(each) for each in named if each != "all"]
+    fields += [keyword_of(name).partition(".")[0] for name, _ in given if name.lower() not in SPECIAL]
+    return replace(
+        query,
+        conditions=MappingProxyType({**query.conditions, **{keyword: OneOf((uid,)) for keyword, uid in fixed.items()}}),
+        fields=tuple(dict.fromkeys(fields)),
+        all_fields="all" in named,
+    )
+
+
+def parse_workitem_query(parameters: Iterable[tuple[str, str]]) -> Query:
+    """Return the query for workitems that parameters ask for (PS3.18 11.9); an answer always has everything.
+
+    Raises
+    ------
+    BadRequest
+        As `parse_query`.
+    """
+    return _parsed(list(parameters), _require_of_workitem)
+
+
+def _parsed(given: Sequence[tuple[str, str]], require: Callable[[str], None]) -> Query:
     if len(given) > MOST_PARAMETERS:
         raise BadRequest(f"more than {MOST_PARAMETERS} parameters")
     if any(len(value) > LONGEST_VALUE or "\0" in name + value for name, value in given):
@@ -89,42 +126,23 @@ def parse_query(parameters: Iterable[tuple[str, str]], level: Level, fixed: Mapp
     special = {name.lower(): value for name, value in given if name.lower() in SPECIAL}
     matched = [(keyword_of(name), value) for name, value in given if name.lower() not in SPECIAL]
     for keyword, _ in matched:
-        _require_known(keyword, level)
+        require(keyword)
     if len(dict(matched)) < len(matched):
         raise BadRequest("an attribute is given twice")
     conditions = {keyword: found for keyword, value in matched if (found := condition_of(keyword, value)) is not None}
-    named = [each for name, value in given if name.lower() == "includefield" for each in value.split(",") if each]
-    fields = [keyword_of(each) for each in named if each != "all"]
-    fields += [keyword.partition(".")[0] for keyword, _ in matched]
     return Query(
-        MappingProxyType(conditions | {keyword: OneOf((uid,)) for keyword, uid in fixed.items()}),
-        tuple(dict.fromkeys(fields)),
-        "all" in named,
-        min(_number("limit", special.get("limit", str(LARGEST_PAGE))), LARGEST_PAGE),
-        _number("offset", special.get("offset", "0")),
-        (NOT_FUZZY,) if special.get("fuzzymatching", "").lower() == "true" else (),
+        conditions,
+        (),
+        all_fields=True,
+        limit=min(_number("limit", special.get("limit", str(LARGEST_PAGE))), LARGEST_PAGE),
+        offset=_number("offset", special.get("offset", "0")),
+        warnings=(NOT_FUZZY,) if special.get("fuzzymatching", "").lower() == "true" else (),
     )
 
 
-def parse_workitem_query(parameters: Iterable[tuple[str, str]]) -> tuple[dict[str, Condition], int, int]:
-    """Return conditions on workitems, and which page of the matches is wanted (PS3.18 11.9).
-
-    Raises
-    ------
-    BadRequest
-        As `parse_query`.
-    """
-    given = list(parameters)
-    if len(given) > MOST_PARAMETERS or any(len(value) > LONGEST_VALUE or "\0" in value for _, value in given):
-        raise BadRequest("too many parameters, or a value that is too long, or none")
-    special = {name.lower(): value for name, value in given if name.lower() in SPECIAL}
-    matched = [(keyword_of(name), value) for name, value in given if name.lower() not in SPECIAL]
-    for keyword, _ in matched:
-        if keyword not in WORKITEM_KEYS:
-            raise BadRequest(f"{keyword} cannot be searched for")
-    conditions = {keyword: found for keyword, value in matched if (found := condition_of(keyword, value)) is not None}
-    limit = min(_number("limit", special.get("limit", str(LARGEST_PAGE))), LARGEST_PAGE)
-    return conditions, limit, _number("offset", special.get("offset", "0"))
+def _require_of_workitem(keyword: str) -> None:
+    if keyword not in WORKITEM_KEYS:
+        raise BadRequest(f"{keyword} cannot be searched for")
 
 
 def _require_known(keyword: str, level: Level) -> None:
@@ -184,7 +202,7 @@ def condition_of(keyword: str, value: str) -> Condition | None:
     if vr in SPANS:
         named = bounds(value) if vr == "DT" else _ends(value)
         return _span(keyword, named or ("", "", ""), *SPANS[vr])
-    return _name(value.casefold().rstrip("^=")) if vr == "PN" else _text(value)
+    return _name(name_key(value)) if vr == "PN" else _text(value)
 
 
 def _name(value: str) -> Condition:

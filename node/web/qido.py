@@ -67,12 +67,7 @@ class Search:
         with reading(self._engine) as connection:
             found = search(connection, level, query.conditions, query.limit + 1, query.offset)
         documents = [self._document(request, each, level, query, fixed) for each in found[: query.limit]]
-        headers = [*query.warnings]
-        if len(found) > query.limit:
-            headers.append("There are additional results that can be requested")
-        warnings = (
-            {"Warning": ", ".join(f'299 {request.url.hostname}: "{each}"' for each in headers)} if headers else {}
-        )
+        warnings = query.warning(request.url.hostname, more=len(found) > query.limit)
         if form.name == DICOM_XML:
             body = Related(DICOM_XML, (Piece(DICOM_XML, (xml_bytes(each),)) for each in documents))
             return Response(b"".join(body), 200, warnings, body.content_type)

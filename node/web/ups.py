@@ -93,13 +93,11 @@ class UnifiedProcedureSteps:
 
     def search(self, request: Request) -> Response:
         """Return the workitems that match (PS3.18 11.9)."""
-        conditions, limit, offset = parse_workitem_query(request.query_params.multi_items())
+        query = parse_workitem_query(request.query_params.multi_items())
         with reading(self._engine) as connection:
-            found = search_workitems(connection, conditions, limit + 1, offset)
-            models = [self._model(connection, request, each) for each in found[:limit]]
-        more = len(found) > limit
-        note = f'299 {request.url.hostname}: "There are additional results that can be requested"'
-        return self._answer(request, models, {"Warning": note} if more else {})
+            found = search_workitems(connection, query.conditions, query.limit + 1, query.offset)
+            models = [self._model(connection, request, each) for each in found[: query.limit]]
+        return self._answer(request, models, query.warning(request.url.hostname, more=len(found) > query.limit))
 
     def retrieve(self, request: Request) -> Response:
         """Return one workitem (PS3.18 11.5)."""

@@ -169,10 +169,7 @@ def asked(document: Any, uid: str) -> Asked:
     if priority not in PRIORITIES:
         raise BadRequest("Scheduled Procedure Step Priority (0074,1200) is HIGH, MEDIUM or LOW")
     inputs = [each for each in _items(model, "00404021") if isinstance(each, dict)]
-    studies = {study for each in inputs if (study := first(each, "0020000D"))} or {first(model, "0020000D")}
-    if len(studies) != 1 or "" in studies:
-        raise BadRequest("Input Information Sequence (0040,4021) must name one study")
-    study_uid = studies.pop()
+    study_uid = _study(model, inputs)
     try:
         InstanceReference(uid, uid, study_uid)
     except MalformedUID as error:
@@ -191,6 +188,14 @@ def asked(document: Any, uid: str) -> Asked:
         retrieve_url=_study_address(first(places[0], "00081190"), study_uid) if places else None,
         model=kept,
     )
+
+
+def _study(model: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the UID of the study that the input is of, or where there is none of the data set's own."""
+    studies = {study for each in inputs if (study := first(each, "0020000D"))} or {first(model, "0020000D")}
+    if len(studies) != 1 or "" in studies:
+        raise BadRequest("Input Information Sequence (0040,4021) must name one study")
+    return studies.pop()
 
 
 def _scheduled_for(model: Mapping[str, Any]) -> str:

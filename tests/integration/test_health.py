@@ -215,6 +215,15 @@ def test_a_destination_without_deliveries_is_told_with_zeros_with_which_an_alert
     assert told["mammonode_deliveries", "pacs", "refused"] == told["mammonode_deliveries", "pacs", "expired"] == 0
 
 
+def test_a_store_that_is_gone_costs_no_other_figure(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    whole = {name for name, *_ in samples(serving)}
+    monkeypatch.setattr("shutil.disk_usage", gone)
+    assert whole - {name for name, *_ in samples(serving)} == {"mammonode_disk_bytes", "mammonode_disk_free_bytes"}
+
+
 def test_promtool_finds_rules_and_metrics_valid(serving: Serving) -> None:
     promtool = require_program("promtool")
     for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]):

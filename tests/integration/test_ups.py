@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -34,6 +35,7 @@ def test_every_reading_is_a_workitem_from_the_first_image_to_the_answer(service:
     assert states(service) == [("COMPLETED", "READY")]
     [item] = workitems(service)
     uid = values(item, UID)[0]
+    assert (UUID(int=int(uid.removeprefix("2.25."))).variant, len(uid.split("."))) == (RFC_4122, 3)  # PS3.5 B.2
     [whole] = service.get(f"/workitems/{uid}").json()
     assert whole == item
     images = {
@@ -127,8 +129,10 @@ def test_workitems_are_searched(service: Service) -> None:
         {"nonsense": "5"},
         {"ScheduledProcedureStepStartDateTime": "yesterday"},
         {"limit": "x"},
+        {"PatientID": str(image.PatientID), "00100020": "another's"},
     ):
         assert service.get("/workitems", **query).status_code == 400
+    assert "fuzzymatching" in service.get("/workitems", fuzzymatching="true").headers["warning"]
 
 
 def test_who_searches_or_retrieves_workitems_is_in_the_audit_trail(service: Service) -> None:

@@ -1,5 +1,6 @@
 """The pages of the node itself as a program asks for them: destinations, senders, upload, system."""
 
+import errno
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -116,6 +117,14 @@ def test_the_system_page_tells_disk_queue_speed_model_and_versions(standing: Sta
         assert words in told
     visitor.get("/exams", headers={"Authorization": "Bearer mmn_wrong"})
     assert re.search(r"401 not authenticated 1\b", text(visitor.get("/system")))
+
+
+def test_the_system_page_tells_of_a_store_that_is_gone(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("shutil.disk_usage", gone)
+    assert "does not answer, and nothing is received" in text(visitor.get("/system"))
 
 
 def test_the_system_page_tells_how_long_a_reading_has_waited_since_it_could_begin(node: Node, visitor: Visitor) -> None:

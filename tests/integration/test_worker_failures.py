@@ -250,3 +250,25 @@ def test_a_worker_reads_no_long_private_value_into_memory(chain: Chain, monkeypa
     [image] = [each for each in read if 0x00091010 in each]
     assert image.get_item(0x00091010, keep_deferred=True).value is None
     assert 0x00091010 not in header_of(Path(str(image.filename)))
+
+
+@pytest.mark.parametrize("damage", [b'{"images": [', b"\xff\xfe", None])
+def test_an_exam_whose_former_answer_cannot_be_read_is_answered_all_the_same(
+    chain: Chain, damage: bytes | None
+) -> None:
+    chain.close(four()[:3])
+    chain.worker().work_once()
+    [facts] = [chain.room.store.root / path for path in chain.room.files() if path.endswith(".json")]
+    if damage is None:  # what a disk does not give raises an OSError too
+        facts.unlink()
+        facts.mkdir()
+    else:
+        facts.write_bytes(damage)
+    chain.close(four()[3:])
+    with capture_logs() as lines:
+        exhaust(chain)
+    assert [line["path"] for line in lines if line["event"] == "kept answer cannot be read"][:1] == [
+        str(facts.relative_to(chain.room.store.root))
+    ]
+    assert (chain.exam.revision, chain.exam.status, chain.job.attempts) == (2, "findings", 1)
+    assert len(chain.report.PredecessorDocumentsSequence) == 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from ai.models import CARD, shipped_models
+from ai.models import CARD, model_folders, open_model
 from node import supervisor
 from node.cli import commands_of
 from node.supervisor import Child
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # smp renames its encoders one day; the version is pinned.
 pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 
-SHIPPED = shipped_models()[0]
+SHIPPED = open_model(model_folders()[0].name)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_list_tells_of_a_card_that_is_not_valid_and_of_the_others(tmp_path: Path
     assert shown.exit_code == 0
     assert SHIPPED.card.name in shown.output
     _, broken = json.loads(run("models", "list", "--json", "--config", config).stdout)
-    assert "colour: Extra inputs are not permitted" in broken["fault"]
+    assert "colour: there is no such key" in broken["fault"]
 
 
 def test_show_prints_every_key_of_the_card(config: Path) -> None:
@@ -219,12 +219,12 @@ def unknown_reader(folder: Path) -> str:
 
 def unknown_key(folder: Path) -> str:
     replaced(folder, "[architecture]", 'colour = "red"\n[architecture]')
-    return "colour: Extra inputs are not permitted"
+    return "colour: there is no such key"
 
 
 def unknown_key_of_the_reader(folder: Path) -> str:
     replaced(folder, "tile = 128", "tile = 128\ntiles = 128")
-    return "architecture.tiles: Extra inputs are not permitted"
+    return "architecture.tiles: there is no such key"
 
 
 def other_network(folder: Path) -> str:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ai.errors import Unwritable
 from config.mix import PROFILES, ResultKind
 from config.settings import Destination, Dicom, ReaderSection, Settings, Storage, known_keys
-from node import scp, scu
+from node import scu
 from node.cli import app
 from node.conformance.configuration import configuration
 from node.delivery import BATCH
@@ -94,7 +94,7 @@ def test_the_overview_names_every_class_with_its_roles() -> None:
 def test_the_association_parameters_are_those_in_force() -> None:
     settings = documented_settings()
     told = {row["Parameter"]: row["Value"] for row in table(section("4.2.2"), "Parameter")}
-    assert told["Maximum PDU size received, as acceptor"] == str(scp.MAXIMUM_PDU_SIZE)
+    assert told["Maximum PDU size received, as acceptor"] == str(scu.MAXIMUM_PDU_SIZE)
     assert told["Maximum PDU size received, as initiator"] == str(scu.MAXIMUM_PDU_SIZE)
     assert told["Simultaneous associations, as acceptor"] == str(settings.dicom.maximum_associations)
     assert told["Simultaneous associations, as initiator"].startswith(f"{len(settings.destinations)},")

@@ -138,7 +138,7 @@ def test_figures_are_told_for_each_set(collection: Path) -> None:
     [
         ("sets = [", "both.toml: "),
         ('name = "none"', "sets: Field required"),
-        ('[[sets]]\npath = "films"\nweight = 2', "sets.0.weight: Extra inputs"),
+        ('[[sets]]\npath = "films"\nweight = 2', "sets.0.weight: there is no such key"),
         ('[[sets]]\npath = "films"\ntimes = 0', "sets.0.times: Input should be greater"),
         ('[[sets]]\npath = "both.toml"', "both.toml is a collection itself; name its sets"),
         ('[[sets]]\npath = "gone"', "gone: is not there"),

@@ -1,18 +1,15 @@
 """All that is known of one exam's revision, as its page shows it."""
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
-from ai.exam import STANDARD_VIEWS
-from ai.words import counted
-from node.results.facts import FACTS
-from node.results.labels import Box, Point, label_places, lead
+from node.results.facts import FACTS, kept_facts
+from node.web.pages.hanging import Shown, place, views_of
 from node.web.pages.house import House
-from storage.actions import Action, actions_of_exam
+from node.web.pages.timeline import Event, events_of
+from storage.actions import actions_of_exam
 from storage.attempts import Attempt, attempts_of_exam
 from storage.conflicts import Conflict, list_conflicts
 from storage.database import reading
@@ -21,73 +18,13 @@ from storage.index import InstanceRecord, instances_of_exam
 from storage.jobs import Job
 from storage.outbox import Delivery
 from storage.overview import study_of, typical_seconds
-from storage.previews import Preview, PreviewKind, previews_of
+from storage.previews import PreviewKind, previews_of
 from storage.removals import removed_of_exam
 from storage.results import IssuedResult, ResultRecord, results_of
-from storage.states import DeliveryState, ExamState, JobState, Plan
+from storage.states import ExamState, JobState, Plan
 from storage.waiving import Waivable, Wanted, waivable
 
 MOST_JOBS: Final = 1000
-TOGETHER: Final = timedelta(minutes=1)
-"""What happens within this is one event."""
-LETTER: Final = 0.6
-"""Width of a bold figure, colon or blank over its height, on average; measured on a label in Chromium: 0.57 to 0.59."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A mass as it is drawn.
-
-    Attributes
-    ----------
-    number, score, size
-        As in the answer.
-    points
-        Of its outline on the picture.
-    label
-        Left end of its label, and the line that the letters stand on.
-    lead
-        The line from a label to its outline where it stands further off.
-    """
-
-    number: int
-    score: int
-    size: str
-    points: str
-    label: tuple[float, float]
-    lead: tuple[Point, Point] | None
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A standard view of the exam.
-
-    Attributes
-    ----------
-    view
-        As radiologists say it.
-    image_uid
-        None without an image.
-    why
-        Why it was not read; None when it was.
-    score, warnings, marks
-        What was found.
-    width, height, letters
-        Of its picture in the units of the marks, and how high their letters are: square, so that no letter is stretched.
-    pictures
-        Addresses of its pictures, by kind.
-    """
-
-    view: str
-    image_uid: str | None
-    why: str | None
-    score: int | None
-    width: int
-    height: float
-    letters: float
-    warnings: tuple[str, ...]
-    marks: tuple[Mark, ...]
-    pictures: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -99,16 +36,6 @@ class Used:
     view: str
     why: str
     removed: bool
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to the exam."""
-
-    at: datetime
-    what: str
-    detail: str = ""
-    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,8 +66,8 @@ class ExamFacts:
         What there is of this revision; events and conflicts of all.
     job
         The newest reading of this revision.
-    progress
-        As in the list.
+    typical
+        Seconds that a reading usually takes; None before the first.
     removed
         Whether images or pictures are not kept any more.
     waivable
@@ -214,7 +141,7 @@ class ExamFacts:
             (each.record, each.created_at, views.get(each.record.image_uid or "", "exam"), each.record.uid in others)
             for each in self.results
         ]
-        return tuple(sorted(rows, key=lambda row: (row[0].kind, _place(row[2]), row[3])))
+        return tuple(sorted(rows, key=lambda row: (row[0].kind, place(row[2]), row[3])))
 
     @property
     def has_maps(self) -> bool:
@@ -253,7 +180,8 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
     with reading(house.engine) as connection:
         decided = images_of(connection, exam.id, seen)
         pictures = previews_of(connection, job.id) if job else []
-    answer = _answer(house, [result for result in issued if result.revision == seen])
+    facts = [result.record.path for result in issued if result.revision == seen and result.record.kind == FACTS]
+    answer = kept_facts(house.store, facts[0]) if facts else None
     sent = tuple(
         Sent(delivery, tuple(attempts.get(delivery.id, ()))) for delivery in deliveries if delivery.revision == seen
     )
@@ -263,9 +191,9 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
         study_date=date,
         study_description=description,
         answer=answer,
-        views=_views(exam, answer, pictures, decided),
+        views=views_of(exam, answer, pictures, decided),
         images=_images(instances, decided, answer, removed),
-        events=_events(instances, all_jobs, deliveries, actions, conflicts),
+        events=events_of(instances, all_jobs, deliveries, actions, conflicts),
         results=tuple(result for result in issued if result.revision == seen and result.record.kind != FACTS),
         deliveries=sent,
         conflicts=tuple(conflicts),
@@ -274,97 +202,6 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
         removed=bool(removed),
         waivable=tuple(may_be_waived),
     )
-
-
-def _answer(house: House, issued: Sequence[IssuedResult]) -> Mapping[str, Any] | None:
-    kept = next((result.record for result in issued if result.record.kind == FACTS), None)
-    if kept is None:
-        return None
-    try:
-        told: Mapping[str, Any] = json.loads(house.store.resolve(kept.path).read_bytes())
-    except FileNotFoundError:
-        return None
-    return told
-
-
-def _views(
-    exam: ExamRecord,
-    answer: Mapping[str, Any] | None,
-    pictures: Sequence[Preview],
-    decided: Sequence[ExamImage],
-) -> tuple[Shown, ...]:
-    told = {image["view"]: image for image in (answer or {}).get("images", ()) if image["view"]}
-    chosen = {image.view: image.instance_uid for image in decided if image.chosen}
-    shown = []
-    for standard in STANDARD_VIEWS:
-        view = str(standard)
-        image = told.get(view)
-        uid = image["uid"] if image else chosen.get(view)
-        own = {preview.kind: preview for preview in pictures if preview.image_uid == uid}
-        addresses = {
-            kind.value: f"/exams/{exam.uid}/pictures/{preview.job_id}/{preview.image_uid}/{kind}"
-            for kind, preview in own.items()
-        }
-        read = image is not None and not image["not_read"]
-        hung = own.get(PreviewKind.VIEW)
-        width, height = _size(image) if image and read else (0, 0.0)
-        shown.append(
-            Shown(
-                view=view,
-                image_uid=uid,
-                why=None if read else _why(image, uid, answer),
-                score=image["score"] if image and read else None,
-                width=width,
-                height=height,
-                letters=_letters(width, height),
-                warnings=tuple(image["warnings"]) if image and read else (),
-                marks=tuple(_marks(image, hung)) if image and read else (),
-                pictures=addresses,
-            )
-        )
-    return tuple(shown)
-
-
-def _why(image: Mapping[str, Any] | None, uid: str | None, answer: Mapping[str, Any] | None) -> str:
-    if image is not None:
-        return f"Not read: {image['not_read'].rstrip('.')}."
-    if uid is not None:
-        return "Not read yet." if answer is None else "Not read."
-    return "No image of this view."
-
-
-def _size(image: Mapping[str, Any]) -> tuple[int, float]:
-    """Return width and height of an image, in widths of its pixels; facts of earlier versions tell of square ones alone."""
-    return image["columns"], image["rows"] * image.get("pixel_aspect", 1.0)
-
-
-def _letters(width: float, height: float) -> float:
-    return min(height, 1.25 * width) / 26
-
-
-def _marks(image: Mapping[str, Any], hung: Preview | None) -> Iterator[Mark]:
-    masses, (width, height) = image["masses"], _size(image)
-    aspect, letters = height / image["rows"], _letters(width, height)
-    outlines = [
-        [
-            (width - x if hung and hung.sideways else x, height - y * aspect if hung and hung.upright else y * aspect)
-            for x, y in mass["contour"]
-        ]
-        for mass in masses
-    ]
-    boxes = [Box.around(points) for points in outlines]
-    sizes = [(LETTER * letters * len(f"{mass['number']}: {mass['suspicion']}"), 1.1 * letters) for mass in masses]
-    places = label_places(boxes, sizes, (width, height), 0.3 * letters)
-    for mass, points, box, place in zip(masses, outlines, boxes, places, strict=True):
-        unit = mass["unit"] if mass["unit"] == "mm" else "pixels"
-        yield Mark(
-            number=mass["number"],
-            score=mass["suspicion"],
-            size=f"{mass['long_axis']:.0f} x {mass['short_axis']:.0f} {unit}",
-            points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points),
-            label=(place.left, place.bottom - 0.2 * letters),
-            lead=lead(place, box, letters),
-        )
 
 
 def _images(
@@ -385,7 +222,7 @@ def _images(
         )
         was_used, why = _became(image, read, answered=answer is not None)
         used.append(Used(record, was_used, view, why or (record.reasons or ("",))[-1], record.uid in removed))
-    return tuple(sorted(used, key=lambda each: (not each.used, _place(each.view), each.record.received_at)))
+    return tuple(sorted(used, key=lambda each: (not each.used, place(each.view), each.record.received_at)))
 
 
 def _became(image: ExamImage | None, read: Mapping[str, Any] | None, *, answered: bool) -> tuple[bool | None, str]:
@@ -397,85 +234,3 @@ def _became(image: ExamImage | None, read: Mapping[str, Any] | None, *, answered
     if image.chosen and answered:
         return False, "its file could not be had"
     return image.chosen, image.reason
-
-
-def _place(view: str) -> int:
-    """Return where a view stands in the usual order; others come last."""
-    usual = [str(standard) for standard in STANDARD_VIEWS]
-    return usual.index(view) if view in usual else len(usual)
-
-
-def _events(
-    instances: Sequence[InstanceRecord],
-    jobs: Sequence[Job],
-    deliveries: Sequence[Delivery],
-    actions: Sequence[Action],
-    conflicts: Sequence[Conflict],
-) -> tuple[Event, ...]:
-    events = list(_arrivals(instances))
-    for job in jobs:
-        revision = f"revision {job.revision}"
-        events.append(Event(job.created_at, "closed, a reading is queued", "; ".join((revision, *job.reasons))))
-        if job.started_at:
-            events.append(Event(job.started_at, "reading began", f"{revision}, attempt {job.attempts}"))
-        if job.finished_at:
-            total = f", {job.timings['total']:.1f} s" if job.timings and "total" in job.timings else ""
-            what = {JobState.DONE: "answered", JobState.DEAD: "given up"}.get(job.state, job.state.value)
-            detail = f"{revision}: {job.answer or job.error or ''}{total}"
-            events.append(Event(job.finished_at, what, detail, "failed" if job.state is JobState.DEAD else "answer"))
-    events += _deliveries(deliveries)
-    for conflict in conflicts:
-        differs = ", ".join(conflict.copy.differences)
-        events.append(Event(conflict.copy.received_at, "an image came again, and differs", differs, "failed"))
-    events += [Event(action.done_at, f"{action.what} by {action.who}", action.detail, "action") for action in actions]
-    return tuple(sorted(events, key=lambda event: event.at))
-
-
-def _deliveries(deliveries: Sequence[Delivery]) -> Iterator[Event]:
-    """Yield what became of deliveries, those that went to one place at about one time as one."""
-    sent = [(each.sent_at, f"sent to {each.destination}", "sent", each) for each in deliveries if each.sent_at]
-    sent += [
-        (each.proven_at, f"{each.state} by {each.destination}", "sent", each) for each in deliveries if each.proven_at
-    ]
-    sent += [
-        (each.finished_at, f"{each.state} by {each.destination}", "failed", each)
-        for each in deliveries
-        if each.state in {DeliveryState.REFUSED, DeliveryState.EXPIRED} and each.finished_at
-    ]
-    groups: list[list[tuple[datetime, str, str, Delivery]]] = []
-    for one in sorted(sent, key=lambda each: (each[1], each[0])):
-        last = groups[-1][-1] if groups else None
-        if last and last[1] == one[1] and last[3].revision == one[3].revision and one[0] - last[0] < TOGETHER:
-            groups[-1].append(one)
-        else:
-            groups.append([one])
-    for group in groups:
-        at, what, kind, first = group[0]
-        counts = Counter(str(each[3].kind) for each in group)
-        told = ", ".join(f"{number} {name}" if number > 1 else name for name, number in counts.items())
-        why = f": {first.message}" if kind == "failed" and first.message else ""
-        yield Event(at, what, f"{told} of revision {first.revision}{why}", kind)
-
-
-def _arrivals(instances: Sequence[InstanceRecord]) -> Sequence[Event]:
-    """Return the arrivals of images, those of one sender within a minute as one."""
-    events: list[Event] = []
-    group: list[InstanceRecord] = []
-    for record in sorted(instances, key=lambda each: each.received_at):
-        apart = group and (
-            record.received_at - group[-1].received_at > TOGETHER or record.calling_ae != group[-1].calling_ae
-        )
-        if apart:
-            events.append(_arrival(group))
-            group = []
-        group.append(record)
-    return [*events, _arrival(group)] if group else events
-
-
-def _arrival(group: Sequence[InstanceRecord]) -> Event:
-    first = group[0]
-    return Event(
-        first.received_at,
-        f"{counted(len(group), 'image')} received",
-        f"from {first.calling_ae or 'no AE title'} at {first.origin}",
-    )

@@ -72,12 +72,9 @@ def _told(house: House) -> dict[str, Any]:
         workers = len(workers_seen(connection, now, RECENTLY))
     hours = _hours(readings, since)
     labels = [hour.label for hour in hours]
-    usage, watermark = house.store.usage(), house.settings.storage.watermark
-    used = 1 - usage.free / usage.total
-    full = used > watermark.max_used_fraction or usage.free < watermark.min_free_bytes
     return {
-        "disk": {"free": usage.free, "total": usage.total, "used": used, "full": full},
-        "limit": watermark.max_used_fraction,
+        "disk": _disk(house),
+        "limit": house.settings.storage.watermark.max_used_fraction,
         "kept": {"images": images, "results": results},
         "jobs": house.queue.counts(),
         "workers": workers,
@@ -103,6 +100,17 @@ def _told(house: House) -> dict[str, Any]:
         "dated": [(dated, is_ending(dated, now)) for dated in (house.validity.all() if house.validity else ())],
         "clock": house.timekeeping.last if house.timekeeping else ClockState(None),
     }
+
+
+def _disk(house: House) -> dict[str, Any] | None:
+    """Return how full the store's disk is; None where it does not answer, as a share that is gone."""
+    try:
+        usage = house.store.usage()
+    except OSError:
+        return None
+    watermark, used = house.settings.storage.watermark, 1 - usage.free / usage.total
+    full = used > watermark.max_used_fraction or usage.free < watermark.min_free_bytes
+    return {"free": usage.free, "total": usage.total, "used": used, "full": full}
 
 
 def _hours(readings: Sequence[Reading], since: datetime) -> list[Hour]:

@@ -24,9 +24,10 @@ from node.scu import Carrier, Item, Response
 from node.status import Outcome, sending_outcome
 from node.telemetry import logger
 from node.troubles import Troubles
+from storage.deliveries import Delivery
 from storage.errors import BucketUnavailable, StorageError
 from storage.files import InstanceStore
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.states import DeliveryState
 
 log = logger("delivery")
@@ -269,7 +270,11 @@ class Lane:
         }
         match sending_outcome(response.status, tries):
             case Outcome.SENT if response.status is not None:
-                prove_at = self._prover.prove_at(now, self._outbox.first_retry(delivery)) if self._prover else None
+                prove_at = (
+                    self._prover.prove_at(now, self._outbox.policy_of(delivery.destination).first)
+                    if self._prover
+                    else None
+                )
                 self._outbox.sent(delivery, response.status, now, response.words or None, prove_at=prove_at)
                 self._audit([delivery], "0")
                 (log.warning if response.status else log.info)("result delivered", **told)

@@ -6,8 +6,9 @@ from config.settings import Delivery as DeliverySettings
 from config.settings import Destination, Dicom
 from node.delivery import Lane
 from node.scu import Sender
+from storage.deliveries import Delivery
 from storage.files import InstanceStore
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.states import DeliveryState
 from tests.doors import Clock
 from tests.records import POLICY

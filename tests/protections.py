@@ -374,7 +374,7 @@ PROTECTIONS = (
     ),
     Protection(
         "nothing is sent again that a destination is not to get any more",
-        "storage/outbox.py",
+        "storage/resending.py",
         "if (row.destination, row.kind) in pairs",
         "if row.destination in wanted",
         "tests/integration/test_waiving.py -k is_to_get_by_now",

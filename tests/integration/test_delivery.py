@@ -17,14 +17,15 @@ from config.settings import Dicom
 from node.errors import DestinationUnreachable
 from node.scu import Peer, Sender
 from node.sop_classes import STUDY_ROOT_FIND
+from storage.deliveries import Delivery
 from storage.files import InstanceReference, InstanceStore
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.results import ResultRecord
 from storage.states import DeliveryState
 from tests.deliveries import SENDER, Deliveries
 from tests.doors import a_destination
 from tests.pacs import a_free_port, a_pacs, a_store, aborts, answers, hangs_until, waiting_results
-from tests.records import NOON, POLICY
+from tests.records import NOON, POLICY, resent
 
 # pynetdicom leaves the socket of a connection that failed to its destructor.
 pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.sqlite_alone]
@@ -158,7 +159,7 @@ def test_what_was_replaced_is_not_sent_again_but_its_other_form_is(engine: Engin
         deliveries = Deliveries(engine, store, a_destination(port))
         delivered(deliveries)
     report = waiting[-1]
-    assert deliveries.outbox.resend(1, deliveries.clock(), {"pacs": ResultKind}) == len(waiting)
+    assert resent(engine, 1, deliveries.clock(), {"pacs": ResultKind}) == len(waiting)
     states = {delivery.result_uid: delivery.state for delivery in deliveries.all()}
     assert states.pop(report.uid) is DeliveryState.REPLACED
     assert set(states.values()) == {DeliveryState.WAITING}

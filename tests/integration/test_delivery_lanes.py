@@ -19,12 +19,13 @@ from node.delivery import DeliveryService, Lane
 from node.pace import Pace
 from node.progress import Part
 from storage.database import writing
+from storage.deliveries import Delivery
 from storage.errors import BucketUnavailable
 from storage.exams import hold, recall
 from storage.files import InstanceStore
 from storage.jobs import JobQueue
 from storage.lanes import Pause, pause, resume
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.results import ResultRecord
 from storage.states import DeliveryState
 from tests.deliveries import SENDER, Deliveries

@@ -8,12 +8,13 @@ from sqlalchemy import Engine
 
 from config.mix import ResultKind
 from storage.database import reading, writing
+from storage.deliveries import Delivery, deliveries_by_id
 from storage.exams import hold
 from storage.jobs import JobQueue
 from storage.lanes import Pause, pause, pauses, resume
-from storage.outbox import Delivery, Outbox, deliveries_by_id
+from storage.outbox import Outbox
 from storage.states import DeliveryState
-from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_answer_waits, an_exam
+from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_answer_waits, an_exam, resent
 
 
 @pytest.fixture
@@ -288,8 +289,8 @@ def test_time_in_which_nothing_could_be_tried_counts_for_nothing(engine: Engine,
     with writing(engine) as connection:
         [sent] = deliveries_by_id(connection, [proven.id])
         later = on_again + timedelta(days=8)
-        assert patient.ask_again(connection, sent, "no report", later) is DeliveryState.SENT
-        assert patient.missing(connection, sent, "not there", None, later) is DeliveryState.WAITING
+        assert patient.proofs.ask_again(connection, sent, "no report", later) is DeliveryState.SENT
+        assert patient.proofs.missing(connection, sent, "not there", None, later) is DeliveryState.WAITING
         [waits] = deliveries_by_id(connection, [proven.id])
     assert patient.again(waits, "no answer", None, later + SECOND) is DeliveryState.WAITING
 
@@ -299,12 +300,12 @@ def test_a_pause_between_sending_and_proof_counts_for_nothing(engine: Engine, ou
     on_again, minute = NOON + timedelta(days=8), timedelta(minutes=1)
     patient.sent(first(outbox), 0, NOON, prove_at=NOON)
     with writing(engine) as connection:
-        patient.asked(connection, patient.unproven("pacs", on_again, 9), on_again, on_again + minute)
+        patient.proofs.asked(connection, patient.unproven("pacs", on_again, 9), on_again, on_again + minute)
     [sent] = patient.unproven("pacs", on_again + minute, 9)
     with writing(engine) as connection:
-        assert patient.ask_again(connection, sent, "no report", on_again + minute) is DeliveryState.SENT
+        assert patient.proofs.ask_again(connection, sent, "no report", on_again + minute) is DeliveryState.SENT
         [sent] = deliveries_by_id(connection, [sent.id])
-        state = patient.missing(connection, sent, "not there", None, on_again + minute)
+        state = patient.proofs.missing(connection, sent, "not there", None, on_again + minute)
         assert state is DeliveryState.WAITING
     # From then on it has the whole time, and no more.
     for late, then in ((-minute, DeliveryState.WAITING), (minute, DeliveryState.EXPIRED)):
@@ -333,16 +334,16 @@ def test_nothing_of_a_held_exam_is_due_until_it_is_released(engine: Engine, outb
         assert len(outbox.due("pacs", NOON, 9)) == due
 
 
-def test_resending_begins_anew_for_one_destination_or_all(outbox: Outbox) -> None:
+def test_resending_begins_anew_for_one_destination_or_all(engine: Engine, outbox: Outbox) -> None:
     for destination in ("pacs", "archive"):
         outbox.refused(first(outbox, destination), "", 0x0122, NOON)
-    assert outbox.resend(1, NOON + SECOND, {"pacs": ResultKind}) == 2
+    assert resent(engine, 1, NOON + SECOND, {"pacs": ResultKind}) == 2
     fresh = first(outbox)
     assert (fresh.state, fresh.attempts, fresh.status_code, fresh.finished_at) == (DeliveryState.WAITING, 0, None, None)
     assert len(outbox.due("archive", NOON + SECOND, 9)) == 1
-    assert outbox.resend(1, NOON, dict.fromkeys(["pacs", "archive"], ResultKind)) == 4
+    assert resent(engine, 1, NOON, dict.fromkeys(["pacs", "archive"], ResultKind)) == 4
     assert len(outbox.due("archive", NOON, 9)) == 2
-    assert outbox.resend(2, NOON, {"pacs": ResultKind}) == 0
+    assert resent(engine, 2, NOON, {"pacs": ResultKind}) == 0
 
 
 def test_deliveries_are_counted_by_destination_and_state(outbox: Outbox) -> None:

@@ -32,7 +32,8 @@ from node.status import CANNOT_UNDERSTAND, CLASS_NOT_SUPPORTED, OUT_OF_RESOURCES
 from node.user_agent import AskedOverHTTP, UserAgent
 from storage.commitments import Commitments
 from storage.database import open_database
-from storage.outbox import Delivery, Outbox
+from storage.deliveries import Delivery
+from storage.outbox import Outbox
 from storage.states import DeliveryState
 from tests.archives import an_archive
 from tests.databases import Databases

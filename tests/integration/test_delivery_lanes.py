@@ -13,7 +13,6 @@ from pydicom import Dataset
 from pynetdicom import association
 from sqlalchemy import Engine
 
-from config.mix import ObjectMix, ReportClass
 from config.settings import Delivery as DeliverySettings
 from node.delivery import DeliveryService, Lane
 from node.pace import Pace
@@ -28,25 +27,16 @@ from storage.lanes import Pause, pause, resume
 from storage.outbox import Outbox
 from storage.results import ResultRecord
 from storage.states import DeliveryState
-from tests.deliveries import SENDER, Deliveries
+from tests.deliveries import SENDER, Deliveries, results, store
 from tests.doors import a_destination
-from tests.pacs import a_free_port, a_pacs, a_store, answers, hangs_until, waiting_results
+from tests.pacs import a_free_port, a_pacs, answers, hangs_until, waiting_results
 from tests.peers import eventually
 from tests.records import LEASE, NOON, POLICY, a_closed_exam
 
+__all__ = ["results", "store"]
+
 # pynetdicom leaves the socket of a connection that failed to its destructor.
 pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.sqlite_alone]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> InstanceStore:
-    return a_store(tmp_path)
-
-
-@pytest.fixture
-def results(store: InstanceStore, engine: Engine) -> list[ResultRecord]:
-    """Segmentations and a report, on their way to the destination "pacs"; none has another form."""
-    return waiting_results(store, engine, ["pacs"], mix=ObjectMix(report=ReportClass.COMPREHENSIVE))
 
 
 def test_a_held_exam_is_not_delivered_until_it_is_let_go(

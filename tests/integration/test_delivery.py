@@ -57,7 +57,7 @@ def test_a_destination_that_takes_only_implicit_vr_gets_it(
     assert pacs.syntaxes == [ImplicitVRLittleEndian] * len(results)
 
 
-@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
+@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007, 0x0111])
 def test_a_warning_is_a_delivery_and_is_recorded(
     engine: Engine, store: InstanceStore, results: list[ResultRecord], status: int
 ) -> None:

@@ -183,6 +183,9 @@ def test_a_web_service_has_no_other_one_for_queries() -> None:
         ([(403, {})], DeliveryState.WAITING, None),
         ([(500, "nonsense")], DeliveryState.WAITING, None),
         ([(409, failure(0xB00F))], DeliveryState.WAITING, None),
+        ([(409, failure(0xB00E))], DeliveryState.SENT, 0x0111),
+        ([(409, failure(0x0111))], DeliveryState.SENT, 0x0111),
+        ([(202, "")], DeliveryState.SENT, 0),
         ([(202, failure(0))], DeliveryState.WAITING, None),
         ([(202, [failure(0xA700)])], DeliveryState.WAITING, OUT_OF_RESOURCES),
         (

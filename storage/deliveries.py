@@ -3,13 +3,16 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, literal, select, tuple_
 
 from storage.database import reading
 from storage.states import DeliveryState
-from storage.tables import deliveries, exams, jobs, results
+from storage.tables import Moment, deliveries, exams, jobs, results
+
+ANSWER: Final = tuple_(jobs.c.revision, results.c.created_at)
+"""By which the answers of an exam are told apart and stand in their order: one revision may be read again."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Delivery:
         The result; the path is relative to the store.
     fallback_uid
         The result that is sent instead where this one is refused for good, or None.
-    exam_id, exam_uid, revision
-        What it answers.
+    exam_id, exam_uid, revision, issued_at
+        What it answers, and when.
     destination
         The destination's name.
     state
@@ -56,6 +59,7 @@ class Delivery:
     exam_id: int
     exam_uid: str
     revision: int
+    issued_at: datetime
     destination: str
     state: DeliveryState
     attempts: int
@@ -69,6 +73,11 @@ class Delivery:
     sent_at: datetime | None
     proven_at: datetime | None
     proofs: int
+
+    @property
+    def answer(self) -> tuple[int, datetime]:
+        """By which the answers of an exam are told apart, and stand in their order."""
+        return self.revision, self.issued_at
 
     def log_context(self) -> dict[str, object]:
         """Return the fields of a log line about it."""
@@ -114,7 +123,7 @@ class Deliveries:
         if destination is not None:
             query = query.where(deliveries.c.destination == destination)
         with reading(self._engine) as connection:
-            return _listed(connection, query)
+            return listed(connection, query)
 
     def counts(self) -> dict[str, dict[DeliveryState, int]]:
         """Return the number of deliveries by destination and state."""
@@ -139,12 +148,12 @@ class Deliveries:
 
     def _list(self, query: Select[Any]) -> list[Delivery]:
         with reading(self._engine) as connection:
-            return _listed(connection, query.order_by(deliveries.c.id))
+            return listed(connection, query.order_by(deliveries.c.id))
 
 
 def deliveries_by_id(connection: Connection, ids: Collection[int]) -> list[Delivery]:
     """Return deliveries by their primary keys."""
-    return _listed(connection, all_deliveries().where(deliveries.c.id.in_(list(ids))).order_by(deliveries.c.id))
+    return listed(connection, all_deliveries().where(deliveries.c.id.in_(list(ids))).order_by(deliveries.c.id))
 
 
 def all_deliveries() -> Select[Any]:
@@ -162,6 +171,7 @@ def all_deliveries() -> Select[Any]:
             exams.c.id.label("exam_id"),
             exams.c.uid.label("exam_uid"),
             jobs.c.revision,
+            results.c.created_at.label("issued_at"),
         )
         .join(results, results.c.uid == deliveries.c.result_uid)
         .join(jobs, jobs.c.id == results.c.job_id)
@@ -169,5 +179,24 @@ def all_deliveries() -> Select[Any]:
     )
 
 
-def _listed(connection: Connection, query: Select[Any]) -> list[Delivery]:
+def earlier(delivery: Delivery) -> Select[Any]:
+    """Return the query for what its destination gets of its exam's earlier answers."""
+    return _beside(delivery).where(_answer(delivery) > ANSWER)
+
+
+def later(delivery: Delivery) -> Select[Any]:
+    """Return the query for what its destination gets of its exam's later answers."""
+    return _beside(delivery).where(_answer(delivery) < ANSWER)
+
+
+def listed(connection: Connection, query: Select[Any]) -> list[Delivery]:
+    """Return what a query for deliveries finds."""
     return [Delivery(**row) for row in connection.execute(query).mappings()]
+
+
+def _beside(delivery: Delivery) -> Select[Any]:
+    return all_deliveries().where(exams.c.id == delivery.exam_id, deliveries.c.destination == delivery.destination)
+
+
+def _answer(delivery: Delivery) -> ColumnElement[Any]:
+    return tuple_(literal(delivery.revision), literal(delivery.issued_at, Moment()))

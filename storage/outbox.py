@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Engine, Select, case, func, literal, select, 
 from config.policy import RetryPolicy
 from storage.attempts import note_attempt
 from storage.database import has_come, insert_new, reading, writing
-from storage.deliveries import Deliveries, Delivery, all_deliveries
+from storage.deliveries import ANSWER, Deliveries, Delivery, all_deliveries, earlier, listed
 from storage.exams import lock_keys
-from storage.proofs import AWAITS_PROOF, Proofs
+from storage.proofs import AWAITS_PROOF, OVERTAKEN, Proofs
 from storage.states import DeliveryState
 from storage.tables import Moment, deliveries, exams, jobs, lanes, results
 
@@ -57,7 +57,7 @@ class Outbox(Deliveries):
         readings = jobs.alias("readings")
         score = select(func.max(readings.c.suspicion)).where(readings.c.exam_id == exams.c.id).scalar_subquery()
         query = self._sendable(_actionable(destination, limit, taken), destination, now)
-        return self._list(query.order_by(func.coalesce(score, -1).desc(), deliveries.c.created_at))
+        return self._list(query.order_by(func.coalesce(score, -1).desc(), results.c.created_at))
 
     def still_due(self, delivery: Delivery) -> bool:
         """Tell whether what was due may be sent yet: not recalled meanwhile, its exam not held, its lane not paused."""
@@ -111,15 +111,24 @@ class Outbox(Deliveries):
         message: str | None = None,
         *,
         prove_at: datetime | None = None,
-    ) -> None:
+    ) -> list[Delivery]:
         """Note that the destination accepted it, perhaps with a warning status; that ends it unless it is to be proven.
+
+        What still waits of the exam's earlier answers is recalled: it would be the destination's last word.
 
         Parameters
         ----------
         prove_at
             When to ask for proof; None when none is wanted.
+
+        Returns
+        -------
+        list
+            What is recalled, as it stood.
         """
         with writing(self._engine) as connection:
+            # Whoever recalls or waives locks exams before deliveries, too.
+            lock_keys(connection, [delivery.exam_id])
             self._note(
                 connection,
                 delivery,
@@ -129,6 +138,13 @@ class Outbox(Deliveries):
                 message=message,
                 not_before=prove_at,
             )
+            overtaken = listed(connection, earlier(delivery).where(deliveries.c.state == DeliveryState.WAITING))
+            if overtaken:
+                ids = [each.id for each in overtaken]
+                values = {"state": DeliveryState.RECALLED, "finished_at": now}
+                values |= {"message": func.coalesce(deliveries.c.message + "; ", "") + OVERTAKEN}
+                connection.execute(update(deliveries).where(deliveries.c.id.in_(ids)).values(values))
+        return overtaken
 
     def refused(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> None:
         """Note that the destination refused it for good (rule R9)."""
@@ -181,7 +197,7 @@ class Outbox(Deliveries):
             select(
                 jobs.c.exam_id,
                 func.max(jobs.c.revision).label("revision"),
-                func.max(deliveries.c.created_at).label("created_at"),
+                func.max(results.c.created_at).label("issued_at"),
             )
             .join(results, results.c.job_id == jobs.c.id)
             .join(deliveries, deliveries.c.result_uid == results.c.uid)
@@ -190,8 +206,8 @@ class Outbox(Deliveries):
             .cte("newest")
         )
         # An earlier answer goes before a later one, so that the destination's last word is the present one.
-        earlier = tuple_(jobs.c.revision, deliveries.c.created_at) < tuple_(newest.c.revision, newest.c.created_at)
-        return query.outerjoin(newest, newest.c.exam_id == exams.c.id).where(waits, come | earlier)
+        before = tuple_(newest.c.revision, newest.c.issued_at) > ANSWER
+        return query.outerjoin(newest, newest.c.exam_id == exams.c.id).where(waits, come | before)
 
     def _note(
         self,

@@ -7,11 +7,13 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from config.policy import RetryPolicy
-from storage.deliveries import Delivery
+from storage.deliveries import Delivery, later, listed
 from storage.states import DeliveryState
 from storage.tables import deliveries
 
 AWAITS_PROOF: Final = (deliveries.c.state == DeliveryState.SENT) & deliveries.c.finished_at.is_(None)
+OVERTAKEN: Final = "a later answer was there first"
+_THERE: Final = (DeliveryState.SENT, DeliveryState.COMMITTED, DeliveryState.VERIFIED)
 _PROVABLE: Final = (
     *(DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.VERIFIED),
     *(DeliveryState.EXPIRED, DeliveryState.WAIVED),
@@ -52,11 +54,16 @@ class Proofs:
     def missing(
         self, connection: Connection, delivery: Delivery, message: str, reason: int | None, now: datetime
     ) -> DeliveryState:
-        """Note that it was sent and the destination does not have it: it waits to be sent again, or is given up."""
+        """Note that it was sent and the destination does not have it: it waits to be sent again, or is given up.
+
+        It is recalled where the destination has a later answer, which it would follow.
+        """
         since = self._since(delivery, delivery.first_attempt_at, now)
         delay = self._policy_of(delivery.destination).delay(max(delivery.attempts, 1), now - since)
         values: dict[str, Any] = {"status_code": reason, "message": message}
-        if delay is None:
+        if listed(connection, later(delivery).where(deliveries.c.state.in_(_THERE)).limit(1)):
+            values |= {"state": DeliveryState.RECALLED, "finished_at": now, "message": f"{message}; {OVERTAKEN}"}
+        elif delay is None:
             values |= {"state": DeliveryState.EXPIRED, "finished_at": now}
         else:
             values |= {"state": DeliveryState.WAITING, "not_before": now + delay, "first_attempt_at": since}

@@ -2,6 +2,7 @@
 
 import struct
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from pydicom import Dataset
 from pynetdicom import association
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from config.settings import Delivery as DeliverySettings
 from node.delivery import DeliveryService, Lane
@@ -209,6 +211,51 @@ def test_several_associations_share_what_waits_and_send_nothing_twice(
             released.set()
             service.stop()
     assert sorted(pacs.received) == sorted(record.uid for record in results)
+
+
+def answered_again(engine: Engine, store: InstanceStore, former: ResultRecord) -> None:
+    """Let another image lead to the exam's next revision, whose report waits for "pacs"."""
+    report = replace(former, uid="2.25.7", path="results/next.dcm")
+    (store.root / report.path).write_bytes(store.resolve(former.path).read_bytes())
+    a_closed_exam(engine, "1.2.3.1.2", now=NOON)
+    queue = JobQueue(engine, POLICY, LEASE)
+    job = queue.claim("worker", NOON)
+    assert job
+    queue.finish(
+        job, "worker", answer="none", results=[report], destinations={report.uid: ["pacs"]}, timings={}, now=NOON
+    )
+
+
+def test_an_answer_that_a_later_one_has_overtaken_does_not_follow_it(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    answered_again(engine, store, results[-1])
+    with a_pacs(answers(0xA700, 0x0000)) as (pacs, port), capture_logs() as lines:
+        deliveries = Deliveries(engine, store, a_destination(port))
+        assert deliveries.lane.deliver_due() == len(results) + 1
+        deliveries.later()
+        assert len(pacs.received) == len(results) + 1
+    first, *others = deliveries.all()
+    assert (first.state, first.status_code) == (DeliveryState.RECALLED, 0xA700)
+    assert {each.state for each in others} == {DeliveryState.SENT}
+    [line] = [line for line in lines if "overtaken" in line["event"]]
+    assert (line["delivery"], line["revision"], line["log_level"]) == (first.id, 1, "info")
+
+
+def test_no_association_takes_a_later_answer_while_another_has_an_earlier_one_in_hand(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    answered_again(engine, store, results[-1])
+    with a_pacs() as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port).model_copy(update={"associations": 2}))
+        lane, due = deliveries.lane, deliveries.outbox.due
+        with ExitStack() as hands:
+            shares = [hands.enter_context(lane._in_hand(due)) for _ in range(len(results) + 1)]  # noqa: SLF001
+            assert [each.revision for share in shares for each in share] == [1] * len(results)
+        while lane.deliver_due():
+            pass
+        assert len(pacs.received) == len(results) + 1
+    assert deliveries.states() == {DeliveryState.SENT}
 
 
 def test_a_paused_lane_sends_nothing_and_loses_no_time(

@@ -110,6 +110,55 @@ def test_a_revision_that_waits_to_be_tried_again_goes_before_a_later_one(engine:
     assert {delivery.result_uid for delivery in outbox.latest(9)} == {earlier, other, later}
 
 
+def test_what_a_later_answer_has_overtaken_is_not_sent_any_more(engine: Engine) -> None:
+    outbox = Outbox(engine, POLICY)
+    for study, suspicion in (("1.1", 80), ("1.2", 50)):
+        a_read_exam(engine, study, suspicion)
+    later = a_read_exam(engine, "1.1", 2, image="1.1.1.2")
+    earlier, present, other = outbox.due("pacs", NOON, 9)
+    outbox.again(earlier, "out of resources", 0xA700, NOON)
+    [overtaken] = outbox.sent(present, 0, NOON)
+    assert (overtaken.id, present.result_uid) == (earlier.id, later)
+    assert outbox.due("pacs", NOON + timedelta(days=9), 9) == [other]
+    ended = outbox.of_exam(earlier.exam_id)[0]
+    assert (ended.state, ended.finished_at, ended.sent_at) == (DeliveryState.RECALLED, NOON, None)
+    assert ended.message == "out of resources; a later answer was there first"
+    # What was on its way at that moment tells that it arrived.
+    outbox.sent(earlier, 0, NOON + SECOND)
+    assert outbox.of_exam(earlier.exam_id)[0].sent_at == NOON + SECOND
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_missing_is_sent_again_unless_a_later_answer_is_there(engine: Engine, *, there: bool) -> None:
+    outbox = Outbox(engine, POLICY)
+    a_read_exam(engine, "1.1", 80)
+    outbox.sent(first(outbox), 0, NOON, prove_at=NOON)
+    a_read_exam(engine, "1.1", 2, image="1.1.1.2")
+    if there:
+        assert outbox.sent(first(outbox), 0, NOON) == []
+    earlier = outbox.of_exam(1)[0]
+    with writing(engine) as connection:
+        state = outbox.proofs.missing(connection, earlier, "not found", 0x0112, NOON)
+    assert state is (DeliveryState.RECALLED if there else DeliveryState.WAITING)
+    assert bool(outbox.of_exam(1)[0].finished_at) is there
+
+
+def test_of_two_answers_to_one_revision_the_other_form_of_the_earlier_one_goes_first(engine: Engine) -> None:
+    forms = [a_result("2.25.3"), a_result("2.25.2", fallback_uid="2.25.3", path="results/other")]
+    outbox = an_answer_waits(engine, forms, {"2.25.2": ["pacs"]})
+    queue = JobQueue(engine, POLICY, LEASE)
+    queue.retry(1, NOON)
+    job = queue.claim("ann", NOON)
+    assert job is not None
+    destinations, now = {"2.25.4": ["pacs"]}, NOON + SECOND / 2
+    queue.finish(
+        *(job, "ann"), answer="findings", results=[a_result("2.25.4")], destinations=destinations, timings={}, now=now
+    )
+    outbox.replaced(outbox.due("pacs", NOON, 9)[0], "not supported", 0x0122, NOON + SECOND)
+    assert [each.result_uid for each in outbox.due("pacs", NOON + SECOND, 9)] == ["2.25.3", "2.25.4"]
+    assert [each.result_uid for each in outbox.sent(outbox.due("pacs", NOON, 9)[1], 0, NOON + SECOND)] == ["2.25.3"]
+
+
 def test_what_was_read_again_is_not_overtaken_by_what_it_supersedes(engine: Engine, outbox: Outbox) -> None:
     for delivery in outbox.due("pacs", NOON, 9):
         outbox.again(delivery, "no connection", None, NOON)

@@ -550,8 +550,8 @@ PROTECTIONS = (
     Protection(
         "promise: a recall finds the other form of what was refused meanwhile",
         "storage/outbox.py",
-        "            lock_keys(connection, [delivery.exam_id])\n",
-        "",
+        "            lock_keys(connection, [delivery.exam_id])\n            # One that",
+        "            # One that",
         "tests/integration/test_decisions_at_once.py",
     ),
     Protection(
@@ -585,14 +585,14 @@ PROTECTIONS = (
     Protection(
         "a recall waits for the other form of what was refused",
         "storage/outbox.py",
-        "            lock_keys(connection, [delivery.exam_id])\n",
-        "",
+        "            lock_keys(connection, [delivery.exam_id])\n            # One that",
+        "            # One that",
         "tests/integration/test_decisions_at_once.py -k other_form",
     ),
     Protection(
         "promise: no answer overtakes an earlier one that waits to be tried again",
         "storage/outbox.py",
-        "come | earlier)",
+        "come | before)",
         "come)",
         "tests/integration/test_storage_outbox.py -k goes_before_a_later_one",
     ),

@@ -278,11 +278,8 @@ class Lane:
         }
         match sending_outcome(response.status, tries):
             case Outcome.SENT if response.status is not None:
-                prove_at = (
-                    self._prover.prove_at(now, self._outbox.policy_of(delivery.destination).first)
-                    if self._prover
-                    else None
-                )
+                wait = self._outbox.policy_of(delivery.destination).first
+                prove_at = self._prover.prove_at(now, wait) if self._prover else None
                 overtaken = self._outbox.sent(delivery, response.status, now, response.words or None, prove_at=prove_at)
                 self._audit([delivery], "0")
                 (log.warning if response.status else log.info)("result delivered", **told)

@@ -22,8 +22,9 @@ from node.status import CLASS_NOT_SUPPORTED, NO_SUCH_INSTANCE, SUCCESS, commitme
 from node.telemetry import logger
 from storage.commitments import Commitments, Said, Settled, Verdict
 from storage.database import writing
+from storage.deliveries import Delivery
 from storage.files import InstanceReference
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.states import DeliveryState
 
 log = logger("commitment")
@@ -197,7 +198,7 @@ class Prover:
     ) -> None:
         self._destination = destination
         self._engine = engine
-        self._outbox = outbox
+        self._proofs = outbox.proofs
         self._commitments = commitments
         self._sender = sender
         self._reports = reports
@@ -264,7 +265,7 @@ class Prover:
         sought = [InstanceReference(d.study_uid, d.series_uid, d.result_uid) for d in sent]
         now = self._clock()
         with writing(self._engine) as connection:
-            self._outbox.asked(connection, sent, now, now + timedelta(seconds=self._destination.proof_timeout))
+            self._proofs.asked(connection, sent, now, now + timedelta(seconds=self._destination.proof_timeout))
         try:
             found = self._sender.find(self._destination, sought)
         except NodeError as error:
@@ -274,7 +275,7 @@ class Prover:
         for delivery in sent:
             if delivery.result_uid in found:
                 with writing(self._engine) as connection:
-                    self._outbox.proven(connection, delivery, DeliveryState.VERIFIED, self._clock())
+                    self._proofs.proven(connection, delivery, DeliveryState.VERIFIED, self._clock())
                 log.info("result verified", **delivery.log_context())
             elif delivery.proofs + 1 < LOOKS:
                 self._again(delivery, "not found")
@@ -282,12 +283,12 @@ class Prover:
                 message = f"not found, looked for {delivery.proofs + 1} times"
                 with writing(self._engine) as connection:
                     now = self._clock()
-                    state = self._outbox.missing(connection, delivery, message, NO_SUCH_INSTANCE, now)
+                    state = self._proofs.missing(connection, delivery, message, NO_SUCH_INSTANCE, now)
                 log.warning("result is not at its destination", **delivery.log_context(), then=state.value)
 
     def _again(self, delivery: Delivery, message: str) -> bool:
         with writing(self._engine) as connection:
-            state = self._outbox.ask_again(connection, delivery, message, self._clock())
+            state = self._proofs.ask_again(connection, delivery, message, self._clock())
         if state is DeliveryState.EXPIRED:
             log.error("result sent and never proven; mammonode send sends it again", **delivery.log_context())
         return state is DeliveryState.SENT

@@ -24,9 +24,10 @@ from node.scu import Carrier, Item, Response
 from node.status import Outcome, sending_outcome
 from node.telemetry import logger
 from node.troubles import Troubles
+from storage.deliveries import Delivery
 from storage.errors import BucketUnavailable, StorageError
 from storage.files import InstanceStore
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.states import DeliveryState
 
 log = logger("delivery")
@@ -41,11 +42,18 @@ Listing = Callable[[str, datetime, int, frozenset[int]], list[Delivery]]
 
 
 class Hand:
-    """What the threads of one lane have in hand."""
+    """What the threads of one lane have in hand, by primary key."""
 
     def __init__(self) -> None:
-        self.taken: set[int] = set()
+        self.taken: dict[int, Delivery] = {}
         self.taking = Lock()
+
+    def precedes(self, delivery: Delivery) -> bool:
+        """Tell whether an earlier answer of the same exam is being sent, which a later one must not overtake."""
+        return any(
+            each.exam_id == delivery.exam_id and each.state is DeliveryState.WAITING and each.answer < delivery.answer
+            for each in self.taken.values()
+        )
 
 
 class Lane:
@@ -169,14 +177,15 @@ class Lane:
             if self.destination.is_open(now):
                 associations = self.destination.associations
                 due = listed(self.destination.name, now, BATCH * associations, frozenset(hand.taken))
+                due = [each for each in due if not hand.precedes(each)]
                 due = due[: -(-len(due) // associations)]
-            mine = {delivery.id for delivery in due}
-            hand.taken |= mine
+            hand.taken |= {delivery.id: delivery for delivery in due}
         try:
             yield due
         finally:
             with hand.taking:
-                hand.taken -= mine
+                for delivery in due:
+                    del hand.taken[delivery.id]
 
     def _deliver(self, waiting: Sequence[Delivery], pace: Pace | None, part: Part | None) -> int:
         due, items, fault = self._fetched(waiting)
@@ -269,10 +278,13 @@ class Lane:
         }
         match sending_outcome(response.status, tries):
             case Outcome.SENT if response.status is not None:
-                prove_at = self._prover.prove_at(now, self._outbox.first_retry(delivery)) if self._prover else None
-                self._outbox.sent(delivery, response.status, now, response.words or None, prove_at=prove_at)
+                wait = self._outbox.policy_of(delivery.destination).first
+                prove_at = self._prover.prove_at(now, wait) if self._prover else None
+                overtaken = self._outbox.sent(delivery, response.status, now, response.words or None, prove_at=prove_at)
                 self._audit([delivery], "0")
                 (log.warning if response.status else log.info)("result delivered", **told)
+                for each in overtaken:
+                    log.info("result overtaken, not sent any more", **each.log_context(), kind=each.kind)
             case Outcome.REFUSED if delivery.fallback_uid is not None:
                 self._outbox.replaced(delivery, response.words, response.status, now)
                 self._audit([delivery], "4", f"refused with {told['status']}, another form is sent")

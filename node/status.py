@@ -56,6 +56,7 @@ from storage.errors import (
 
 # PS3.4 B.2.3 and PS3.7 C.
 SUCCESS = 0x0000
+DUPLICATE_INSTANCE = 0x0111
 INVALID_INSTANCE = 0x0117
 CLASS_NOT_SUPPORTED = 0x0122
 OUT_OF_RESOURCES = 0xA700
@@ -65,6 +66,7 @@ CANNOT_UNDERSTAND = 0xC000
 MEANINGS: Mapping[int, str] = MappingProxyType(
     {
         SUCCESS: "Success",
+        DUPLICATE_INSTANCE: "Duplicate SOP Instance",
         INVALID_INSTANCE: "Invalid SOP Instance",
         CLASS_NOT_SUPPORTED: "Refused: SOP Class not supported",
         OUT_OF_RESOURCES: "Refused: Out of Resources",
@@ -125,7 +127,7 @@ def _words(kind: type[Exception]) -> str:
 class Outcome(StrEnum):
     """What an attempt to send means for the delivery."""
 
-    #: The destination has it, perhaps with a warning.
+    #: The destination has it, perhaps with a warning, or had it before.
     SENT = "sent"
     #: It will never take it.
     REFUSED = "refused"
@@ -145,7 +147,8 @@ def sending_outcome(status: int | None, tries: int) -> Outcome:
     """
     if status is None:
         return Outcome.AGAIN
-    if status == SUCCESS or is_warning(status):
+    # The same UID is the same object (rule R1): what was stored when its response got lost is there.
+    if status in {SUCCESS, DUPLICATE_INSTANCE} or is_warning(status):
         return Outcome.SENT
     final = tries >= TRIES_BEFORE_CANNOT_UNDERSTAND_IS_FINAL
     if (
@@ -172,8 +175,18 @@ HTTP_OUTCOMES: Mapping[int, int | None] = MappingProxyType(
 """HTTP status of a STOW-RS response that names no reason → the C-STORE status that means the same; others mean none."""
 
 
+OWN_REASONS: Mapping[int, int] = MappingProxyType({0xB00E: DUPLICATE_INSTANCE})
+"""Failure Reason of a service's own → the C-STORE status that means the same.
+
+45070: "already been stored" (conformance statement of Microsoft's DICOM service).
+"""
+
 STORED = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED})
-"""HTTP statuses of a STOW-RS response by which the instance is stored, unless its body says otherwise."""
+"""HTTP statuses of a STOW-RS response by which the instance is stored, unless its body says otherwise.
+
+Nothing else can be meant where the body says nothing: 202 says that some of the instances are stored (PS3.18 table
+10.5.3-1), and one was sent; where none is, the status is 400 or 409.
+"""
 
 
 def stored_over_http(status: int, document: object, phrase: str) -> tuple[int | None, str]:
@@ -194,9 +207,11 @@ def stored_over_http(status: int, document: object, phrase: str) -> tuple[int | 
         if reason is None:
             stored = status in STORED
             return (None, f"{words}, among what failed") if stored else (HTTP_OUTCOMES.get(status), words)
+        words = f"{words}, Failure Reason {reason:04X}H"
+        reason = OWN_REASONS.get(reason, reason)
         # Some give failures of their own numbers that mean "stored, with a remark" in a C-STORE response.
         is_failure = reason != SUCCESS and not is_warning(reason)
-        return reason if is_failure else None, f"{words}, Failure Reason {reason:04X}H"
+        return reason if is_failure else None, words
     if status in STORED:
         warning = _reason(_items(document, "00081199"), "00081196")
         return (SUCCESS, "") if not warning else (warning, f"{words}, Warning Reason {warning:04X}H")

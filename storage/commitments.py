@@ -8,7 +8,8 @@ from enum import StrEnum
 from sqlalchemy import Engine, func, insert, literal, select, update
 
 from storage.database import reading, writing
-from storage.outbox import Delivery, Outbox, deliveries_by_id
+from storage.deliveries import Delivery, deliveries_by_id
+from storage.outbox import Outbox
 from storage.states import DeliveryState
 from storage.tables import Moment, commitment_items, commitments, deliveries
 
@@ -69,7 +70,7 @@ class Commitments:
 
     def __init__(self, engine: Engine, outbox: Outbox) -> None:
         self._engine = engine
-        self._outbox = outbox
+        self._proofs = outbox.proofs
 
     def ask(self, transaction_uid: str, asked: Sequence[Delivery], now: datetime, look_again: datetime) -> None:
         """Note what a destination is about to be asked for, before it is: an answer may come at any time from then on.
@@ -84,7 +85,7 @@ class Commitments:
             made: int = connection.execute(insert(commitments).values(row).returning(commitments.c.id)).scalar_one()
             items = [{"commitment_id": made, "delivery_id": delivery.id} for delivery in asked]
             connection.execute(insert(commitment_items), items)
-            self._outbox.asked(connection, asked, now, look_again)
+            self._proofs.asked(connection, asked, now, look_again)
 
     def find(self, transaction_uid: str) -> Commitment | None:
         """Return a transaction, or None when we have asked for no such."""
@@ -128,15 +129,15 @@ class Commitments:
                     .values(reason=word.reason)
                 )
                 if word.verdict is Verdict.COMMITTED:
-                    state = self._outbox.proven(connection, delivery, DeliveryState.COMMITTED, now)
+                    state = self._proofs.proven(connection, delivery, DeliveryState.COMMITTED, now)
                 elif delivery.sent_at is None or asked.asked_at < delivery.sent_at:
                     continue  # it was sent again since, and the answer to that is to come
                 elif word.verdict is Verdict.REFUSED:
-                    state = self._outbox.disowned(connection, delivery, word.message, word.reason, now)
+                    state = self._proofs.disowned(connection, delivery, word.message, word.reason, now)
                 elif word.verdict is Verdict.SEND_AGAIN:
-                    state = self._outbox.missing(connection, delivery, word.message, word.reason, now)
+                    state = self._proofs.missing(connection, delivery, word.message, word.reason, now)
                 else:
-                    state = self._outbox.ask_again(connection, delivery, word.message, now)
+                    state = self._proofs.ask_again(connection, delivery, word.message, now)
                 settled.append(Settled(delivery, word, state))
             open_items = select(func.count()).where(
                 commitment_items.c.commitment_id == asked.id, commitment_items.c.reason.is_(None)

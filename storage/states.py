@@ -90,7 +90,7 @@ class DeliveryState(StrEnum):
     REPLACED = "replaced"
     #: The retry policy gave up.
     EXPIRED = "expired"
-    #: Not to be sent, or not again: the identity or the images that it stands on were found to be wrong.
+    #: Not to be sent, or not again: what it stands on was found to be wrong, or a later answer was there first.
     RECALLED = "recalled"
     #: An operator has given it up: nobody waits for it any more, until it is sent again.
     WAIVED = "waived"

@@ -1,18 +1,36 @@
 """A lane to one destination, and what came of what it sends."""
 
+from pathlib import Path
+
+import pytest
 from sqlalchemy import Engine
 
+from config.mix import ObjectMix, ReportClass
 from config.settings import Delivery as DeliverySettings
 from config.settings import Destination, Dicom
 from node.delivery import Lane
 from node.scu import Sender
+from storage.deliveries import Delivery
 from storage.files import InstanceStore
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
+from storage.results import ResultRecord
 from storage.states import DeliveryState
 from tests.doors import Clock
+from tests.pacs import a_store, waiting_results
 from tests.records import POLICY
 
 SENDER = Sender(Dicom(dimse_timeout=20, acse_timeout=5, network_timeout=20))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> InstanceStore:
+    return a_store(tmp_path)
+
+
+@pytest.fixture
+def results(store: InstanceStore, engine: Engine) -> list[ResultRecord]:
+    """Segmentations and a report, on their way to the destination "pacs"; none has another form."""
+    return waiting_results(store, engine, ["pacs"], mix=ObjectMix(report=ReportClass.COMPREHENSIVE))
 
 
 class Deliveries:

@@ -359,6 +359,34 @@ PROTECTIONS = (
         "tests/integration/test_delivery_lanes.py -k recalled_while",
     ),
     Protection(
+        "no earlier answer follows a later one that has overtaken it",
+        "storage/outbox.py",
+        "            if overtaken:\n",
+        "            if not overtaken:\n",
+        "tests/integration/test_storage_outbox.py -k has_overtaken",
+    ),
+    Protection(
+        "nor where it was sent and is missing",
+        "storage/proofs.py",
+        "later(delivery).where(deliveries.c.state.in_(_THERE))",
+        "later(delivery).where(deliveries.c.state.is_(None))",
+        "tests/integration/test_storage_outbox.py -k later_answer_is_there",
+    ),
+    Protection(
+        "nor does another association overtake it",
+        "node/delivery.py",
+        "if not hand.precedes(each)]",
+        "if hand]",
+        "tests/integration/test_delivery_lanes.py -k takes_a_later",
+    ),
+    Protection(
+        "what a destination has already is delivered",
+        "node/status.py",
+        "    if status in {SUCCESS, DUPLICATE_INSTANCE} or",
+        "    if status == SUCCESS or",
+        "tests/unit/test_status.py -k already",
+    ),
+    Protection(
         "what is left of a damaged result is not sent for the whole",
         "node/delivery.py",
         "path.stat().st_size) != size",
@@ -374,7 +402,7 @@ PROTECTIONS = (
     ),
     Protection(
         "nothing is sent again that a destination is not to get any more",
-        "storage/outbox.py",
+        "storage/resending.py",
         "if (row.destination, row.kind) in pairs",
         "if row.destination in wanted",
         "tests/integration/test_waiving.py -k is_to_get_by_now",
@@ -522,8 +550,8 @@ PROTECTIONS = (
     Protection(
         "promise: a recall finds the other form of what was refused meanwhile",
         "storage/outbox.py",
-        "            lock_keys(connection, [delivery.exam_id])\n",
-        "",
+        "            lock_keys(connection, [delivery.exam_id])\n            # One that",
+        "            # One that",
         "tests/integration/test_decisions_at_once.py",
     ),
     Protection(
@@ -557,14 +585,14 @@ PROTECTIONS = (
     Protection(
         "a recall waits for the other form of what was refused",
         "storage/outbox.py",
-        "            lock_keys(connection, [delivery.exam_id])\n",
-        "",
+        "            lock_keys(connection, [delivery.exam_id])\n            # One that",
+        "            # One that",
         "tests/integration/test_decisions_at_once.py -k other_form",
     ),
     Protection(
         "promise: no answer overtakes an earlier one that waits to be tried again",
         "storage/outbox.py",
-        "come | earlier)",
+        "come | before)",
         "come)",
         "tests/integration/test_storage_outbox.py -k goes_before_a_later_one",
     ),

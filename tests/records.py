@@ -1,6 +1,6 @@
 """Builders: what the store keeps, with the least that a test has to say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from storage.index import InstanceRecord, SeriesRecord, StudyRecord, add_instanc
 from storage.jobs import JobQueue
 from storage.outbox import Outbox
 from storage.patients import PatientRecord
+from storage.resending import resend
 from storage.results import ResultRecord
 from storage.states import Plan
 
@@ -112,6 +113,12 @@ def an_answer_waits(
     assert job is not None
     queue.finish(job, "ann", answer="findings", results=results, destinations=destinations, timings={}, now=NOON)
     return Outbox(engine, POLICY)
+
+
+def resent(engine: Engine, exam_id: int, now: datetime, wanted: Mapping[str, Iterable[str]]) -> int:
+    """Send an exam's results again, and return how many deliveries wait."""
+    with writing(engine) as connection:
+        return resend(connection, exam_id, now, wanted)
 
 
 def a_file(folder: Path, content: bytes = b"DICM", name: str = "received") -> Path:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import pytest
 from typer.testing import CliRunner
 
 from ai.datasets.manifest import read_manifest
@@ -33,6 +34,18 @@ def twelve_patients(folder: Path) -> Path:
         if not record.boxes:
             cv2.circle(pixels, (22, 40 + 7 * number), 10, (30,), -1)
         cv2.imwrite(file, pixels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return twelve_patients(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipes") / "fpn.toml"
+    path.write_text(FPN, encoding="utf-8")
     return path
 
 

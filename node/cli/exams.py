@@ -16,12 +16,13 @@ from node.cli.queues import plain_exam
 from node.parts import Parts, open_parts
 from storage.actions import Action
 from storage.conflicts import list_conflicts, reject_identities
-from storage.database import reading
+from storage.database import reading, writing
+from storage.deliveries import Delivery
 from storage.exams import ExamImage, find_exam, images_of
 from storage.index import InstanceRecord, instances_of_exam
 from storage.jobs import Job
-from storage.outbox import Delivery
 from storage.removals import removed_of_exam
+from storage.resending import resend
 from storage.results import results_of
 
 ExamArgument = Annotated[str, typer.Argument(help="Exam id, or its first characters (mammonode exams).")]
@@ -121,15 +122,13 @@ def send(
         if each.kind not in wanted.get(each.destination, ()) and destination in {"", each.destination}
     }
     now = datetime.now(UTC)
-
-    def note(connection: Connection, number: int) -> None:
+    with writing(parts.engine) as connection:
+        count = resend(connection, found.id, now, {destination: wanted[destination]} if destination else wanted)
         if release:
             reject_identities(connection, found.id, now)
-        told = f"{counted(number, 'result')}" + (f" to {destination}" if destination else "")
+        told = f"{counted(count, 'result')}" + (f" to {destination}" if destination else "")
         action = Action("resend", operator(), now, found.id, destination or None, told)
         record_done(connection, parts.settings, action, found.uid)
-
-    count = parts.outbox.resend(found.id, now, {destination: wanted[destination]} if destination else wanted, note)
     released = "is held no more, and " if found.held else ""
     typer.echo(f"Exam {found.uid}: {released}{counted(count, 'delivery waits', 'deliveries wait')} to be sent.")
     if gone:

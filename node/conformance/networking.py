@@ -173,8 +173,9 @@ def _initiation(settings: Settings) -> Iterator[str]:
         f"A lane opens an association when objects are due for its destination, sends at most {BATCH} of them, one after "
         "the other, and releases it. The exam with the highest suspicion score comes first, then the one that has waited "
         "longest. The objects of an exam are sent in the order of the object mix (4.4.1), where a lane has one "
-        "association at a time. Nothing is sent outside of a destination's windows, or while its lane is paused "
-        "(`mammonode lanes`)."
+        "association at a time, and its answers in the order of their revisions, however many it has. What waits of an "
+        "earlier answer once the destination has accepted something of a later one is not sent. Nothing is sent outside "
+        "of a destination's windows, or while its lane is paused (`mammonode lanes`)."
     )
     yield (
         f"What is tried again: {delivery.quick_retries} quick retries, whose waits double from "

@@ -8,9 +8,11 @@ from typing import Final
 from config.settings import Settings
 from node.conformance.markdown import status, table
 from node.status import (
+    DUPLICATE_INSTANCE,
     HTTP_OUTCOMES,
     HTTP_STATUSES,
     MEANINGS,
+    OWN_REASONS,
     STATUSES,
     STORING_REASONS,
     Outcome,
@@ -144,10 +146,12 @@ def web_services(settings: Settings) -> Iterator[str]:
     yield table(("Failure Reason", "Reason", "Explanation"), rows)
     yield "**Table 4.5-5.** HTTP statuses of problem documents (RFC 9457)."
     yield table(("Status", "Reasons"), _problems())
+    own = ", ".join(status(reason) for reason in OWN_REASONS)
     yield (
         "As user agent the node sends results by STOW-RS to destinations that are web services, one instance a request, "
         "and asks for them by QIDO-RS where their proof is `find`. **Table 4.5-6.** Responses without a Failure Reason, "
-        "and what comes of them; one with a Failure Reason counts as that C-STORE status (table 4.2-4). What is named among "
+        "and what comes of them; one with a Failure Reason counts as that C-STORE status (table 4.2-4), and "
+        f'{own} ("already been stored") as {status(DUPLICATE_INSTANCE)}. What is named among '
         "what failed with no reason, or with a success or warning status as its reason, is tried again, and so is what was "
         "answered with a status of success and an HTML page."
     )

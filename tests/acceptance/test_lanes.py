@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.outbox import Delivery
+from storage.deliveries import Delivery
 from storage.states import DeliveryState
 from tests.acceptance.nodes import Site, a_site, dcmtk_storescp, patiently
 from tests.faults import Nursery, a_nursery

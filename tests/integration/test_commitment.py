@@ -12,13 +12,14 @@ from node.commitment import Prover, Reports
 from node.delivery import Lane
 from node.scu import Sender
 from storage.commitments import Commitments
-from storage.outbox import Delivery, Outbox
+from storage.deliveries import Delivery
+from storage.outbox import Outbox
 from storage.states import DeliveryState
 from tests.archives import Archive, a_report, an_archive
 from tests.doors import Clock, Room, a_destination, an_open_door
 from tests.pacs import a_free_port, waiting_results
 from tests.peers import eventually
-from tests.records import NOON, POLICY
+from tests.records import NOON, POLICY, resent
 
 # pynetdicom leaves the socket of a connection that failed to its destructor.
 pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.sqlite_alone]
@@ -199,7 +200,7 @@ def test_a_failure_that_comes_after_the_object_was_sent_again_is_too_late(room: 
         lanes = Lanes(room, archive, "commitment")
         lanes.later(timedelta(0))
         lanes.clock.forward(A_MINUTE)
-        lanes.outbox.resend(1, lanes.clock(), {"pacs": ResultKind})
+        resent(room.engine, 1, lanes.clock(), {"pacs": ResultKind})
         lanes.lane.deliver_due()
         late = a_report(archive.asked[0].TransactionUID, failed={record.uid: 0x0112 for record in lanes.results})
         assert lanes.report(archive, late) == 0x0000

@@ -24,6 +24,7 @@ from storage.states import ConflictState, DeliveryState, ExamState
 from tests.builders import altered
 from tests.chain import QUIET, Chain, a_chain, text_of
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
+from tests.records import resent
 
 REPORTS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, objects=(ResultKind.SR,))
 NOTED = Destination(
@@ -145,7 +146,7 @@ def test_one_image_of_another_patient_leaves_an_exam_that_is_answered_without_it
     joined, left = corrections(chain).accept(waiting(chain)[0].id)
     assert (joined.revision, left.revision, left.state) == (1, 2, ExamState.COLLECTING)
     assert {(d.state, d.sent_at is not None) for d in chain.outbox.of_exam(left.id)} == {(DeliveryState.RECALLED, True)}
-    assert chain.outbox.resend(left.id, chain.clock(), {"pacs": ResultKind}) == 0
+    assert resent(chain.room.engine, left.id, chain.clock(), {"pacs": ResultKind}) == 0
     answer(chain)
     assert {exam.status for exam in exams(chain).values()} == {AnswerStatus.PARTIAL_FINDINGS}
 

@@ -22,7 +22,7 @@ from storage.removals import Due, remove_files
 from storage.states import ConflictState, DeliveryState, ExamState
 from storage.waiving import Waivable, Wanted, waive
 from tests.databases import Databases, PostgreSQLDatabases
-from tests.records import ANNE, NOON, SECOND, a_result, an_answer_waits, an_instance
+from tests.records import ANNE, NOON, SECOND, a_result, an_answer_waits, an_instance, resent
 
 BETTY = replace(ANNE, patient_id="4712", name="Right^Betty")
 
@@ -151,7 +151,7 @@ def test_the_other_form_of_what_is_refused_while_it_is_recalled_does_not_go_out(
 def test_what_is_removed_is_not_sent_again_at_the_same_time(engine: Engine, outbox: Outbox) -> None:
     outbox.sent(outbox.due("pacs", NOON, 9)[0], 0, NOON)
     which = Due(NOON + SECOND, results_too=True, destinations=True, unproven=False)
-    with beside(engine, lambda: outbox.resend(1, NOON, {"pacs": ResultKind})) as connection:
+    with beside(engine, lambda: resent(engine, 1, NOON, {"pacs": ResultKind})) as connection:
         assert len(remove_files(connection, 1, which, NOON)) == 2
     assert outbox.due("pacs", NOON, 9) == []
 

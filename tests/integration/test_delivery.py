@@ -1,7 +1,6 @@
 """Results sent to a PACS that accepts, warns, refuses, aborts, hangs, is down and comes back."""
 
 from datetime import timedelta
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -12,33 +11,25 @@ from pynetdicom.association import Association
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from config.mix import ObjectMix, ReportClass, ResultKind, SegmentationType
+from config.mix import ObjectMix, ResultKind, SegmentationType
 from config.settings import Dicom
 from node.errors import DestinationUnreachable
 from node.scu import Peer, Sender
 from node.sop_classes import STUDY_ROOT_FIND
+from storage.deliveries import Delivery
 from storage.files import InstanceReference, InstanceStore
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.results import ResultRecord
 from storage.states import DeliveryState
-from tests.deliveries import SENDER, Deliveries
+from tests.deliveries import SENDER, Deliveries, results, store
 from tests.doors import a_destination
-from tests.pacs import a_free_port, a_pacs, a_store, aborts, answers, hangs_until, waiting_results
-from tests.records import NOON, POLICY
+from tests.pacs import a_free_port, a_pacs, aborts, answers, hangs_until, waiting_results
+from tests.records import NOON, POLICY, resent
+
+__all__ = ["results", "store"]
 
 # pynetdicom leaves the socket of a connection that failed to its destructor.
 pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.sqlite_alone]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> InstanceStore:
-    return a_store(tmp_path)
-
-
-@pytest.fixture
-def results(store: InstanceStore, engine: Engine) -> list[ResultRecord]:
-    """Segmentations and a report, on their way to the destination "pacs"; none has another form."""
-    return waiting_results(store, engine, ["pacs"], mix=ObjectMix(report=ReportClass.COMPREHENSIVE))
 
 
 def test_everything_goes_through_one_association_that_proposes_only_what_is_sent(
@@ -66,7 +57,7 @@ def test_a_destination_that_takes_only_implicit_vr_gets_it(
     assert pacs.syntaxes == [ImplicitVRLittleEndian] * len(results)
 
 
-@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
+@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007, 0x0111])
 def test_a_warning_is_a_delivery_and_is_recorded(
     engine: Engine, store: InstanceStore, results: list[ResultRecord], status: int
 ) -> None:
@@ -158,7 +149,7 @@ def test_what_was_replaced_is_not_sent_again_but_its_other_form_is(engine: Engin
         deliveries = Deliveries(engine, store, a_destination(port))
         delivered(deliveries)
     report = waiting[-1]
-    assert deliveries.outbox.resend(1, deliveries.clock(), {"pacs": ResultKind}) == len(waiting)
+    assert resent(engine, 1, deliveries.clock(), {"pacs": ResultKind}) == len(waiting)
     states = {delivery.result_uid: delivery.state for delivery in deliveries.all()}
     assert states.pop(report.uid) is DeliveryState.REPLACED
     assert set(states.values()) == {DeliveryState.WAITING}

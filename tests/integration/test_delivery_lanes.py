@@ -2,6 +2,7 @@
 
 import struct
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,40 +13,32 @@ import pytest
 from pydicom import Dataset
 from pynetdicom import association
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
-from config.mix import ObjectMix, ReportClass
 from config.settings import Delivery as DeliverySettings
 from node.delivery import DeliveryService, Lane
 from node.pace import Pace
 from node.progress import Part
 from storage.database import writing
+from storage.deliveries import Delivery
 from storage.errors import BucketUnavailable
 from storage.exams import hold, recall
 from storage.files import InstanceStore
 from storage.jobs import JobQueue
 from storage.lanes import Pause, pause, resume
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.results import ResultRecord
 from storage.states import DeliveryState
-from tests.deliveries import SENDER, Deliveries
+from tests.deliveries import SENDER, Deliveries, results, store
 from tests.doors import a_destination
-from tests.pacs import a_free_port, a_pacs, a_store, answers, hangs_until, waiting_results
+from tests.pacs import a_free_port, a_pacs, answers, hangs_until, waiting_results
 from tests.peers import eventually
 from tests.records import LEASE, NOON, POLICY, a_closed_exam
 
+__all__ = ["results", "store"]
+
 # pynetdicom leaves the socket of a connection that failed to its destructor.
 pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.sqlite_alone]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> InstanceStore:
-    return a_store(tmp_path)
-
-
-@pytest.fixture
-def results(store: InstanceStore, engine: Engine) -> list[ResultRecord]:
-    """Segmentations and a report, on their way to the destination "pacs"; none has another form."""
-    return waiting_results(store, engine, ["pacs"], mix=ObjectMix(report=ReportClass.COMPREHENSIVE))
 
 
 def test_a_held_exam_is_not_delivered_until_it_is_let_go(
@@ -218,6 +211,51 @@ def test_several_associations_share_what_waits_and_send_nothing_twice(
             released.set()
             service.stop()
     assert sorted(pacs.received) == sorted(record.uid for record in results)
+
+
+def answered_again(engine: Engine, store: InstanceStore, former: ResultRecord) -> None:
+    """Let another image lead to the exam's next revision, whose report waits for "pacs"."""
+    report = replace(former, uid="2.25.7", path="results/next.dcm")
+    (store.root / report.path).write_bytes(store.resolve(former.path).read_bytes())
+    a_closed_exam(engine, "1.2.3.1.2", now=NOON)
+    queue = JobQueue(engine, POLICY, LEASE)
+    job = queue.claim("worker", NOON)
+    assert job
+    queue.finish(
+        job, "worker", answer="none", results=[report], destinations={report.uid: ["pacs"]}, timings={}, now=NOON
+    )
+
+
+def test_an_answer_that_a_later_one_has_overtaken_does_not_follow_it(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    answered_again(engine, store, results[-1])
+    with a_pacs(answers(0xA700, 0x0000)) as (pacs, port), capture_logs() as lines:
+        deliveries = Deliveries(engine, store, a_destination(port))
+        assert deliveries.lane.deliver_due() == len(results) + 1
+        deliveries.later()
+        assert len(pacs.received) == len(results) + 1
+    first, *others = deliveries.all()
+    assert (first.state, first.status_code) == (DeliveryState.RECALLED, 0xA700)
+    assert {each.state for each in others} == {DeliveryState.SENT}
+    [line] = [line for line in lines if "overtaken" in line["event"]]
+    assert (line["delivery"], line["revision"], line["log_level"]) == (first.id, 1, "info")
+
+
+def test_no_association_takes_a_later_answer_while_another_has_an_earlier_one_in_hand(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord]
+) -> None:
+    answered_again(engine, store, results[-1])
+    with a_pacs() as (pacs, port):
+        deliveries = Deliveries(engine, store, a_destination(port).model_copy(update={"associations": 2}))
+        lane, due = deliveries.lane, deliveries.outbox.due
+        with ExitStack() as hands:
+            shares = [hands.enter_context(lane._in_hand(due)) for _ in range(len(results) + 1)]  # noqa: SLF001
+            assert [each.revision for share in shares for each in share] == [1] * len(results)
+        while lane.deliver_due():
+            pass
+        assert len(pacs.received) == len(results) + 1
+    assert deliveries.states() == {DeliveryState.SENT}
 
 
 def test_a_paused_lane_sends_nothing_and_loses_no_time(

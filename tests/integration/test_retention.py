@@ -30,6 +30,7 @@ from storage.states import DeliveryState, ExamState
 from tests.builders import altered, key_objects
 from tests.chain import QUIET, Chain, a_chain, text_of
 from tests.doors import an_image, phantom_images
+from tests.records import resent
 
 REPORTS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, objects=(ResultKind.SR,))
 DAY = timedelta(days=1)
@@ -260,11 +261,11 @@ def test_what_was_removed_is_neither_read_again_nor_sent_again(chain: Chain) -> 
     removed(chain)
     with pytest.raises(CannotRetry, match="were removed"):
         chain.queue.retry(chain.job.id, chain.clock())
-    assert chain.outbox.resend(chain.exam.id, chain.clock(), {"pacs": ResultKind}) == 1
+    assert resent(chain.room.engine, chain.exam.id, chain.clock(), {"pacs": ResultKind}) == 1
     deliver(chain)
     chain.clock.forward(60 * DAY)
     assert retention(chain, BOTH).tick() > 0
-    assert chain.outbox.resend(chain.exam.id, chain.clock(), {"pacs": ResultKind}) == 0
+    assert resent(chain.room.engine, chain.exam.id, chain.clock(), {"pacs": ResultKind}) == 0
 
 
 def test_a_full_disk_takes_the_oldest_exams_first_and_no_more_than_needed(

@@ -13,7 +13,7 @@ from storage.index import add_instance
 from storage.outbox import Outbox
 from storage.states import DeliveryState
 from storage.tables import removals
-from tests.records import NOON, POLICY, SECOND, a_result, an_answer_waits, an_instance
+from tests.records import NOON, POLICY, SECOND, a_result, an_answer_waits, an_instance, resent
 
 COMMITTED = Said(Verdict.COMMITTED, 0)
 LOST = Said(Verdict.SEND_AGAIN, 0x0112, "no such object instance")
@@ -70,7 +70,7 @@ def test_an_answer_counts_once_item_by_item(engine: Engine, outbox: Outbox) -> N
 def test_what_is_sent_anew_by_a_person_is_not_ended_by_old_proof(engine: Engine, outbox: Outbox) -> None:
     commitments = Commitments(engine, outbox)
     commitments.ask("1.2.9", outbox.unproven("pacs", NOON, 9), NOON, NOON + SECOND)
-    outbox.resend(1, NOON + SECOND, {"pacs": ResultKind})
+    resent(engine, 1, NOON + SECOND, {"pacs": ResultKind})
     commitments.answer("1.2.9", dict.fromkeys(("2.25.1", "2.25.2", "2.25.3"), COMMITTED), NOON + SECOND)
     assert set(states(outbox)) == {DeliveryState.WAITING}
 

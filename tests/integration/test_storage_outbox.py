@@ -8,12 +8,13 @@ from sqlalchemy import Engine
 
 from config.mix import ResultKind
 from storage.database import reading, writing
+from storage.deliveries import Delivery, deliveries_by_id
 from storage.exams import hold
 from storage.jobs import JobQueue
 from storage.lanes import Pause, pause, pauses, resume
-from storage.outbox import Delivery, Outbox, deliveries_by_id
+from storage.outbox import Outbox
 from storage.states import DeliveryState
-from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_answer_waits, an_exam
+from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_answer_waits, an_exam, resent
 
 
 @pytest.fixture
@@ -107,6 +108,55 @@ def test_a_revision_that_waits_to_be_tried_again_goes_before_a_later_one(engine:
     outbox.again(outbox.due("pacs", NOON, 9)[1], "out of resources", 0xA700, NOON)
     assert outbox.due("pacs", NOON, 9) == []
     assert {delivery.result_uid for delivery in outbox.latest(9)} == {earlier, other, later}
+
+
+def test_what_a_later_answer_has_overtaken_is_not_sent_any_more(engine: Engine) -> None:
+    outbox = Outbox(engine, POLICY)
+    for study, suspicion in (("1.1", 80), ("1.2", 50)):
+        a_read_exam(engine, study, suspicion)
+    later = a_read_exam(engine, "1.1", 2, image="1.1.1.2")
+    earlier, present, other = outbox.due("pacs", NOON, 9)
+    outbox.again(earlier, "out of resources", 0xA700, NOON)
+    [overtaken] = outbox.sent(present, 0, NOON)
+    assert (overtaken.id, present.result_uid) == (earlier.id, later)
+    assert outbox.due("pacs", NOON + timedelta(days=9), 9) == [other]
+    ended = outbox.of_exam(earlier.exam_id)[0]
+    assert (ended.state, ended.finished_at, ended.sent_at) == (DeliveryState.RECALLED, NOON, None)
+    assert ended.message == "out of resources; a later answer was there first"
+    # What was on its way at that moment tells that it arrived.
+    outbox.sent(earlier, 0, NOON + SECOND)
+    assert outbox.of_exam(earlier.exam_id)[0].sent_at == NOON + SECOND
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_missing_is_sent_again_unless_a_later_answer_is_there(engine: Engine, *, there: bool) -> None:
+    outbox = Outbox(engine, POLICY)
+    a_read_exam(engine, "1.1", 80)
+    outbox.sent(first(outbox), 0, NOON, prove_at=NOON)
+    a_read_exam(engine, "1.1", 2, image="1.1.1.2")
+    if there:
+        assert outbox.sent(first(outbox), 0, NOON) == []
+    earlier = outbox.of_exam(1)[0]
+    with writing(engine) as connection:
+        state = outbox.proofs.missing(connection, earlier, "not found", 0x0112, NOON)
+    assert state is (DeliveryState.RECALLED if there else DeliveryState.WAITING)
+    assert bool(outbox.of_exam(1)[0].finished_at) is there
+
+
+def test_of_two_answers_to_one_revision_the_other_form_of_the_earlier_one_goes_first(engine: Engine) -> None:
+    forms = [a_result("2.25.3"), a_result("2.25.2", fallback_uid="2.25.3", path="results/other")]
+    outbox = an_answer_waits(engine, forms, {"2.25.2": ["pacs"]})
+    queue = JobQueue(engine, POLICY, LEASE)
+    queue.retry(1, NOON)
+    job = queue.claim("ann", NOON)
+    assert job is not None
+    destinations, now = {"2.25.4": ["pacs"]}, NOON + SECOND / 2
+    queue.finish(
+        *(job, "ann"), answer="findings", results=[a_result("2.25.4")], destinations=destinations, timings={}, now=now
+    )
+    outbox.replaced(outbox.due("pacs", NOON, 9)[0], "not supported", 0x0122, NOON + SECOND)
+    assert [each.result_uid for each in outbox.due("pacs", NOON + SECOND, 9)] == ["2.25.3", "2.25.4"]
+    assert [each.result_uid for each in outbox.sent(outbox.due("pacs", NOON, 9)[1], 0, NOON + SECOND)] == ["2.25.3"]
 
 
 def test_what_was_read_again_is_not_overtaken_by_what_it_supersedes(engine: Engine, outbox: Outbox) -> None:
@@ -288,8 +338,8 @@ def test_time_in_which_nothing_could_be_tried_counts_for_nothing(engine: Engine,
     with writing(engine) as connection:
         [sent] = deliveries_by_id(connection, [proven.id])
         later = on_again + timedelta(days=8)
-        assert patient.ask_again(connection, sent, "no report", later) is DeliveryState.SENT
-        assert patient.missing(connection, sent, "not there", None, later) is DeliveryState.WAITING
+        assert patient.proofs.ask_again(connection, sent, "no report", later) is DeliveryState.SENT
+        assert patient.proofs.missing(connection, sent, "not there", None, later) is DeliveryState.WAITING
         [waits] = deliveries_by_id(connection, [proven.id])
     assert patient.again(waits, "no answer", None, later + SECOND) is DeliveryState.WAITING
 
@@ -299,12 +349,12 @@ def test_a_pause_between_sending_and_proof_counts_for_nothing(engine: Engine, ou
     on_again, minute = NOON + timedelta(days=8), timedelta(minutes=1)
     patient.sent(first(outbox), 0, NOON, prove_at=NOON)
     with writing(engine) as connection:
-        patient.asked(connection, patient.unproven("pacs", on_again, 9), on_again, on_again + minute)
+        patient.proofs.asked(connection, patient.unproven("pacs", on_again, 9), on_again, on_again + minute)
     [sent] = patient.unproven("pacs", on_again + minute, 9)
     with writing(engine) as connection:
-        assert patient.ask_again(connection, sent, "no report", on_again + minute) is DeliveryState.SENT
+        assert patient.proofs.ask_again(connection, sent, "no report", on_again + minute) is DeliveryState.SENT
         [sent] = deliveries_by_id(connection, [sent.id])
-        state = patient.missing(connection, sent, "not there", None, on_again + minute)
+        state = patient.proofs.missing(connection, sent, "not there", None, on_again + minute)
         assert state is DeliveryState.WAITING
     # From then on it has the whole time, and no more.
     for late, then in ((-minute, DeliveryState.WAITING), (minute, DeliveryState.EXPIRED)):
@@ -333,16 +383,16 @@ def test_nothing_of_a_held_exam_is_due_until_it_is_released(engine: Engine, outb
         assert len(outbox.due("pacs", NOON, 9)) == due
 
 
-def test_resending_begins_anew_for_one_destination_or_all(outbox: Outbox) -> None:
+def test_resending_begins_anew_for_one_destination_or_all(engine: Engine, outbox: Outbox) -> None:
     for destination in ("pacs", "archive"):
         outbox.refused(first(outbox, destination), "", 0x0122, NOON)
-    assert outbox.resend(1, NOON + SECOND, {"pacs": ResultKind}) == 2
+    assert resent(engine, 1, NOON + SECOND, {"pacs": ResultKind}) == 2
     fresh = first(outbox)
     assert (fresh.state, fresh.attempts, fresh.status_code, fresh.finished_at) == (DeliveryState.WAITING, 0, None, None)
     assert len(outbox.due("archive", NOON + SECOND, 9)) == 1
-    assert outbox.resend(1, NOON, dict.fromkeys(["pacs", "archive"], ResultKind)) == 4
+    assert resent(engine, 1, NOON, dict.fromkeys(["pacs", "archive"], ResultKind)) == 4
     assert len(outbox.due("archive", NOON, 9)) == 2
-    assert outbox.resend(2, NOON, {"pacs": ResultKind}) == 0
+    assert resent(engine, 2, NOON, {"pacs": ResultKind}) == 0
 
 
 def test_deliveries_are_counted_by_destination_and_state(outbox: Outbox) -> None:

@@ -32,7 +32,8 @@ from node.status import CANNOT_UNDERSTAND, CLASS_NOT_SUPPORTED, OUT_OF_RESOURCES
 from node.user_agent import AskedOverHTTP, UserAgent
 from storage.commitments import Commitments
 from storage.database import open_database
-from storage.outbox import Delivery, Outbox
+from storage.deliveries import Delivery
+from storage.outbox import Outbox
 from storage.states import DeliveryState
 from tests.archives import an_archive
 from tests.databases import Databases
@@ -182,6 +183,9 @@ def test_a_web_service_has_no_other_one_for_queries() -> None:
         ([(403, {})], DeliveryState.WAITING, None),
         ([(500, "nonsense")], DeliveryState.WAITING, None),
         ([(409, failure(0xB00F))], DeliveryState.WAITING, None),
+        ([(409, failure(0xB00E))], DeliveryState.SENT, 0x0111),
+        ([(409, failure(0x0111))], DeliveryState.SENT, 0x0111),
+        ([(202, "")], DeliveryState.SENT, 0),
         ([(202, failure(0))], DeliveryState.WAITING, None),
         ([(202, [failure(0xA700)])], DeliveryState.WAITING, OUT_OF_RESOURCES),
         (

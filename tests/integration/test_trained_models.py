@@ -15,25 +15,15 @@ from ai.exam import STANDARD_VIEWS, Exam, Laterality
 from ai.models import CARD, open_model
 from ai.pixels import view_image
 from node.phantom import phantom_exam
-from tests.training_runs import FPN, Cut, invoke, mammonode, train, twelve_patients
+from tests.training_runs import Cut, invoke, mammonode, manifest, recipe, train
+
+__all__ = ["manifest", "recipe"]
 
 # The name that smp wants instead gives the encoder's tensors other keys.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning"),
     pytest.mark.usefixtures("one_thread"),
 ]
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twelve_patients(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recipes") / "fpn.toml"
-    path.write_text(FPN, encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,9 @@ from ai.exam import STANDARD_VIEWS, Exam
 from ai.models import CARD, open_model
 from ai.pixels import view_image
 from node.phantom import phantom_exam
-from tests.training_runs import FPN, Cut, invoke, mammonode, train, twelve_patients
+from tests.training_runs import FPN, Cut, invoke, mammonode, manifest, train
+
+__all__ = ["manifest"]
 
 if TYPE_CHECKING:
     from ai.training.engine import Step
@@ -70,11 +72,6 @@ learning_rate = 1e-3
 candidate = 0.1
 dark = 0.01
 """
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twelve_patients(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

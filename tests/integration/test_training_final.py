@@ -11,7 +11,9 @@ import tomlkit
 from ai.datasets.manifest import read_manifest
 from ai.errors import InvalidDataset, InvalidRecipe
 from ai.models import CARD, open_model
-from tests.training_runs import FPN, invoke, train, twelve_patients
+from tests.training_runs import FPN, invoke, manifest, recipe, train
+
+__all__ = ["manifest", "recipe"]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning"),
@@ -23,18 +25,6 @@ CALIBRATION = {
     "prevalence": 0.5,
     **{key: {"slope": 1.5, "offset": -0.5} for key in ("finding", "image", "breast", "exam")},
 }
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twelve_patients(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recipes") / "fpn.toml"
-    path.write_text(FPN, encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from ai.exam import STANDARD_VIEWS, Exam
 from ai.models import CARD, open_model
 from ai.pixels import view_image
 from node.phantom import phantom_exam
-from tests.training_runs import FPN, invoke, train, twelve_patients
+from tests.training_runs import FPN, invoke, manifest, train
+
+__all__ = ["manifest"]
 
 # The name that smp wants instead gives the encoder's tensors other keys.
 pytestmark = [
@@ -67,11 +69,6 @@ candidate = 0.001
 
 
 SEEN = "Whether older, from which the training began, had seen patients of the held-out part is not known."
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twelve_patients(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

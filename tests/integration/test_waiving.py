@@ -10,12 +10,13 @@ from sqlalchemy import Engine
 
 from config.mix import ResultKind
 from storage.database import reading, writing
+from storage.deliveries import Delivery
 from storage.lanes import Pause, pause
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.removals import Due, obstacles, removable_exams
 from storage.states import DeliveryState
 from storage.waiving import Waivable, Wanted, waivable, waive
-from tests.records import NOON, POLICY, SECOND, a_result, an_answer_waits
+from tests.records import NOON, POLICY, SECOND, a_result, an_answer_waits, resent
 
 SERVED = frozenset({"pacs"})
 WORDS = "waived by eve: it has no SEG"
@@ -109,7 +110,7 @@ def test_nobody_waits_for_what_was_waived_until_it_is_sent_again(engine: Engine,
         assert len(removable_exams(connection, due, 9)) == 1
     assert outbox.due("gone", LATER, 9) == []
     assert list(outbox.oldest_waiting()) == []
-    assert outbox.resend(1, NOON, {"pacs": ResultKind}) == 2
+    assert resent(engine, 1, NOON, {"pacs": ResultKind}) == 2
     assert states(outbox) == {
         ("pacs", "SEG"): "waiting",
         ("pacs", "SR"): "waiting",
@@ -139,8 +140,8 @@ def test_what_is_to_be_proven_may_be_waived_and_proof_counts_all_the_same(engine
     assert len(waived(engine, state=DeliveryState.SENT)) == 2
     with writing(engine) as connection:
         first, second = to(outbox, "gone")
-        assert outbox.proven(connection, first, DeliveryState.COMMITTED, LATER) is DeliveryState.COMMITTED
-        assert outbox.missing(connection, second, "not there", 0x0112, LATER) is DeliveryState.WAIVED
+        assert outbox.proofs.proven(connection, first, DeliveryState.COMMITTED, LATER) is DeliveryState.COMMITTED
+        assert outbox.proofs.missing(connection, second, "not there", 0x0112, LATER) is DeliveryState.WAIVED
 
 
 def test_no_other_form_goes_out_of_what_was_waived_meanwhile(engine: Engine) -> None:
@@ -164,14 +165,14 @@ def test_what_was_accepted_keeps_no_exam_once_no_proof_is_asked_for(engine: Engi
             assert bool(removable_exams(connection, which, 9)) is (not kept)
 
 
-def test_only_what_a_destination_is_to_get_by_now_is_sent_again(outbox: Outbox) -> None:
+def test_only_what_a_destination_is_to_get_by_now_is_sent_again(engine: Engine, outbox: Outbox) -> None:
     for each in outbox.of_exam(1):
         outbox.refused(each, "no", 0x0122, NOON)
-    assert outbox.resend(1, NOON, {"pacs": (ResultKind.SR,), "elsewhere": ResultKind}) == 1
+    assert resent(engine, 1, NOON, {"pacs": (ResultKind.SR,), "elsewhere": ResultKind}) == 1
     assert states(outbox) == {
         ("pacs", "SEG"): "refused",
         ("pacs", "SR"): "waiting",
         ("gone", "SEG"): "refused",
         ("gone", "SR"): "refused",
     }
-    assert outbox.resend(1, NOON, {}) == 0
+    assert resent(engine, 1, NOON, {}) == 0

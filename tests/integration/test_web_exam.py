@@ -9,15 +9,16 @@ import cv2
 import httpx2
 import numpy as np
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from ai.exam import ViewImage
 from ai.findings import ImageFindings
 from config.policy import RetentionPolicy
 from node.retention import Retention
-from storage.database import reading
+from storage.database import reading, writing
 from storage.previews import PreviewKind, previews_of
-from storage.states import JobState
+from storage.states import DeliveryState, JobState
+from storage.tables import deliveries
 from tests.answers import a_mass
 from tests.builders import altered
 from tests.chain import REPORTS_ONLY, FakeReader
@@ -58,6 +59,16 @@ def test_every_attempt_to_deliver_is_told_and_equal_ones_are_counted(tmp_path: P
             node.deliver()
         assert "sent, 0000H" in text(visitor.get(f"/exams/{node.chain.exam.uid}"))
         assert "sent to ris" in text(visitor.get(f"/exams/{node.chain.exam.uid}"))
+
+
+def test_why_a_result_is_not_sent_any_more_is_told(node: Node, visitor: Visitor, answered: str) -> None:
+    outbox, now = node.chain.outbox, node.chain.clock()
+    for each in outbox.of_exam(node.chain.exam.id):
+        outbox.again(each, "out of resources", 0xA700, now)
+    with writing(node.chain.room.engine) as connection:
+        said = {"state": DeliveryState.RECALLED, "message": "out of resources; a later answer was there first"}
+        connection.execute(update(deliveries).values(said))
+    assert "recalled out of resources; a later answer was there first" in text(visitor.get(f"/exams/{answered}"))
 
 
 def test_pictures_are_files_as_the_exam_is_hung(standing: Standing) -> None:

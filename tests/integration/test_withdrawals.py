@@ -17,6 +17,7 @@ from storage.states import DeliveryState, ExamState, JobState, Plan
 from tests.builders import altered, key_objects, quick_header
 from tests.chain import QUIET, Chain, a_chain, summary_of, text_of
 from tests.doors import phantom_images
+from tests.records import resent
 
 REPORTS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, objects=(ResultKind.SR,))
 """Reports alone are encoded in no time."""
@@ -119,7 +120,7 @@ def test_what_stands_on_a_wrong_patients_images_does_not_go_out(chain: Chain, co
     expected = DeliveryState.WAITING if goes_out else DeliveryState.RECALLED
     assert {delivery.state for delivery in deliveries} == {expected}
     assert bool(chain.outbox.due("pacs", chain.clock(), 99)) is goes_out
-    assert bool(chain.outbox.resend(chain.exam.id, chain.clock(), {"pacs": ResultKind})) is goes_out
+    assert bool(resent(chain.room.engine, chain.exam.id, chain.clock(), {"pacs": ResultKind})) is goes_out
 
 
 def test_a_note_that_comes_while_the_reader_runs_ends_its_job(chain: Chain) -> None:

@@ -22,7 +22,7 @@ from storage.states import DeliveryState
 from tests.doors import Clock, a_destination, a_room, an_image, an_open_door, safekeeping
 from tests.pacs import a_free_port, a_store, phantom_objects, waiting_results
 from tests.peers import eventually, require_program, running
-from tests.records import POLICY
+from tests.records import POLICY, resent
 
 pytestmark = [
     pytest.mark.interop,
@@ -134,7 +134,7 @@ def test_sending_again_makes_no_second_copy(orthanc: Orthanc, tmp_path: Path, en
     results = waiting_results(store, engine, ["pacs"])
     lane = Lane(orthanc.destination, outbox, SENDER, store, clock=clock)
     lane.deliver_due()
-    outbox.resend(outbox.of_exam(1)[0].exam_id, clock(), {"pacs": ResultKind})
+    resent(engine, outbox.of_exam(1)[0].exam_id, clock(), {"pacs": ResultKind})
     assert lane.deliver_due() == len(results)
     assert {delivery.state for delivery in outbox.of_exam(1)} == {DeliveryState.SENT}
     assert len(orthanc.get("/instances")) == len(results)

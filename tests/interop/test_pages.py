@@ -26,6 +26,7 @@ from tests.ohif import ARTEFACTS as OHIF_ARTEFACTS
 from tests.pacs import a_pacs
 from tests.pages import Node, a_browser, a_node, a_page
 from tests.peers import missing, require_path
+from tests.records import resent
 
 pytestmark = [
     pytest.mark.interop,
@@ -169,6 +170,30 @@ def test_a_chosen_destination_stays_when_the_page_is_loaded_anew(desk: Desk) -> 
             )
         page.evaluate("document.body.dispatchEvent(new Event('changed'))")
         expect(page.locator("#destination:not([data-old])")).to_have_value("ris")
+
+
+def test_a_reason_that_is_being_typed_stays_when_the_page_is_loaded_anew(desk: Desk) -> None:
+    chain = desk.node.chain
+    [waits] = [each for each in chain.outbox.of_exam(chain.exam.id) if each.destination == "ris"]
+    chain.outbox.refused(waits, "SOP class not supported", 0x0122, chain.clock())
+    with a_page(desk.browser, desk.node) as page:
+        page.goto(f"/exams/{desk.uid}")
+        page.focus("#why")
+        page.keyboard.type("it takes ")
+        load_anew(page, f"/exams/{desk.uid}/body")
+        page.keyboard.type("no reports")
+        expect(page.locator("#why")).to_have_value("it takes no reports")
+        page.click("#waive")
+        expect(page.locator("#why")).to_have_count(0)
+        [waived] = [each for each in chain.outbox.of_exam(chain.exam.id) if each.id == waits.id]
+        assert (waived.message or "").endswith(": it takes no reports")
+        # What was said of these is not said of the next.
+        resent(chain.room.engine, chain.exam.id, chain.clock(), {"ris": [waits.kind]})
+        [again] = [each for each in chain.outbox.of_exam(chain.exam.id) if each.id == waits.id]
+        chain.outbox.refused(again, "SOP class not supported", 0x0122, chain.clock())
+        load_anew(page, f"/exams/{desk.uid}/body")
+        expect(page.locator("#why")).to_have_value("")
+    resent(chain.room.engine, chain.exam.id, chain.clock(), {"ris": [waits.kind]})
 
 
 def scale_of(page: Page) -> float:

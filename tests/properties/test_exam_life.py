@@ -39,11 +39,12 @@ from node.views import ImageKind
 from node.withdrawals import Rejection
 from storage.conflicts import list_conflicts
 from storage.database import reading, writing
+from storage.deliveries import Delivery
 from storage.errors import CannotRetry, LeaseLost
 from storage.exams import ExamRecord, images_of, list_exams
 from storage.files import FolderStore
 from storage.jobs import Job, JobQueue
-from storage.outbox import Delivery, Outbox
+from storage.outbox import Outbox
 from storage.states import DeliveryState, ExamState, JobState, Plan
 from storage.tables import conflicts, instances
 from storage.waiving import Wanted, waive
@@ -51,7 +52,7 @@ from tests.builders import key_objects, quick_header
 from tests.chain import QUIET
 from tests.databases import wipe
 from tests.doors import ROOM_ENOUGH, Clock, Room
-from tests.records import LEASE, MODEL, POLICY, a_result
+from tests.records import LEASE, MODEL, POLICY, a_result, resent
 
 Key = tuple[str, str]
 """Patient ID and Study UID: an exam (rule R5)."""
@@ -327,7 +328,7 @@ class ExamLife(RuleBasedStateMachine):
     def an_operator_sends_again(self) -> None:
         for exam in self.exams().values():
             before = {delivery.id: delivery.state for delivery in self.outbox.of_exam(exam.id)}
-            self.outbox.resend(exam.id, self.clock(), {"pacs": ResultKind})
+            resent(self.engine, exam.id, self.clock(), {"pacs": ResultKind})
             for delivery in self.outbox.of_exam(exam.id):
                 was = before[delivery.id]
                 assert delivery.state is (was if was is DeliveryState.RECALLED else DeliveryState.WAITING)

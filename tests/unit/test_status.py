@@ -33,6 +33,11 @@ def test_success_and_warnings_mean_that_the_destination_has_it(status: int) -> N
     assert is_warning(status) == (status != 0)
 
 
+def test_a_destination_that_has_the_object_already_has_it() -> None:
+    assert sending_outcome(0x0111, 1) is Outcome.SENT
+    assert not is_warning(0x0111)
+
+
 @pytest.mark.parametrize("status", [0x0122, 0xA900, 0xA9FF])
 def test_an_object_that_the_destination_cannot_take_is_refused_at_once(status: int) -> None:
     assert sending_outcome(status, 1) is Outcome.REFUSED

@@ -24,6 +24,7 @@ from storage.errors import CannotRetry
 from storage.exams import ExamRecord, find_exam
 from storage.jobs import Job
 from storage.previews import previews_of
+from storage.resending import resend
 from storage.results import results_of
 from storage.states import ExamState
 from storage.waiving import Wanted, waive
@@ -142,7 +143,9 @@ def _resend(house: House, request: Request, destination: str) -> Response:
     wanted = house.settings.addressed
     if destination and destination not in wanted:
         raise BadRequest("the settings do not name that destination any more")
-    count = house.outbox.resend(exam.id, house.clock(), {destination: wanted[destination]} if destination else wanted)
+    wanted = {destination: wanted[destination]} if destination else wanted
+    with writing(house.engine) as connection:
+        count = resend(connection, exam.id, house.clock(), wanted)
     detail = counted(count, "result") + (f" to {destination}" if destination else "")
     house.record(request, "resend", exam=exam, destination=destination or None, detail=detail)
     return done(request, f"{counted(count, 'result waits', 'results wait')} to be sent again.", f"/exams/{exam.uid}")

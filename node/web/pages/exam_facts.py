@@ -13,10 +13,10 @@ from storage.actions import actions_of_exam
 from storage.attempts import Attempt, attempts_of_exam
 from storage.conflicts import Conflict, list_conflicts
 from storage.database import reading
+from storage.deliveries import Delivery
 from storage.exams import ExamImage, ExamRecord, find_exam, images_of
 from storage.index import InstanceRecord, instances_of_exam
 from storage.jobs import Job
-from storage.outbox import Delivery
 from storage.overview import study_of, typical_seconds
 from storage.previews import PreviewKind, previews_of
 from storage.removals import removed_of_exam

@@ -74,16 +74,19 @@ setInterval(() => {
   notice.hidden = false;
 }, 1000);
 
-// --- exam: layers, outlines, threshold, destination; chosen for this exam in this tab, whatever is loaded anew
+// --- exam: layers, outlines, threshold, what is filled in; chosen for this exam in this tab, whatever is loaded anew
 
-let destination = "";
-document.addEventListener("change", ({ target }) => { if (target.id === "destination") destination = target.value; });
+const filled = new Map();
+document.addEventListener("input", ({ target }) => { if (target.matches("#destination, #why")) filled.set(target.id, target.value); });
 
-function applyDestination() {
-  const select = byId("destination");
-  if (select && [...select.options].some((option) => option.value === destination)) select.value = destination;
+function applyFilled() {
+  for (const [id, value] of filled) {
+    const field = byId(id);
+    if (!field) filled.delete(id); // it was sent, or there is nothing left to say it of
+    else if (!field.options || [...field.options].some((option) => option.value === value)) field.value = value;
+  }
 }
-document.body.addEventListener("htmx:afterSwap", applyDestination);
+document.body.addEventListener("htmx:afterSwap", applyFilled);
 
 function applyThreshold() {
   const slider = byId("threshold");

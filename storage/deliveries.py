@@ -1,0 +1,202 @@
+"""Deliveries as they stand: one result on its way to one destination, listed and counted for whoever looks."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, literal, select, tuple_
+
+from storage.database import reading
+from storage.states import DeliveryState
+from storage.tables import Moment, deliveries, exams, jobs, results
+
+ANSWER: Final = tuple_(jobs.c.revision, results.c.created_at)
+"""By which the answers of an exam are told apart and stand in their order: one revision may be read again."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One result on its way to one destination.
+
+    Attributes
+    ----------
+    id
+        Primary key.
+    result_uid, sop_class_uid, study_uid, series_uid, kind, path, size
+        The result; the path is relative to the store.
+    fallback_uid
+        The result that is sent instead where this one is refused for good, or None.
+    exam_id, exam_uid, revision, issued_at
+        What it answers, and when.
+    destination
+        The destination's name.
+    state
+        Where the delivery stands.
+    attempts
+        How often it was tried.
+    created_at, not_before
+        Since when it waits, and when it may be tried.
+    first_attempt_at, last_attempt_at, finished_at
+        When it was first and last tried, and ended; the first moved on by the time in which it was due and not tried.
+    status_code, message
+        What the destination said last: DIMSE status, and words.
+    sent_at, proven_at
+        When the destination accepted it, and when it was committed or verified.
+    proofs
+        How often proof was asked for since.
+    """
+
+    id: int
+    result_uid: str
+    sop_class_uid: str
+    study_uid: str
+    series_uid: str
+    kind: str
+    path: str
+    size: int
+    fallback_uid: str | None
+    exam_id: int
+    exam_uid: str
+    revision: int
+    issued_at: datetime
+    destination: str
+    state: DeliveryState
+    attempts: int
+    created_at: datetime
+    not_before: datetime
+    first_attempt_at: datetime | None
+    last_attempt_at: datetime | None
+    finished_at: datetime | None
+    status_code: int | None
+    message: str | None
+    sent_at: datetime | None
+    proven_at: datetime | None
+    proofs: int
+
+    @property
+    def answer(self) -> tuple[int, datetime]:
+        """By which the answers of an exam are told apart, and stand in their order."""
+        return self.revision, self.issued_at
+
+    def log_context(self) -> dict[str, object]:
+        """Return the fields of a log line about it."""
+        return {
+            "delivery": self.id,
+            "destination": self.destination,
+            "exam": self.exam_uid,
+            "revision": self.revision,
+            "result": self.result_uid,
+        }
+
+
+class Deliveries:
+    """What is known of the deliveries of all lanes.
+
+    Parameters
+    ----------
+    engine
+        The database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def of_exam(self, exam_id: int) -> list[Delivery]:
+        """Return all deliveries of an exam, oldest first."""
+        return self._list(all_deliveries().where(exams.c.id == exam_id))
+
+    def latest(
+        self,
+        limit: int,
+        *,
+        exam_id: int | None = None,
+        state: DeliveryState | None = None,
+        destination: str | None = None,
+    ) -> list[Delivery]:
+        """Return deliveries, newest first."""
+        query = all_deliveries().order_by(deliveries.c.id.desc()).limit(limit)
+        if exam_id is not None:
+            query = query.where(exams.c.id == exam_id)
+        if state is not None:
+            query = query.where(deliveries.c.state == state)
+        if destination is not None:
+            query = query.where(deliveries.c.destination == destination)
+        with reading(self._engine) as connection:
+            return listed(connection, query)
+
+    def counts(self) -> dict[str, dict[DeliveryState, int]]:
+        """Return the number of deliveries by destination and state."""
+        query = select(deliveries.c.destination, deliveries.c.state, func.count()).group_by(
+            deliveries.c.destination, deliveries.c.state
+        )
+        found: dict[str, dict[DeliveryState, int]] = {}
+        with reading(self._engine) as connection:
+            for destination, state, number in connection.execute(query):
+                found.setdefault(destination, dict.fromkeys(DeliveryState, 0))[state] = number
+        return found
+
+    def oldest_waiting(self) -> dict[str, datetime]:
+        """Return since when the oldest delivery that waits does so, by destination."""
+        query = (
+            select(deliveries.c.destination, func.min(deliveries.c.created_at))
+            .where(deliveries.c.state == DeliveryState.WAITING)
+            .group_by(deliveries.c.destination)
+        )
+        with reading(self._engine) as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def _list(self, query: Select[Any]) -> list[Delivery]:
+        with reading(self._engine) as connection:
+            return listed(connection, query.order_by(deliveries.c.id))
+
+
+def deliveries_by_id(connection: Connection, ids: Collection[int]) -> list[Delivery]:
+    """Return deliveries by their primary keys."""
+    return listed(connection, all_deliveries().where(deliveries.c.id.in_(list(ids))).order_by(deliveries.c.id))
+
+
+def all_deliveries() -> Select[Any]:
+    """Return the query for deliveries with what they bring and what it answers."""
+    return (
+        select(
+            deliveries,
+            results.c.sop_class_uid,
+            results.c.study_uid,
+            results.c.series_uid,
+            results.c.kind,
+            results.c.path,
+            results.c.size,
+            results.c.fallback_uid,
+            exams.c.id.label("exam_id"),
+            exams.c.uid.label("exam_uid"),
+            jobs.c.revision,
+            results.c.created_at.label("issued_at"),
+        )
+        .join(results, results.c.uid == deliveries.c.result_uid)
+        .join(jobs, jobs.c.id == results.c.job_id)
+        .join(exams, exams.c.id == jobs.c.exam_id)
+    )
+
+
+def earlier(delivery: Delivery) -> Select[Any]:
+    """Return the query for what its destination gets of its exam's earlier answers."""
+    return _beside(delivery).where(_answer(delivery) > ANSWER)
+
+
+def later(delivery: Delivery) -> Select[Any]:
+    """Return the query for what its destination gets of its exam's later answers."""
+    return _beside(delivery).where(_answer(delivery) < ANSWER)
+
+
+def listed(connection: Connection, query: Select[Any]) -> list[Delivery]:
+    """Return what a query for deliveries finds."""
+    return [Delivery(**row) for row in connection.execute(query).mappings()]
+
+
+def _beside(delivery: Delivery) -> Select[Any]:
+    return all_deliveries().where(exams.c.id == delivery.exam_id, deliveries.c.destination == delivery.destination)
+
+
+def _answer(delivery: Delivery) -> ColumnElement[Any]:
+    return tuple_(literal(delivery.revision), literal(delivery.issued_at, Moment()))

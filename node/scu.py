@@ -37,7 +37,7 @@ from node.sop_classes import (
     VERIFICATION_SYNTAXES,
 )
 from node.status import CLASS_NOT_SUPPORTED, PENDING, SUCCESS
-from node.tls import Call, Fault, Transport
+from node.tls import Call, Fault, Transport, subject
 from storage.files import InstanceReference
 
 if TYPE_CHECKING:
@@ -342,7 +342,8 @@ class Sender:
             if association.rejected_contexts:
                 raise ContextsRejected(where)
             if call and call.fault:
-                raise HandshakeFailed(f"{where}: {call.fault}")
+                whose = f": {subject(call.certificate)}" if call.fault is Fault.ANOTHER else ""
+                raise HandshakeFailed(f"{where}: {call.fault}{whose}")
             raise DestinationUnreachable(f"{where}: " + ("aborted" if connected.is_set() else "no connection"))
         if self._transport and call:
             self._transport.seen.note(f"destination {destination.name}", call.certificate)

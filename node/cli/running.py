@@ -222,13 +222,21 @@ def _apart(settings: Settings) -> Iterator[Finding]:
         parts = open_parts(settings)
         found = apart(parts.engine, parts.store, utc_now())
         told = f"of the {found.looked_at} images that came last"
-        remedy = "docs/operating.md, Back up and restore: stop the node, then mammonode adopt"
+        remedy = "stop the node; mammonode adopt"
         if found.gone:
             lost = f"{told} the database knows {found.gone} that the store has not"
-            yield Finding("store", ok=False, detail=lost, remedy=f"{remedy} names the exams, to be sent once more")
+            yield Finding(
+                "store",
+                ok=False,
+                detail=lost,
+                remedy=f"{remedy} names the exams, to be sent once more (docs/operating.md)",
+            )
         if found.unknown:
             lost = f"{told} the store has {found.unknown} that the database does not know"
-            yield Finding("store", ok=True, detail=lost, remedy=f"{remedy} takes them in", warns=True)
+            remedy = (
+                f"is storage.database the right one, and restored? Then {remedy} takes these in (docs/operating.md)"
+            )
+            yield Finding("store", ok=True, detail=lost, remedy=remedy, warns=True)
 
 
 def _model(settings: Settings) -> str:

@@ -3,7 +3,7 @@
 import socket
 from itertools import islice
 from pathlib import Path
-from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +12,11 @@ from config.settings import load_settings
 from node.adoption import Apart
 from node.cli.checks import Finding, audit, doors, keys
 from node.cli.running import _apart, _checks, _dated, _echo, _workers
+from node.errors import HandshakeFailed
 from node.intake import utc_now
 from node.parts import open_parts
+from node.scu import EchoResult
+from node.tls import Fault
 from storage.database import writing
 from storage.tokens import add_token
 from storage.workers import WorkerRecord, note_worker
@@ -136,23 +139,16 @@ def test_a_certificate_that_the_nodes_own_authorities_have_not_signed_is_told(tm
     assert "it must be one that tls.ca takes" in told.remedy
 
 
-def test_a_destination_that_does_not_speak_tls_is_told_of_its_certificate_and_not_of_its_name(tmp_path: Path) -> None:
-    ours = Authority(tmp_path, "ours")
-    with socket.create_server(("127.0.0.1", 0)) as plain:
-
-        def say_no() -> None:
-            with plain.accept()[0] as caller:
-                caller.sendall(b"no TLS")
-
-        answer = Thread(target=say_no, daemon=True)
-        answer.start()
-        port = plain.getsockname()[1]
-        place = f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\ntls = true'
-        settings = load_settings(a_config(tmp_path, f'[tls]\nca = "{ours.path}"\n{place}'))
-        told = _echo(settings, settings.destinations[0])
-        answer.join()
+def test_what_to_do_about_certificates_is_told_of_a_destination_whose_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = EchoResult(answered=False, seconds=0, message=str(HandshakeFailed(f"pacs: {Fault.EXPIRED}")))
+    monkeypatch.setattr("node.service.carrier", lambda *_: SimpleNamespace(echo=lambda _: refused))
+    place = '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "pacs.example"\nport = 2762\ntls = true'
+    settings = load_settings(a_config(tmp_path, f'[tls]\nca = "{Authority(tmp_path, "ours").path}"\n{place}'))
+    told = _echo(settings, settings.destinations[0])
     assert not told.ok
-    assert told.remedy.startswith(f"openssl s_client -connect 127.0.0.1:{port}")
+    assert told.remedy.startswith("openssl s_client -connect pacs.example:2762")
 
 
 def test_a_store_and_a_database_that_are_not_of_one_time_are_told(

@@ -8,7 +8,9 @@ import os
 import secrets
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import groupby
+from typing import Final
 
 from sqlalchemy import Engine
 
@@ -22,7 +24,7 @@ from storage.database import reading
 from storage.errors import StorageError
 from storage.files import InstanceStore, Kept
 from storage.index import known_paths
-from storage.removals import kept_paths
+from storage.removals import kept_paths, newest_paths
 
 log = logger("adoption")
 
@@ -30,6 +32,12 @@ ORIGIN = Origin(calling_ae="", called_ae="", address="adopted", association="")
 """Who sent them was in the database alone."""
 NO_WATERMARK = Watermark(max_used_fraction=1, min_free_bytes=0)
 """A file that is adopted takes no room."""
+
+
+IMAGES: Final = 20
+STUDIES: Final = 5
+"""That came last: a restored half lacks these, if anything."""
+ON_ITS_WAY: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,36 @@ class Adopted:
     adopted: int
     unreadable: int
     gone: int = 0
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How store and database differ, as far as one sees at a glance.
+
+    Attributes
+    ----------
+    unknown
+        Files that came last and are not in the database: it is older than the store, or another's.
+    gone
+        Images that came last of which the store has no file: it is older than the database, or another's.
+    looked_at
+        Images.
+    """
+
+    unknown: int
+    gone: int
+    looked_at: int
+
+
+def apart(engine: Engine, store: InstanceStore, now: datetime) -> Apart:
+    """Look whether what came last is in store and database both; the node may run."""
+    # What is on its way has its file before its row.
+    files = [kept.path for kept in store.newest(STUDIES) if kept.written_at < now - ON_ITS_WAY]
+    with reading(engine) as connection:
+        listed = newest_paths(connection, IMAGES)
+        known = known_paths(connection, files)
+    gone = sum(store.size_of(path) is None for path in listed)
+    return Apart(len(set(files) - known), gone, len({*listed, *files}))
 
 
 def adopt(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind]) -> Adopted:

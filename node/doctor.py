@@ -20,11 +20,12 @@ from pydicom.uid import UID
 from ai.errors import AIError
 from ai.models import open_model
 from config.settings import Settings
+from node.adoption import apart
 from node.errors import NodeError
 from node.events import events
 from node.parts import Parts, open_parts
 from node.timekeeping import clock_state
-from node.tls import Transport
+from node.tls import Fault, Transport
 from node.validity import files_of
 from storage import audit, selftests
 from storage.database import reading, schema_is_current
@@ -74,6 +75,10 @@ TOLD: Final = frozenset(
     }
 )
 """Keys of a log line that hold our own words, numbers and UIDs."""
+SAID: Final = ("cause", "message", "error", "faults")
+"""Keys that hold our sentences beside the words of others."""
+OURS: Final = (NodeError, StorageError)
+"""Errors whose docstrings are our sentences."""
 UNITS: Final = ("mammonode", "mammonode-worker@*", "mammonode-selftest")
 
 
@@ -134,6 +139,7 @@ def _looks(parts: Parts, now: datetime) -> Iterator[tuple[str, Callable[[], Any]
     yield "database", lambda: {"kind": parts.engine.dialect.name, "schema_is_current": schema_is_current(parts.engine)}
     yield "disk", lambda: vars(parts.store.usage())
     yield "bucket", lambda: _bucket(parts)
+    yield "newest", lambda: vars(apart(parts.engine, parts.store, now))
     yield "exams", lambda: _exams(parts)
     yield "jobs", lambda: _jobs(parts)
     yield "deliveries", lambda: _deliveries(parts, now)
@@ -189,11 +195,17 @@ def _kind_of_error(error: str | None) -> str:
     """Return the class that an error's text begins with, if it is one; what follows may quote a header."""
     named = re.match(r"[\w.]*", error or "")
     name = named.group().rpartition(".")[2] if named else ""
-    return name if name in _classes(BaseException) else ""
+    return name if name in {each.__name__ for each in _classes(BaseException)} else ""
 
 
-def _classes(base: type[BaseException]) -> set[str]:
-    return {base.__name__}.union(*(_classes(each) for each in base.__subclasses__()))
+def _classes(base: type[BaseException]) -> set[type[BaseException]]:
+    return {base}.union(*(_classes(each) for each in base.__subclasses__()))
+
+
+def _our_words(text: str | None) -> list[str]:
+    """Return the sentences of ours that stand in a text; what else does may be others'."""
+    errors = (" ".join((each.__doc__ or "").split()) for base in OURS for each in _classes(base))
+    return sorted({said for said in (*errors, *Fault) if said and said in (text or "")})
 
 
 def _deliveries(parts: Parts, now: datetime) -> dict[str, Any]:
@@ -217,6 +229,7 @@ def _deliveries(parts: Parts, now: datetime) -> dict[str, Any]:
                 "state": each.state,
                 "attempts": each.attempts,
                 "status": None if each.status_code is None else f"{each.status_code:04X}H",
+                "cause": _our_words(each.message),
                 "last_attempt_at": each.last_attempt_at,
             }
             for each in troubled
@@ -342,6 +355,7 @@ def _journal(text: str) -> list[dict[str, Any]]:
                 "priority": entry.get("PRIORITY", ""),
                 "event": name,
                 **{key: value for key, value in keys.items() if key in TOLD},
+                **({"cause": words} if (words := _our_words(" ".join(keys.get(key, "") for key in SAID))) else {}),
             }
         )
     return found

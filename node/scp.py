@@ -67,7 +67,9 @@ class Rejection(NamedTuple):
 
 
 UNKNOWN_CALLED: Final = Rejection(0x01, 0x01, 0x07, "called AE title not recognised")
-UNKNOWN_CALLING: Final = Rejection(0x01, 0x01, 0x03, "calling AE title, or the address it calls from, not recognised")
+UNKNOWN_CALLING: Final = Rejection(
+    0x01, 0x01, 0x03, "calling AE title, or the address or certificate it comes with, not recognised"
+)
 FAULT: Final = Rejection(0x01, 0x01, 0x01, "no reason given: a fault of this node")
 TOO_MANY: Final = Rejection(0x02, 0x03, 0x02, "local limit exceeded: too many associations at once")
 """Sent by pynetdicom."""

@@ -37,7 +37,7 @@ from node.sop_classes import (
     VERIFICATION_SYNTAXES,
 )
 from node.status import CLASS_NOT_SUPPORTED, PENDING, SUCCESS
-from node.tls import Call, Fault, Transport
+from node.tls import Call, Fault, Transport, subject
 from storage.files import InstanceReference
 
 if TYPE_CHECKING:
@@ -374,7 +374,8 @@ def _no_association(association: Association, where: str, call: Call | None, *, 
     if association.rejected_contexts:
         return ContextsRejected(where)
     if call and call.fault:
-        return HandshakeFailed(f"{where}: {call.fault}")
+        whose = f": {subject(call.certificate)}" if call.fault is Fault.ANOTHER else ""
+        return HandshakeFailed(f"{where}: {call.fault}{whose}")
     return DestinationUnreachable(f"{where}: {'aborted' if connected else 'no connection'}")
 
 

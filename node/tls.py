@@ -3,6 +3,7 @@
 import re
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -49,6 +50,7 @@ class Fault(StrEnum):
     REVOKED = "its certificate is revoked"
     NO_CERTIFICATE = "it showed no certificate"
     ANOTHER = "its certificate is somebody else's"
+    ANOTHER_HOST = "its certificate is not for the host that is called: correct host, or say its subject"
     UNFIT = "its certificate is not one for this purpose"
     LIST_UNUSABLE = "there is no current revocation list of its authority in tls.revoked"
     OURS_REFUSED = "it does not take this node's certificate"
@@ -67,7 +69,7 @@ VERIFICATION: Final = {
     **dict.fromkeys((2, 7, 18, 19, 20, 21, 24), Fault.UNKNOWN_AUTHORITY),
     23: Fault.REVOKED,
     26: Fault.UNFIT,
-    **dict.fromkeys((62, 63, 64), Fault.ANOTHER),
+    **dict.fromkeys((62, 63, 64), Fault.ANOTHER_HOST),
 }
 """By OpenSSL's code (x509_vfy.h)."""
 
@@ -250,6 +252,20 @@ class Transport:
         context = self.calls_to_subjects if wanted else self.calls
         return Call(context, wanted) if context else None
 
+    def own_fault(self) -> Fault | None:
+        """Return why this node, which knocks at its own door, would not be let in there; None where it would, or has none."""
+        if self.door is None or self.calls_to_subjects is None:
+            return None
+        there, here = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ends = self.calls_to_subjects.wrap_bio(here, there), self.door.wrap_bio(there, here, server_side=True)
+        try:
+            for end in ends * 3:  # so often does each have something to say (RFC 5246 7.3)
+                with suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+        except ssl.SSLError as error:
+            return fault_of(error)
+        return None
+
     def require_current(self, now: datetime) -> None:
         """Refuse what has ended already.
 
@@ -263,8 +279,18 @@ class Transport:
                 raise TlsUnusable(f"{file.what}: {file.subject} ended {file.ends:%Y-%m-%d}")
 
 
-def reason_of(error: Exception) -> str:
-    """Return in words why a certificate or a key cannot be used."""
+def reason_of(error: Exception, key: bytes | None = None) -> str:
+    """Return in words why a certificate or a key cannot be used.
+
+    Parameters
+    ----------
+    key
+        What the file of the key holds, where one was to be loaded: OpenSSL gives no reason for one with a password, or none.
+    """
+    if key is not None and b"PRIVATE KEY-----" not in key:
+        return "no private key in PEM format"
+    if key is not None and b"ENCRYPTED" in key:
+        return "the key has a password, which nobody is there to type: openssl pkey -in KEY -out NEW writes it without"
     return str(getattr(error, "reason", None) or type(error).__name__).lower().replace("_", " ")
 
 
@@ -272,13 +298,16 @@ def _context(protocol: int, settings: Tls, section: str) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
-    try:
-        if settings.certificate:
+    # An authority is good because its certificate is in the file, whether the root that has signed it is there or not.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if settings.certificate:
+        key = _read(settings.key or settings.certificate, f"{section}.key")
+        try:
             # A key with a password fails: there is nobody to ask.
             context.load_cert_chain(settings.certificate, settings.key or None, password="")
-    except (OSError, ValueError) as error:
-        files = f"{section}.certificate = {settings.certificate} and {section}.key = {settings.key}"
-        raise TlsUnusable(f"{files}: {reason_of(error)}") from error
+        except (OSError, ValueError) as error:
+            files = f"{section}.certificate = {settings.certificate} and {section}.key = {settings.key}"
+            raise TlsUnusable(f"{files}: {reason_of(error, key)}") from error
     if settings.ca:
         context.load_verify_locations(settings.ca)
     if settings.revoked:
@@ -386,7 +415,7 @@ class Call:
         return secured
 
     def judge(self, certificate: Certificate) -> None:
-        """Keep the other side's certificate.
+        """Keep the other side's certificate, also one that is refused.
 
         Raises
         ------

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import heapq
 import os
 import re
 import shutil
@@ -144,6 +145,10 @@ class InstanceStore(ABC):
     def listed(self, area: str) -> Iterator[Kept]:
         """Yield what lies in an area, series by series, the oldest of a series first, whether it is indexed or not."""
 
+    def newest(self, studies: int) -> Iterator[Kept]:  # noqa: ARG002 (a bucket lists by name)
+        """Yield the images of the studies that were begun last, where the store can tell which these are."""
+        yield from ()
+
     def flush(self, temp: Path) -> None:
         """Write a file's bytes through to the disk: before ``accept``, which would hold up other writers for so long."""
         _flush(temp)
@@ -271,9 +276,14 @@ class FolderStore(InstanceStore):
     def listed(self, area: str) -> Iterator[Kept]:
         """Yield what lies in an area, series by series, the oldest of a series first."""
         for series in sorted((self.root / area).glob("*/*")):
-            files = [(file.stat().st_mtime, file) for file in series.rglob("*.dcm")]
-            for written, file in sorted(files):
-                yield Kept(str(file.relative_to(self.root)), datetime.fromtimestamp(written, UTC))
+            yield from self._files_of(series)
+
+    def newest(self, studies: int) -> Iterator[Kept]:
+        """Yield the images of the studies whose folders were changed last."""
+        with os.scandir(self.root / "instances") as folders:
+            begun = heapq.nlargest(studies, ((folder.stat().st_mtime, folder.path) for folder in folders))
+        for _, folder in begun:
+            yield from self._files_of(Path(folder))
 
     def make_way(self, temp: Path, path: str) -> None:  # noqa: ARG002 (its bytes are where they shall be)
         """Make the folders of an instance, durably."""
@@ -328,6 +338,10 @@ class FolderStore(InstanceStore):
         target.unlink(missing_ok=True)
         if target.parent.is_dir():
             _flush(target.parent)
+
+    def _files_of(self, folder: Path) -> Iterator[Kept]:
+        for written, file in sorted((file.stat().st_mtime, file) for file in folder.rglob("*.dcm")):
+            yield Kept(str(file.relative_to(self.root)), datetime.fromtimestamp(written, UTC))
 
     def _publish(self, temp: Path, path: PurePosixPath) -> str:
         target = self.root / path

@@ -212,6 +212,14 @@ def kept_paths(connection: Connection) -> Iterator[tuple[str | None, str]]:
     yield from ((row.exam, row.file) for row in found)
 
 
+def newest_paths(connection: Connection, number: int) -> list[str]:
+    """Return the paths of the images that came last and are not marked."""
+    query = (
+        select(instances.c.path).where(_kept(instances.c.path)).order_by(instances.c.received_at.desc()).limit(number)
+    )
+    return list(connection.execute(query).scalars())
+
+
 def removed_of_exam(connection: Connection, exam_id: int) -> set[str]:
     """Return the SOP Instance UIDs of an exam's instances whose files were removed."""
     query = (

@@ -21,17 +21,19 @@ CA_USAGE = x509.KeyUsage(
 
 @dataclass
 class Authority:
-    """A certificate authority, and what it has signed as PEM files."""
+    """A certificate authority, signed by itself or by its issuer, and what it has signed as PEM files."""
 
     folder: Path
     name: str
     days: float = 1
+    issuer: "Authority | None" = None
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
-        self.path = self._signed(self._subject, self._key, x509.BasicConstraints(ca=True, path_length=None), self.days)
+        kind = x509.BasicConstraints(ca=True, path_length=None)
+        self.path = (self.issuer or self)._signed(self._subject, self._key, kind, self.days)  # noqa: SLF001 (our own)
 
     def signed(self, common_name: str, organisation: str = "Example, Hospital", days: float = 1) -> Path:
         """Return a file with a certificate and its key; it is for localhost, and ends after so many days."""

@@ -15,7 +15,7 @@ from config.errors import InvalidSettings
 from config.settings import Destination, Proof, Settings, load_settings
 from node.cli.checks import Finding, attempt, audit, doors, keys, listening
 from node.cli.options import ConfigOption, JsonOption, print_json
-from node.errors import CannotListen, NodeError
+from node.errors import CannotListen, HandshakeFailed, NodeError
 from node.faults import told
 from node.journal import is_the_journal
 from node.telemetry import logger
@@ -169,6 +169,7 @@ def _checks(settings: Settings) -> Iterator[Finding]:
     yield attempt("disk", lambda: _disk(settings))
     if settings.bucket.url:
         yield attempt("bucket", lambda: _bucket(settings))
+    yield from _apart(settings)
     yield attempt(
         "model",
         lambda: _model(settings),
@@ -211,6 +212,33 @@ def _bucket(settings: Settings) -> str:
     return f"{settings.bucket.url}: written, read, listed and removed"
 
 
+def _apart(settings: Settings) -> Iterator[Finding]:
+    """Yield whether database and store are of one time: one of them may have been restored, and the other not."""
+    from node.adoption import apart  # noqa: PLC0415 (as above)
+    from node.intake import utc_now  # noqa: PLC0415 (as above)
+    from node.parts import open_parts  # noqa: PLC0415 (as above)
+
+    with suppress(StorageError, OSError):  # the checks of database, disk and bucket say it
+        parts = open_parts(settings)
+        found = apart(parts.engine, parts.store, utc_now())
+        told = f"of the {found.looked_at} images that came last"
+        remedy = "stop the node; mammonode adopt"
+        if found.gone:
+            lost = f"{told} the database knows {found.gone} that the store has not"
+            yield Finding(
+                "store",
+                ok=False,
+                detail=lost,
+                remedy=f"{remedy} names the exams, to be sent once more (docs/operating.md)",
+            )
+        if found.unknown:
+            lost = f"{told} the store has {found.unknown} that the database does not know"
+            remedy = (
+                f"is storage.database the right one, and restored? Then {remedy} takes these in (docs/operating.md)"
+            )
+            yield Finding("store", ok=True, detail=lost, remedy=remedy, warns=True)
+
+
 def _model(settings: Settings) -> str:
     from ai.models import open_model  # noqa: PLC0415 (as above)
     from ai.readers.registry import load_reader  # noqa: PLC0415 (as above)
@@ -249,10 +277,16 @@ def _dated(settings: Settings) -> Iterator[Finding]:
     from node.validity import files_of, is_ending  # noqa: PLC0415 (as above)
 
     try:
-        files = [*Transport.open(settings.tls).files, *files_of(settings)]
+        transport = Transport.open(settings.tls)
+        files = [*transport.files, *files_of(settings)]
     except NodeError as error:
         files = []
         yield Finding("tls", ok=False, detail=str(error), remedy="docs/tls.md says which files there are")
+    else:
+        if fault := transport.own_fault():
+            told = f"this node, at its own door with tls.certificate: {fault}"
+            remedy = "it must be one that tls.ca takes, for servers and for clients, with its chain: docs/tls.md"
+            yield Finding("tls", ok=False, detail=told, remedy=remedy)
     for dated in files:
         yield Finding(
             dated.what,
@@ -292,13 +326,18 @@ def _echo(settings: Settings, destination: Destination) -> Finding:
     except NodeError as error:
         return Finding(f"destination {destination.name}", ok=False, detail=str(error), remedy="mend [tls] first")
     known_by = "our credentials" if destination.web else f"{settings.dicom.ae_title} as a sender"
+    remedy = f"is it running, and does it know {known_by}?"
+    if str(HandshakeFailed()) in result.message:
+        remedy = (
+            f"openssl s_client -connect {destination.host}:{destination.port} -showcerts shows its own; docs/tls.md"
+        )
     return Finding(
         f"destination {destination.name}",
         ok=result.answered,
         detail=f"{destination.where}, gets {', '.join(destination.mix.objects)}"
         + (result.message and f": {result.message}")
         + _report_hint(settings, destination),
-        remedy=f"is it running, and does it know {known_by}?",
+        remedy=remedy,
     )
 
 

@@ -181,7 +181,8 @@ def require_usable(settings: Http) -> None:
             context.load_verify_locations(settings.client_ca)
     except (OSError, ValueError) as error:
         files = ", ".join(f"http.{key} = {named[key]}" for key in tried if key in named)
-        raise CertificateUnusable(f"{files}: {reason_of(error)}") from error
+        held = Path(settings.key or settings.certificate).read_bytes() if "key" in tried else None
+        raise CertificateUnusable(f"{files}: {reason_of(error, held)}") from error
 
 
 def _family(bind: str) -> socket.AddressFamily:

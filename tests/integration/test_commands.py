@@ -18,8 +18,10 @@ from node.audit.facts import Fact, compose
 from node.audit.messages import Source
 from node.cli import app
 from node.doctor import examine
+from node.errors import HandshakeFailed
 from node.intake import utc_now
 from node.logs import configure
+from node.tls import Fault
 from storage.audit import append
 from storage.database import open_database, reading, writing
 from storage.senders import Context, News, add_news
@@ -316,6 +318,20 @@ def test_the_doctors_file_has_no_mark_that_was_planted_everywhere(tmp_path: Path
     assert told["database"] == {"kind": "sqlite", "schema_is_current": True}
     assert told["versions"]["pynetdicom"]
     assert not [name for name, part in told.items() if isinstance(part, str) and "Error" in part]
+
+
+def test_the_doctor_tells_why_a_result_is_not_sent_in_our_words_alone(tmp_path: Path, room: Room) -> None:
+    said = f"{HandshakeFailed(f'{MARK}: {Fault.EXPIRED}')}"
+    with writing(room.engine) as connection:
+        connection.execute(update(deliveries).values(attempts=3, message=said))
+    line = {"MAMMONODE_EVENT": "destination does not answer", "MAMMONODE_CAUSE": said, "PRIORITY": "4"}
+    settings = Settings(storage=Storage(folder=tmp_path / "store"))
+    told = examine(settings, utc_now(), lambda: json.dumps(line))
+    causes = [told["journal"][0]["cause"], *(each["cause"] for each in told["deliveries"]["last_failures"])]
+    assert len(causes) > 1
+    assert all(cause == sorted([str(HandshakeFailed()), Fault.EXPIRED]) for cause in causes)
+    assert MARK not in json.dumps(told, default=str)
+    assert set(told["newest"]) == {"unknown", "gone", "looked_at"}
 
 
 def test_the_doctor_writes_one_file_for_its_owner_and_none_over_another(run: Run, tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 from structlog.testing import capture_logs
 
-from node.adoption import Adopted, adopt
+from node.adoption import ON_ITS_WAY, Adopted, Apart, adopt, apart
 from node.corrections import Corrections
-from node.intake import Outcome
+from node.intake import Outcome, utc_now
 from node.views import ImageKind
 from storage.conflicts import list_conflicts
 from storage.database import reading, writing
@@ -19,6 +19,7 @@ from storage.index import find_instance
 from storage.tables import removals
 from tests.builders import altered
 from tests.chain import Chain, a_chain, exhaust, four
+from tests.databases import wipe
 from tests.doors import an_image
 
 KINDS = frozenset({ImageKind.FOR_PRESENTATION})
@@ -131,3 +132,24 @@ def test_a_restore_tells_the_exams_whose_files_are_not_there(chain: Chain) -> No
     assert told[exam] == 3
     chain.receive(four())
     assert adopt(chain.room.engine, chain.room.store, KINDS) == Adopted(0, 0, 3)
+
+
+def test_a_glance_tells_a_store_that_is_older_than_its_database_and_a_database_that_is_older_than_its_store(
+    chain: Chain,
+) -> None:
+    engine, store = chain.room.engine, chain.room.store
+    chain.receive(four())
+    later = utc_now() + 2 * ON_ITS_WAY
+    assert apart(engine, store, later) == Apart(unknown=0, gone=0, looked_at=4)
+    lost = lose(chain)
+    assert apart(engine, store, later) == Apart(unknown=0, gone=4, looked_at=4)
+    with writing(engine) as connection:
+        connection.execute(insert(removals), [{"path": path, "removed_at": later, "unlinked": True} for path in lost])
+    assert apart(engine, store, later) == Apart(unknown=0, gone=0, looked_at=0)
+    wipe(engine)
+    chain.receive(four())
+    wipe(engine)
+    assert apart(engine, store, later) == Apart(unknown=4, gone=0, looked_at=4)
+    assert apart(engine, store, utc_now()) == Apart(unknown=0, gone=0, looked_at=0), "their rows may be on their way"
+    assert adopt(engine, store, KINDS) == Adopted(adopted=4, unreadable=0, gone=0)
+    assert apart(engine, store, later) == Apart(unknown=0, gone=0, looked_at=4)

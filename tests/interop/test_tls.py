@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
 
-from config.settings import Caller, Destination, Dicom, Tls
-from node.errors import HandshakeFailed, TlsUnusable
+from config.settings import Caller, Destination, Dicom, Http, Tls
+from node.errors import CertificateUnusable, HandshakeFailed, TlsUnusable
 from node.scp import StorageSCP
 from node.scu import Item, Sender
-from node.tls import ANYBODY, Transport
+from node.tls import ANYBODY, Fault, Transport
+from node.web.server import require_usable
 from tests.authority import Authority
 from tests.doors import Room, an_image, an_open_door
 from tests.pacs import a_free_port
@@ -220,7 +222,9 @@ def test_results_go_to_a_pacs_over_tls_whose_certificate_is_checked(papers: Pape
         named, anybody, wrong = (place.model_copy(update={"subject": name}) for name in ("pacs", ANYBODY, "other"))
         assert sender.echo(named).answered
         assert sender.echo(anybody).answered
-        assert "its certificate is somebody else's" in sender.echo(wrong).message
+        assert "its certificate is somebody else's: CN=pacs,O=Example\\, Hospital" in sender.echo(wrong).message
+        elsewhere = place.model_copy(update={"host": "127.0.0.2"})
+        assert "its certificate is not for the host that is called" in sender.echo(elsewhere).message
         plain = place.model_copy(update={"tls": False})
         assert not sender.echo(plain).answered
 
@@ -258,6 +262,39 @@ def test_tls_to_a_plain_pacs_is_named(papers: Papers, room: Room) -> None:
 
 
 # --- files
+
+
+def test_a_node_that_its_own_door_would_refuse_is_told_why(papers: Papers, tmp_path: Path) -> None:
+    def fault(certificate: Path, authority: Authority, **changes: object) -> Fault | None:
+        changes |= {"certificate": str(certificate), "ca": str(authority.path), "revoked": ""}
+        return Transport.open(papers.settings(**changes)).own_fault()
+
+    issuing = Authority(tmp_path, "issuing", issuer=papers.ours)
+    assert fault(papers.node, papers.ours) is None
+    assert fault(issuing.signed("node"), issuing) is None, "the authority is in the file; its root need not be"
+    assert fault(issuing.signed("node"), papers.ours) is Fault.UNKNOWN_AUTHORITY, "its chain is not with it"
+    assert fault(papers.foreign, papers.ours) is Fault.UNKNOWN_AUTHORITY
+    assert fault(papers.expired, papers.ours) is Fault.EXPIRED
+    assert fault(papers.foreign, papers.ours, listen=False) is None
+
+
+def test_a_key_with_a_password_and_one_that_is_not_there_are_told(papers: Papers, tmp_path: Path) -> None:
+    pem = papers.node.read_bytes()
+    secret, without = tmp_path / "secret.key", tmp_path / "without.pem"
+    way = serialization.BestAvailableEncryption(b"secret")
+    key = serialization.load_pem_private_key(pem, None)
+    pkcs8 = serialization.PrivateFormat.PKCS8
+    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, pkcs8, way))
+    without.write_bytes(pem.partition(b"-----BEGIN PRIVATE KEY")[0])
+    for changes, told in (
+        ({"key": str(secret)}, "the key has a password"),
+        ({"certificate": str(without)}, "no private key"),
+        ({"key": str(tmp_path / "none.key")}, "tls.key = .*none.key: No such file"),
+    ):
+        with pytest.raises(TlsUnusable, match=told):
+            Transport.open(papers.settings(**changes))
+    with pytest.raises(CertificateUnusable, match="the key has a password"):
+        require_usable(Http(certificate=str(papers.node), key=str(secret)))
 
 
 def test_files_that_do_not_fit_are_refused_by_name(papers: Papers, tmp_path: Path) -> None:

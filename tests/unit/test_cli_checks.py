@@ -3,15 +3,20 @@
 import socket
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ai.models import open_model
 from config.settings import load_settings
+from node.adoption import Apart
 from node.cli.checks import Finding, audit, doors, keys
-from node.cli.running import _checks, _workers
+from node.cli.running import _apart, _checks, _dated, _echo, _workers
+from node.errors import HandshakeFailed
 from node.intake import utc_now
 from node.parts import open_parts
+from node.scu import EchoResult
+from node.tls import Fault
 from storage.database import writing
 from storage.tokens import add_token
 from storage.workers import WorkerRecord, note_worker
@@ -123,3 +128,38 @@ def test_what_stands_in_the_query_of_the_databases_url_is_not_told(tmp_path: Pat
     settings = load_settings(a_config(tmp_path, f'database = "sqlite:///{tmp_path}/node.db?cached_statements=17"'))
     [database] = islice(_checks(settings), 1)
     assert (database.ok, "17" in database.detail) == (True, False)
+
+
+def test_a_certificate_that_the_nodes_own_authorities_have_not_signed_is_told(tmp_path: Path) -> None:
+    ours, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
+    lines = f'[tls]\nlisten = true\ncertificate = "{other.signed("node")}"\nca = "{ours.path}"'
+    [told] = [each for each in _dated(load_settings(a_config(tmp_path, lines))) if each.check == "tls"]
+    assert not told.ok
+    assert "its certificate is of an authority that is not in tls.ca" in told.detail
+    assert "it must be one that tls.ca takes" in told.remedy
+
+
+def test_what_to_do_about_certificates_is_told_of_a_destination_whose_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = EchoResult(answered=False, seconds=0, message=str(HandshakeFailed(f"pacs: {Fault.EXPIRED}")))
+    monkeypatch.setattr("node.service.carrier", lambda *_: SimpleNamespace(echo=lambda _: refused))
+    place = '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "pacs.example"\nport = 2762\ntls = true'
+    settings = load_settings(a_config(tmp_path, f'[tls]\nca = "{Authority(tmp_path, "ours").path}"\n{place}'))
+    told = _echo(settings, settings.destinations[0])
+    assert not told.ok
+    assert told.remedy.startswith("openssl s_client -connect pacs.example:2762")
+
+
+def test_a_store_and_a_database_that_are_not_of_one_time_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(a_config(tmp_path, ""))
+    assert list(_apart(settings)) == []
+    monkeypatch.setattr("node.adoption.apart", lambda *_: Apart(unknown=3, gone=2, looked_at=9))
+    lost, unknown = _apart(settings)
+    assert (lost.ok, unknown.ok, unknown.warns) == (False, True, True)
+    assert "of the 9 images that came last the database knows 2 that the store has not" in lost.detail
+    assert "of the 9 images that came last the store has 3 that the database does not know" in unknown.detail
+    assert "mammonode adopt" in lost.remedy
+    assert "mammonode adopt" in unknown.remedy

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple, TypeVar
 from ai.words import counted
 from storage.actions import Action
 from storage.conflicts import Conflict
+from storage.deliveries import Delivery
 from storage.index import InstanceRecord
 from storage.jobs import Job
-from storage.outbox import Delivery
 from storage.states import DeliveryState, JobState
 
 TOGETHER: Final = timedelta(minutes=1)

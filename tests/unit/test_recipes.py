@@ -51,6 +51,7 @@ def test_every_row_of_every_table_is_there(shipped: dict[str, Recipe]) -> None:
         "marita-table-1": 5,
         "mass-fpn": 4,
         "mass-fpn-cbis-ddsm": 1,
+        "mass-fpn-lite2": 1,
         "mass-look": 1,
         "mass-student": 2,
     }

@@ -10,7 +10,7 @@ TORCH := "torch==2.13.0" "torchvision==0.28.0" "segmentation-models-pytorch==0.6
 # What the interop tests talk to: Debian packages, whose services the tests do not use, builds of OHIF as npm has them,
 # one of each minor release, and OpenStack Swift (Apache 2.0), which is an S3 server, in an environment of its own.
 PEERS := .peers
-PACKAGES := dcmtk orthanc orthanc-dicomweb chromium strace systemd prometheus
+PACKAGES := dcmtk orthanc orthanc-dicomweb chromium strace systemd prometheus rsync
 OHIF := 3.12.10 3.13.2
 AXE := 4.14.1
 SWIFT := 2.38.3

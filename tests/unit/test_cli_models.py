@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 
 SHIPPED = open_model(model_folders()[0].name)
+SECOND = "mass-fpn-lite2"
 
 
 @pytest.fixture
@@ -69,9 +70,10 @@ def test_list_names_shipped_and_installed_models(tmp_path: Path, config: Path) -
     shown = run("models", "list", "--config", config)
     assert shown.exit_code == 0
     assert all(word in shown.output for word in (SHIPPED.card.name, "shipped", "mine", "installed", "marita"))
-    first, second = json.loads(run("models", "list", "--json", "--config", config).stdout)
+    first, *others, last = json.loads(run("models", "list", "--json", "--config", config).stdout)
+    assert [(each["name"], each["where"]) for each in others] == [(SECOND, "shipped")]
     assert (first["name"], first["where"], first["digest"]) == (SHIPPED.card.name, "shipped", SHIPPED.digest)
-    assert (second["name"], second["where"], second["reader"]) == ("mine", "installed", "marita")
+    assert (last["name"], last["where"], last["reader"]) == ("mine", "installed", "marita")
 
 
 def test_list_tells_of_a_card_that_is_not_valid_and_of_the_others(tmp_path: Path, config: Path) -> None:
@@ -80,7 +82,7 @@ def test_list_tells_of_a_card_that_is_not_valid_and_of_the_others(tmp_path: Path
     shown = run("models", "list", "--config", config)
     assert shown.exit_code == 0
     assert SHIPPED.card.name in shown.output
-    _, broken = json.loads(run("models", "list", "--json", "--config", config).stdout)
+    *_, broken = json.loads(run("models", "list", "--json", "--config", config).stdout)
     assert "colour: there is no such key" in broken["fault"]
 
 
@@ -113,7 +115,7 @@ def test_show_prints_the_card_as_json(tmp_path: Path, config: Path) -> None:
 
 def test_show_refuses_a_model_that_is_not_there_with_the_names_there_are(tmp_path: Path, config: Path) -> None:
     a_reading_model(tmp_path / "models" / "mine")
-    assert f"absent; the names are {SHIPPED.card.name}, mine" in fault_of(
+    assert f"absent; the names are {SHIPPED.card.name}, {SECOND}, mine" in fault_of(
         run("models", "show", "absent", "--config", config)
     )
 
@@ -141,7 +143,7 @@ def test_verify_tries_all_that_have_names_and_names_every_fault(tmp_path: Path, 
     assert "FAIL broken: A weights file that the model's card names is missing" in result.output
     assert "FAIL broken: A weights file differs from the digest" in result.output
     told = {found["name"]: len(found["faults"]) for found in json.loads(verified(config, "--json"))}
-    assert told == {SHIPPED.card.name: 0, "broken": 2, "whole": 0}
+    assert told == {SHIPPED.card.name: 0, SECOND: 0, "broken": 2, "whole": 0}
 
 
 def verified(config: Path, *arguments: object) -> str:

@@ -376,6 +376,7 @@ class _Watched(ssl.SSLSocket):
                 self.call.judge(cast("Certificate", self.getpeercert()))
         except OSError as error:
             self._note(error)
+            self.close()  # pynetdicom 3.0 leaves one open whose other side has gone before: its shutdown fails
             raise
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:

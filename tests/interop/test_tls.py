@@ -2,7 +2,9 @@
 
 import socket
 import ssl
+import struct
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -262,6 +264,24 @@ def test_tls_to_a_plain_pacs_is_named(papers: Papers, room: Room) -> None:
 
 
 # --- files
+
+
+def test_a_connection_that_the_other_side_resets_in_the_handshake_is_closed(papers: Papers) -> None:
+    context = Transport.open(papers.settings()).calls
+    assert context is not None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        plain = context.wrap_socket(socket.socket(), server_hostname="localhost")
+        reset = threading.Thread(target=lambda: _reset(server.accept()[0]))
+        reset.start()
+        with pytest.raises(OSError, match=r"."):
+            plain.connect(server.getsockname())
+        reset.join()
+    assert plain.fileno() == -1
+
+
+def _reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def test_a_node_that_its_own_door_would_refuse_is_told_why(papers: Papers, tmp_path: Path) -> None:

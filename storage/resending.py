@@ -34,7 +34,7 @@ def resend(connection: Connection, exam_id: int, now: datetime, wanted: Mapping[
         .where(jobs.c.exam_id == exam_id, ~removed.exists())
     )
     goes = [row.id for row in connection.execute(of_exam) if (row.destination, row.kind) in pairs]
-    # What was replaced by another form stays so: the other form is sent again. What was recalled is wrong.
+    # What was replaced by another form stays so: the other form is sent again. What was recalled is wrong, or was overtaken.
     over = [DeliveryState.REPLACED, DeliveryState.RECALLED]
     fresh: dict[str, Any] = {"state": DeliveryState.WAITING, "attempts": 0, "not_before": now}
     fresh |= {"proofs": 0} | dict.fromkeys(_TOLD)

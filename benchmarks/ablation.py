@@ -26,7 +26,7 @@ from ai.datasets.registry import open_dataset
 from ai.datasets.truth import mass_mask
 from ai.evaluation.detection import Curve, HitRule, ImageDetections, match
 from ai.evaluation.statistics import auc, dice
-from ai.models import Model, open_model
+from ai.models import open_model
 from ai.readers.runtime import Runtime
 
 CENTRE_FPPI = (0.25, 0.5, 1.0)
@@ -42,7 +42,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--before", type=Path)
     parser.add_argument("--outlined", type=Path)
     parser.add_argument("--passes", nargs="*", choices=[one.name for one in PASSES])
     parser.add_argument("--images", type=int, help="no more than these of each pass, the first of the manifest")
@@ -61,17 +60,14 @@ def main() -> None:
     if options.outlined:
         chosen = open_dataset(options.outlined, where={"type": "DM", "has_mass_tag": "1"})
         images[True] = (chosen.folder, list(chosen.records))
-    models: dict[bool, Model] = {False: model}
-    if options.before:
-        models[True] = open_model(f"{options.before}/")
     for one in PASSES:
         wanted = options.passes is None or one.name in options.passes
-        if wanted and one.outlined in images and one.old in models:
+        if wanted and one.outlined in images:
             folder, records = images[one.outlined]
-            run(one, models[one.old], folder, records[: options.images], options.cache, options.runtime)
+            run(one, model, folder, records[: options.images], options.cache, options.runtime)
     lines = list(figures(*images[False], options.cache))
     if options.outlined:
-        lines += ["", *drawn(*images[True], options.cache)]
+        lines += ["", *drawn(*images[True], options.cache, model.card.thresholds["mass"])]
     print("\n".join(lines))
     if options.output:
         write(options.output, lines)
@@ -166,8 +162,8 @@ def measure(
     return np.array(result)
 
 
-def drawn(folder: Path, records: Sequence[Record], cache: Path) -> Iterator[str]:
-    """Yield the table of outlines against the pixels of masses."""
+def drawn(folder: Path, records: Sequence[Record], cache: Path, threshold: float) -> Iterator[str]:
+    """Yield the table of outlines against the pixels of masses; findings are shown from the card's threshold on."""
     rows = [row for row in OUTLINES if len(seen_by([row.one.name], records, cache)) == len(records)]
     if not rows:
         return
@@ -186,7 +182,7 @@ def drawn(folder: Path, records: Sequence[Record], cache: Path) -> Iterator[str]
                 truth = mass_mask(record, folder, seen.geometry.shape)[0]
             union = np.zeros(truth.shape, np.bool_)
             for mass in row.masses(seen):
-                if mass.detection >= row.threshold:
+                if mass.detection >= (threshold if row.threshold is None else row.threshold):
                     union[mass.window] |= mass.mask
             scores[row.title].append(dice(union, truth))
     for row in rows:

@@ -16,8 +16,7 @@ from ai.datasets.records import Record
 from ai.exam import ViewImage
 from ai.models import Model
 from ai.pixels import file_image
-from ai.readers.folds import NetworkCard, folds
-from ai.readers.mass_fpn import NETWORK, MassFPNCard
+from ai.readers.mass_fpn import MassFPNCard, first_networks
 from ai.readers.memory import Memory
 from ai.readers.runtime import Runtime
 
@@ -45,14 +44,14 @@ def squeezed(image: ViewImage, canvas: Canvas) -> PreparedView:
 
 @dataclass(frozen=True)
 class Pass:
-    """A network over all images.
+    """Networks over all images.
 
     Attributes
     ----------
     name
         Of its folder.
-    old
-        The model that shipped before.
+    alone
+        Of the model's networks this one; None: all, and the mean of what they say.
     canvas
         Other than the card's.
     prepare
@@ -64,7 +63,7 @@ class Pass:
     """
 
     name: str
-    old: bool = False
+    alone: int | None = None
     canvas: Canvas | None = None
     prepare: Prepare = prepare
     both: bool = True
@@ -73,20 +72,22 @@ class Pass:
 
 PASSES = (
     Pass("shipped"),
-    Pass("before", old=True),
+    Pass("first", alone=0),
+    Pass("second", alone=1),
     Pass("outlined", outlined=True),
     Pass("whole-picture", prepare=whole_picture, both=False),
     Pass("squeezed", prepare=squeezed, both=False),
     Pass("as-stored", prepare=as_stored, both=False),
     Pass("smaller", canvas=(640, 416), both=False),
     Pass("larger", canvas=(960, 608), both=False),
-    Pass("before-outlined", old=True, outlined=True),
+    Pass("first-outlined", alone=0, outlined=True),
+    Pass("second-outlined", alone=1, outlined=True),
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a network said of one image; the first axis is upright, upside down (turned back).
+    """What networks said of one image; the first axis is upright, upside down (turned back).
 
     Attributes
     ----------
@@ -111,7 +112,7 @@ class Seen:
 def run(
     one: Pass, model: Model, folder: Path, records: Sequence[Record], cache: Path, runtime: Runtime = Runtime.TORCH
 ) -> None:
-    """Let a network see the images that it has not seen yet."""
+    """Let networks see the images that they have not seen yet."""
     place = cache / one.name
     place.mkdir(parents=True, exist_ok=True)
     left = [record for record in records if not file_of(place, record).is_file()]
@@ -119,12 +120,12 @@ def run(
         return
     memory = Memory(torch.device("cpu"), runtime)
     card = model.part("architecture", MassFPNCard)
-    options = {"encoder": card.encoder, "boxes": card.boxes}
-    (network,) = folds(NetworkCard(network=NETWORK, options=options), model.weights(), memory)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks = first_networks(model, memory)
+    if one.alone is not None:
+        networks = [networks[one.alone]]
     for record in track(left, one.name, console=Console(stderr=True)):
         prepared = one.prepare(file_image(folder / record.path, record.view), one.canvas or card.canvas)
-        told = see(network, prepared, both=one.both)
+        told = see(networks, prepared, both=one.both)
         path = file_of(place, record)
         with (scratch := path.with_suffix(".part")).open("wb") as file:
             np.savez(file, **told, **kept(prepared.geometry))
@@ -132,15 +133,16 @@ def run(
 
 
 @torch.inference_mode()
-def see(network: torch.nn.Module, prepared: PreparedView, *, both: bool) -> dict[str, NDArray[Any]]:
-    """Return what a network says; maps in half precision, which takes half the disk."""
+def see(networks: Sequence[torch.nn.Module], prepared: PreparedView, *, both: bool) -> dict[str, NDArray[Any]]:
+    """Return the mean of what networks say; maps in half precision, which takes half the disk."""
     canvas = torch.from_numpy(prepared.pixels)
     ways = torch.stack([canvas, canvas.flip(0)] if both else [canvas])[:, None]
-    outputs = network(ways.contiguous(memory_format=torch.channels_last))
-    maps = outputs.maps.sigmoid()
-    told = {"mass": maps[:, 0], "malignant": maps[:, 1], "malignancy": outputs.image.sigmoid()}
-    if outputs.centres is not None:
-        told |= {"centres": outputs.centres.sigmoid(), "distances": outputs.distances}
+    outputs = [network(ways.contiguous(memory_format=torch.channels_last)) for network in networks]
+    maps = _mean([each.maps.sigmoid() for each in outputs])
+    told = {"mass": maps[:, 0], "malignant": maps[:, 1], "malignancy": _mean([o.image.sigmoid() for o in outputs])}
+    if outputs[0].centres is not None:
+        told["centres"] = _mean([each.centres.sigmoid() for each in outputs])
+        told["distances"] = _mean([each.distances for each in outputs])
     result = {}
     for name, values in told.items():
         array = values.float().cpu().numpy().copy()
@@ -149,6 +151,10 @@ def see(network: torch.nn.Module, prepared: PreparedView, *, both: bool) -> dict
             array[1] = turned[..., ::-1, :]
         result[name] = array.astype(np.float16) if name in ("mass", "malignant") else array
     return result
+
+
+def _mean(said: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(tuple(said)).mean(0)
 
 
 def kept(geometry: Geometry) -> dict[str, Any]:

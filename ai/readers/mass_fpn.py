@@ -34,16 +34,16 @@ class MassFPNCard(CardPart):
     Attributes
     ----------
     encoder
-        Name of an smp encoder.
+        Name of an smp encoder; or one name for each weights file of the first network, in their order, where they differ.
     canvas
-        Rows and columns that the network sees.
+        Rows and columns that the networks see.
     boxes
         Whether the network tells boxes, and masses are found by them.
     look
         How candidates are looked at a second time; None: they are not.
     """
 
-    encoder: str
+    encoder: str | tuple[str, ...]
     canvas: tuple[PositiveInt, PositiveInt]
     boxes: bool = False
     look: LookCard | None = None
@@ -69,7 +69,7 @@ class MassFPNThresholds(CardPart):
 
 
 class MassFPNReader(ViewReader):
-    """Reads each view alone, both ways up; several weights files are folds. All probabilities are averaged.
+    """Reads each view alone, both ways up; several weights files are members. All probabilities are averaged.
 
     The views of a breast then share their malignancy, see :func:`ai.readers.breasts.in_their_breasts`.
 
@@ -180,7 +180,7 @@ def _upright(pairs: Sequence[Tensor]) -> NDArray[np.float32]:
 
 
 def first_networks(model: Model, memory: Memory) -> list[nn.Module]:
-    """Return the networks that see the whole breast, one for each fold.
+    """Return the networks that see the whole breast, one for each of their weights files.
 
     Raises
     ------
@@ -188,10 +188,18 @@ def first_networks(model: Model, memory: Memory) -> list[nn.Module]:
         When the card lacks a key, or weights are missing, differ from the card or do not fit.
     """
     card = model.part("architecture", MassFPNCard)
-    network = NetworkCard(network=NETWORK, options={"encoder": card.encoder, "boxes": card.boxes})
+    paths = _divided(model, card.look)[0]
+    encoders = [card.encoder] * len(paths) if isinstance(card.encoder, str) else card.encoder
+    if len(encoders) != len(paths):
+        raise InvalidCard(
+            f"{model.folder / CARD}: architecture.encoder: {len(encoders)} names for {len(paths)} weights files"
+        )
     return [
-        fold.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for fold in folds(network, _divided(model, card.look)[0], memory)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for encoder, path in zip(encoders, paths, strict=True)
+        for network in folds(
+            NetworkCard(network=NETWORK, options={"encoder": encoder, "boxes": card.boxes}), [path], memory
+        )
     ]
 
 

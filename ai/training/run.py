@@ -249,8 +249,12 @@ class _Run:
         return network
 
     def _file(self, part: Part, fold: int) -> str:
-        single = len(self.recipe.parts) == 1 and not self.system.carried
-        return f"fold-{fold}.safetensors" if single else f"{part.role}-fold-{fold}.safetensors"
+        carried = [path.name for path in self.system.carried]
+        if len(self.recipe.parts) == 1 and not carried:
+            return f"fold-{fold}.safetensors"
+        stem = f"{part.role}-fold-{fold}"
+        names = (f"{stem}{number or ''}.safetensors" for number in range(len(carried) + 1))
+        return next(name for name in names if name not in carried)
 
     def _thresholds(self, trained: Mapping[int, Mapping[str, str]]) -> tuple[Mapping[str, float] | None, str]:
         """Return the smallest detection of a finding, and how it was found; None when the held-out part must tell it."""
@@ -302,7 +306,7 @@ class _Run:
                 statement=self.system.statement,
                 architecture=self.system.tables(self.recipe, roles, self.learner.measured),
                 thresholds={**thresholds, **self.recipe.reader.thresholds},
-                start=self.start,
+                start=self._begun(),
                 training=self.dealt.training,
                 plan=self._plan(sorted(trained), how),
                 weights=[path.name for path in self.system.carried]
@@ -311,6 +315,13 @@ class _Run:
                 calibration=None if self.settings.final is None else calibration(self.settings.final),
             ),
         )
+
+    def _begun(self) -> str:
+        """Return what all networks of the model started from, those of the model that it is trained upon, too."""
+        upon = self.settings.upon
+        if upon is None or not self.system.carried:
+            return self.start
+        return f"{upon.card.name}: {upon.card.training.start}; {self.recipe.parts[0].role}: {self.start}"
 
     def _plan(self, folds: Sequence[int], how: str) -> dict[str, Any]:
         """Return the whole recipe, with its split as ``mammonode evaluate --validation`` wants it."""

@@ -13,6 +13,7 @@ from ai.training.learners.madsen import MADSEN
 from ai.training.learners.marita import MARITA
 from ai.training.learners.mass_fpn import MASS_FPN
 from ai.training.learners.mass_look import MASS_LOOK
+from ai.training.learners.mass_member import MASS_MEMBER
 from ai.training.learners.mass_student import MASS_STUDENT
 from ai.training.learners.oulu import OULU
 from ai.training.phases import Part
@@ -27,6 +28,7 @@ SYSTEMS: Mapping[str, System] = {
     "mass_fpn": MASS_FPN,
     "mass_look": MASS_LOOK,
     "mass_student": MASS_STUDENT,
+    "mass_member": MASS_MEMBER,
 }
 """Systems by the name that a recipe gives."""
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from ai.errors import ForeignCheckpoint
 from ai.exam import STANDARD_VIEWS, Exam
-from ai.models import CARD, open_model
+from ai.models import CARD, Model, open_model
 from ai.pixels import view_image
 from node.phantom import phantom_exam
 from tests.training_runs import FPN, invoke, manifest, train
@@ -66,6 +66,22 @@ epochs = 1
 [reader.thresholds]
 candidate = 0.001
 """
+MEMBER = """
+extends = "mass-fpn/boxes"
+system = "mass_member"
+[split]
+parts = 2
+[parts.network]
+start = "random"
+options = { encoder = "timm-tf_efficientnet_lite2" }
+batch = 2
+[parts.network.examples]
+canvas = [32, 32]
+[parts.network.phases.all]
+epochs = 1
+[reader.thresholds]
+candidate = 0.001
+"""
 
 
 SEEN = "Whether older, from which the training began, had seen patients of the held-out part is not known."
@@ -74,7 +90,7 @@ SEEN = "Whether older, from which the training began, had seen patients of the h
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recipes")
-    for name, content in {"fpn": FPN, "boxes": BOXES, "look": LOOK, "student": STUDENT}.items():
+    for name, content in {"fpn": FPN, "boxes": BOXES, "look": LOOK, "student": STUDENT, "member": MEMBER}.items():
         (folder / f"{name}.toml").write_text(content, encoding="utf-8")
     return folder
 
@@ -221,3 +237,74 @@ def test_a_student_of_other_proportions_or_without_boxes_to_learn_is_refused(
     ):
         result = invoke("train", recipe, manifest, "-o", tmp_path / "new", "--upon", upon)
         assert why in str(result.exception)
+
+
+def test_a_further_network_answers_together_with_a_finished_models(
+    boxes: Path, manifest: Path, files: Path, tmp_path: Path
+) -> None:
+    from ai.readers.registry import load_reader
+
+    train(files / "member.toml", manifest, tmp_path, "--upon", boxes)
+    model, first = open_model(str(tmp_path)), open_model(str(boxes))
+    lite0, lite2 = "timm-tf_efficientnet_lite0", "timm-tf_efficientnet_lite2"
+    assert [w.file for w in model.card.weights] == ["fold-0.safetensors", "network-fold-0.safetensors"]
+    assert model.card.weights[0] == first.card.weights[0]
+    assert dict(model.card.architecture) == {**first.card.architecture, "encoder": [lite0, lite2]}
+    assert (model.card.use.notes, model.card.training.start) == ((SEEN,), "boxes: random; network: random")
+    assert set(model.card.evaluation) == {"validation"}
+    exam = Exam((view_image(phantom_exam(2, small=True).images[0], STANDARD_VIEWS[0]),))
+    once, both = (load_reader(m, "cpu", threads=1, threshold=0.0).read(exam).images[0] for m in (first, model))
+    alone = _alone(model, tmp_path / "alone", 1)
+    other = load_reader(alone, "cpu", threads=1, threshold=0.0).read(exam).images[0]
+    maps = [one.probability for one in (once, other, both) if one.probability is not None]
+    np.testing.assert_allclose(maps[2], (maps[0] + maps[1]) / 2, atol=1e-6)
+    told = [one.malignancy for one in (once, other, both) if one.malignancy is not None]
+    assert told[2] == pytest.approx((told[0] + told[1]) / 2)
+    spans = [one.span for one in (once, other, both) if one.span is not None]
+    assert spans[2] == (min(spans[0][0], spans[1][0]), max(spans[0][1], spans[1][1]))
+
+    train(files / "member.toml", manifest, tmp_path / "three", "--upon", tmp_path, "--no-evaluation")
+    three = open_model(str(tmp_path / "three")).card
+    names = ["fold-0.safetensors", "network-fold-0.safetensors", "network-fold-01.safetensors"]
+    assert ([w.file for w in three.weights], three.architecture["encoder"]) == (names, [lite0, lite2, lite2])
+
+
+def _alone(model: Model, folder: Path, place: int) -> Model:
+    """Return a model of one of a model's networks."""
+    import tomlkit
+
+    shutil.copytree(model.folder, folder, ignore=shutil.ignore_patterns("runs", "alone"))
+    card = tomlkit.parse((folder / CARD).read_text(encoding="utf-8")).unwrap()
+    card["architecture"]["encoder"] = card["architecture"]["encoder"][place]
+    card["weights"] = [card["weights"][place]]
+    (folder / CARD).write_text(tomlkit.dumps(card), encoding="utf-8")
+    return open_model(str(folder))
+
+
+def test_a_further_network_unlike_the_finished_models_is_refused(
+    boxes: Path, trained: Path, manifest: Path, files: Path, tmp_path: Path
+) -> None:
+    train(files / "look.toml", manifest, tmp_path / "look", "--upon", boxes, "--no-evaluation")
+    for upon, why in (
+        (trained, r"options\.boxes: false, as the networks of fpn"),
+        (tmp_path / "look", "without a second look"),
+        ("mass-fpn-boxes", "held out other patients"),
+    ):
+        result = invoke("train", files / "member.toml", manifest, "-o", tmp_path / "new", "--upon", upon)
+        assert re.search(why, " ".join(str(result.exception).split())), result.exception
+        assert not list((tmp_path / "new").glob("*.safetensors"))
+
+
+def test_a_card_names_an_encoder_for_each_network_or_one_for_all(boxes: Path, tmp_path: Path) -> None:
+    from ai.errors import InvalidCard
+    from ai.readers.registry import load_reader
+
+    shutil.copytree(boxes, tmp_path, dirs_exist_ok=True)
+    card = (tmp_path / CARD).read_text(encoding="utf-8")
+    one = 'encoder = "timm-tf_efficientnet_lite0"'
+    assert one in card
+    (tmp_path / CARD).write_text(card.replace(one, f"{one[:10]}[{one[10:]}]"), encoding="utf-8")
+    assert load_reader(open_model(str(tmp_path)), "cpu")
+    (tmp_path / CARD).write_text(card.replace(one, f"{one[:10]}[{one[10:]}, {one[10:]}]"), encoding="utf-8")
+    with pytest.raises(InvalidCard, match=r"architecture\.encoder: 2 names for 1 weights files"):
+        load_reader(open_model(str(tmp_path)), "cpu")

@@ -53,6 +53,7 @@ def test_every_row_of_every_table_is_there(shipped: dict[str, Recipe]) -> None:
         "mass-fpn-cbis-ddsm": 1,
         "mass-fpn-lite2": 1,
         "mass-look": 1,
+        "mass-member": 1,
         "mass-student": 2,
     }
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from config.settings import Http
 from node.errors import CannotListen, CertificateUnusable
 from node.telemetry import logger
-from node.tls import reason_of
+from node.tls import reason_of, trust_as_given
 from node.web.certificates import CertifyingProtocol, CertifyingSocket
 from node.web.connection import room
 
@@ -109,6 +109,8 @@ class WebDoor:
             self._server.config.load()  # certificates: what is wrong with them is told here, not in the thread
         except (OSError, ssl.SSLError) as error:
             raise CertificateUnusable(f"{type(error).__name__}: {error.strerror}") from error
+        if self._server.config.ssl:
+            trust_as_given(self._server.config.ssl)
         try:
             # Listened on here already: what connects before the thread runs waits, and is not refused.
             self._socket = socket.create_server((bind, port), family=_family(bind), backlog=BACKLOG)

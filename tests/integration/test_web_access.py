@@ -439,6 +439,24 @@ def test_certificates_open_what_the_settings_say_and_only_of_the_authority(tmp_p
         door.stop()
 
 
+def test_an_issuing_authority_opens_without_its_root(tmp_path: Path) -> None:
+    root = Authority(tmp_path, "root")
+    issuing = Authority(tmp_path, "issuing", issuer=root)
+    clients = (Client(subject="pacs", scopes=(Scope.READ,)),)
+    certificate, client_ca = str(root.signed("localhost")), str(issuing.path)
+    door = WebDoor(
+        Http(port=0, certificate=certificate, client_ca=client_ca, clients=clients), an_app(Certificates(clients))
+    )
+    door.start()
+    try:
+        url = f"https://localhost:{door.port}/read"
+        assert httpx2.get(url, verify=trusting(root, issuing.signed("pacs"))).text == "pacs: read"
+        with pytest.raises(httpx2.TransportError):
+            httpx2.get(url, verify=trusting(root, root.signed("pacs")))
+    finally:
+        door.stop()
+
+
 def test_a_subject_is_written_as_rfc_2253_says() -> None:
     parts = ((("countryName", "DE"),), (("organizationName", "A+B, C"),), (("commonName", "#x"),))
     assert subject({"subject": parts}) == r"CN=\#x,O=A\+B\, C,C=DE"

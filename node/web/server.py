@@ -16,7 +16,7 @@ from config.settings import Http
 from node.errors import CannotListen, CertificateUnusable
 from node.telemetry import logger
 from node.tls import reason_of, trust_as_given
-from node.web.certificates import CertifyingProtocol, CertifyingSocket
+from node.web.certificates import CertifyingProtocol, CertifyingSocket, Handshake
 from node.web.connection import room
 
 log = logger("web")
@@ -111,6 +111,7 @@ class WebDoor:
             raise CertificateUnusable(f"{type(error).__name__}: {error.strerror}") from error
         if self._server.config.ssl:
             trust_as_given(self._server.config.ssl)
+            self._server.config.ssl.sslobject_class = Handshake
         try:
             # Listened on here already: what connects before the thread runs waits, and is not refused.
             self._socket = socket.create_server((bind, port), family=_family(bind), backlog=BACKLOG)

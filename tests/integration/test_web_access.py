@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from config.settings import Client, Http
@@ -433,8 +434,14 @@ def test_certificates_open_what_the_settings_say_and_only_of_the_authority(tmp_p
         assert httpx2.post(f"{base}/store", verify=by["modality"]).text == "modality: store"
         assert httpx2.get(f"{base}/read", verify=by["stranger"]).status_code == 401
         assert httpx2.get(f"{base}/read", verify=trusting(authority)).status_code == 401
-        with pytest.raises(httpx2.TransportError):
-            httpx2.get(f"{base}/read", verify=trusting(authority, other.signed("pacs")))
+        for refused, why in (
+            (other.signed("pacs"), "unable to get"),
+            (authority.signed("pacs", days=-1), "has expired"),
+        ):
+            with capture_logs() as logs, pytest.raises(httpx2.TransportError):
+                httpx2.get(f"{base}/read", verify=trusting(authority, refused))
+            assert [line["event"] for line in logs] == ["client certificate refused"]
+            assert why in logs[0]["cause"]
     finally:
         door.stop()
 

@@ -284,6 +284,7 @@ def _workers(parts: Parts, now: datetime) -> list[dict[str, Any]]:
         {
             "worker": each.owner,
             "model": each.model,
+            "digest": each.model_digest,
             "device": each.device,
             "seen_at": each.seen_at,
             "gpu": vars(each.gpu),

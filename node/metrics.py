@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy import Engine
 
+from ai.models import Model
 from node.audit.receivers import Telling
 from node.echoes import Echoes
 from node.intake import Announced, Receipt, Receiver
@@ -53,6 +54,8 @@ class Metrics:
         Whether destinations answer.
     clock
         Returns the present time, aware.
+    model
+        By which this ``serve`` judges exams, and has them read.
     validity, timekeeping, telling
         What ends when, how the clock is kept, and who is told the audit trail.
     """
@@ -62,6 +65,7 @@ class Metrics:
         parts: Callable[[], Parts],
         echoes: Echoes,
         clock: Callable[[], datetime],
+        model: Model,
         validity: Validity,
         timekeeping: Timekeeping,
         telling: Telling,
@@ -110,6 +114,8 @@ class Metrics:
             "mammonode_answers", "Exams answered, by answer", ["sender", "answer"], registry=self.registry
         )
         self.retries = Counter("mammonode_job_retries", "Attempts beyond the first", registry=self.registry)
+        info = Info("mammonode_model", "The model of serve", registry=self.registry)
+        info.info({"name": model.card.name, "version": model.card.version, "digest": model.digest})
         self.registry.register(self)
 
     def text(self) -> bytes:
@@ -223,6 +229,12 @@ class Metrics:
         waiting = {name: float(number) for name, number in self._telling.waiting().items()}
         yield _gauge("mammonode_audit_waiting", "Audit messages that a receiver has not taken", "receiver", waiting)
         yield GaugeMetricFamily("mammonode_workers", "Workers that gave a sign of life", len(workers))
+        reads = GaugeMetricFamily(
+            "mammonode_worker_info", "What each worker reads with", labels=["worker", "model", "digest", "device"]
+        )
+        for each in workers:
+            reads.add_metric([each.owner, each.model, each.model_digest, each.device], 1)
+        yield reads
         shares = {each.owner: each.gpu.utilisation for each in workers}
         yield _gauge("mammonode_gpu_utilisation", "Of each worker's GPU, 0 to 1", "worker", shares)
         used = {each.owner: each.gpu.bytes_used for each in workers}

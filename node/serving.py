@@ -5,6 +5,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 
+from sqlalchemy import Engine
+
+from ai.findings import ModelIdentity
 from ai.models import ready_model
 from config.settings import Destination, Settings, changed_keys
 from node.audit.commands import operator
@@ -68,6 +71,7 @@ from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.conflicts import list_conflicts
 from storage.database import reading, require_schema
+from storage.figures import last_reader
 from storage.holding import Seat, held
 from storage.states import ConflictState
 
@@ -159,6 +163,19 @@ def _run(serving: "Serving", load: LoadSettings, signals: Signals, manager: Serv
         serving.close()
 
 
+def tell_of_another_model(engine: Engine, model: ModelIdentity) -> None:
+    """Say that the last to read something was another model: an upgrade may have brought one that no setting names."""
+    with reading(engine) as connection:
+        former = last_reader(connection)
+    if former not in {"", model.digest}:
+        log.warning(
+            "another model than before",
+            model=f"{model.name} {model.version}",
+            digest=model.digest[:12],
+            former=former[:12],
+        )
+
+
 class Serving:
     """The parts of a running node, wired from its settings, and wired anew when these change.
 
@@ -182,7 +199,8 @@ class Serving:
         self._judging = Chore(self._close_exams, LOOKS_EVERY)
         self.status = Standing(self.parts.engine, self.parts.store, self._changes).line
         swept = self.parts.store.sweep(timedelta(0))
-        log.info("starting", version=VERSION, model=self.model.card.name, digest=self.model.digest[:12], swept=swept)
+        model = f"{self.model.card.name} {self.model.card.version}"
+        log.info("starting", version=VERSION, model=model, digest=self.model.digest[:12], swept=swept)
         self.trail = Trail(
             Spool(self.parts.store.root / "audit"), self.parts.engine, lambda: self.parts.settings, utc_now
         )
@@ -192,7 +210,7 @@ class Serving:
         self.validity = Validity(lambda: self.parts.settings, lambda: self._transport, self.parts.engine, utc_now)
         self.timekeeping = Timekeeping()
         ending = (self.validity, self.timekeeping, self._telling)
-        self.metrics = Metrics(lambda: self.parts, self._echoes, utc_now, *ending)
+        self.metrics = Metrics(lambda: self.parts, self._echoes, utc_now, self.model, *ending)
         self._senders = CountedSenders(self.parts.engine, utc_now, self.metrics)
         self._receiver = Audited(Noted(Counted(self._renewed, self.metrics), self._senders), self.trail)
         self.readiness = Readiness(lambda: self.parts, self.model.digest, self.progress, self._echoes, utc_now)
@@ -317,6 +335,7 @@ class Serving:
             destinations=[destination.name for destination in self.parts.settings.destinations],
         )
         self._tell_who_waits()
+        tell_of_another_model(self.parts.engine, self.model.identity)
 
     def _tell_who_waits(self) -> None:
         """Say which exams wait for an operator: a kill may have come before the line that said so when it happened."""

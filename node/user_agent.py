@@ -18,6 +18,7 @@ from config.settings import Destination, Dicom, WebService
 from node.errors import DestinationUnreachable, NodeError, QueryFailed
 from node.scu import Carrier, EchoResult, Item, OnReport, Response, by_series
 from node.status import CLASS_NOT_SUPPORTED, stored_over_http
+from node.tls import trust_as_given
 from storage.files import InstanceReference
 
 CHUNK: Final = 1 << 20
@@ -301,6 +302,7 @@ def _service(destination: Destination) -> WebService:
 
 def _verified(service: WebService) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(service.ca_file) if service.ca_file else None)
+    trust_as_given(context)
     if service.certificate:
         context.load_cert_chain(service.certificate, service.key)
     return context

@@ -200,6 +200,7 @@ class Worker:
         )
         log.info(
             "job finished",
+            model=f"{self._reader.model.name} {self._reader.model.version}",
             answer=reply.answer.status,
             objects=dict(Counter(str(record.kind) for record in records)),
             seconds=round(timings["total"], 2),

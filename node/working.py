@@ -84,7 +84,9 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     worker = _worker(parts, reader, signals, manager, presence)
     changes = changes_of(parts.engine)
     news = News(changes)
-    log.info("worker ready", model=model.card.name, digest=model.digest[:12], device=reader.device)
+    log.info(
+        "worker ready", model=f"{model.card.name} {model.card.version}", digest=model.digest[:12], device=reader.device
+    )
     waits = f"{model.card.name} on {reader.device}: waits for an exam"
     manager.ready(waits)
     if are_others(load, settings):  # systemd tells a service of no reload that comes before it is ready

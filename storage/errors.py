@@ -62,7 +62,7 @@ class SchemaUnknown(StorageError):
 
 
 class DatabaseServed(StorageError):
-    """A mammonode serve of a former version uses this database: upgrade its host first, and this one then."""
+    """A mammonode serve of a former version uses this database: upgrade that one; it brings the database up to date itself."""
 
 
 class NoSuchExam(StorageError):

@@ -80,6 +80,17 @@ class Answered:
     timings: Mapping[str, float]
 
 
+def last_reader(connection: Connection) -> str:
+    """Return the digest of the model that was the last to read something; '' where none has."""
+    query = (
+        select(jobs.c.model_digest)
+        .where(jobs.c.suspicion.is_not(None), jobs.c.finished_at.is_not(None))
+        .order_by(jobs.c.finished_at.desc())
+        .limit(1)
+    )
+    return connection.execute(query).scalar_one_or_none() or ""
+
+
 def last_image_of_job() -> ColumnElement[Any]:
     """Return when the last image came before a job was made; what came later asks for the exam's next revision."""
     before = (

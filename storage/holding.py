@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from storage.database import reading, sqlite_file, unavailable
+from storage.database import newest_revision, reading, sqlite_file, unavailable
 from storage.errors import StoreInUse
 
 NAME: Final = "serve.lock"
@@ -46,8 +46,7 @@ def held(folder: Path, database: str = "") -> Iterator[str]:
         When somebody holds one of them.
     """
     file = sqlite_file(database)
-    # Beside it: to close a file of SQLite's own lets go of what SQLite has locked in it (fcntl(2)).
-    locks = [(folder / NAME, folder), *([(Path(f"{file}.lock"), file)] if file else [])]
+    locks = [(folder / NAME, folder), *([(_lock_of(file), file)] if file else [])]
     with ExitStack() as stack:
         yield "; ".join(filter(None, [stack.enter_context(_locked(lock, place)) for lock, place in locks]))
 
@@ -62,7 +61,7 @@ def _locked(lock: Path, place: Path) -> Iterator[str]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _sign(handle)
     except BlockingIOError:
-        holder = _signature(handle)
+        holder, _ = _signature(handle)
         _close(handle)
         raise StoreInUse(f"{holder}, {place.absolute()}") from None
     except OSError as error:
@@ -129,15 +128,38 @@ class Seat:
 def served_by(engine: Engine) -> str:
     """Return which `serve` has the seat at a PostgreSQL database, on whichever host; '' where none has.
 
+    At a SQLite file it is one that works with another schema: that of ours holds the file before it brings it up to date.
+
     Raises
     ------
     DatabaseUnavailable
         When the database does not answer.
     """
     if engine.dialect.name == "sqlite":
-        return ""
+        return _holder_of_another_version(_lock_of(Path(str(engine.url.database)).resolve()))
     with reading(engine) as connection:
         return connection.execute(_HOLDER, {"seat": _SEAT}).scalars().first() or ""
+
+
+def _lock_of(file: Path) -> Path:
+    # Beside it: to close a file of SQLite's own lets go of what SQLite has locked in it (fcntl(2)).
+    return Path(f"{file}.lock")
+
+
+def _holder_of_another_version(lock: Path) -> str:
+    handle, holder = None, ""
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        holder, schema = _signature(handle)
+        if schema != newest_revision():
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return holder or "one that cannot be seen"
+    except OSError:  # it is absent, or its file system knows no locks
+        return ""
+    finally:
+        _close(handle)
+    return ""
 
 
 def _ourselves() -> str:
@@ -147,11 +169,14 @@ def _ourselves() -> str:
 def _sign(handle: int) -> None:
     with suppress(OSError):  # a full disk
         os.ftruncate(handle, 0)
-        os.pwrite(handle, _ourselves().encode(), 0)
+        os.pwrite(handle, f"{_ourselves()}\n{newest_revision()}".encode(), 0)
 
 
-def _signature(handle: int | None) -> str:
-    return os.pread(handle, 300, 0).decode(errors="replace") if handle is not None else ""
+def _signature(handle: int | None) -> tuple[str, str]:
+    """Return who has signed, and the schema that it works with."""
+    signed = os.pread(handle, 300, 0).decode(errors="replace") if handle is not None else ""
+    holder, _, schema = signed.partition("\n")
+    return holder, schema
 
 
 def _close(handle: int | None) -> None:

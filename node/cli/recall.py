@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from sqlalchemy import Connection
 
 from ai.calibration import threshold_for
 from ai.models import open_model
@@ -19,6 +20,8 @@ from storage.database import reading
 from storage.figures import Answered, answers_since
 
 ALL = "all senders"
+RECENT = timedelta(days=90)
+"""Whose exams are counted, when nobody says otherwise."""
 FEW = 200
 """Exams below which a rate of some percent stands on a handful of them."""
 
@@ -32,7 +35,9 @@ def recall(
     rates: Annotated[list[float] | None, typer.Argument(help="Shares of the exams to recall, in percent.")] = None,
     *,
     config: ConfigOption = None,
-    days: Annotated[int, typer.Option(min=1, max=OLDEST, help="Exams that were answered within so many days.")] = 90,
+    days: Annotated[int, typer.Option(min=1, max=OLDEST, help="Exams that were answered within so many days.")] = (
+        RECENT.days
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Tell from which exam score on 2, 3, 5 and 10 % of the exams would be looked at twice, by sender.
@@ -47,9 +52,9 @@ def recall(
     settings = load_settings(config)
     model = open_model(settings.reader.model, settings.reader.models_folder)
     with reading(open_parts(settings).engine) as connection:
-        newest = {each.exam: each for each in answers_since(connection, utc_now() - timedelta(days=days))}
-    scores = _scores([each for each in newest.values() if each.model_digest == model.digest])
-    if former := sum(each.score is not None and each.model_digest != model.digest for each in newest.values()):
+        found = read_here(connection, timedelta(days=days))
+    scores = _scores([each for each in found if each.model_digest == model.digest])
+    if former := sum(each.model_digest != model.digest for each in found):
         typer.echo(f"{counted(former, 'exam')} read by another model than {model.card.name} left out.", err=True)
     told = [_row(sender, scores[sender], rate) for sender in scores for rate in wanted]
     if as_json:
@@ -69,10 +74,16 @@ def recall(
         typer.echo(f"Fewer than {FEW} exams say little of a rate of a few percent.", err=True)
 
 
+def read_here(connection: Connection, within: timedelta) -> list[Answered]:
+    """Return the newest reading of each exam of the last days that has a score; self-tests do not count."""
+    newest = {each.exam: each for each in answers_since(connection, utc_now() - within)}
+    return [each for each in newest.values() if each.score is not None and each.sender != TEST_AE_TITLE]
+
+
 def _scores(answered: Sequence[Answered]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for each in answered:
-        if each.score is not None and each.sender != TEST_AE_TITLE:
+        if each.score is not None:
             for sender in (ALL, each.sender):
                 found.setdefault(sender, []).append(round(each.score))
     return dict(sorted(found.items(), key=lambda item: (item[0] != ALL, item[0])))

@@ -176,6 +176,7 @@ def _checks(settings: Settings) -> Iterator[Finding]:
         "correct the key that is named; mammonode models list has names for reader.model, models verify tells more",
     )
     yield from _workers(settings)
+    yield from _scoring(settings)
     yield from _dated(settings)
     yield from keys(settings)
     yield from doors(settings)
@@ -268,6 +269,36 @@ def _workers(settings: Settings) -> Iterator[Finding]:
                 told = f"reads with {worker.model}, digest {worker.model_digest[:12]}: not the model of these settings"
                 remedy = "restart serve and all workers (docs/operating.md, Change the model)"
                 yield Finding(f"worker {worker.owner}", ok=True, detail=told, remedy=remedy, warns=True)
+
+
+def _scoring(settings: Settings) -> Iterator[Finding]:
+    """Yield what the site makes of scores, and this model does not go with.
+
+    A prevalence tells nothing without a calibration; limits for a second look may be of another model's scores, where this
+    one has not read enough to have some.
+    """
+    from ai.models import open_model  # noqa: PLC0415 (as above)
+    from ai.words import counted  # noqa: PLC0415 (as above)
+    from node.cli.recall import FEW, RECENT, read_here  # noqa: PLC0415 (as above)
+    from node.parts import open_parts  # noqa: PLC0415 (as above)
+    from storage.database import reading  # noqa: PLC0415 (as above)
+
+    chosen = settings.reader
+    with suppress(AIError, StorageError):  # the checks of model and database say it
+        model = open_model(chosen.model, chosen.models_folder)
+        if chosen.prevalence and not model.card.calibration:
+            told = f"no probabilities are told: the card of {model.card.name} has no calibration"
+            remedy = "mammonode calibrate makes one, or set it to 0 (docs/calibration.md)"
+            yield Finding("reader.prevalence", ok=True, detail=told, remedy=remedy, warns=True)
+        if not chosen.recall:
+            return
+        with reading(open_parts(settings).engine) as connection:
+            digests = [each.model_digest for each in read_here(connection, RECENT)]
+        ours = digests.count(model.digest)
+        if ours < min(FEW, len(digests)):
+            told = f"of {counted(len(digests), 'exam')} read in {RECENT.days} days this model has read {ours}"
+            remedy = "limits are of one model's scores: mammonode recall counts anew (docs/calibration.md)"
+            yield Finding("reader.recall", ok=True, detail=told, remedy=remedy, warns=True)
 
 
 def _dated(settings: Settings) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
 """Callers that show a certificate (mutual TLS)."""
 
 import asyncio
+import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Send
@@ -14,9 +14,6 @@ from node.telemetry import logger
 from node.tls import common_name, subject
 from node.web.access import Identity
 from node.web.connection import LongReading
-
-if TYPE_CHECKING:
-    import ssl
 
 log = logger("web")
 
@@ -38,6 +35,18 @@ class Certificates:
                 return Identity(client.subject, frozenset(client.scopes))
         log.warning("certificate opens nothing", subject=names[0], remedy="add it to clients in [http]")
         return None
+
+
+class Handshake(ssl.SSLObject):
+    """One that says why a client's certificate was refused; with TLS 1.3 the client hears only that the connection ended."""
+
+    def do_handshake(self) -> None:
+        """Shake hands; asyncio keeps to itself what goes wrong."""
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            log.warning("client certificate refused", cause=error.verify_message)
+            raise
 
 
 class CertifyingProtocol(LongReading):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,8 +15,8 @@ from starlette.types import ASGIApp
 from config.settings import Http
 from node.errors import CannotListen, CertificateUnusable
 from node.telemetry import logger
-from node.tls import reason_of
-from node.web.certificates import CertifyingProtocol, CertifyingSocket
+from node.tls import reason_of, trust_as_given
+from node.web.certificates import CertifyingProtocol, CertifyingSocket, Handshake
 from node.web.connection import room
 
 log = logger("web")
@@ -63,17 +63,14 @@ class WebDoor:
     def __init__(self, settings: Http, app: ASGIApp, drain: float = 10) -> None:
         self._settings = settings
         self._drain = drain
+        self._secured = Secured(ssl.PROTOCOL_TLS_SERVER)
         self._server = Server(
             uvicorn.Config(
                 app,
                 loop="asyncio",
                 http=cast("type[asyncio.Protocol]", partial(CertifyingProtocol, room(), settings.network_timeout)),
                 ws=CertifyingSocket,
-                ssl_certfile=settings.certificate or None,
-                ssl_keyfile=settings.key or None,
-                ssl_ca_certs=settings.client_ca or None,
-                # Optional: a browser without a certificate may log in with a token.
-                ssl_cert_reqs=ssl.CERT_OPTIONAL if settings.client_ca else ssl.CERT_NONE,
+                ssl_context_factory=(lambda *_: self._secured) if settings.certificate else None,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -104,11 +101,8 @@ class WebDoor:
             When a certificate, its key or the client authority cannot be read.
         """
         bind, port = self._settings.bind, self._settings.port
-        require_usable(self._settings)
-        try:
-            self._server.config.load()  # certificates: what is wrong with them is told here, not in the thread
-        except (OSError, ssl.SSLError) as error:
-            raise CertificateUnusable(f"{type(error).__name__}: {error.strerror}") from error
+        self.renew()
+        self._server.config.load()
         try:
             # Listened on here already: what connects before the thread runs waits, and is not refused.
             self._socket = socket.create_server((bind, port), family=_family(bind), backlog=BACKLOG)
@@ -123,22 +117,14 @@ class WebDoor:
         log.info("listening", address=bind, port=self.port)
 
     def renew(self) -> None:
-        """Read certificate and key again, for the connections from now on.
+        """Read certificate, key and client authority again, for the connections from now on.
 
         Raises
         ------
         CertificateUnusable
             When they cannot be used; those that there were stay.
         """
-        certificate, key = self._settings.certificate, self._settings.key or None
-        context = self._server.config.ssl
-        if context is None:
-            return
-        require_usable(self._settings)
-        try:
-            context.load_cert_chain(certificate, key, password="")
-        except (OSError, ssl.SSLError) as error:
-            raise CertificateUnusable(f"{type(error).__name__}: {error.strerror}") from error
+        self._secured.now = require_usable(self._settings)
 
     def shut(self) -> None:
         """Take no new connection from now on; the requests that are there get some seconds to end."""
@@ -155,8 +141,18 @@ class WebDoor:
         log.info("stopped listening")
 
 
-def require_usable(settings: Http) -> None:
-    """Try the files of [http].
+class Secured(ssl.SSLContext):
+    """What a server is given for good; each connection shakes hands by the files as they were read last."""
+
+    now: ssl.SSLContext
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """Return a connection that is to shake hands."""
+        return self.now.wrap_bio(*args, **kwargs)
+
+
+def require_usable(settings: Http) -> ssl.SSLContext:
+    """Return what the files of [http] make.
 
     Raises
     ------
@@ -169,9 +165,10 @@ def require_usable(settings: Http) -> None:
             Path(name).read_bytes()
         except OSError as error:
             raise CertificateUnusable(f"http.{key} = {name}: {error.strerror}") from error
-    if not settings.certificate:
-        return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = Handshake
+    if not settings.certificate:
+        return context
     tried: tuple[str, ...] = ("certificate", "key")
     try:
         # A key with a password fails: there is nobody to ask.
@@ -179,10 +176,14 @@ def require_usable(settings: Http) -> None:
         tried = ("client_ca",)
         if settings.client_ca:
             context.load_verify_locations(settings.client_ca)
+            trust_as_given(context)
+            # Optional: a browser without a certificate may log in with a token.
+            context.verify_mode = ssl.CERT_OPTIONAL
     except (OSError, ValueError) as error:
         files = ", ".join(f"http.{key} = {named[key]}" for key in tried if key in named)
         held = Path(settings.key or settings.certificate).read_bytes() if "key" in tried else None
         raise CertificateUnusable(f"{files}: {reason_of(error, held)}") from error
+    return context
 
 
 def _family(bind: str) -> socket.AddressFamily:

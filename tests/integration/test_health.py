@@ -281,6 +281,14 @@ def test_it_is_ready_when_everything_that_it_needs_is_there(serving: Serving) ->
         assert client.get("/readyz").status_code == 503
 
 
+def test_metrics_tell_the_model_of_serve_and_what_each_worker_reads_with(serving: Serving) -> None:
+    with writing(serving.parts.engine) as connection:
+        note_worker(connection, replace(a_worker(serving), model="former 1.0", model_digest="ab" * 32))
+    told, card = samples(serving), serving.model.card
+    assert told["mammonode_model_info", serving.model.digest, card.name, card.version] == 1
+    assert told["mammonode_worker_info", "cuda", "ab" * 32, "former 1.0", "host:1"] == 1
+
+
 def test_a_worker_with_another_model_is_named(serving: Serving) -> None:
     with writing(serving.parts.engine) as connection:
         note_worker(connection, replace(a_worker(serving), model="former 1.0", model_digest="ab" * 32))

@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from ai.exam import ViewImage
-from ai.findings import ImageFindings
+from ai.findings import ImageFindings, ModelIdentity
 from node.judging import Rules
+from node.serving import tell_of_another_model
 from node.views import kinds_of
 from storage.states import ExamState, Plan
 from tests.builders import altered
@@ -43,6 +44,31 @@ def test_what_was_queued_for_the_former_model_is_read_once_by_the_next_and_witho
     assert chain.job.model_digest == NEXT.digest
     assert [told["model"]["name"] for told in chain.facts()] == ["next"]
     assert not chain.worker().work_once()
+
+
+def test_the_log_tells_which_model_has_read_an_exam(chain: Chain) -> None:
+    chain.close(four())
+    with capture_logs() as logs:
+        assert chain.worker(reader=FakeReader(model=NEXT)).work_once()
+    assert [line["model"] for line in logs if line["event"] == "job finished"] == ["next 3"]
+
+
+def test_a_model_that_has_read_nothing_here_is_told_of_until_it_has(chain: Chain) -> None:
+    def told(model: ModelIdentity) -> list[str]:
+        with capture_logs() as logs:
+            tell_of_another_model(chain.room.engine, model)
+        return [f"{line['model']} {line['former']}" for line in logs]
+
+    assert told(NEXT) == [], "nothing was read here"
+    chain.close(four())
+    assert chain.worker().work_once()
+    assert told(FORMER) == []
+    assert told(NEXT) == [f"next 3 {FORMER.digest[:12]}"]
+    chain.clock.forward(A_WHILE)
+    chain.queue.retry(chain.job.id, chain.clock())
+    assert chain.worker(reader=FakeReader(model=NEXT)).work_once()
+    assert told(NEXT) == []
+    assert told(FORMER) == [f"phantom-reader 1.2 {NEXT.digest[:12]}"]
 
 
 def test_a_worker_that_the_exam_clock_knows_nothing_of_says_so(chain: Chain) -> None:

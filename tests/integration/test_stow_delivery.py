@@ -36,6 +36,7 @@ from storage.deliveries import Delivery
 from storage.outbox import Outbox
 from storage.states import DeliveryState
 from tests.archives import an_archive
+from tests.authority import Authority
 from tests.databases import Databases
 from tests.doors import Clock, a_room, no_reports, phantom_images
 from tests.pacs import a_free_port, a_store
@@ -349,6 +350,13 @@ def test_certificates_are_checked(item: Item, tmp_path: Path) -> None:
         assert not told.answered
         assert "certificate verify failed" in told.message.lower()
         assert len(stand_in.bodies) == 1
+
+
+def test_an_issuing_authority_is_enough_without_its_root(tmp_path: Path) -> None:
+    issuing = Authority(tmp_path, "issuing", issuer=Authority(tmp_path, "root"))
+    with served(StandIn().app, ssl_certfile=str(issuing.signed("archive"))) as url:
+        secure = url.replace("http:", "https:")
+        assert AGENT.echo(a_web_destination(f"{secure}/dicom-web", ca_file=issuing.path)).answered
 
 
 def test_a_service_may_ask_for_our_certificate(item: Item, tmp_path: Path) -> None:

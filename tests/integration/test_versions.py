@@ -1,7 +1,7 @@
 """Several versions at one database: who brings the schema up to date, and what the others do then."""
 
 import os
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from ai.models import open_model
 from node.parts import bring_up_to_date
 from node.shared_clock import SharedClock
 from node.working import Presence
+from storage import holding
 from storage.database import (
     migrate,
     newest_revision,
@@ -21,7 +22,7 @@ from storage.database import (
     writing,
 )
 from storage.errors import DatabaseServed, SchemaUnknown
-from storage.holding import Seat, served_by
+from storage.holding import Seat, held, served_by
 from storage.states import ExamState, JobState
 from tests.chain import a_chain, four
 from tests.databases import Databases, PostgreSQLDatabases
@@ -55,6 +56,40 @@ def test_nobody_brings_a_database_up_to_date_under_a_serve_of_the_former_version
         put(engine, "9999")
         with pytest.raises(SchemaUnknown):  # and whoever is older says that, whoever serves
             bring_up_to_date(engine)
+    engine.dispose()
+
+
+def test_nobody_brings_a_sqlite_file_up_to_date_under_a_serve_of_the_former_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+    engine = open_database(url)
+    migrate(engine, FORMER)
+    with ExitStack() as former:
+        with monkeypatch.context() as patched:
+            patched.setattr(holding, "newest_revision", lambda: FORMER)
+            former.enter_context(held(tmp_path, url))
+        with pytest.raises(DatabaseServed, match=f"process {os.getpid()} of"):
+            bring_up_to_date(engine)
+        assert schema_is_older(engine)
+    with held(tmp_path, url):  # as `serve` itself does first
+        bring_up_to_date(engine)
+    assert (schema_is_current(engine), served_by(engine)) == (True, "")
+    engine.dispose()
+
+
+def test_whoever_has_stopped_keeps_nobody_from_bringing_a_sqlite_file_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+    engine = open_database(url)
+    migrate(engine, FORMER)
+    with monkeypatch.context() as patched:
+        patched.setattr(holding, "newest_revision", lambda: FORMER)
+        with held(tmp_path, url):
+            pass
+    bring_up_to_date(engine)
+    assert schema_is_current(engine)
     engine.dispose()
 
 

@@ -4,6 +4,7 @@ import base64
 import hmac
 import http.server
 import json
+import shutil
 import ssl
 import threading
 from collections.abc import Iterator
@@ -23,10 +24,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from config.settings import Client, Http
 from node.cli import app as cli
+from node.errors import CertificateUnusable
 from node.tls import subject
 from node.web.access import Authentication, Guarded, Scope, ThisMachine, caller
 from node.web.app import Counts, Routes, create_app
@@ -433,8 +436,58 @@ def test_certificates_open_what_the_settings_say_and_only_of_the_authority(tmp_p
         assert httpx2.post(f"{base}/store", verify=by["modality"]).text == "modality: store"
         assert httpx2.get(f"{base}/read", verify=by["stranger"]).status_code == 401
         assert httpx2.get(f"{base}/read", verify=trusting(authority)).status_code == 401
+        for refused, why in (
+            (other.signed("pacs"), "unable to get"),
+            (authority.signed("pacs", days=-1), "has expired"),
+        ):
+            with capture_logs() as logs, pytest.raises(httpx2.TransportError):
+                httpx2.get(f"{base}/read", verify=trusting(authority, refused))
+            assert [line["event"] for line in logs] == ["client certificate refused"]
+            assert why in logs[0]["cause"]
+    finally:
+        door.stop()
+
+
+def test_an_issuing_authority_opens_without_its_root(tmp_path: Path) -> None:
+    root = Authority(tmp_path, "root")
+    issuing = Authority(tmp_path, "issuing", issuer=root)
+    clients = (Client(subject="pacs", scopes=(Scope.READ,)),)
+    certificate, client_ca = str(root.signed("localhost")), str(issuing.path)
+    door = WebDoor(
+        Http(port=0, certificate=certificate, client_ca=client_ca, clients=clients), an_app(Certificates(clients))
+    )
+    door.start()
+    try:
+        url = f"https://localhost:{door.port}/read"
+        assert httpx2.get(url, verify=trusting(root, issuing.signed("pacs"))).text == "pacs: read"
         with pytest.raises(httpx2.TransportError):
-            httpx2.get(f"{base}/read", verify=trusting(authority, other.signed("pacs")))
+            httpx2.get(url, verify=trusting(root, root.signed("pacs")))
+    finally:
+        door.stop()
+
+
+def test_another_authority_of_clients_is_taken_up_when_the_files_are_read_again(tmp_path: Path) -> None:
+    former, new = Authority(tmp_path, "former"), Authority(tmp_path, "new")
+    client_ca = tmp_path / "clients.pem"
+    shutil.copy(former.path, client_ca)
+    clients = (Client(subject="pacs", scopes=(Scope.READ,)),)
+    certificate = str(former.signed("localhost"))
+    door = WebDoor(
+        Http(port=0, certificate=certificate, client_ca=str(client_ca), clients=clients), an_app(Certificates(clients))
+    )
+    door.start()
+    try:
+        url = f"https://localhost:{door.port}/read"
+        shutil.copy(new.path, client_ca)
+        assert httpx2.get(url, verify=trusting(former, former.signed("pacs"))).text == "pacs: read"
+        door.renew()
+        assert httpx2.get(url, verify=trusting(former, new.signed("pacs"))).text == "pacs: read"
+        with pytest.raises(httpx2.TransportError):
+            httpx2.get(url, verify=trusting(former, former.signed("pacs")))
+        client_ca.write_text("none")
+        with pytest.raises(CertificateUnusable, match="client_ca"):
+            door.renew()
+        assert httpx2.get(url, verify=trusting(former, new.signed("pacs"))).text == "pacs: read"
     finally:
         door.stop()
 

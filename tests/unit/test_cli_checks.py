@@ -6,21 +6,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tomlkit
+from sqlalchemy import update
 
-from ai.models import open_model
+from ai.models import CARD, open_model
 from config.settings import load_settings
 from node.adoption import Apart
 from node.cli.checks import Finding, audit, doors, keys
-from node.cli.running import _apart, _checks, _dated, _echo, _workers
+from node.cli.running import _apart, _checks, _dated, _echo, _scoring, _workers
 from node.errors import HandshakeFailed
 from node.intake import utc_now
 from node.parts import open_parts
 from node.scu import EchoResult
 from node.tls import Fault
 from storage.database import writing
+from storage.tables import jobs
 from storage.tokens import add_token
 from storage.workers import WorkerRecord, note_worker
 from tests.authority import Authority
+from tests.models import a_quick_model
+from tests.records import a_closed_exam
 
 ANY_PORTS = "[dicom]\nport = 0\n[http]\nport = 0\n"
 
@@ -102,6 +107,34 @@ def test_a_worker_that_reads_with_another_model_than_that_of_the_settings_is_tol
     [told] = _workers(settings)
     assert (told.check, told.ok, told.warns) == ("worker host:1", True, True)
     assert "former 1.0, digest abababababab" in told.detail
+
+
+def test_scoring_for_a_second_look_that_another_model_has_scored_for_are_told(tmp_path: Path) -> None:
+    settings = load_settings(a_config(tmp_path, "[[reader.recall]]\nscore = 60\n"))
+    engine, now = open_parts(settings).engine, utc_now()
+    for number in (1, 2):
+        a_closed_exam(engine, f"1.2.3.{number}.1", study=f"1.2.3.{number}", now=now)
+    read = {"answer": "findings", "suspicion": 50, "finished_at": now, "timings": {}}
+    with writing(engine) as connection:
+        connection.execute(update(jobs).values(read))
+    [told] = _scoring(settings)
+    assert (told.check, told.ok, told.warns) == ("reader.recall", True, True)
+    assert told.detail == "of 2 exams read in 90 days this model has read 0"
+    with writing(engine) as connection:
+        connection.execute(update(jobs).values(model_digest=open_model(settings.reader.model).digest))
+    assert not [*_scoring(settings)]
+
+
+def test_a_prevalence_of_which_the_model_makes_nothing_is_told(tmp_path: Path) -> None:
+    folder = a_quick_model(tmp_path / "model").folder
+    settings = load_settings(a_config(tmp_path, f'[reader]\nmodel = "{folder}/"\nprevalence = 0.006\n'))
+    assert not [*_scoring(settings)]
+    card = tomlkit.parse((folder / CARD).read_text(encoding="utf-8"))
+    del card["calibration"]
+    (folder / CARD).write_text(tomlkit.dumps(card), encoding="utf-8")
+    [told] = _scoring(settings)
+    assert (told.check, told.ok, told.warns) == ("reader.prevalence", True, True)
+    assert "mass-fpn-boxes has no calibration" in told.detail
 
 
 def test_what_to_do_goes_by_what_has_happened(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from ai.evaluation.detection import Curve, HitRule, ImageDetections, match
 from ai.evaluation.statistics import auc, dice
 from ai.models import open_model
 from ai.readers.runtime import Runtime
+from node.cli.options import DEFAULT_MODEL
 
 CENTRE_FPPI = (0.25, 0.5, 1.0)
 IOU_FPPI = (0.04, 0.44, 1.21)
@@ -53,7 +54,7 @@ def main() -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    model = open_model("mass-fpn-boxes")
+    model = open_model(DEFAULT_MODEL)
     films = open_dataset(options.manifest)
     kept = held_out_by(model, films.records)
     images = {False: (films.folder, [r for r in films.records if r.patient_id in kept])}

@@ -16,6 +16,7 @@ from ai.readers.registry import load_reader
 from benchmarks.values import US, Value
 from config.mix import ObjectMix
 from node.analysis import Source, analyse, header_of
+from node.cli.options import DEFAULT_MODEL
 from node.phantom import phantom_exam
 from node.results.answer import Answer, ImageAnswer, answer_status
 from node.results.edition import Edition
@@ -24,7 +25,7 @@ from node.results.encode import encode, to_bytes
 
 def values(repeats: int) -> Iterator[Value]:
     """Yield the seconds of each stage of one exam: decode, read, encode."""
-    model = open_model("mass-fpn-boxes")
+    model = open_model(DEFAULT_MODEL)
     readers = {
         US: load_reader(model, "auto", 0),
         "torch-half": load_reader(model, "auto", 0, runtime="torch-half"),

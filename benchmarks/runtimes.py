@@ -21,8 +21,7 @@ from ai.findings import ImageFindings, Mass
 from ai.models import open_model
 from ai.pixels import file_image
 from ai.readers.registry import load_reader
-
-MODEL = "mass-fpn-boxes"
+from node.cli.options import DEFAULT_MODEL
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runtime", choices=["openvino", "torch-half"], default="openvino", help="beside torch")
     options = parser.parse_args()
-    records, model = read_manifest(options.manifest), open_model(MODEL)
+    records, model = read_manifest(options.manifest), open_model(DEFAULT_MODEL)
     parts = split_by_patient(records, 5, 1)
     kept = [record for record in records if parts[record.patient_id] == 0][: options.images or None]
     names = ("torch", options.runtime)

@@ -143,7 +143,7 @@ class Recall(Section):
 class ReaderSection(Section):
     """Which model reads, where, and what the site makes of its scores."""
 
-    model: str = "mass-fpn-boxes"
+    model: str = "mass-fpn-pair"
     models_folder: Path = Path("models")
     device: Annotated[
         str, written(r"auto|cpu|cuda(:\d+)?", "must be auto, cpu, cuda or one of several GPUs (cuda:1)")

@@ -261,8 +261,8 @@ def test_a_name_is_a_shipped_model_then_an_installed_one_then_a_path(
 def test_a_name_that_is_not_there_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
     named(tmp_path, "mine")
     named(tmp_path, ".installing-0")
-    assert [folder.name for folder in model_folders(tmp_path)] == ["mass-fpn-boxes", "mass-fpn-lite2", "mine"]
-    with pytest.raises(MissingModel, match=r"yours; the names are mass-fpn-boxes, mass-fpn-lite2, mine$"):
+    assert [folder.name for folder in model_folders(tmp_path)] == ["mass-fpn-boxes", "mass-fpn-pair", "mine"]
+    with pytest.raises(MissingModel, match=r"yours; the names are mass-fpn-boxes, mass-fpn-pair, mine$"):
         open_model("yours", tmp_path)
 
 

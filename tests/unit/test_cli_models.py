@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 
 SHIPPED = open_model(model_folders()[0].name)
-SECOND = "mass-fpn-lite2"
+SECOND = "mass-fpn-pair"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ ANSWER: Final = tuple_(jobs.c.revision, results.c.created_at)
 """By which the answers of an exam are told apart and stand in their order: one revision may be read again."""
 _TELLING: Final = (ResultKind.SR, ResultKind.CAD_SR, ResultKind.SC, ResultKind.PDF)
 """Kinds that tell a whole answer, each by itself."""
-_OVERTAKEN_BY: Final[Mapping[str, Collection[str]]] = MappingProxyType(
+_OVERTAKEN_BY: Final[Mapping[ResultKind, Collection[ResultKind]]] = MappingProxyType(
     dict.fromkeys(ResultKind, tuple(ResultKind)) | dict.fromkeys(_TELLING, _TELLING) | {ResultKind.REJECTION: ()}
 )
 """Kind → by what of a later answer it is overtaken, which a destination would take for the last word when it follows that.
@@ -198,7 +198,9 @@ def overtaken(delivery: Delivery) -> Select[Any]:
 
 def overtaking(delivery: Delivery) -> Select[Any]:
     """Return the query for what overtakes one as soon as it is there."""
-    return _beside(delivery).where(_answer(delivery) < ANSWER, results.c.kind.in_(_OVERTAKEN_BY[delivery.kind]))
+    return _beside(delivery).where(
+        _answer(delivery) < ANSWER, results.c.kind.in_(_OVERTAKEN_BY[ResultKind(delivery.kind)])
+    )
 
 
 def listed(connection: Connection, query: Select[Any]) -> list[Delivery]:

@@ -59,9 +59,16 @@ def is_answered(
     queue = JobQueue(engine, POLICY, LEASE)
     job = queue.claim("ann", now)
     assert job is not None
-    waits = {made.uid: ["pacs"] for made in objects}
-    told = {"answer": "findings", "results": objects, "destinations": waits, "timings": {}}
-    queue.finish(job, "ann", **told, now=now, suspicion=score)
+    queue.finish(
+        job,
+        "ann",
+        answer="findings",
+        results=objects,
+        destinations={made.uid: ["pacs"] for made in objects},
+        timings={},
+        now=now,
+        suspicion=score,
+    )
     assert queue.list_jobs(1)[0].suspicion == score
 
 

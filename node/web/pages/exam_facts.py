@@ -21,7 +21,7 @@ from storage.overview import study_of, typical_seconds
 from storage.previews import PreviewKind, previews_of
 from storage.removals import removed_of_exam
 from storage.results import IssuedResult, ResultRecord, results_of
-from storage.states import ExamState, JobState, Plan
+from storage.states import DeliveryState, ExamState, JobState, Plan
 from storage.waiving import Waivable, Wanted, waivable
 
 MOST_JOBS: Final = 1000
@@ -131,6 +131,15 @@ class ExamFacts:
     def destinations(self) -> tuple[str, ...]:
         """Those that were sent something of any revision."""
         return tuple(sorted({sent.delivery.destination for sent in self.deliveries}))
+
+    @property
+    def undelivered(self) -> Mapping[str, tuple[str, ...]]:
+        """Destination → kinds of what it has refused, or was given up."""
+        kinds: dict[str, dict[str, None]] = {}
+        for each in (sent.delivery for sent in self.deliveries):
+            if each.state in {DeliveryState.REFUSED, DeliveryState.EXPIRED}:
+                kinds.setdefault(each.destination, {})[each.kind] = None
+        return {name: tuple(found) for name, found in kinds.items()}
 
     @property
     def objects(self) -> tuple[tuple[ResultRecord, datetime, str, bool], ...]:

@@ -47,10 +47,12 @@ def events_of(
     conflicts: Sequence[Conflict],
 ) -> tuple[Event, ...]:
     """Return the events of all revisions."""
-    events = list(_arrivals(instances))
+    events = list(_arrivals(instances, [job.created_at for job in jobs]))
     for job in jobs:
         revision = f"revision {job.revision}"
-        events.append(Event(job.created_at, "closed, a reading is queued", "; ".join((revision, *job.reasons))))
+        events.append(
+            Event(job.created_at, "closed, a reading is queued", "; ".join((revision, *job.before_cancelled[1])))
+        )
         if job.started_at:
             events.append(Event(job.started_at, "reading began", f"{revision}, attempt {job.attempts}"))
         if job.finished_at:
@@ -66,9 +68,14 @@ def events_of(
     return tuple(sorted(events, key=lambda event: event.at))
 
 
-def _arrivals(instances: Iterable[InstanceRecord]) -> Iterator[Event]:
+def _arrivals(instances: Iterable[InstanceRecord], closed: Sequence[datetime]) -> Iterator[Event]:
+    """Return what came; an image that came late stands after the reading that it came too late for."""
     ordered = sorted(instances, key=lambda each: each.received_at)
-    for group in _together(ordered, lambda each: each.received_at, lambda each: each.calling_ae):
+
+    def alike(image: InstanceRecord) -> tuple[str, int]:
+        return image.calling_ae, sum(at < image.received_at for at in closed)
+
+    for group in _together(ordered, lambda each: each.received_at, alike):
         first = group[0]
         came_from = f"from {first.calling_ae or 'no AE title'} at {first.origin}"
         yield Event(first.received_at, f"{counted(len(group), 'image')} received", came_from)

@@ -9,6 +9,7 @@ import cv2
 import httpx2
 import numpy as np
 import pytest
+from pydicom import dcmread
 from sqlalchemy import Engine, update
 
 from ai.exam import ViewImage
@@ -72,6 +73,17 @@ def test_a_late_image_stands_after_the_reading_that_it_came_too_late_for(node: N
     told = told[told.index("Time line") :]
     came = [told.index(words) for words in ("4 images received", "closed, a reading is queued", "1 image received")]
     assert came == sorted(came)
+    former = text(visitor.get(f"/exams/{node.chain.exam.uid}?revision=1"))
+    assert "not used it came after this revision was closed" in former
+
+
+def test_what_is_no_image_is_told_as_kept_and_counted_as_none(node: Node, visitor: Visitor, answered: str) -> None:
+    [report] = node.chain.outbox.of_exam(node.chain.exam.id)
+    node.chain.receive([dcmread(node.chain.room.store.resolve(report.path))])
+    told = text(visitor.get(f"/exams/{answered}"))
+    assert " kept no image own result" in told
+    assert "1 own result received" in told
+    assert "not decided" not in told
 
 
 def test_what_a_destination_has_not_got_is_told_at_the_top(node: Node, visitor: Visitor, answered: str) -> None:

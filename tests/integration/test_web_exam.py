@@ -77,6 +77,19 @@ def test_a_late_image_stands_after_the_reading_that_it_came_too_late_for(node: N
     assert "not used it came after this revision was closed" in former
 
 
+def test_a_view_whose_image_is_not_used_says_why_and_not_that_there_is_none(node: Node, visitor: Visitor) -> None:
+    lossy, *_ = phantom_images()
+    node.chain.receive([altered(lossy, LossyImageCompression="01")])
+    page = f"/exams/{node.chain.exam.uid}"
+    told = text(visitor.get(page))
+    assert told.count("The exam is still being received.") == 4
+    assert "No image of this view." not in told
+    node.read()
+    told = text(visitor.get(page))
+    assert told.count("Not used: lossy compressed.") == 1
+    assert told.count("No image of this view.") == 3
+
+
 def test_what_is_no_image_is_told_as_kept_and_counted_as_none(node: Node, visitor: Visitor, answered: str) -> None:
     [report] = node.chain.outbox.of_exam(node.chain.exam.id)
     node.chain.receive([dcmread(node.chain.room.store.resolve(report.path))])

@@ -195,14 +195,16 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
     sent = tuple(
         Sent(delivery, tuple(attempts.get(delivery.id, ()))) for delivery in deliveries if delivery.revision == seen
     )
+    images = _images(instances, decided, answer, removed, closed=job is not None)
+    unused = {image.view: image.why for image in images if image.became == "not used"}
     return ExamFacts(
         exam=exam,
         revision=seen,
         study_date=date,
         study_description=description,
         answer=answer,
-        views=views_of(exam, answer, pictures, decided),
-        images=_images(instances, decided, answer, removed, closed=job is not None),
+        views=views_of(exam, answer, pictures, decided, unused),
+        images=images,
         events=events_of(instances, all_jobs, deliveries, actions, conflicts),
         results=tuple(result for result in issued if result.revision == seen and result.record.kind != FACTS),
         deliveries=sent,

@@ -13,6 +13,10 @@ class UnparsableDataset(NodeError):
     """The data set cannot be parsed."""
 
 
+class TooManyLargeHeaders(NodeError):
+    """Too many large headers at once: send it again."""
+
+
 class UIDsMissing(NodeError):
     """A class, study or series UID is missing or malformed."""
 

@@ -23,7 +23,7 @@ from node.digests import digest, is_among
 from node.entries import entry_of
 from node.errors import ClassMismatch, InstanceUIDInvalid, UnparsableDataset
 from node.faults import told
-from node.records import Origin, dataset_offset, instance_record, read_header, reference, text
+from node.records import DOORS, Origin, dataset_offset, instance_record, read_header, reference, text
 from node.telemetry import logger
 from node.views import ImageKind, classify
 from node.withdrawals import RejectionNote, rejection_note
@@ -238,7 +238,7 @@ class Intake:
         return revised
 
     def _describe(self, temp: Path, announced: Announced | None, origin: Origin) -> tuple[Dataset, InstanceRecord]:
-        header = announced.header if announced and announced.header is not None else read_header(temp)
+        header = announced.header if announced and announced.header is not None else read_header(temp, DOORS)
         uids = reference(header)
         if not text(header.file_meta, "TransferSyntaxUID"):  # PS3.10 7.1; what it is encoded in could only be guessed
             raise UnparsableDataset("it has no Transfer Syntax UID")

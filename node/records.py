@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import SEEK_CUR, BufferedReader, FileIO
 from pathlib import Path
+from threading import Semaphore
 from typing import Any, Final
+from weakref import finalize
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
@@ -15,7 +17,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from node.errors import InstanceUIDInvalid, UIDsMissing, UnparsableDataset
+from node.errors import InstanceUIDInvalid, NodeError, TooManyLargeHeaders, UIDsMissing, UnparsableDataset
 from node.headers import acquired_at, instance_number, number
 from node.views import Classification, ImageKind
 from storage.errors import MalformedUID
@@ -51,6 +53,45 @@ OF_A_READ: Final = 256
 there are 70,000."""
 
 
+LARGE_HEADER: Final = 20 << 20
+"""Bytes from which a header needs a place, counted in the same way: those frames need none."""
+
+
+class Places:
+    """Room in memory for large headers, which those who receive share: 30 associations would hold 3.8 GB of the largest.
+
+    Parameters
+    ----------
+    number
+        How many there are.
+    patience
+        Seconds that one is waited for, less than a sender waits for its response.
+    """
+
+    def __init__(self, number: int = 4, patience: float = 20) -> None:
+        self._free = Semaphore(number)
+        self._patience = patience
+
+    def take(self) -> None:
+        """Take one, perhaps once somebody has left it.
+
+        Raises
+        ------
+        TooManyLargeHeaders
+            When nobody does.
+        """
+        if not self._free.acquire(timeout=self._patience):
+            raise TooManyLargeHeaders
+
+    def leave(self) -> None:
+        """Leave one to others."""
+        self._free.release()
+
+
+DOORS: Final = Places()
+"""Those of this process's doors."""
+
+
 class HeaderFile(BufferedReader):
     """A file of which no more is read into memory than a header may have.
 
@@ -58,11 +99,20 @@ class HeaderFile(BufferedReader):
     ----------
     skips
         Whether values that are too long are empty: those in sequences of undefined length, which pydicom reads whole.
+    places
+        Where a large header needs one; None where none is received.
+
+    Attributes
+    ----------
+    placed
+        Whether it has taken one, which is left by whoever has read it.
     """
 
-    def __init__(self, path: Path, *, skips: bool) -> None:
+    def __init__(self, path: Path, *, skips: bool, places: Places | None = None) -> None:
         # By a name that is text pydicom opens it again, for a value that it has put off.
         super().__init__(FileIO(str(path)))
+        self.placed = False
+        self._places = places
         self._skips = skips
         self._left = LARGEST_HEADER
 
@@ -73,6 +123,8 @@ class HeaderFile(BufferedReader):
         ------
         UnparsableDataset
             When they were too many.
+        TooManyLargeHeaders
+            When no place became free for them.
         """
         if self._skips and size is not None and size > LONGEST_VALUE:
             self.seek(size, SEEK_CUR)
@@ -81,6 +133,9 @@ class HeaderFile(BufferedReader):
         self._left -= len(data) + OF_A_READ
         if self._left < 0:
             raise UnparsableDataset("its header goes beyond all bounds")
+        if self._places and not self.placed and LARGEST_HEADER - self._left > LARGE_HEADER:
+            self._places.take()
+            self.placed = True
         return data
 
 
@@ -104,19 +159,26 @@ class Origin:
     association: str
 
 
-def read_header(path: Path) -> Dataset:
+def read_header(path: Path, places: Places | None = None) -> Dataset:
     """Read a file up to its pixels, without values that are too long; no pixel is decoded.
+
+    Parameters
+    ----------
+    places
+        Where a large header has one until it is forgotten; None where none is received.
 
     Raises
     ------
     UnparsableDataset
         When it is no DICOM file.
+    TooManyLargeHeaders
+        When no place became free for its header.
     """
     try:
         require_inflatable(path)
-        with HeaderFile(path, skips=True) as file:
-            header = dcmread(file, stop_before_pixels=True, defer_size=LONGEST_VALUE)
-    except UnparsableDataset:
+        with HeaderFile(path, skips=True, places=places) as file:
+            header = _placed(file, places)
+    except NodeError:
         raise
     except OSError as error:
         if error.errno is not None:  # the disk's; pydicom's own, of a sequence that does not end, have no number
@@ -126,6 +188,19 @@ def read_header(path: Path) -> Dataset:
         raise UnparsableDataset(type(error).__name__) from error
     for tag in bulky(header):
         del header[tag]
+    return header
+
+
+def _placed(file: HeaderFile, places: Places | None) -> Dataset:
+    """Read a header, which keeps the place that it took."""
+    try:
+        header = dcmread(file, stop_before_pixels=True, defer_size=LONGEST_VALUE)
+    except BaseException:
+        if places and file.placed:
+            places.leave()
+        raise
+    if places and file.placed:
+        finalize(header, places.leave)
     return header
 
 

@@ -1,18 +1,29 @@
 """Deliveries as they stand: one result on its way to one destination, listed and counted for whoever looks."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, literal, select, tuple_
 
+from config.mix import ResultKind
 from storage.database import reading
 from storage.states import DeliveryState
 from storage.tables import Moment, deliveries, exams, jobs, results
 
 ANSWER: Final = tuple_(jobs.c.revision, results.c.created_at)
 """By which the answers of an exam are told apart and stand in their order: one revision may be read again."""
+_TELLING: Final = (ResultKind.SR, ResultKind.CAD_SR, ResultKind.SC, ResultKind.PDF)
+"""Kinds that tell a whole answer, each by itself."""
+_OVERTAKEN_BY: Final[Mapping[ResultKind, Collection[ResultKind]]] = MappingProxyType(
+    dict.fromkeys(ResultKind, tuple(ResultKind)) | dict.fromkeys(_TELLING, _TELLING) | {ResultKind.REJECTION: ()}
+)
+"""Kind → by what of a later answer it is overtaken, which a destination would take for the last word when it follows that.
+
+Should a later report be refused, the earlier one is all that the destination has. A rejection note withdraws what is older
+than its own answer, whenever it comes."""
 
 
 @dataclass(frozen=True)
@@ -179,14 +190,17 @@ def all_deliveries() -> Select[Any]:
     )
 
 
-def earlier(delivery: Delivery) -> Select[Any]:
-    """Return the query for what its destination gets of its exam's earlier answers."""
-    return _beside(delivery).where(_answer(delivery) > ANSWER)
+def overtaken(delivery: Delivery) -> Select[Any]:
+    """Return the query for what one that is there overtakes: what its destination gets of its exam's earlier answers."""
+    kinds = [kind for kind, later in _OVERTAKEN_BY.items() if delivery.kind in later]
+    return _beside(delivery).where(_answer(delivery) > ANSWER, results.c.kind.in_(kinds))
 
 
-def later(delivery: Delivery) -> Select[Any]:
-    """Return the query for what its destination gets of its exam's later answers."""
-    return _beside(delivery).where(_answer(delivery) < ANSWER)
+def overtaking(delivery: Delivery) -> Select[Any]:
+    """Return the query for what overtakes one as soon as it is there."""
+    return _beside(delivery).where(
+        _answer(delivery) < ANSWER, results.c.kind.in_(_OVERTAKEN_BY[ResultKind(delivery.kind)])
+    )
 
 
 def listed(connection: Connection, query: Select[Any]) -> list[Delivery]:

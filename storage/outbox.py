@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Select, case, func, literal, select, 
 from config.policy import RetryPolicy
 from storage.attempts import note_attempt
 from storage.database import has_come, insert_new, reading, writing
-from storage.deliveries import ANSWER, Deliveries, Delivery, all_deliveries, earlier, listed
+from storage.deliveries import ANSWER, Deliveries, Delivery, all_deliveries, listed, overtaken
 from storage.exams import lock_keys
 from storage.proofs import AWAITS_PROOF, OVERTAKEN, Proofs
 from storage.states import DeliveryState
@@ -114,7 +114,7 @@ class Outbox(Deliveries):
     ) -> list[Delivery]:
         """Note that the destination accepted it, perhaps with a warning status; that ends it unless it is to be proven.
 
-        What still waits of the exam's earlier answers is recalled: it would be the destination's last word.
+        What it overtakes of the exam's earlier answers and still waits is recalled: it would be the destination's last word.
 
         Parameters
         ----------
@@ -138,13 +138,13 @@ class Outbox(Deliveries):
                 message=message,
                 not_before=prove_at,
             )
-            overtaken = listed(connection, earlier(delivery).where(deliveries.c.state == DeliveryState.WAITING))
-            if overtaken:
-                ids = [each.id for each in overtaken]
+            recalled = listed(connection, overtaken(delivery).where(deliveries.c.state == DeliveryState.WAITING))
+            if recalled:
+                ids = [each.id for each in recalled]
                 values = {"state": DeliveryState.RECALLED, "finished_at": now}
                 values |= {"message": func.coalesce(deliveries.c.message + "; ", "") + OVERTAKEN}
                 connection.execute(update(deliveries).where(deliveries.c.id.in_(ids)).values(values))
-        return overtaken
+        return recalled
 
     def refused(self, delivery: Delivery, message: str, status_code: int | None, now: datetime) -> None:
         """Note that the destination refused it for good (rule R9)."""

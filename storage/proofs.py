@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from config.policy import RetryPolicy
-from storage.deliveries import Delivery, later, listed
+from storage.deliveries import Delivery, listed, overtaking
 from storage.states import DeliveryState
 from storage.tables import deliveries
 
@@ -56,12 +56,12 @@ class Proofs:
     ) -> DeliveryState:
         """Note that it was sent and the destination does not have it: it waits to be sent again, or is given up.
 
-        It is recalled where the destination has a later answer, which it would follow.
+        It is recalled where the destination has what overtakes it of a later answer, which it would follow.
         """
         since = self._since(delivery, delivery.first_attempt_at, now)
         delay = self._policy_of(delivery.destination).delay(max(delivery.attempts, 1), now - since)
         values: dict[str, Any] = {"status_code": reason, "message": message}
-        if listed(connection, later(delivery).where(deliveries.c.state.in_(_THERE)).limit(1)):
+        if listed(connection, overtaking(delivery).where(deliveries.c.state.in_(_THERE)).limit(1)):
             values |= {"state": DeliveryState.RECALLED, "finished_at": now, "message": f"{message}; {OVERTAKEN}"}
         elif delay is None:
             values |= {"state": DeliveryState.EXPIRED, "finished_at": now}

@@ -361,15 +361,15 @@ PROTECTIONS = (
     Protection(
         "no earlier answer follows a later one that has overtaken it",
         "storage/outbox.py",
-        "            if overtaken:\n",
-        "            if not overtaken:\n",
+        "            if recalled:\n",
+        "            if not recalled:\n",
         "tests/integration/test_storage_outbox.py -k has_overtaken",
     ),
     Protection(
         "nor where it was sent and is missing",
         "storage/proofs.py",
-        "later(delivery).where(deliveries.c.state.in_(_THERE))",
-        "later(delivery).where(deliveries.c.state.is_(None))",
+        "overtaking(delivery).where(deliveries.c.state.in_(_THERE))",
+        "overtaking(delivery).where(deliveries.c.state.is_(None))",
         "tests/integration/test_storage_outbox.py -k later_answer_is_there",
     ),
     Protection(
@@ -378,6 +378,13 @@ PROTECTIONS = (
         "if not hand.precedes(each)]",
         "if hand]",
         "tests/integration/test_delivery_lanes.py -k takes_a_later",
+    ),
+    Protection(
+        "no report is kept back before a later one is there",
+        "storage/deliveries.py",
+        "dict.fromkeys(ResultKind, tuple(ResultKind)) | dict.fromkeys(_TELLING, _TELLING)",
+        "dict.fromkeys(ResultKind, tuple(ResultKind))",
+        "tests/integration/test_storage_outbox.py -k the_later_one_is_refused",
     ),
     Protection(
         "what a destination has already is delivered",

@@ -20,7 +20,7 @@ from node.errors import (
 from node.faults import told
 from node.instance_file import GrowingFile, InstanceFile
 from node.intake import Announced, Receiver
-from node.records import HEAD, Origin, dataset_begins, read_header, text
+from node.records import DOORS, HEAD, Origin, dataset_begins, read_header, text
 from node.sop_classes import TRANSFER_SYNTAXES
 from node.status import OUT_OF_RESOURCES, storing_reason
 from node.telemetry import logger
@@ -275,7 +275,7 @@ class Receiving:
     def _instance(self, path: Path, digest: str = "") -> None:
         named = Failed(0)
         try:
-            header = read_header(path)
+            header = read_header(path, DOORS)
             stored = Stored(
                 *(
                     text(header, keyword)

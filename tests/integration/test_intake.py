@@ -15,10 +15,10 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from node import errors, records
+from node import errors, intake, records
 from node.digests import digest, is_among
 from node.intake import Announced, Outcome, Receipt
-from node.records import dataset_offset, read_header
+from node.records import Places, dataset_offset, read_header
 from storage.database import reading
 from storage.errors import DatabaseUnavailable, DiskLow
 from storage.exams import ExamRecord, exam_of_study
@@ -319,6 +319,35 @@ def test_a_header_beyond_all_bounds_is_refused_and_not_read_into_memory(
         room.receive(image)
     assert room.rows() == (0, 0, 0)
     assert room.files() == set()
+
+
+def test_a_large_header_has_a_place_until_it_is_forgotten(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, places = room.incoming(an_image()), Places(1, patience=0.01)
+    monkeypatch.setattr(records, "LARGE_HEADER", 1000)
+    header = read_header(path, places)
+    with pytest.raises(errors.TooManyLargeHeaders):
+        read_header(path, places)
+    del header
+    monkeypatch.setattr(records, "LARGEST_HEADER", 1500)
+    for _ in range(2):
+        with pytest.raises(errors.UnparsableDataset):
+            read_header(path, places)
+    monkeypatch.undo()
+    places.take()
+    assert read_header(path, places)  # which is small
+
+
+def test_an_instance_whose_large_header_has_no_place_may_be_sent_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = an_image()
+    with monkeypatch.context() as crowded:
+        crowded.setattr(records, "LARGE_HEADER", 1000)
+        crowded.setattr(intake, "DOORS", Places(0, patience=0))
+        with pytest.raises(errors.TooManyLargeHeaders):
+            room.receive(image)
+    assert (room.rows(), room.files()) == ((0, 0, 0), set())
+    assert room.receive(image).outcome is Outcome.STORED
 
 
 def test_headers_that_no_database_would_take_are_kept_all_the_same(room: Room) -> None:

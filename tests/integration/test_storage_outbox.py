@@ -1,5 +1,6 @@
 """The outbox on both databases."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from storage.exams import hold
 from storage.jobs import JobQueue
 from storage.lanes import Pause, pause, pauses, resume
 from storage.outbox import Outbox
+from storage.results import ResultRecord
 from storage.states import DeliveryState
 from tests.records import LEASE, NOON, POLICY, SECOND, a_closed_exam, a_result, an_answer_waits, an_exam, resent
 
@@ -39,23 +41,41 @@ def test_what_is_due_is_listed_oldest_first_for_one_destination(outbox: Outbox) 
 def a_read_exam(engine: Engine, study: str, score: float | None, now: datetime = NOON, image: str = "") -> str:
     """Let an exam be answered with a score, its report wait for "pacs", and return the report's UID."""
     image = image or f"{study}.1.1"
+    report = a_result(f"2.25.{image}")
+    is_answered(engine, image, [report], study, score, now)
+    return report.uid
+
+
+def is_answered(
+    engine: Engine,
+    image: str,
+    objects: Sequence[ResultRecord],
+    study: str = "1.1",
+    score: float | None = 50,
+    now: datetime = NOON,
+) -> None:
+    """Let an image come and its exam be answered with a score and objects, which wait for "pacs"."""
     a_closed_exam(engine, image, study=study, now=now)
     queue = JobQueue(engine, POLICY, LEASE)
     job = queue.claim("ann", now)
     assert job is not None
-    report = a_result(f"2.25.{image}")
     queue.finish(
         job,
         "ann",
         answer="findings",
-        results=[report],
-        destinations={report.uid: ["pacs"]},
+        results=objects,
+        destinations={made.uid: ["pacs"] for made in objects},
         timings={},
         now=now,
         suspicion=score,
     )
     assert queue.list_jobs(1)[0].suspicion == score
-    return report.uid
+
+
+def an_object(kind: ResultKind, revision: int) -> ResultRecord:
+    """Return what an answer has of a kind; its UID tells both."""
+    uid = f"2.25.{revision}{list(ResultKind).index(kind)}"
+    return a_result(uid, kind=str(kind), path=f"results/{uid}.dcm")
 
 
 def test_the_most_suspicious_exam_is_sent_first_then_the_oldest_then_those_without_a_score(engine: Engine) -> None:
@@ -128,6 +148,49 @@ def test_what_a_later_answer_has_overtaken_is_not_sent_any_more(engine: Engine) 
     assert outbox.of_exam(earlier.exam_id)[0].sent_at == NOON + SECOND
 
 
+REPORT, OUTLINE = ResultKind.SR, ResultKind.SEG
+
+
+@pytest.mark.parametrize(
+    ("waits", "comes", "overtaken"),
+    [
+        (REPORT, REPORT, True),
+        (REPORT, OUTLINE, False),
+        (OUTLINE, REPORT, True),
+        (OUTLINE, OUTLINE, True),
+        (ResultKind.CAD_SR, ResultKind.GSPS, False),
+        (ResultKind.PDF, ResultKind.SC_VIEW, False),
+        (REPORT, ResultKind.SC, True),
+        (REPORT, ResultKind.REJECTION, False),
+        (OUTLINE, ResultKind.REJECTION, True),
+        (ResultKind.REJECTION, REPORT, False),
+    ],
+)
+def test_only_what_tells_the_later_answer_overtakes_what_tells_the_earlier_one(
+    engine: Engine, waits: ResultKind, comes: ResultKind, *, overtaken: bool
+) -> None:
+    outbox = Outbox(engine, POLICY)
+    is_answered(engine, "1.1.1.1", [an_object(waits, 1)])
+    is_answered(engine, "1.1.1.2", [an_object(comes, 2), an_object(ResultKind.PMAP, 2)])
+    earlier, present, _ = outbox.due("pacs", NOON, 9)
+    outbox.again(earlier, "out of resources", 0xA700, NOON)
+    assert [each.id for each in outbox.sent(present, 0, NOON)] == [earlier.id] * overtaken
+    assert (outbox.of_exam(1)[0].state is DeliveryState.RECALLED) is overtaken
+
+
+def test_an_earlier_report_goes_out_while_the_later_one_is_refused(engine: Engine) -> None:
+    outbox = Outbox(engine, POLICY)
+    for revision in (1, 2):
+        is_answered(engine, f"1.1.1.{revision}", [an_object(kind, revision) for kind in (OUTLINE, REPORT)])
+    outline, report, *later = outbox.due("pacs", NOON, 9)
+    outbox.sent(outline, 0, NOON)
+    outbox.again(report, "out of resources", 0xA700, NOON)
+    assert outbox.sent(later[0], 0, NOON) == []
+    outbox.refused(later[1], "cannot understand", 0xC000, NOON)
+    [due] = outbox.due("pacs", NOON + timedelta(hours=1), 9)
+    assert due.id == report.id
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_what_is_missing_is_sent_again_unless_a_later_answer_is_there(engine: Engine, *, there: bool) -> None:
     outbox = Outbox(engine, POLICY)
@@ -141,6 +204,22 @@ def test_what_is_missing_is_sent_again_unless_a_later_answer_is_there(engine: En
         state = outbox.proofs.missing(connection, earlier, "not found", 0x0112, NOON)
     assert state is (DeliveryState.RECALLED if there else DeliveryState.WAITING)
     assert bool(outbox.of_exam(1)[0].finished_at) is there
+
+
+def test_a_missing_report_is_sent_again_although_a_later_outline_is_there(engine: Engine) -> None:
+    outbox = Outbox(engine, POLICY)
+    is_answered(engine, "1.1.1.1", [an_object(kind, 1) for kind in (OUTLINE, REPORT)])
+    for each in outbox.due("pacs", NOON, 9):
+        outbox.sent(each, 0, NOON, prove_at=NOON)
+    is_answered(engine, "1.1.1.2", [an_object(OUTLINE, 2)])
+    outbox.sent(first(outbox), 0, NOON)
+    with writing(engine) as connection:
+        states = [
+            outbox.proofs.missing(connection, each, "not found", 0x0112, NOON)
+            for each in outbox.of_exam(1)
+            if each.proofs == 0
+        ]
+    assert states[:2] == [DeliveryState.RECALLED, DeliveryState.WAITING]
 
 
 def test_of_two_answers_to_one_revision_the_other_form_of_the_earlier_one_goes_first(engine: Engine) -> None:

@@ -9,6 +9,7 @@ import cv2
 import httpx2
 import numpy as np
 import pytest
+from pydicom import dcmread
 from sqlalchemy import Engine, update
 
 from ai.exam import ViewImage
@@ -21,7 +22,7 @@ from storage.states import DeliveryState, JobState
 from storage.tables import deliveries
 from tests.answers import a_mass
 from tests.builders import altered
-from tests.chain import REPORTS_ONLY, FakeReader
+from tests.chain import QUIET, REPORTS_ONLY, FakeReader
 from tests.doors import an_image, phantom_images
 from tests.pacs import a_free_port, a_pacs
 from tests.pages import MANY_DIGITS, Node, Standing, Visitor, a_node, answered, node, standing, text, visitor
@@ -59,6 +60,54 @@ def test_every_attempt_to_deliver_is_told_and_equal_ones_are_counted(tmp_path: P
             node.deliver()
         assert "sent, 0000H" in text(visitor.get(f"/exams/{node.chain.exam.uid}"))
         assert "sent to ris" in text(visitor.get(f"/exams/{node.chain.exam.uid}"))
+
+
+def test_a_late_image_stands_after_the_reading_that_it_came_too_late_for(node: Node, visitor: Visitor) -> None:
+    images = phantom_images()
+    node.chain.receive(images)
+    node.chain.clock.forward(QUIET.complete_quiet)
+    assert node.chain.exam_clock().tick() == 1
+    node.chain.clock.forward(timedelta(seconds=30))
+    node.chain.receive([altered(images[0], SOPInstanceUID="2.25.1")])
+    told = text(visitor.get(f"/exams/{node.chain.exam.uid}"))
+    told = told[told.index("Time line") :]
+    came = [told.index(words) for words in ("4 images received", "closed, a reading is queued", "1 image received")]
+    assert came == sorted(came)
+    former = text(visitor.get(f"/exams/{node.chain.exam.uid}?revision=1"))
+    assert "not used it came after this revision was closed" in former
+
+
+def test_a_view_whose_image_is_not_used_says_why_and_not_that_there_is_none(node: Node, visitor: Visitor) -> None:
+    lossy, *_ = phantom_images()
+    node.chain.receive([altered(lossy, LossyImageCompression="01")])
+    page = f"/exams/{node.chain.exam.uid}"
+    told = text(visitor.get(page))
+    assert told.count("The exam is still being received.") == 4
+    assert "No image of this view." not in told
+    node.read()
+    told = text(visitor.get(page))
+    assert told.count("Not used: lossy compressed.") == 1
+    assert told.count("No image of this view.") == 3
+
+
+def test_what_is_no_image_is_told_as_kept_and_counted_as_none(node: Node, visitor: Visitor, answered: str) -> None:
+    [report] = node.chain.outbox.of_exam(node.chain.exam.id)
+    node.chain.receive([dcmread(node.chain.room.store.resolve(report.path))])
+    told = text(visitor.get(f"/exams/{answered}"))
+    assert " kept no image own result" in told
+    assert "1 own result received" in told
+    assert "not decided" not in told
+
+
+def test_what_a_destination_has_not_got_is_told_at_the_top(node: Node, visitor: Visitor, answered: str) -> None:
+    page = f"/exams/{answered}"
+    assert "has not got" not in text(visitor.get(page))
+    [report] = node.chain.outbox.of_exam(node.chain.exam.id)
+    node.chain.outbox.refused(report, "SOP class not supported", 0x0122, node.chain.clock())
+    told = text(visitor.get(page))
+    assert told.index("ris has not got SR: refused or given up, see Deliveries") < told.index("Views")
+    lanes = text(visitor.get("/destinations/body"))
+    assert "Which: mammonode deliveries --state refused --destination ris" in lanes
 
 
 def test_why_a_result_is_not_sent_any_more_is_told(node: Node, visitor: Visitor, answered: str) -> None:

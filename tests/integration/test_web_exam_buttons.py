@@ -66,7 +66,9 @@ def test_a_reading_is_cancelled_and_the_exam_is_answered_so_and_can_be_read_afte
     assert visitor.button(f"/exams/{uid}/cancel").status_code == 204
     assert node.chain.worker(destinations=node.destinations).work_once()
     assert node.chain.exam.status == "not analysed"
-    assert "The reading was cancelled by an operator." in text(visitor.get(f"/exams/{uid}"))
+    told = text(visitor.get(f"/exams/{uid}"))
+    assert "The reading was cancelled by an operator." in told
+    assert "revision 1; The reading was cancelled" not in told  # it was not, when it was queued
     assert node.chain.reader.exams == []
     assert visitor.button(f"/exams/{uid}/cancel").status_code == 409
     assert visitor.button(f"/exams/{uid}/re-read").status_code == 204

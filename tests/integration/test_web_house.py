@@ -10,9 +10,11 @@ from sqlalchemy import Engine, update
 
 from node.errors import AssociationRejected
 from node.scu import EchoResult
+from node.web.pages.system import stages_of
 from node.web.rendering import seconds
 from storage.actions import actions_of_destination
 from storage.database import reading, writing
+from storage.overview import Reading
 from storage.selftests import SelfTest, note
 from storage.tables import deliveries
 from tests.chain import PACS, REPORTS_ONLY
@@ -20,6 +22,7 @@ from tests.doors import an_image, phantom_images
 from tests.pacs import a_free_port, a_pacs
 from tests.pages import Node, Standing, Visitor, a_node, answered, node, standing, text, visitor
 from tests.peers import eventually
+from tests.records import NOON
 
 __all__ = ["answered", "node", "standing", "visitor"]
 
@@ -117,6 +120,12 @@ def test_the_system_page_tells_disk_queue_speed_model_and_versions(standing: Sta
         assert words in told
     visitor.get("/exams", headers={"Authorization": "Bearer mmn_wrong"})
     assert re.search(r"401 not authenticated 1\b", text(visitor.get("/system")))
+
+
+def test_the_stages_of_a_reading_are_those_of_exams_that_were_read() -> None:
+    timings: tuple[dict[str, float], ...] = ({"read": 17, "total": 27}, {"total": 2}, {"total": 2})
+    readings = [Reading(NOON, NOON, NOON, NOON, each) for each in timings]
+    assert stages_of(readings) == {"read": 17, "total": 27}
 
 
 def test_the_system_page_tells_of_a_store_that_is_gone(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,14 @@ def test_a_phone_shows_every_page_in_its_width(desk: Desk) -> None:
             # So may the name of a destination, of half as many.
             page.evaluate("document.querySelectorAll('option').forEach((each) => each.textContent = 'm'.repeat(32))")
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+            # Nor is a row cut, which nobody would move to the side to read: why an image was not used names a UID.
+            page.evaluate(
+                "document.querySelectorAll('td[data-label=Why]').forEach((each) => each.append('9'.repeat(64)))"
+            )
+            cut = (
+                "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth).length"
+            )
+            assert page.evaluate(cut) == 0, path
 
 
 def test_an_exam_shows_its_layers_and_hides_weaker_marks(desk: Desk) -> None:

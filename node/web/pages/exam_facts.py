@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from node.exams import NO_IMAGES
 from node.results.facts import FACTS, kept_facts
 from node.web.pages.hanging import Shown, place, views_of
 from node.web.pages.house import House
@@ -21,7 +22,7 @@ from storage.overview import study_of, typical_seconds
 from storage.previews import PreviewKind, previews_of
 from storage.removals import removed_of_exam
 from storage.results import IssuedResult, ResultRecord, results_of
-from storage.states import ExamState, JobState, Plan
+from storage.states import DeliveryState, ExamState, JobState, Plan
 from storage.waiving import Waivable, Wanted, waivable
 
 MOST_JOBS: Final = 1000
@@ -29,10 +30,10 @@ MOST_JOBS: Final = 1000
 
 @dataclass(frozen=True)
 class Used:
-    """An image of the exam: whether it was used, and why not."""
+    """An instance of the exam's study: what became of it in this revision, and why."""
 
     record: InstanceRecord
-    used: bool | None
+    became: str
     view: str
     why: str
     removed: bool
@@ -133,6 +134,15 @@ class ExamFacts:
         return tuple(sorted({sent.delivery.destination for sent in self.deliveries}))
 
     @property
+    def undelivered(self) -> Mapping[str, tuple[str, ...]]:
+        """Destination → kinds of what it has refused, or was given up."""
+        kinds: dict[str, dict[str, None]] = {}
+        for each in (sent.delivery for sent in self.deliveries):
+            if each.state in {DeliveryState.REFUSED, DeliveryState.EXPIRED}:
+                kinds.setdefault(each.destination, {})[each.kind] = None
+        return {name: tuple(found) for name, found in kinds.items()}
+
+    @property
     def objects(self) -> tuple[tuple[ResultRecord, datetime, str, bool], ...]:
         """Result objects, when each was made, what it shows, and whether it only stands in for another form."""
         views = {shown.image_uid: shown.view for shown in self.views if shown.image_uid}
@@ -185,14 +195,16 @@ def exam_facts(house: House, uid: str, revision: int | None) -> ExamFacts:
     sent = tuple(
         Sent(delivery, tuple(attempts.get(delivery.id, ()))) for delivery in deliveries if delivery.revision == seen
     )
+    images = _images(instances, decided, answer, removed, closed=job is not None)
+    unused = {image.view: image.why for image in images if image.became == "not used"}
     return ExamFacts(
         exam=exam,
         revision=seen,
         study_date=date,
         study_description=description,
         answer=answer,
-        views=views_of(exam, answer, pictures, decided),
-        images=_images(instances, decided, answer, removed),
+        views=views_of(exam, answer, pictures, decided, unused),
+        images=images,
         events=events_of(instances, all_jobs, deliveries, actions, conflicts),
         results=tuple(result for result in issued if result.revision == seen and result.record.kind != FACTS),
         deliveries=sent,
@@ -209,28 +221,35 @@ def _images(
     decided: Sequence[ExamImage],
     answer: Mapping[str, Any] | None,
     removed: set[str],
+    *,
+    closed: bool,
 ) -> tuple[Used, ...]:
     chosen = {image.instance_uid: image for image in decided}
     told = {image["uid"]: image for image in (answer or {}).get("images", ())}
     used = []
     for record in instances:
         image, read = chosen.get(record.uid), told.get(record.uid)
+        if record.kind in NO_IMAGES:
+            used.append(Used(record, "kept", "", "no image", record.uid in removed))
+            continue
         view = (
             (read and read["view"])
             or (image and image.view)
             or f"{record.laterality or '?'} {record.view_position or '?'}"
         )
-        was_used, why = _became(image, read, answered=answer is not None)
-        used.append(Used(record, was_used, view, why or (record.reasons or ("",))[-1], record.uid in removed))
-    return tuple(sorted(used, key=lambda each: (not each.used, place(each.view), each.record.received_at)))
+        became, why = _became(image, read, answered=answer is not None, closed=closed)
+        used.append(Used(record, became, view, why or (record.reasons or ("",))[-1], record.uid in removed))
+    return tuple(sorted(used, key=lambda each: (each.became != "used", place(each.view), each.record.received_at)))
 
 
-def _became(image: ExamImage | None, read: Mapping[str, Any] | None, *, answered: bool) -> tuple[bool | None, str]:
-    """Return whether an image was used, and why not."""
+def _became(
+    image: ExamImage | None, read: Mapping[str, Any] | None, *, answered: bool, closed: bool
+) -> tuple[str, str]:
+    """Return what became of an image, and why."""
     if read:
-        return not read["not_read"], read["not_read"] or ""
+        return "not used" if read["not_read"] else "used", read["not_read"] or ""
     if image is None:
-        return None, ""
+        return ("not used", "it came after this revision was closed") if closed else ("not decided", "")
     if image.chosen and answered:
-        return False, "its file could not be had"
-    return image.chosen, image.reason
+        return "not used", "its file could not be had"
+    return "used" if image.chosen else "not used", image.reason

@@ -8,6 +8,7 @@ from ai.exam import STANDARD_VIEWS
 from node.results.labels import Box, Point, label_places, lead
 from storage.exams import ExamImage, ExamRecord
 from storage.previews import Preview, PreviewKind
+from storage.states import ExamState
 
 LETTER: Final = 0.6
 """Width of a bold figure, colon or blank over its height, on average; measured on a label in Chromium: 0.57 to 0.59."""
@@ -74,6 +75,7 @@ def views_of(
     answer: Mapping[str, Any] | None,
     pictures: Sequence[Preview],
     decided: Sequence[ExamImage],
+    unused: Mapping[str, str],
 ) -> tuple[Shown, ...]:
     """Return the standard views of a revision.
 
@@ -83,9 +85,12 @@ def views_of(
         Its facts; None without an answer.
     pictures, decided
         Its pictures, and which images it was closed with.
+    unused
+        View → why an image of it was not used.
     """
     told = {image["view"]: image for image in (answer or {}).get("images", ()) if image["view"]}
     chosen = {image.view: image.instance_uid for image in decided if image.chosen}
+    none = "The exam is still being received." if _is_open(exam, decided) else "No image of this view."
     shown = []
     for standard in STANDARD_VIEWS:
         view = str(standard)
@@ -103,7 +108,7 @@ def views_of(
             Shown(
                 view=view,
                 image_uid=uid,
-                why=None if read else _why(image, uid, answer),
+                why=None if read else _why(image, uid, answer) or _said("Not used", unused.get(view)) or none,
                 score=image["score"] if image and read else None,
                 width=width,
                 height=height,
@@ -116,12 +121,20 @@ def views_of(
     return tuple(shown)
 
 
+def _is_open(exam: ExamRecord, decided: Sequence[ExamImage]) -> bool:
+    return exam.state is ExamState.COLLECTING and not decided
+
+
 def _why(image: Mapping[str, Any] | None, uid: str | None, answer: Mapping[str, Any] | None) -> str:
     if image is not None:
-        return f"Not read: {image['not_read'].rstrip('.')}."
+        return _said("Not read", image["not_read"])
     if uid is not None:
         return "Not read yet." if answer is None else "Not read."
-    return "No image of this view."
+    return ""
+
+
+def _said(what: str, why: str | None) -> str:
+    return f"{what}: {why.rstrip('.')}." if why else ""
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, float]:

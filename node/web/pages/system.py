@@ -92,7 +92,7 @@ def _told(house: House) -> dict[str, Any]:
             ],
             unit="s",
         ),
-        "stages": _stages(readings),
+        "stages": stages_of(readings),
         "current": schema_is_current(house.engine),
         "database": house.engine.dialect.name,
         "answers": _answers(house.counts.answers),
@@ -123,11 +123,11 @@ def _hours(readings: Sequence[Reading], since: datetime) -> list[Hour]:
     ]
 
 
-def _stages(readings: Sequence[Reading]) -> dict[str, float]:
-    """Return how many seconds each stage takes in the middle."""
+def stages_of(readings: Sequence[Reading]) -> dict[str, float]:
+    """Return how many seconds each stage takes in the middle, of exams that were read: others are answered at once."""
     found = {}
     for stage in STAGES:
-        taken = sorted(each.timings[stage] for each in readings if stage in each.timings)
+        taken = sorted(each.timings[stage] for each in readings if "read" in each.timings and stage in each.timings)
         if taken:
             found[stage] = taken[len(taken) // 2]
     return found

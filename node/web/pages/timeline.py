@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple, TypeVar
 
 from ai.words import counted
+from node.exams import NO_IMAGES
 from storage.actions import Action
 from storage.conflicts import Conflict
 from storage.deliveries import Delivery
@@ -47,10 +48,12 @@ def events_of(
     conflicts: Sequence[Conflict],
 ) -> tuple[Event, ...]:
     """Return the events of all revisions."""
-    events = list(_arrivals(instances))
+    events = list(_arrivals(instances, [job.created_at for job in jobs]))
     for job in jobs:
         revision = f"revision {job.revision}"
-        events.append(Event(job.created_at, "closed, a reading is queued", "; ".join((revision, *job.reasons))))
+        events.append(
+            Event(job.created_at, "closed, a reading is queued", "; ".join((revision, *job.before_cancelled[1])))
+        )
         if job.started_at:
             events.append(Event(job.started_at, "reading began", f"{revision}, attempt {job.attempts}"))
         if job.finished_at:
@@ -66,12 +69,23 @@ def events_of(
     return tuple(sorted(events, key=lambda event: event.at))
 
 
-def _arrivals(instances: Iterable[InstanceRecord]) -> Iterator[Event]:
+def _arrivals(instances: Iterable[InstanceRecord], closed: Sequence[datetime]) -> Iterator[Event]:
+    """Return what came, images apart; one that came late stands after the reading that it came too late for."""
     ordered = sorted(instances, key=lambda each: each.received_at)
-    for group in _together(ordered, lambda each: each.received_at, lambda each: each.calling_ae):
+
+    def alike(each: InstanceRecord) -> tuple[str, str, int]:
+        return _called(each), each.calling_ae, sum(at < each.received_at for at in closed)
+
+    for group in _together(ordered, lambda each: each.received_at, alike):
         first = group[0]
         came_from = f"from {first.calling_ae or 'no AE title'} at {first.origin}"
-        yield Event(first.received_at, f"{counted(len(group), 'image')} received", came_from)
+        yield Event(first.received_at, f"{counted(len(group), _called(first))} received", came_from)
+
+
+def _called(instance: InstanceRecord) -> str:
+    if instance.own:
+        return "own result"
+    return "other object" if instance.kind in NO_IMAGES else "image"
 
 
 def _deliveries(deliveries: Iterable[Delivery]) -> Iterator[Event]:

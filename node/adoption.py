@@ -22,6 +22,7 @@ from node.telemetry import logger
 from node.views import ImageKind
 from storage.database import reading
 from storage.errors import StorageError
+from storage.exams import has_exam
 from storage.files import InstanceStore, Kept
 from storage.index import known_paths
 from storage.removals import kept_paths, newest_paths
@@ -115,6 +116,8 @@ def adopt(engine: Engine, store: InstanceStore, accepts: frozenset[ImageKind]) -
     for exam, paths in _gone(engine, store, present):
         gone += len(paths)
         log.error("files are gone", exam=exam, number=len(paths), path=paths[0])
+    if strange := list(_results_of_no_exam(engine, store)):
+        log.warning("results of no exam", number=len(strange), path=strange[0])
     log.info("adopted what the database did not know", number=adopted, unreadable=unreadable, gone=gone)
     return Adopted(adopted, unreadable, gone)
 
@@ -139,6 +142,15 @@ def _unknown(engine: Engine, store: InstanceStore, area: str, present: set[str])
             known = known_paths(connection, [kept.path for kept in files])
         present.update(kept.path for kept in files)
         yield from (kept for kept in files if kept.path not in known)
+
+
+def _results_of_no_exam(engine: Engine, store: InstanceStore) -> Iterator[str]:
+    """Yield our own objects of studies without an exam, with whose results they could go."""
+    for study, files in groupby(store.listed("results"), lambda kept: kept.path.split("/")[1]):
+        with reading(engine) as connection:
+            known = has_exam(connection, study)
+        if not known:
+            yield from (kept.path for kept in files)
 
 
 def _gone(engine: Engine, store: InstanceStore, present: Collection[str]) -> Iterator[tuple[str | None, list[str]]]:

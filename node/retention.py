@@ -13,8 +13,9 @@ from node.identity import TEST_ISSUER
 from node.results.answer import AnswerStatus
 from node.telemetry import logger
 from storage.database import reading, writing
+from storage.exams import get_exam
 from storage.files import InstanceStore
-from storage.removals import Due, not_unlinked, note_unlinked, removable_exams, remove_files, remove_strays
+from storage.removals import Due, left_over, not_unlinked, note_unlinked, removable_exams, remove_files, remove_strays
 
 log = logger("retention")
 
@@ -143,14 +144,23 @@ class Retention:
             yield from fresh
 
     def _remove(self, exam_id: int, exam: str, due: Due, why: str) -> int:
+        # Listed before: to ask a bucket takes time, in which others wait for the transaction.
+        lying = self._lying(exam_id) if due.results_too else []
         with writing(self._engine) as connection:
-            paths = remove_files(connection, exam_id, due, self._clock())
+            left = left_over(connection, exam_id, lying) if lying else []
+            paths = remove_files(connection, exam_id, due, self._clock(), left)
         what = "results" if due.results_too else "sources"
         if paths:
             level = log.warning if due.unproven and due.issuer is None else log.info
             self._notes.note("removed", exam=exam, what=what, why=why)
-            level("files removed", exam=exam, what=what, files=len(paths), why=why, proven=not due.unproven)
+            unnamed = {"unindexed": len(left)} if left else {}
+            level("files removed", exam=exam, what=what, files=len(paths), why=why, proven=not due.unproven, **unnamed)
         return len(paths)
+
+    def _lying(self, exam_id: int) -> list[str]:
+        with reading(self._engine) as connection:
+            study = get_exam(connection, exam_id).study_uid
+        return self._store.results_of(study)
 
     def _unlink(self) -> int:
         """Unlink what is marked as removed, and return how many files are gone; one that stays keeps no other."""

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from node.answering import NO_SCORE_POLICY, answer_of
 from node.exams import assemble, outcome
 from node.faults import described
 from node.headers import differing_identity
+from node.judging import Rules
 from node.material import Material, material_of
 from node.obtaining import obtain
 from node.previews import draw_previews, write_previews
 from node.reply import Replies
+from node.rereading import judged_again
 from node.results.answer import Answer
 from node.results.source import names_alone
 from node.telemetry import logger
@@ -152,9 +155,13 @@ class Worker:
         return True
 
     def _do(self, job: Job) -> None:
+        another = job.model_digest != self._reader.model.digest
+        if another and self._is_of_a_former_model(job) and job.last_resorts <= 1:
+            if self._judged_again(job):
+                return
+            # Others may have used its attempts up: once this model tries, too, before the answer says that it failed.
+            job = replace(job, last_resorts=0)
         log.info("job started", plan=job.plan, **({"last_resort": True} if job.exhausted else {}))
-        if job.model_digest != self._reader.model.digest:
-            self._tell_of_another_model(job)
         begin = time.perf_counter()
         with reading(self._engine) as connection:
             material = material_of(connection, job, kinds_of(self._reader.model.accepts))
@@ -207,12 +214,24 @@ class Worker:
             **({"score": found.score, "masses": found.count} if found else {}),
         )
 
-    def _tell_of_another_model(self, job: Job) -> None:
+    def _is_of_a_former_model(self, job: Job) -> bool:
+        """Tell whether a job for another model was queued before this worker was there; it may be that `serve` has another."""
         meant = {"meant_for": job.model_digest[:12], "read_by": self._reader.model.digest[:12]}
-        if job.created_at < self._since:
+        former = job.created_at < self._since
+        if former:
             log.info("job of a former model", **meant)
         else:
             log.warning("job was meant for another model", **meant, check="do serve and work have the same settings?")
+        return former
+
+    def _judged_again(self, job: Job) -> bool:
+        model = self._reader.model
+        rules = Rules(kinds_of(model.accepts), self._one_breast_suffices)
+        again = judged_again(self._engine, self._queue, rules, model.digest, job, self._owner, self._clock())
+        if again is None:
+            return False
+        log.info("judged again for another model", next_job=again.job, next_revision=again.revision)
+        return True
 
     def _show(self, job: Job, answer: Answer, analysis: Analysis) -> None:
         """Keep pictures for the pages; the answer does not wait for them, and does without them."""

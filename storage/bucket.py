@@ -201,6 +201,12 @@ class BucketStore(InstanceStore):
         self._put(path, data)
         return path
 
+    def results_of(self, study_uid: str) -> list[str]:
+        """Return the paths of our own objects that are kept of a study, whether they are indexed or not."""
+        with self._asked("list"):
+            found = {each["path"] for batch in obstore.list(self._bucket, f"results/{study_uid}") for each in batch}
+        return sorted(found.union(self._former.results_of(study_uid)))
+
     def write_preview(self, path: str, data: bytes) -> None:
         """Put a picture where its row says; a copy of an earlier one may be looked at for a while."""
         self._put(path, data)

@@ -291,6 +291,12 @@ def exam_of_study(connection: Connection, patient: PatientRecord, study_uid: str
     return None if row is None else exam_of(row)
 
 
+def has_exam(connection: Connection, study_uid: str) -> bool:
+    """Tell whether a study has an exam, of whatever patient."""
+    query = select(exams.c.id).where(exams.c.study_uid == study_uid).limit(1)
+    return connection.execute(query).one_or_none() is not None
+
+
 def get_exam(connection: Connection, exam_id: int) -> ExamRecord:
     """Return an exam by its primary key.
 

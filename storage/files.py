@@ -187,6 +187,10 @@ class InstanceStore(ABC):
         """
 
     @abstractmethod
+    def results_of(self, study_uid: str) -> list[str]:
+        """Return the paths of our own objects that are kept of a study, whether they are indexed or not."""
+
+    @abstractmethod
     def write_preview(self, path: str, data: bytes) -> None:
         """Put a picture where its row says, in the place of an earlier one; nothing stands on it."""
 
@@ -321,6 +325,11 @@ class FolderStore(InstanceStore):
                 return self._publish(temp, path)
         _flush((self.root / path).parent)
         return str(path)
+
+    def results_of(self, study_uid: str) -> list[str]:
+        """Return the paths of our own objects that are kept of a study, whether they are indexed or not."""
+        found = (self.root / "results" / study_uid).rglob("*")
+        return [str(file.relative_to(self.root)) for file in found if file.is_file()]
 
     def write_preview(self, path: str, data: bytes) -> None:
         """Put a picture where its row says, in the place of an earlier one; nothing stands on it."""

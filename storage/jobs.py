@@ -185,7 +185,7 @@ class JobQueue:
         from storage.results import add_results, after_what_was_issued  # noqa: PLC0415 (lists need neither catalogue nor index)
 
         with writing(self._engine) as connection:
-            exam = self._lock(connection, job, owner)
+            exam = self.lock(connection, job, owner)
             issued_at = after_what_was_issued(connection, job.exam_id, now)
             add_results(connection, job.id, results, issued_at)
             pairs = [(record.uid, name) for record in results for name in destinations.get(record.uid, ())]
@@ -212,7 +212,7 @@ class JobQueue:
         if delay is None:
             delay = self._policy.first if job.exhausted else timedelta(0)
         with writing(self._engine) as connection:
-            self._lock(connection, job, owner)
+            self.lock(connection, job, owner)
             connection.execute(
                 update(jobs)
                 .where(jobs.c.id == job.id)
@@ -382,12 +382,19 @@ class JobQueue:
 
     def _bury(self, job: Job, owner: str, error: str, now: datetime) -> None:
         with writing(self._engine) as connection:
-            exam = self._lock(connection, job, owner)
+            exam = self.lock(connection, job, owner)
             _end(connection, job, JobState.DEAD, now, error=error)
             if exam.revision == job.revision:
                 _set_exam(connection, job, state=ExamState.FAILED)
 
-    def _lock(self, connection: Connection, job: Job, owner: str) -> Row[Any]:
+    def lock(self, connection: Connection, job: Job, owner: str) -> Row[Any]:
+        """Let nobody else change a job and its exam before this transaction ends, and return the exam's row.
+
+        Raises
+        ------
+        LeaseLost
+            When another worker has the job, or it has ended.
+        """
         exam = _lock_exam(connection, job.exam_id)
         held = select(jobs.c.id).where(_held_by(owner, job)).with_for_update()
         if connection.execute(held).one_or_none() is None:

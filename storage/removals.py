@@ -7,6 +7,7 @@ later.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePosixPath
 
 from sqlalchemy import ColumnElement, Connection, Select, distinct, exists, func, insert, select, union_all, update
 
@@ -143,8 +144,31 @@ def _keeps(due: Due) -> ColumnElement[bool]:
     return keeps
 
 
-def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime) -> list[str]:
-    """Mark an exam's sources or results as removed if it still may lose them, and return their paths."""
+def left_over(connection: Connection, exam_id: int, lying: Sequence[str]) -> list[str]:
+    """Return those of our own objects of an exam's study that no row names, and none is going to; the study's exams are locked.
+
+    A worker left them whose job was cancelled or taken over, or that was killed. What it may name at its end has a job that
+    runs: while one of the study does, or waits, nothing is left over.
+
+    Parameters
+    ----------
+    lying
+        Their paths, as ``InstanceStore.results_of`` returned them.
+    """
+    study = select(exams.c.study_uid).where(exams.c.id == exam_id).scalar_subquery()
+    keys = list(connection.execute(select(exams.c.id).where(exams.c.study_uid == study)).scalars())
+    lock_keys(connection, keys)
+    unfinished = jobs.c.exam_id.in_(keys) & jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
+    if connection.execute(select(jobs.c.id).where(unfinished).limit(1)).one_or_none() is not None:
+        return []
+    uids = {PurePosixPath(path).name.rsplit(".", 2)[0] for path in lying}
+    named = set(connection.execute(select(results.c.path).where(results.c.uid.in_(uids))).scalars())
+    marked = set(connection.execute(select(removals.c.path).where(removals.c.path.in_(lying))).scalars())
+    return sorted(set(lying) - named - marked)
+
+
+def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime, also: Sequence[str] = ()) -> list[str]:
+    """Mark an exam's sources or results, and what is left over, as removed if it still may lose them; return their paths."""
     # Whoever lets an image come to the exam meanwhile waits for this, and then knows.
     lock_keys(connection, [exam_id])
     if not removable_exams(connection, due, 1, exam_id):
@@ -160,7 +184,8 @@ def remove_files(connection: Connection, exam_id: int, due: Due, now: datetime) 
     queries = [_results()] if due.results_too else [_sources(), aside]
     queries.append(pictures.where(_kept(previews.c.path)))
     this = [query.where(exams.c.id == exam_id) for query in queries]
-    return _mark(connection, [path for query in this for path in connection.execute(query).scalars()], now)
+    paths = [path for query in this for path in connection.execute(query).scalars()]
+    return _mark(connection, [*paths, *also], now)
 
 
 def strays(connection: Connection, before: datetime) -> list[str]:

@@ -45,8 +45,8 @@ def purge(
     """Remove images, or results, of old exams now, as `[retention]` would by itself; their records stay.
 
     Only of exams that are answered, are not held and have no open conflict, and whose every delivery has ended well or was
-    waived. With images go old objects that belong to no exam. Deliveries that keep exams which are old enough are told by
-    destination.
+    waived. With images go old objects that belong to no exam, with results what readings of the same study that came to no
+    end have left. Deliveries that keep exams which are old enough are told by destination.
     """
     parts = open_parts(load_settings(config))
     settings, now = parts.settings, utc_now()

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from sqlalchemy import Engine, insert, select, text, update
+from structlog.testing import capture_logs
 
 from config.mix import ResultKind
+from config.policy import RetentionPolicy
 from node.adoption import Adopted, adopt
 from node.intake import utc_now
+from node.retention import Retention
 from node.views import ImageKind
 from storage.backup import back_up, holds_exams, restore, same_schema
 from storage.database import installation_id, migrate, open_database, reading, schema_is_current, writing
@@ -27,10 +30,10 @@ from storage.errors import (
     DatabaseUnavailable,
     SchemaUnknown,
 )
-from storage.states import ConflictState, ExamState
-from storage.tables import conflicts, instances, jobs, metadata, patients
+from storage.states import ConflictState, DeliveryState, ExamState
+from storage.tables import conflicts, deliveries, instances, jobs, metadata, patients
 from tests.builders import altered
-from tests.chain import QUIET, Chain, a_chain
+from tests.chain import PACS, QUIET, Chain, a_chain
 from tests.databases import Databases, PostgreSQLDatabases, SQLiteDatabases
 from tests.doors import phantom_images
 from tests.pacs import waiting_results
@@ -99,6 +102,51 @@ def test_what_came_after_the_backup_is_adopted_and_answered(chain: Chain, backup
     assert len(chain.of_kind(ResultKind.SR)) == 1
     assert files <= chain.room.files()
     assert adopt(engine, chain.room.store, KINDS) == Adopted(0, 0)
+
+
+def test_what_was_issued_after_the_backup_stays_until_the_results_of_its_exam_go(chain: Chain, backup: Path) -> None:
+    first, *others = phantom_images()
+    chain.clock.now = utc_now()  # adoption goes by the times of files
+    chain.receive([first])
+    back_up(chain.room.engine, backup)
+    chain.receive(others)
+    answer(chain)
+    issued = {each.record.path for each in chain.issued()}
+    restore(chain.room.engine, backup, chain.room.store.incoming)
+    adopt(chain.room.engine, chain.room.store, KINDS)
+    answer(chain)
+    assert issued.isdisjoint(each.record.path for each in chain.issued())
+    assert issued <= chain.room.files()
+    chain.clock.forward(timedelta(days=31))
+    policy = RetentionPolicy(results=timedelta(days=30), unproven=True)
+    with writing(chain.room.engine) as connection:
+        connection.execute(update(deliveries).values(state=DeliveryState.SENT, finished_at=chain.clock()))
+    with capture_logs() as logs:
+        Retention(chain.room.engine, chain.room.store, policy, chain.clock, destinations=[PACS]).tick()
+    assert [line["unindexed"] for line in logs if line["event"] == "files removed"] == [len(issued)]
+    assert not any(file.startswith("results") for file in chain.room.files())
+
+
+def test_results_of_a_study_without_an_exam_are_told(chain: Chain, backup: Path) -> None:
+    other = altered(phantom_images()[0], PatientID="ANOTHER", StudyInstanceUID="1.2.9", SOPInstanceUID="1.2.9.1")
+    chain.receive([other])
+    back_up(chain.room.engine, backup)
+    chain.receive(phantom_images())
+    answer(chain)
+    for path in chain.room.files():
+        if path.startswith(f"instances/{phantom_images()[0].StudyInstanceUID}"):
+            chain.room.store.remove(path)
+    restore(chain.room.engine, backup, chain.room.store.incoming)
+    with capture_logs() as logs:
+        adopt(chain.room.engine, chain.room.store, KINDS)
+    [told] = [line for line in logs if line["event"] == "results of no exam"]
+    assert told["path"].startswith(f"results/{phantom_images()[0].StudyInstanceUID}/")
+    assert told["number"] == sum(path.startswith("results") and "/1.2.9/" not in path for path in issued_objects(chain))
+
+
+def issued_objects(chain: Chain) -> set[str]:
+    """Return the DICOM objects in the store."""
+    return {path for path in chain.room.files() if path.endswith(".dcm")}
 
 
 def test_an_image_is_adopted_as_of_the_time_at_which_it_was_written(chain: Chain, backup: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
+from ai.exam import Exam
 from config.mix import ResultKind
 from config.policy import RetentionPolicy
 from config.settings import Destination, Proof
@@ -23,14 +25,14 @@ from storage.conflicts import list_conflicts
 from storage.database import reading
 from storage.errors import CannotRetry
 from storage.exams import find_exam
-from storage.files import DiskUsage
+from storage.files import DiskUsage, InstanceReference
 from storage.index import find_instance
 from storage.removals import is_removed
 from storage.states import DeliveryState, ExamState
 from tests.builders import altered, key_objects
-from tests.chain import QUIET, Chain, a_chain, text_of
+from tests.chain import QUIET, Chain, FakeReader, a_chain, text_of
 from tests.doors import an_image, phantom_images
-from tests.records import resent
+from tests.records import LEASE, resent
 
 REPORTS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, objects=(ResultKind.SR,))
 DAY = timedelta(days=1)
@@ -85,6 +87,75 @@ def test_sources_and_results_go_after_their_time_and_their_records_stay(chain: C
     assert chain.issued()
     assert (chain.exam.state, chain.exam.status) == (ExamState.ANSWERED, AnswerStatus.FINDINGS)
     assert retention(chain, BOTH).tick() == 0
+
+
+def cancelled_while_it_is_read(chain: Chain) -> int:
+    """Let the exam be read once more by another model, be cancelled meanwhile and answered; return the files that no row names."""
+    chain.queue.retry(chain.job.id, chain.clock())
+    before = set(chain.room.files())
+    model = replace(chain.reader.model, digest="cd" * 32)
+    reader = FakeReader(model=model, meanwhile=lambda _: chain.queue.cancel(chain.job.id, chain.clock()))
+    assert chain.worker(destinations=[REPORTS], reader=reader).work_once()
+    left = {file for file in set(chain.room.files()) - before if file.startswith("results")}
+    assert chain.worker(destinations=[REPORTS]).work_once()
+    assert chain.exam.status == AnswerStatus.NOT_ANALYSED
+    assert left.isdisjoint(result.record.path for result in chain.issued())
+    return len(left)
+
+
+def test_what_a_reading_that_was_cancelled_has_left_goes_with_the_results(chain: Chain) -> None:
+    left = cancelled_while_it_is_read(chain)
+    assert left > 0
+    deliver(chain)
+    chain.clock.forward(61 * DAY)
+    with capture_logs() as logs:
+        retention(chain, BOTH).tick()
+    assert kept(chain, "results") == 0
+    assert [line.get("unindexed") for line in logs if line["event"] == "files removed"] == [None, left]
+    assert retention(chain, BOTH).tick() == 0
+
+
+def test_what_a_worker_that_was_killed_has_left_goes_with_the_results_that_another_issued(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    chain.queue.retry(chain.job.id, chain.clock())
+    monkeypatch.setattr(chain.queue, "finish", killed)
+    other = replace(chain.reader.model, digest="cd" * 32)
+    with pytest.raises(KeyboardInterrupt):
+        chain.worker(reader=FakeReader(model=other)).work_once()
+    monkeypatch.undo()
+    chain.clock.forward(2 * LEASE)
+    assert chain.worker(destinations=[REPORTS]).work_once()
+    assert kept(chain, "results") > len(chain.issued())
+    deliver(chain)
+    chain.clock.forward(61 * DAY)
+    retention(chain, BOTH).tick()
+    assert kept(chain, "results") == 0
+
+
+def test_what_a_worker_may_be_about_to_name_stays_while_another_exam_of_the_study_is_read(chain: Chain) -> None:
+    deliver(chain)
+    chain.clock.forward(61 * DAY)
+    at_hand: list[set[str]] = []
+
+    def retained(_: Exam) -> None:
+        # Its objects lie there before their rows.
+        path = chain.room.store.write_result(
+            InstanceReference(str(phantom_images()[0].StudyInstanceUID), "1.2.8", "1.2.8.1"), b"x"
+        )
+        retention(chain, BOTH).tick()
+        at_hand.append({path} & set(chain.room.files()))
+
+    chain.receive(
+        [altered(image, PatientID="ANOTHER", SOPInstanceUID=f"{image.SOPInstanceUID}.7") for image in phantom_images()]
+    )
+    chain.clock.forward(QUIET.incomplete_quiet)
+    chain.exam_clock().tick()
+    assert chain.worker(destinations=[REPORTS], reader=FakeReader(meanwhile=retained)).work_once()
+    assert [len(paths) for paths in at_hand] == [1]
 
 
 def test_nothing_goes_for_its_age_while_the_clock_is_doubtful_and_room_is_made_all_the_same(

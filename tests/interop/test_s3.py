@@ -121,6 +121,13 @@ def test_a_result_is_kept_once_and_never_overwritten(store: InstanceStore) -> No
     assert [store.resolve(path).read_bytes() for path in (*first, second)] == [b"report", b"other"]
 
 
+def test_what_is_kept_of_a_study_is_found_whether_it_is_indexed_or_not(store: InstanceStore) -> None:
+    of_study = [store.write_result(a_reference(), data, suffix) for data, suffix in ((b"DICM", "dcm"), (b"{}", "json"))]
+    store.write_result(replace(a_reference(), study_uid=f"{a_reference().study_uid}.1"), b"another's")
+    assert sorted(store.results_of(a_reference().study_uid)) == sorted(of_study)
+    assert store.results_of("1.9") == []
+
+
 def test_a_picture_takes_the_place_of_an_earlier_one(store: InstanceStore) -> None:
     for data in (b"first", b"second"):
         store.write_preview("previews/exam/1/1.2.view.jpg", data)

@@ -83,7 +83,8 @@ def train(
     upon: Annotated[
         str,
         typer.Option(
-            "--upon", help="Finished model that a second look or a student is trained upon: name or directory."
+            "--upon",
+            help="Finished model that a second look, a further network or a student is trained upon: name or directory.",
         ),
     ] = "",
     final: Annotated[

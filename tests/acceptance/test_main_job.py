@@ -9,13 +9,13 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage
 
+from node.cli.options import DEFAULT_MODEL
 from node.demo.pacs import Received, errors_in, received_for
 from storage.states import DeliveryState, ExamState
 from tests.acceptance.nodes import Archive, Site, a_site, an_exam, patiently, study_of
 from tests.builders import altered, for_processing
 from tests.chain import summary_of, text_of
 from tests.databases import PostgreSQLDatabases
-from tests.models import SHIPPED
 from tests.pacs import a_free_port, a_pacs
 from tests.peers import require_program
 
@@ -36,7 +36,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A node that was sent four exams at once, and whose second destination is not there."""
     quiet = "incomplete_quiet = 5"
     with a_site(
-        tmp_path_factory.mktemp("site"), exam=quiet, reader=f'model = "{SHIPPED}"', ports={"archive": a_free_port()}
+        tmp_path_factory.mktemp("site"),
+        exam=quiet,
+        reader=f'model = "{DEFAULT_MODEL}"',
+        ports={"archive": a_free_port()},
     ) as site:
         site.serve_and_work()
         site.send(COMPLETE)

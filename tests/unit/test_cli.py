@@ -14,13 +14,13 @@ from sqlalchemy import update
 from ai.models import open_model
 from config.settings import Settings, Storage, load_settings
 from node import cli
+from node.cli.options import DEFAULT_MODEL
 from node.faults import KNOWN_FAULTS
 from node.parts import Parts, open_parts
 from storage.database import writing
 from storage.holding import held
 from storage.tables import jobs
 from tests.command_line import a_config, a_destination, answered, config, contradicted, parts, run
-from tests.models import SHIPPED
 from tests.pacs import a_free_port, a_pacs
 
 __all__ = ["answered", "config", "contradicted", "parts"]
@@ -121,10 +121,10 @@ def test_recall_tells_from_which_score_on_how_many_exams_would_be_looked_at_twic
     config: Path, parts: Parts, answered: str
 ) -> None:
     left_out = run("recall", "--config", config, "--days", 30_000)
-    assert "1 exam read by another model than mass-fpn-boxes left out." in left_out.output
+    assert f"1 exam read by another model than {DEFAULT_MODEL} left out." in left_out.output
     assert "No exam with a score" in left_out.output
     with writing(parts.engine) as connection:
-        connection.execute(update(jobs).values(model_digest=open_model(SHIPPED).digest))
+        connection.execute(update(jobs).values(model_digest=open_model(DEFAULT_MODEL).digest))
     told = json.loads(run("recall", "2", "100", "--config", config, "--days", 30_000, "--json").stdout)
     assert [(row["rate"], row["score"], row["share"]) for row in told if row["sender"] == "all senders"] == [
         (2, 62, 0),

@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
@@ -335,6 +337,28 @@ def test_a_large_header_has_a_place_until_it_is_forgotten(room: Room, monkeypatc
     monkeypatch.undo()
     places.take()
     assert read_header(path, places)  # which is small
+
+
+def test_a_place_may_be_left_at_any_point_of_taking_or_leaving_one() -> None:
+    """As where the garbage collector forgets a header: it does so in whichever thread is at work, in the middle of anything."""
+    places, forgets = Places(1, patience=5), []
+
+    def at_any_point(*_: Any) -> Any:
+        if not forgets:
+            forgets.append(True)
+            places.leave()
+            forgets.clear()
+        return at_any_point
+
+    def take_and_leave() -> None:
+        sys.settrace(at_any_point)
+        places.take()
+        places.leave()
+
+    thread = threading.Thread(target=take_and_leave, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_an_instance_whose_large_header_has_no_place_may_be_sent_again(

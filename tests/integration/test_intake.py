@@ -1,6 +1,9 @@
 """The intake on both databases: durable before success, nothing kept of a failure, and rule R6."""
 
+import errno
+import gc
 import hashlib
+import os
 import re
 import sys
 import threading
@@ -359,6 +362,23 @@ def test_a_place_may_be_left_at_any_point_of_taking_or_leaving_one() -> None:
     thread.start()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_disk_that_fails_keeps_no_place(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    places = Places(1, patience=0)
+    monkeypatch.setattr(records, "LARGE_HEADER", 1000)
+    monkeypatch.setattr(intake, "DOORS", places)
+    monkeypatch.setattr(room.store, "flush", fail)
+    gc.disable()
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            room.receive(an_image())
+        places.take()
+    finally:
+        gc.enable()
 
 
 def test_an_instance_whose_large_header_has_no_place_may_be_sent_again(

@@ -344,7 +344,7 @@ def test_a_large_header_has_a_place_until_it_is_forgotten(room: Room, monkeypatc
 
 def test_a_place_may_be_left_at_any_point_of_taking_or_leaving_one() -> None:
     """As where the garbage collector forgets a header: it does so in whichever thread is at work, in the middle of anything."""
-    places, forgets = Places(1, patience=5), []
+    places, forgets = Places(1, patience=5), list[bool]()
 
     def at_any_point(*_: Any) -> Any:
         if not forgets:

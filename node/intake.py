@@ -191,9 +191,10 @@ class Intake:
 
     def _receive(self, temp: Path, announced: Announced | None, origin: Origin) -> Receipt:
         with ThreadPoolExecutor(1) as beside:  # the disk writes while the processor reads
-            flushing = beside.submit(self._store.flush, temp)
+            # Not a future in this frame: what it raises would keep the frame, and the header, until garbage is collected.
+            flushed = beside.map(self._store.flush, [temp])
             header, record = self._describe(temp, announced, origin)
-        flushing.result()
+        next(flushed)
         if self._store.far and self._is_known(record):
             return self._receive_again(temp, header, record)
         self._store.make_way(temp, record.path)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import SEEK_CUR, BufferedReader, FileIO
 from pathlib import Path
-from threading import Semaphore
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 from weakref import finalize
 
@@ -69,7 +69,11 @@ class Places:
     """
 
     def __init__(self, number: int = 4, patience: float = 20) -> None:
-        self._free = Semaphore(number)
+        # The garbage collector forgets headers in the middle of anything, of `take` too: of all that waits and wakes this
+        # alone may be left to then (its `put` is reentrant).
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(number):
+            self.leave()
         self._patience = patience
 
     def take(self) -> None:
@@ -80,12 +84,14 @@ class Places:
         TooManyLargeHeaders
             When nobody does.
         """
-        if not self._free.acquire(timeout=self._patience):
-            raise TooManyLargeHeaders
+        try:
+            self._free.get(timeout=self._patience)
+        except Empty:
+            raise TooManyLargeHeaders from None
 
     def leave(self) -> None:
         """Leave one to others."""
-        self._free.release()
+        self._free.put(None)
 
 
 DOORS: Final = Places()

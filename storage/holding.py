@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from time import sleep
 from typing import Final
 
 from sqlalchemy import Connection, Engine, func, select, text
@@ -17,6 +18,8 @@ from storage.errors import StoreInUse
 
 NAME: Final = "serve.lock"
 """In the store's folder; its content only says who holds it, and whether anybody does is the kernel's knowledge."""
+_GLANCES: Final = (0.02, 0.05, 0.1)
+"""Seconds after which a lock is tried for again: whoever only looks who has it (`served_by`) has it himself for a moment."""
 _SEAT: Final = 0x4D414D53  # any number, the same in every process
 _HOLDER: Final = text(
     "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)"
@@ -58,7 +61,7 @@ def _locked(lock: Path, place: Path) -> Iterator[str]:
     try:
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(handle)
         _sign(handle)
     except BlockingIOError:
         holder, _ = _signature(handle)
@@ -162,20 +165,34 @@ def _holder_of_another_version(lock: Path) -> str:
     return ""
 
 
+def _take(handle: int) -> None:
+    """Take a lock; `BlockingIOError` where another has it, and does not only look."""
+    for rest in (*_GLANCES, None):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if rest is None:
+                raise
+            sleep(rest)
+        else:
+            return
+
+
 def _ourselves() -> str:
     return f"process {os.getpid()} of {socket.gethostname()}"
 
 
 def _sign(handle: int) -> None:
-    with suppress(OSError):  # a full disk
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{_ourselves()}\n{newest_revision()}".encode(), 0)
+    signed = f"{_ourselves()}\n{newest_revision()}\n".encode()
+    with suppress(OSError):  # a full disk, which lets what is there be written over
+        os.pwrite(handle, signed, 0)
+        os.ftruncate(handle, len(signed))
 
 
 def _signature(handle: int | None) -> tuple[str, str]:
     """Return who has signed, and the schema that it works with."""
     signed = os.pread(handle, 300, 0).decode(errors="replace") if handle is not None else ""
-    holder, _, schema = signed.partition("\n")
+    holder, schema, *_ = *signed.split("\n"), ""
     return holder, schema
 
 

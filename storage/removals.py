@@ -148,7 +148,8 @@ def left_over(connection: Connection, exam_id: int, lying: Sequence[str]) -> lis
     """Return those of our own objects of an exam's study that no row names, and none is going to; the study's exams are locked.
 
     A worker left them whose job was cancelled or taken over, or that was killed. What it may name at its end has a job that
-    runs: while one of the study does, or waits, nothing is left over.
+    runs: while one of the study does, or waits, nothing is left over. Nor while another exam's last job may be tried again
+    (``JobQueue.retry``), which puts the same bytes under the same paths: one that is marked stays so.
 
     Parameters
     ----------
@@ -160,6 +161,11 @@ def left_over(connection: Connection, exam_id: int, lying: Sequence[str]) -> lis
     lock_keys(connection, keys)
     unfinished = jobs.c.exam_id.in_(keys) & jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
     if connection.execute(select(jobs.c.id).where(unfinished).limit(1)).one_or_none() is not None:
+        return []
+    last = (jobs.c.revision == exams.c.revision) & jobs.c.state.in_([JobState.DONE, JobState.DEAD])
+    others = select(exams.c.id).where(exams.c.id.in_(keys), exams.c.id != exam_id, exams.c.state != ExamState.MOVED)
+    again = others.where(exists().where(jobs.c.exam_id == exams.c.id, last))
+    if not all(any_removed(connection, each) for each in connection.execute(again).scalars().all()):
         return []
     uids = {PurePosixPath(path).name.rsplit(".", 2)[0] for path in lying}
     named = set(connection.execute(select(results.c.path).where(results.c.uid.in_(uids))).scalars())

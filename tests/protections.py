@@ -46,8 +46,8 @@ PROTECTIONS = (
     Protection(
         "the bytes of an instance go to the disk before it is in its place",
         "node/intake.py",
-        "beside.submit(self._store.flush, temp)\n",
-        "beside.submit(str, temp)\n",
+        "beside.map(self._store.flush, [temp])\n",
+        "beside.map(str, [temp])\n",
         f"{RECEIVING} tests/acceptance/test_faults.py -k 'written_in_this_order or system_calls or kernel'",
     ),
     Protection(

@@ -101,8 +101,8 @@ class Store:
             await beside.do(_feed, feed, inflated, pending)
             if rest:
                 await beside.do(_feed, feed, inflated, rest)
+            await beside.do(end)
             await beside.done()
-            await run_in_threadpool(end)
             if receiving.has_documents:
                 async with self._parsed:
                     await run_in_threadpool(receiving.finish)

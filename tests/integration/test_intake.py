@@ -1,11 +1,16 @@
 """The intake on both databases: durable before success, nothing kept of a failure, and rule R6."""
 
+import errno
+import gc
 import hashlib
+import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
@@ -335,6 +340,45 @@ def test_a_large_header_has_a_place_until_it_is_forgotten(room: Room, monkeypatc
     monkeypatch.undo()
     places.take()
     assert read_header(path, places)  # which is small
+
+
+def test_a_place_may_be_left_at_any_point_of_taking_or_leaving_one() -> None:
+    """As where the garbage collector forgets a header: it does so in whichever thread is at work, in the middle of anything."""
+    places, forgets = Places(1, patience=5), list[bool]()
+
+    def at_any_point(*_: Any) -> Any:
+        if not forgets:
+            forgets.append(True)
+            places.leave()
+            forgets.clear()
+        return at_any_point
+
+    def take_and_leave() -> None:
+        sys.settrace(at_any_point)
+        places.take()
+        places.leave()
+
+    thread = threading.Thread(target=take_and_leave, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_disk_that_fails_keeps_no_place(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    places = Places(1, patience=0)
+    monkeypatch.setattr(records, "LARGE_HEADER", 1000)
+    monkeypatch.setattr(intake, "DOORS", places)
+    monkeypatch.setattr(room.store, "flush", fail)
+    gc.disable()
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            room.receive(an_image())
+        places.take()
+    finally:
+        gc.enable()
 
 
 def test_an_instance_whose_large_header_has_no_place_may_be_sent_again(

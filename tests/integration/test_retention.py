@@ -28,6 +28,7 @@ from storage.exams import find_exam
 from storage.files import DiskUsage, InstanceReference
 from storage.index import find_instance
 from storage.removals import is_removed
+from storage.results import results_of
 from storage.states import DeliveryState, ExamState
 from tests.builders import altered, key_objects
 from tests.chain import QUIET, Chain, FakeReader, a_chain, text_of
@@ -156,6 +157,42 @@ def test_what_a_worker_may_be_about_to_name_stays_while_another_exam_of_the_stud
     chain.exam_clock().tick()
     assert chain.worker(destinations=[REPORTS], reader=FakeReader(meanwhile=retained)).work_once()
     assert [len(paths) for paths in at_hand] == [1]
+
+
+def test_what_another_exam_of_the_study_may_be_told_when_it_is_read_again_stays(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    deliver(chain)
+    chain.clock.forward(61 * DAY)
+    chain.receive(
+        [altered(image, PatientID="ANOTHER", SOPInstanceUID=f"{image.SOPInstanceUID}.7") for image in phantom_images()]
+    )
+    chain.clock.forward(QUIET.incomplete_quiet)
+    assert chain.exam_clock().tick() == 1
+    assert chain.worker(destinations=[REPORTS]).work_once()
+    chain.queue.retry(chain.job.id, chain.clock())
+    other = FakeReader(model=replace(chain.reader.model, digest="cd" * 32))
+    with monkeypatch.context() as patched:
+        patched.setattr(chain.queue, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            chain.worker(destinations=[REPORTS], reader=other).work_once()
+    chain.clock.forward(2 * LEASE)
+    assert chain.worker(destinations=[REPORTS]).work_once()
+    before = kept(chain, "results")
+    assert retention(chain, BOTH).tick() > 0, "the first exam's"
+    assert kept(chain, "results") < before
+    chain.queue.retry(chain.job.id, chain.clock())
+    assert chain.worker(destinations=[REPORTS], reader=other).work_once()
+    with reading(chain.room.engine) as connection:
+        told = results_of(connection, chain.job.exam_id)
+        assert not any(is_removed(connection, each.record.path) for each in told)
+    deliver(chain)
+    chain.clock.forward(61 * DAY)
+    retention(chain, BOTH).tick()
+    assert kept(chain, "results") == 0
 
 
 def test_nothing_goes_for_its_age_while_the_clock_is_doubtful_and_room_is_made_all_the_same(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pydicom.uid import (
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
+from node.intake import Receipt
 from node.results.encode import to_bytes
 from node.web import stow_json
 from tests.builders import altered, compressed
@@ -132,6 +134,22 @@ def test_bodies_may_be_chunked_gzipped_or_a_single_file(service: Service) -> Non
     )
     assert [each.status_code for each in (chunked, zipped, single)] == [200, 200, 200]
     assert service.room.rows() == (3, 1, 0)
+
+
+def test_an_instance_alone_is_kept_by_a_thread_of_storing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may wait there, for a place for its header or for the database: `/readyz` has the threads of everything else."""
+    threads: list[str] = []
+    receive = service.room.intake.receive
+
+    def noted(*arguments: Any) -> Receipt:
+        threads.append(threading.current_thread().name)
+        return receive(*arguments)
+
+    monkeypatch.setattr(service.room.intake, "receive", noted)
+    for body, kind in ((related([to_bytes(an_image())]), content_type()), (to_bytes(an_image()), "application/dicom")):
+        answer = service.client.post("/dicom-web/studies", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == 200
+    assert [name.split("_")[0] for name in threads] == ["stow", "stow"]
 
 
 def test_a_body_that_inflates_beyond_the_bound_is_refused(room: Room) -> None:

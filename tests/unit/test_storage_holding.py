@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from storage.database import open_database
+from storage import holding
+from storage.database import newest_revision, open_database
 from storage.errors import DatabaseUnavailable, StoreInUse
 from storage.holding import NAME, Seat, held
 from tests.databases import PostgreSQLDatabases
@@ -84,6 +85,36 @@ def test_a_file_system_without_locks_keeps_nobody_from_starting(
     monkeypatch.setattr(fcntl, "flock", fail)
     with held(tmp_path) as fault, held(tmp_path):
         assert os.strerror(number) in fault
+
+
+def test_whoever_only_looks_who_has_a_lock_keeps_nobody_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `served_by` does: a command or a worker that is started in the same moment."""
+    handle = os.open(tmp_path / NAME, os.O_RDONLY | os.O_CREAT, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    monkeypatch.setattr(holding, "sleep", lambda _: os.close(handle))
+    with held(tmp_path) as fault:
+        assert fault == ""
+
+
+def test_a_disk_without_room_does_not_let_a_lock_say_what_another_has_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system gives what a file has given up to nobody at once (ext4: once its journal has it), but lets be written over."""
+    write = os.pwrite
+
+    def full(handle: int, data: bytes, offset: int) -> int:
+        if os.fstat(handle).st_size == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, data, offset)
+
+    (tmp_path / NAME).write_text("process 1234567890 of the former host with a long name\n0001\n")
+    monkeypatch.setattr(os, "pwrite", full)
+    with held(tmp_path):
+        assert (
+            tmp_path / NAME
+        ).read_text() == f"process {os.getpid()} of {socket.gethostname()}\n{newest_revision()}\n"
 
 
 def test_a_folder_that_cannot_be_made_is_left_to_whoever_prepares_it(tmp_path: Path) -> None:

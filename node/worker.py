@@ -121,6 +121,8 @@ class Worker:
         self._at_work = at_work
         self._bereft = False
         self._since = clock()
+        self._tried: set[int] = set()
+        """Jobs of a former model that this worker has tried."""
 
     def work_once(self) -> bool:
         """Do one job; False when none is due.
@@ -156,9 +158,10 @@ class Worker:
 
     def _do(self, job: Job) -> None:
         another = job.model_digest != self._reader.model.digest
-        if another and self._is_of_a_former_model(job) and job.last_resorts <= 1:
+        if another and self._is_of_a_former_model(job) and job.last_resorts <= 1 and job.id not in self._tried:
             if self._judged_again(job):
                 return
+            self._tried.add(job.id)
             # Others may have used its attempts up: once this model tries, too, before the answer says that it failed.
             job = replace(job, last_resorts=0)
         log.info("job started", plan=job.plan, **({"last_resort": True} if job.exhausted else {}))

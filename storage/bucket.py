@@ -24,7 +24,7 @@ from obstore.store import S3Store
 
 from config.policy import BucketPlace
 from storage.errors import BucketUnavailable
-from storage.files import FolderStore, InstanceReference, InstanceStore, Kept, path_in, result_path
+from storage.files import FolderStore, InstanceReference, InstanceStore, Kept, is_result_path, path_in, result_path
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -205,7 +205,7 @@ class BucketStore(InstanceStore):
         """Return the paths of our own objects that are kept of a study, whether they are indexed or not."""
         with self._asked("list"):
             found = {each["path"] for batch in obstore.list(self._bucket, f"results/{study_uid}") for each in batch}
-        return sorted(found.union(self._former.results_of(study_uid)))
+        return sorted({*filter(is_result_path, found), *self._former.results_of(study_uid)})
 
     def write_preview(self, path: str, data: bytes) -> None:
         """Put a picture where its row says; a copy of an earlier one may be looked at for a while."""

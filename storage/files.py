@@ -21,6 +21,7 @@ from config.policy import Watermark
 from storage.errors import AlreadyStored, DiskLow, MalformedUID
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_RESULT = re.compile(r"results(?:/[^/]+){3}\.[0-9a-f]{16}\.\w+")
 MOST_REMEMBERED = 4096
 """Folders that are known to be on the disk for good; to flush one again costs as much as to flush a file."""
 _WRITING_TAKES = timedelta(hours=1)
@@ -329,7 +330,8 @@ class FolderStore(InstanceStore):
     def results_of(self, study_uid: str) -> list[str]:
         """Return the paths of our own objects that are kept of a study, whether they are indexed or not."""
         found = (self.root / "results" / study_uid).rglob("*")
-        return [str(file.relative_to(self.root)) for file in found if file.is_file()]
+        paths = (str(file.relative_to(self.root)) for file in found if file.is_file())
+        return [path for path in paths if is_result_path(path)]
 
     def write_preview(self, path: str, data: bytes) -> None:
         """Put a picture where its row says, in the place of an earlier one; nothing stands on it."""
@@ -386,6 +388,11 @@ def path_in(area: str, reference: InstanceReference, ending: str) -> PurePosixPa
 def result_path(reference: InstanceReference, data: bytes, suffix: str) -> PurePosixPath:
     """Return where one of our own objects is kept."""
     return path_in("results", reference, f".{hashlib.sha256(data).hexdigest()[:16]}.{suffix}")
+
+
+def is_result_path(path: str) -> bool:
+    """Tell whether a path has the form of :func:`result_path`; what else lies there, such as a copy made by hand, is not ours."""
+    return _RESULT.fullmatch(path) is not None
 
 
 def _flush(path: Path) -> None:

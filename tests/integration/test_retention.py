@@ -133,8 +133,10 @@ def test_what_a_worker_that_was_killed_has_left_goes_with_the_results_that_anoth
     assert kept(chain, "results") > len(chain.issued())
     deliver(chain)
     chain.clock.forward(61 * DAY)
+    by_hand = chain.room.store.root / f"{chain.issued()[0].record.path}.copy"
+    by_hand.write_bytes(b"somebody else's")
     retention(chain, BOTH).tick()
-    assert kept(chain, "results") == 0
+    assert (kept(chain, "results"), by_hand.read_bytes()) == (1, b"somebody else's")
 
 
 def test_what_a_worker_may_be_about_to_name_stays_while_another_exam_of_the_study_is_read(chain: Chain) -> None:

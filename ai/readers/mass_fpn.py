@@ -189,18 +189,28 @@ def first_networks(model: Model, memory: Memory) -> list[nn.Module]:
     """
     card = model.part("architecture", MassFPNCard)
     paths = _divided(model, card.look)[0]
-    encoders = [card.encoder] * len(paths) if isinstance(card.encoder, str) else card.encoder
-    if len(encoders) != len(paths):
-        raise InvalidCard(
-            f"{model.folder / CARD}: architecture.encoder: {len(encoders)} names for {len(paths)} weights files"
-        )
     return [
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for encoder, path in zip(encoders, paths, strict=True)
+        for encoder, path in zip(encoders(model, len(paths)), paths, strict=True)
         for network in folds(
             NetworkCard(network=NETWORK, options={"encoder": encoder, "boxes": card.boxes}), [path], memory
         )
     ]
+
+
+def encoders(model: Model, files: int) -> tuple[str, ...]:
+    """Return the encoder of each of so many weights files of the first network.
+
+    Raises
+    ------
+    InvalidCard
+        When the card names more or fewer.
+    """
+    named = model.part("architecture", MassFPNCard).encoder
+    each = (named,) * files if isinstance(named, str) else named
+    if len(each) != files:
+        raise InvalidCard(f"{model.folder / CARD}: architecture.encoder: {len(each)} names for {files} weights files")
+    return each
 
 
 def _divided(model: Model, look: LookCard | None) -> tuple[list[Path], list[Path]]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ai.datasets.records import Record
 from ai.errors import InvalidCard, InvalidRecipe
 from ai.models import Model
-from ai.readers.mass_fpn import MassFPNCard
+from ai.readers.mass_fpn import MassFPNCard, encoders
 from ai.training.learners.base import System, upon_nothing
 from ai.training.learners.mass_fpn import MASS_FPN, MassFPNLearner, mass_fpn_learner
 from ai.training.recipe import Recipe
@@ -47,17 +47,17 @@ def _upon(model: Model) -> System:
     Raises
     ------
     InvalidCard
-        When the model is another reader's, or looks a second time.
+        When the model is another reader's, looks a second time, or names more or fewer encoders than weights files.
     """
     card = model.part("architecture", MassFPNCard) if model.card.reader == MASS_FPN.reader else None
     if card is None or card.look is not None:
         raise InvalidCard(f"{model.folder}: a further network answers with a model of mass_fpn without a second look")
     there = tuple(model.weights())
-    encoders = [card.encoder] * len(there) if isinstance(card.encoder, str) else card.encoder
+    others = encoders(model, len(there))
 
     def tables(recipe: Recipe, files: Mapping[str, Sequence[str]], measured: Mapping[str, float]) -> Mapping[str, Any]:
         own = MASS_FPN.tables(recipe, files, measured)
-        return {**own, "encoder": [*encoders, own["encoder"]], "canvas": list(card.canvas)}
+        return {**own, "encoder": [*others, own["encoder"]], "canvas": list(card.canvas)}
 
     return replace(MASS_MEMBER, learner=partial(member_learner, model), tables=tables, carried=there)
 

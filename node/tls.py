@@ -231,6 +231,7 @@ class Transport:
         ]
         door = _context(ssl.PROTOCOL_TLS_SERVER, settings, section) if settings.listen else None
         if door:
+            door.sslsocket_class = _Closing
             door.verify_mode = ssl.CERT_REQUIRED if settings.mutual else ssl.CERT_OPTIONAL
             # What is resumed is not verified again: each handshake shall be whole.
             door.num_tickets = 0
@@ -367,7 +368,19 @@ def _read(name: str, key: str) -> bytes:
         raise TlsUnusable(f"{key} = {name}: {error.strerror}") from error
 
 
-class _Watched(ssl.SSLSocket):
+class _Closing(ssl.SSLSocket):
+    """A connection that is closed also when the other side was quicker to end it."""
+
+    def shutdown(self, how: int) -> None:
+        """End it both ways; pynetdicom 3.0 goes on to close it only if this does not fail."""
+        try:
+            super().shutdown(how)
+        except OSError:
+            self.close()
+            raise
+
+
+class _Watched(_Closing):
     """A connection that keeps for its call what went wrong; whoever uses it hears only that it is closed."""
 
     call: "Call | None" = None
@@ -380,7 +393,6 @@ class _Watched(ssl.SSLSocket):
                 self.call.judge(cast("Certificate", self.getpeercert()))
         except OSError as error:
             self._note(error)
-            self.close()  # pynetdicom 3.0 leaves one open whose other side has gone before: its shutdown fails
             raise
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:

@@ -181,6 +181,7 @@ def test_no_door_stays_open_while_the_other_lets_end_what_has_begun(tmp_path: Pa
     opened = Serving(settings_of(tmp_path))
     opened.open()
     closing_it = Thread(target=opened.close)
+    port = opened.dicom_port
     address = "127.0.0.1", opened.web_port or 0
     with socket.create_connection(address) as sender:
         # One that has begun to send: the door answers to its first words, and waits for the rest.
@@ -189,7 +190,6 @@ def test_no_door_stays_open_while_the_other_lets_end_what_has_begun(tmp_path: Pa
         sender.sendall("\r\n".join(["POST /login HTTP/1.1", *head, "", ""]).encode())
         assert sender.recv(12) == b"HTTP/1.1 100"
         closing_it.start()
-        port = opened.dicom_port
         assert eventually(lambda: not _is_open(port), seconds=20)
         assert closing_it.is_alive()
     closing_it.join(60)

@@ -266,17 +266,38 @@ def test_tls_to_a_plain_pacs_is_named(papers: Papers, room: Room) -> None:
 # --- files
 
 
-def test_a_connection_that_the_other_side_resets_in_the_handshake_is_closed(papers: Papers) -> None:
+def test_a_connection_that_the_other_side_refuses_or_resets_is_closed_as_pynetdicom_closes(papers: Papers) -> None:
     context = Transport.open(papers.settings()).calls
     assert context is not None
+    refused = context.wrap_socket(socket.socket(), server_hostname="localhost")
+    with pytest.raises(ConnectionRefusedError):
+        refused.connect(("127.0.0.1", a_free_port()))
     with socket.create_server(("127.0.0.1", 0)) as server:
-        plain = context.wrap_socket(socket.socket(), server_hostname="localhost")
-        reset = threading.Thread(target=lambda: _reset(server.accept()[0]))
-        reset.start()
+        reset = context.wrap_socket(socket.socket(), server_hostname="localhost")
+        other = threading.Thread(target=lambda: _reset(server.accept()[0]))
+        other.start()
         with pytest.raises(OSError, match=r"."):
-            plain.connect(server.getsockname())
-        reset.join()
-    assert plain.fileno() == -1
+            reset.connect(server.getsockname())
+        other.join()
+    for gone in (refused, reset):
+        with pytest.raises(OSError, match="not connected"):  # and `close` is not called after that
+            gone.shutdown(socket.SHUT_RDWR)
+        assert gone.fileno() == -1
+
+
+def test_a_callers_connection_that_is_reset_is_closed(papers: Papers) -> None:
+    door = Transport.open(papers.settings(listen=True)).door
+    assert door is not None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        caller = socket.create_connection(server.getsockname())
+        plain, _ = server.accept()
+        secured = door.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        _reset(caller)
+        with pytest.raises(ConnectionError):
+            secured.do_handshake()
+        with pytest.raises(OSError, match="not connected"):
+            secured.shutdown(socket.SHUT_RDWR)
+    assert secured.fileno() == -1
 
 
 def _reset(connection: socket.socket) -> None:

@@ -14,11 +14,22 @@ _ALIKE: Final = ("system", "images", "complete_exams", "parts", "reader")
 """What decides what is learnt and how it is read, the seed aside."""
 
 
-def check_final(recipe: Recipe, sibling: Model, start: str, budget: int | None, training: Sequence[Record]) -> None:
+def check_final(
+    recipe: Recipe,
+    sibling: Model,
+    start: str,
+    budget: int | None,
+    training: Sequence[Record],
+    upon: Model | None = None,
+) -> None:
     """Refuse a sibling that was trained otherwise than this run would, so that its figures would tell nothing.
+
+    What the sibling was made upon has taught this run as well; so may that model's own last run.
 
     Parameters
     ----------
+    start
+        What this run's networks start from, a last run named as its sibling (`as_sibling`).
     training
         What this run would learn from if it held out whom the sibling did.
 
@@ -35,14 +46,17 @@ def check_final(recipe: Recipe, sibling: Model, start: str, budget: int | None, 
     differs = [key for key in (*_ALIKE, "budget") if ours.get(key) != theirs.get(key)]
     if theirs["split"].get("inner_folds") != recipe.split.folds:
         differs.append("split.folds")
-    if sibling.card.training.start != start:
+    begun = sibling.card.training.start
+    if begun != start and not (
+        upon is not None and begun.endswith(f": {start}")
+    ):  # before it, what those upon began from
         differs.append("start")
     if (sibling.card.training.patients, sibling.card.training.images) != (
         len({record.patient_id for record in training}),
         len(training),
     ):
         differs.append("images to learn from")
-    if "upon" in theirs:
+    if theirs.get("upon") != (None if upon is None else _sibling_of(upon)):
         differs.append("upon")
     if differs:
         raise InvalidRecipe(
@@ -50,9 +64,19 @@ def check_final(recipe: Recipe, sibling: Model, start: str, budget: int | None, 
         )
 
 
-def named(sibling: Model) -> str:
-    """Return the words by which a card names the sibling."""
-    return f"{sibling.card.name} {sibling.card.version}, {sibling.digest}"
+def named(model: Model) -> str:
+    """Return the words by which a card names another model."""
+    return f"{model.card.name} {model.card.version}, {model.digest}"
+
+
+def as_sibling(model: Model, words: str) -> str:
+    """Return words that name a model, with its sibling's name and version in their place where it is a last run."""
+    own, theirs = (each.rpartition(",")[0] for each in (named(model), _sibling_of(model)))
+    return words.replace(own, theirs, 1)
+
+
+def _sibling_of(model: Model) -> str:
+    return str(model.card.training.plan.get("final_of", named(model)))
 
 
 def calibration(sibling: Model) -> Calibration | None:

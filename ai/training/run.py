@@ -27,7 +27,7 @@ from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
 from ai.training.deal import Dealt, deal, everybody
 from ai.training.durable import alone
 from ai.training.engine import CHECKPOINT, Examples, Step, check_examples, train_part
-from ai.training.final import calibration, check_final, named, note, threshold
+from ai.training.final import as_sibling, calibration, check_final, named, note, threshold
 from ai.training.known import check_start, check_upon, unknown_of
 from ai.training.learners.base import Learner, System
 from ai.training.phases import Part, Precision
@@ -136,17 +136,19 @@ def train(
     folds = _folds(recipe, settings.folds)
     dealt = deal(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
     notes = list(provenance.notes)
-    if settings.upon is not None:
-        check_upon(settings.upon, dealt, recipe.name)
-        notes += unknown_of(settings.upon)
-    if settings.start is not None and settings.start.is_dir():
-        model = open_model(f"{settings.start}/")
-        notes += filter(None, [check_start(model, dealt, dataset.records, recipe.name), *unknown_of(model)])
+    before = open_model(f"{settings.start}/") if settings.start is not None and settings.start.is_dir() else None
     if settings.final is not None:
         check_upon(settings.final, dealt, recipe.name)
-        check_final(recipe, settings.final, start, settings.budget, dealt.training)
+        asked = start if before is None else as_sibling(before, start)
+        check_final(recipe, settings.final, asked, settings.budget, dealt.training, settings.upon)
         notes += [note(settings.final, len(dealt.kept)), *unknown_of(settings.final)]
         dealt = everybody(recipe, dataset, skip_unlabelled=settings.skip_unlabelled, subset=settings.subset)
+    else:
+        if settings.upon is not None:
+            check_upon(settings.upon, dealt, recipe.name)
+            notes += unknown_of(settings.upon)
+        if before is not None:
+            notes += filter(None, [check_start(before, dealt, dataset.records, recipe.name), *unknown_of(before)])
     if settings.budget is not None:
         notes.append(f"The model was trained on {settings.budget} examples in all, not as long as its recipe says.")
     provenance = replace(provenance, notes=tuple(dict.fromkeys(notes)))
@@ -356,7 +358,7 @@ class _Run:
     def _upon(self) -> dict[str, str]:
         """Return which model this one is trained upon, where it is."""
         model = self.settings.upon
-        return {} if model is None else {"upon": f"{model.card.name} {model.card.version}, {model.digest}"}
+        return {} if model is None else {"upon": named(model)}
 
 
 def _try_start(system: System, recipe: Recipe, path: Path | None) -> str:

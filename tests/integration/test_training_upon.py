@@ -269,6 +269,22 @@ def test_a_further_network_answers_together_with_a_finished_models(
     assert ([w.file for w in three.weights], three.architecture["encoder"]) == (names, [lite0, lite2, lite2])
 
 
+def test_the_last_run_of_a_further_network_learns_from_all_upon_the_same_model(
+    boxes: Path, manifest: Path, files: Path, tmp_path: Path
+) -> None:
+    train(files / "member.toml", manifest, tmp_path / "measured", "--upon", boxes, "--no-evaluation")
+    final = "--no-evaluation", "--final", tmp_path / "measured"
+    train(files / "member.toml", manifest, tmp_path / "all", "--upon", boxes, *final)
+    held, of_all = (open_model(str(tmp_path / name)) for name in ("measured", "all"))
+    assert (held.card.training.patients, of_all.card.training.patients) == (6, 12)
+    assert of_all.card.thresholds == held.card.thresholds
+    assert of_all.card.training.plan["final_of"] == f"member {held.card.version}, {held.digest}"
+    assert of_all.card.weights[0] == held.card.weights[0]
+    result = invoke("train", files / "member.toml", manifest, "-o", tmp_path / "not", "--upon", held.folder, *final)
+    assert "trained otherwise (upon)" in str(result.exception)
+    assert not (tmp_path / "not").exists()
+
+
 def _alone(model: Model, folder: Path, place: int) -> Model:
     """Return a model of one of a model's networks."""
     import tomlkit

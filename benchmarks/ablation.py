@@ -28,7 +28,7 @@ from ai.evaluation.detection import Curve, HitRule, ImageDetections, match
 from ai.evaluation.statistics import auc, dice
 from ai.models import open_model
 from ai.readers.runtime import Runtime
-from node.cli.options import DEFAULT_MODEL
+from config.settings import DEFAULT_MODEL
 
 CENTRE_FPPI = (0.25, 0.5, 1.0)
 IOU_FPPI = (0.04, 0.44, 1.21)

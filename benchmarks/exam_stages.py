@@ -15,8 +15,8 @@ from ai.readers.base import Reader
 from ai.readers.registry import load_reader
 from benchmarks.values import US, Value
 from config.mix import ObjectMix
+from config.settings import DEFAULT_MODEL
 from node.analysis import Source, analyse, header_of
-from node.cli.options import DEFAULT_MODEL
 from node.phantom import phantom_exam
 from node.results.answer import Answer, ImageAnswer, answer_status
 from node.results.edition import Edition
@@ -30,6 +30,7 @@ def values(repeats: int) -> Iterator[Value]:
         US: load_reader(model, "auto", 0),
         "torch-half": load_reader(model, "auto", 0, runtime="torch-half"),
         "openvino": load_reader(model, "cpu", 0, runtime="openvino"),
+        "openvino-half": load_reader(model, "cpu", 0, runtime="openvino-half"),
     }
     with tempfile.TemporaryDirectory() as folder:
         sources = []

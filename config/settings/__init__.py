@@ -14,6 +14,7 @@ from config.settings.loading import (
     load_settings,
 )
 from config.settings.node import (
+    DEFAULT_MODEL,
     Audit,
     ExamClock,
     Jobs,
@@ -32,6 +33,7 @@ __all__ = [
     "CREDENTIALS_PREFIX",
     "CREDENTIALS_VARIABLE",
     "DEFAULT_FILE",
+    "DEFAULT_MODEL",
     "ENVIRONMENT_PREFIX",
     "FILE_VARIABLE",
     "TEST_AE_TITLE",

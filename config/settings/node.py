@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -140,16 +140,20 @@ class Recall(Section):
     band: int = Field(default=0, ge=0, le=50)
 
 
+DEFAULT_MODEL: Final = "mass-fpn-pair"
+"""What reads where nobody says otherwise; it ships with the node."""
+
+
 class ReaderSection(Section):
     """Which model reads, where, and what the site makes of its scores."""
 
-    model: str = "mass-fpn-pair"
+    model: str = DEFAULT_MODEL
     models_folder: Path = Path("models")
     device: Annotated[
         str, written(r"auto|cpu|cuda(:\d+)?", "must be auto, cpu, cuda or one of several GPUs (cuda:1)")
     ] = "auto"
     threads: int = Field(default=0, ge=0)
-    runtime: Literal["torch", "torch-half", "openvino"] = "torch"
+    runtime: Literal["torch", "torch-half", "openvino", "openvino-half"] = "torch"
     prevalence: float = Field(default=0, ge=0, lt=1)
     recall: tuple[Recall, ...] = ()
 

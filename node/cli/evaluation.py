@@ -13,6 +13,7 @@ from rich.table import Table
 from ai.errors import InvalidDataset
 from ai.outputs import writable_file, writable_folder
 from ai.words import counted
+from config.settings import DEFAULT_MODEL
 from node.cli.data import (
     DataArgument,
     FoldsFileOption,
@@ -24,7 +25,6 @@ from node.cli.data import (
     conditions,
 )
 from node.cli.options import (
-    DEFAULT_MODEL,
     DeviceOption,
     JsonOption,
     ModelOption,

@@ -37,7 +37,6 @@ ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="CPU thread
 
 OLDEST = 36_500
 """Days; what is counted back from today, or on."""
-DEFAULT_MODEL = "mass-fpn-pair"
 WIDTH = 250
 """Characters of a line of a table that nobody sees in a window."""
 

@@ -18,10 +18,10 @@ from ai.exam import Exam, View
 from ai.pixels import file_image
 from config.mix import PROFILES, ObjectMix
 from config.policy import CompletionPolicy
+from config.settings import DEFAULT_MODEL
 from node.analysis import Source, analyse, header_of, picture
 from node.answering import answer_of
 from node.cli.options import (
-    DEFAULT_MODEL,
     DeviceOption,
     JsonOption,
     ModelOption,

@@ -9,7 +9,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage
 
-from node.cli.options import DEFAULT_MODEL
+from config.settings import DEFAULT_MODEL
 from node.demo.pacs import Received, errors_in, received_for
 from storage.states import DeliveryState, ExamState
 from tests.acceptance.nodes import Archive, Site, a_site, an_exam, patiently, study_of

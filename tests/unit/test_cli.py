@@ -12,9 +12,8 @@ import pytest
 from sqlalchemy import update
 
 from ai.models import open_model
-from config.settings import Settings, Storage, load_settings
+from config.settings import DEFAULT_MODEL, Settings, Storage, load_settings
 from node import cli
-from node.cli.options import DEFAULT_MODEL
 from node.faults import KNOWN_FAULTS
 from node.parts import Parts, open_parts
 from storage.database import writing

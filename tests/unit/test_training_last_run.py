@@ -48,9 +48,9 @@ def test_it_is_made_upon_the_same_model_or_that_ones_last_run(sibling: Model, tm
     assert start.startswith(BEGUN)
     for upon in (first, last_run_of(first, tmp_path / "whole")):
         check(sibling, start, upon)
-    for upon in (None, sibling, last_run_of(sibling, tmp_path / "other")):
+    for other in (None, sibling, last_run_of(sibling, tmp_path / "other")):
         with pytest.raises(InvalidRecipe, match=r"trained otherwise \((start, )?upon\)"):
-            check(sibling, start, upon)
+            check(sibling, start, other)
     with pytest.raises(InvalidRecipe, match=r"trained otherwise \(start\)"):
         check(sibling, "EfficientNet-Lite2, ImageNet", first)
 

@@ -73,6 +73,7 @@ from storage.conflicts import list_conflicts
 from storage.database import reading, require_schema
 from storage.figures import last_reader
 from storage.holding import Seat, held
+from storage.ownership import claim
 from storage.states import ConflictState
 
 log = logger("serving")
@@ -392,6 +393,7 @@ class Serving:
         self._beside = other
 
     def _remove_files(self) -> None:
+        claim(self.parts.engine, self.parts.store)
         self._retention.tick()
 
     def prepare(self, settings: Settings) -> bool:

@@ -26,7 +26,7 @@ class StoreInUse(StorageError):
 
 
 class StoreOfAnother(StorageError):
-    """The store is another node's, so nothing is removed: give each its own folder or bucket.url, or let mammonode adopt take it over."""
+    """The store is another node's: give each its own storage.folder or bucket.url, or let mammonode adopt take it over."""
 
 
 class BucketUnavailable(StorageError):

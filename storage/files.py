@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from config.policy import Watermark
-from storage.errors import AlreadyStored, DiskLow, MalformedUID
+from storage.errors import AlreadyStored, DiskLow, MalformedUID, StoreUnusable
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _RESULT = re.compile(r"results(?:/[^/]+){3}\.[0-9a-f]{16}\.\w+")
@@ -362,9 +362,12 @@ class FolderStore(InstanceStore):
 
     def owner(self) -> str:
         """Return what the store was marked with; '' when nobody has."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             return (self.root / MARK).read_text(encoding="ascii").strip()
-        return ""
+        except FileNotFoundError:
+            return ""
+        except PermissionError as error:
+            raise StoreUnusable(f"{error.filename}: {error.strerror}") from error
 
     def mark(self, owner: str) -> None:
         """Let the store say for good whose it is."""

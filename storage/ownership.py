@@ -1,6 +1,7 @@
 """Whose a store is: it is marked with the id of the installation that used it first, which lies in the database, too.
 
-Two databases that name one folder, or one part of a bucket, would each remove what the other still needs.
+Two databases that name one folder, or one part of a bucket, would each remove what the other still needs, and take the other's
+results for left-overs of their own.
 """
 
 from contextlib import suppress

@@ -133,14 +133,25 @@ def test_a_start_says_which_exams_wait_for_an_operator(tmp_path: Path) -> None:
 
 def test_the_store_is_its_own_or_nothing_is_removed_there(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     [removing] = [chore.do for chore in serving.chores() if "_remove_files" in repr(chore.do)]
-    removing()
     assert serving.parts.store.owner() == installation_id(serving.parts.engine)
+    removing()
     serving.parts.store.mark("ab" * 16)
     monkeypatch.setattr(
         "node.retention.Retention.tick", lambda _: pytest.fail("something was looked for to be removed")
     )
     with pytest.raises(StoreOfAnother, match="mammonode adopt"):
         removing()
+
+
+def test_it_does_not_start_with_the_store_of_another(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    opened = Serving(settings)
+    opened.open()
+    opened.close()
+    opened.parts.engine.dispose()
+    Path(tmp_path / "store" / "mammonode.sqlite").rename(tmp_path / "former.sqlite")
+    with pytest.raises(StoreOfAnother, match="give each its own"):
+        Serving(settings)
 
 
 def test_it_says_that_the_store_does_not_answer(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def read_header(path: Path, places: Places | None = None) -> Dataset:
     try:
         require_inflatable(path)
         with HeaderFile(path, skips=True, places=places) as file:
-            header = _placed(file, places)
+            header = placed(file, places, defer_size=LONGEST_VALUE, stop_before_pixels=True)
     except NodeError:
         raise
     except OSError as error:
@@ -197,10 +197,10 @@ def read_header(path: Path, places: Places | None = None) -> Dataset:
     return header
 
 
-def _placed(file: HeaderFile, places: Places | None) -> Dataset:
-    """Read a header, which keeps the place that it took."""
+def placed(file: HeaderFile, places: Places | None, **how: Any) -> Dataset:
+    """Read a header, as pydicom is told how, which keeps the place that it took."""
     try:
-        header = dcmread(file, stop_before_pixels=True, defer_size=LONGEST_VALUE)
+        header = dcmread(file, **how)
     except BaseException:
         if places and file.placed:
             places.leave()

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 
 from sqlalchemy import Engine
@@ -71,8 +71,10 @@ from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.conflicts import list_conflicts
 from storage.database import reading, require_schema
+from storage.errors import BucketUnavailable
 from storage.figures import last_reader
 from storage.holding import Seat, held
+from storage.ownership import claim
 from storage.states import ConflictState
 
 log = logger("serving")
@@ -193,6 +195,8 @@ class Serving:
         self._transport = self._fresh = Transport.open(settings.tls)
         hold()
         self.parts = open_parts(settings)
+        with suppress(BucketUnavailable):  # it will be asked again
+            claim(self.parts.engine, self.parts.store)
         self._seat, self._beside = Seat(self.parts.engine), ""
         self._changes = changes_of(self.parts.engine)
         self._news = News(self._changes)
@@ -392,6 +396,7 @@ class Serving:
         self._beside = other
 
     def _remove_files(self) -> None:
+        claim(self.parts.engine, self.parts.store)
         self._retention.tick()
 
     def prepare(self, settings: Settings) -> bool:

@@ -293,6 +293,7 @@ def failure_reason(reason: int) -> tuple[str, Verdict]:
 
 HTTP_STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (DiskLow, HTTPStatus.SERVICE_UNAVAILABLE),
+    (TooManyLargeHeaders, HTTPStatus.SERVICE_UNAVAILABLE),
     (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (BucketUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (OSError, HTTPStatus.SERVICE_UNAVAILABLE),

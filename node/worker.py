@@ -158,12 +158,16 @@ class Worker:
 
     def _do(self, job: Job) -> None:
         another = job.model_digest != self._reader.model.digest
-        if another and self._is_of_a_former_model(job) and job.last_resorts <= 1 and job.id not in self._tried:
-            if self._judged_again(job):
-                return
-            self._tried.add(job.id)
-            # Others may have used its attempts up: once this model tries, too, before the answer says that it failed.
-            job = replace(job, last_resorts=0)
+        if another and self._is_of_a_former_model(job):
+            if job.last_resorts > 1:
+                # The first of these was a reading, as below: it counts among those that failed.
+                job = replace(job, last_resorts=job.last_resorts - 1)
+            elif job.id not in self._tried:
+                if self._judged_again(job):
+                    return
+                self._tried.add(job.id)
+                # Others may have used its attempts up: once this model tries, too, before the answer says that it failed.
+                job = replace(job, last_resorts=0)
         log.info("job started", plan=job.plan, **({"last_resort": True} if job.exhausted else {}))
         begin = time.perf_counter()
         with reading(self._engine) as connection:

@@ -24,7 +24,16 @@ from obstore.store import S3Store
 
 from config.policy import BucketPlace
 from storage.errors import BucketUnavailable
-from storage.files import FolderStore, InstanceReference, InstanceStore, Kept, is_result_path, path_in, result_path
+from storage.files import (
+    MARK,
+    FolderStore,
+    InstanceReference,
+    InstanceStore,
+    Kept,
+    is_result_path,
+    path_in,
+    result_path,
+)
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -220,6 +229,20 @@ class BucketStore(InstanceStore):
                 _require_bucket(error)
         self._copy_of(path).unlink(missing_ok=True)
         self._former.remove(path)
+
+    def owner(self) -> str:
+        """Return what the bucket was marked with; '' when nobody has."""
+        with self._asked("read"):
+            try:
+                return bytes(obstore.get(self._bucket, MARK).bytes()).decode("ascii").strip()
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                return ""
+
+    def mark(self, owner: str) -> None:
+        """Let the bucket say whose it is."""
+        with self._asked("write"):
+            obstore.put(self._bucket, MARK, f"{owner}\n".encode(), use_multipart=False)
 
     def sweep(self, older_than: timedelta) -> int:
         """Remove old temp files, and the copies that were asked for longest ago while all take more than they may."""

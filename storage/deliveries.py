@@ -1,6 +1,6 @@
 """Deliveries as they stand: one result on its way to one destination, listed and counted for whoever looks."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -10,13 +10,15 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, func, literal,
 
 from config.mix import ResultKind
 from storage.database import reading
-from storage.states import DeliveryState
+from storage.states import UNDELIVERED, DeliveryState
 from storage.tables import Moment, deliveries, exams, jobs, results
 
 ANSWER: Final = tuple_(jobs.c.revision, results.c.created_at)
 """By which the answers of an exam are told apart and stand in their order: one revision may be read again."""
 _TELLING: Final = (ResultKind.SR, ResultKind.CAD_SR, ResultKind.SC, ResultKind.PDF)
 """Kinds that tell a whole answer, each by itself."""
+_AT_ONCE: Final = 500
+"""Exams that one statement asks for: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
 _OVERTAKEN_BY: Final[Mapping[ResultKind, Collection[ResultKind]]] = MappingProxyType(
     dict.fromkeys(ResultKind, tuple(ResultKind)) | dict.fromkeys(_TELLING, _TELLING) | {ResultKind.REJECTION: ()}
 )
@@ -165,6 +167,27 @@ class Deliveries:
 def deliveries_by_id(connection: Connection, ids: Collection[int]) -> list[Delivery]:
     """Return deliveries by their primary keys."""
     return listed(connection, all_deliveries().where(deliveries.c.id.in_(list(ids))).order_by(deliveries.c.id))
+
+
+def not_got(connection: Connection, exam_ids: Sequence[int]) -> dict[int, dict[str, tuple[str, ...]]]:
+    """Return what was refused, or given up, of the present revision of each of some exams, by destination; others are left out."""
+    what = (exams.c.id, deliveries.c.destination, results.c.kind)
+    query = (
+        select(*what)
+        .distinct()
+        .join(jobs, (jobs.c.exam_id == exams.c.id) & (jobs.c.revision == exams.c.revision))
+        .join(results, results.c.job_id == jobs.c.id)
+        .join(deliveries, deliveries.c.result_uid == results.c.uid)
+        .where(deliveries.c.state.in_(UNDELIVERED))
+        .order_by(*what)
+    )
+    found: dict[int, dict[str, tuple[str, ...]]] = {}
+    for start in range(0, len(exam_ids), _AT_ONCE):
+        of_these = query.where(exams.c.id.in_(exam_ids[start : start + _AT_ONCE]))
+        for exam_id, destination, kind in connection.execute(of_these):
+            kinds = found.setdefault(exam_id, {})
+            kinds[destination] = (*kinds.get(destination, ()), kind)
+    return found
 
 
 def all_deliveries() -> Select[Any]:

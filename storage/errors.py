@@ -25,6 +25,10 @@ class StoreInUse(StorageError):
     """Another mammonode serve uses this folder or database: stop it, or give each its own storage.folder and storage.database."""
 
 
+class StoreOfAnother(StorageError):
+    """The store is another node's: give each its own storage.folder or bucket.url, or let mammonode adopt take it over."""
+
+
 class BucketUnavailable(StorageError):
     """The bucket did not do as asked: check its server, and [bucket]."""
 

@@ -18,12 +18,14 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from config.policy import Watermark
-from storage.errors import AlreadyStored, DiskLow, MalformedUID
+from storage.errors import AlreadyStored, DiskLow, MalformedUID, StoreUnusable
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _RESULT = re.compile(r"results(?:/[^/]+){3}\.[0-9a-f]{16}\.\w+")
 MOST_REMEMBERED = 4096
 """Folders that are known to be on the disk for good; to flush one again costs as much as to flush a file."""
+MARK = ".mammonode/installation"
+"""Whose the store is."""
 _WRITING_TAKES = timedelta(hours=1)
 """No worker takes longer to write one result; what is older was left by a crash."""
 
@@ -199,6 +201,14 @@ class InstanceStore(ABC):
     def remove(self, path: str) -> None:
         """Unlink a file for good; one that is gone already is no fault."""
 
+    @abstractmethod
+    def owner(self) -> str:
+        """Return what the store was marked with; '' when nobody has."""
+
+    @abstractmethod
+    def mark(self, owner: str) -> None:
+        """Let the store say for good whose it is."""
+
     def sweep(self, older_than: timedelta) -> int:
         """Remove the temp files, and folders of a restore, that nobody has written to for so long, and return their number.
 
@@ -349,6 +359,25 @@ class FolderStore(InstanceStore):
         target.unlink(missing_ok=True)
         if target.parent.is_dir():
             _flush(target.parent)
+
+    def owner(self) -> str:
+        """Return what the store was marked with; '' when nobody has."""
+        try:
+            return (self.root / MARK).read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+        except PermissionError as error:
+            raise StoreUnusable(f"{error.filename}: {error.strerror}") from error
+
+    def mark(self, owner: str) -> None:
+        """Let the store say for good whose it is."""
+        target = self.root / MARK
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        with self._outgoing_file([f"{owner}\n".encode()]) as temp:
+            _flush(temp)
+            temp.replace(target)
+        _flush(target.parent)
+        _flush(self.root)
 
     def _files_of(self, folder: Path) -> Iterator[Kept]:
         for written, file in sorted((file.stat().st_mtime, file) for file in folder.rglob("*.dcm")):

@@ -1,6 +1,6 @@
 """What people look for among many: exams by state, score, date and sender; what was read when, and how fast."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, func, select
 
 from storage.database import limited
+from storage.deliveries import not_got
 from storage.exams import ExamRecord, exam_columns, exam_of
 from storage.figures import last_image_of_job
 from storage.states import ExamState, JobState
@@ -30,6 +31,8 @@ class Wanted:
         Only those with an image of this sender.
     uid
         Only those whose id begins so.
+    apart
+        Kinds of instance that are no image.
     """
 
     state: ExamState | None = None
@@ -38,6 +41,7 @@ class Wanted:
     until: datetime | None = None
     calling_ae: str = ""
     uid: str = ""
+    apart: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Row:
         Of its present revision, None without one.
     job_state, attempts, started_at, not_before, lease_until
         Of the reading of the present revision; None without one.
+    not_got
+        Destination → kinds of what it has refused of the present revision, or was given up.
     """
 
     exam: ExamRecord
@@ -70,6 +76,7 @@ class Row:
     started_at: datetime | None
     not_before: datetime | None
     lease_until: datetime | None
+    not_got: Mapping[str, tuple[str, ...]]
 
 
 def search_exams(connection: Connection, wanted: Wanted, limit: int, offset: int = 0) -> list[Row]:
@@ -77,8 +84,9 @@ def search_exams(connection: Connection, wanted: Wanted, limit: int, offset: int
     query = _rows().where(*_conditions(wanted))
     query = query.order_by(exams.c.last_image_at.desc(), exams.c.id.desc())
     found = list(connection.execute(limited(query, limit, offset)).mappings())
-    senders = _senders(connection, [row["id"] for row in found])
-    return [_row(row, senders.get(row["id"], ((), 0))) for row in found]
+    ids = [row["id"] for row in found]
+    senders, lacking = _senders(connection, ids, wanted.apart), not_got(connection, ids)
+    return [_row(row, senders.get(row["id"], ((), 0)), lacking.get(row["id"], {})) for row in found]
 
 
 def count_exams(connection: Connection, wanted: Wanted) -> int:
@@ -203,20 +211,23 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     if wanted.uid:
         conditions.append(exams.c.uid.startswith(wanted.uid.lower(), autoescape=True))
     if wanted.calling_ae:
-        sent = select(instances.c.uid).where(_of_exam(), instances.c.calling_ae == wanted.calling_ae)
+        sent = select(instances.c.uid).where(_image_of_exam(wanted.apart), instances.c.calling_ae == wanted.calling_ae)
         conditions.append(sent.correlate(exams).exists())
     return conditions
 
 
-def _of_exam() -> ColumnElement[bool]:
-    return (instances.c.patient_id == exams.c.patient_id) & (instances.c.study_uid == exams.c.study_uid)
+def _image_of_exam(apart: Collection[str]) -> ColumnElement[bool]:
+    of_exam = (instances.c.patient_id == exams.c.patient_id) & (instances.c.study_uid == exams.c.study_uid)
+    return of_exam & instances.c.own.is_(False) & instances.c.kind.not_in(apart)
 
 
-def _senders(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[tuple[str, ...], int]]:
+def _senders(
+    connection: Connection, ids: Sequence[int], apart: Collection[str]
+) -> dict[int, tuple[tuple[str, ...], int]]:
     query = (
         select(exams.c.id, instances.c.calling_ae, func.count())
-        .join(instances, _of_exam())
-        .where(exams.c.id.in_(ids), instances.c.own.is_(False))
+        .join(instances, _image_of_exam(apart))
+        .where(exams.c.id.in_(ids))
         .group_by(exams.c.id, instances.c.calling_ae)
         .order_by(instances.c.calling_ae)
     )
@@ -227,7 +238,7 @@ def _senders(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[tupl
     return found
 
 
-def _row(row: Any, sent: tuple[tuple[str, ...], int]) -> Row:
+def _row(row: Any, sent: tuple[tuple[str, ...], int], lacking: Mapping[str, tuple[str, ...]]) -> Row:
     return Row(
         exam_of(row),
         row["study_date"],
@@ -239,4 +250,5 @@ def _row(row: Any, sent: tuple[tuple[str, ...], int]) -> Row:
         row["started_at"],
         row["not_before"],
         row["lease_until"],
+        lacking,
     )

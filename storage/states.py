@@ -94,3 +94,7 @@ class DeliveryState(StrEnum):
     RECALLED = "recalled"
     #: An operator has given it up: nobody waits for it any more, until it is sent again.
     WAIVED = "waived"
+
+
+UNDELIVERED: Final = (DeliveryState.REFUSED, DeliveryState.EXPIRED)
+"""States of deliveries that have ended, and that somebody may still wait for."""

@@ -16,6 +16,7 @@ import obstore
 
 from config.policy import BucketPlace
 from storage.bucket import BucketStore
+from storage.files import MARK
 from tests.pacs import a_free_port
 from tests.peers import eventually, missing
 
@@ -122,9 +123,9 @@ def a_host(folder: Path, place: BucketPlace, **changes: object) -> BucketStore:
 
 
 def objects(store: BucketStore) -> set[str]:
-    """Return the names of all that the bucket has."""
+    """Return the names of all that the bucket has, but for the mark that says whose it is."""
     bucket = store._bucket  # noqa: SLF001 (what the server says, whatever the store thinks)
-    return {each["path"] for batch in obstore.list(bucket) for each in batch}
+    return {each["path"] for batch in obstore.list(bucket) for each in batch} - {MARK}
 
 
 def section(place: BucketPlace) -> str:

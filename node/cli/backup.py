@@ -24,6 +24,7 @@ from storage.database import open_database, writing
 from storage.errors import DatabaseHoldsExams
 from storage.files import InstanceStore
 from storage.holding import Seat, held
+from storage.ownership import take_over
 
 Target = Annotated[
     Path | None, typer.Argument(help="A new file, or a folder for one; by default backups/ in storage.folder.")
@@ -160,4 +161,5 @@ def _adopt(settings: Settings, engine: Engine, store: InstanceStore, kinds: froz
     from node.logs import configure  # noqa: PLC0415 (as above)
 
     configure(settings.log.format, settings.log.level, sys.stderr)
+    take_over(engine, store)
     return adopt_images(engine, store, kinds)

@@ -15,6 +15,7 @@ from node.intake import utc_now
 from node.parts import open_parts
 from node.retention import Retention, what_is_due
 from storage.database import reading, writing
+from storage.ownership import require_own
 from storage.removals import obstacles, removable_exams, strays
 from storage.states import DeliveryState
 
@@ -59,6 +60,7 @@ def purge(
     told = counted(len(found), "exam") + (f" and {counted(of_none, 'object')} of no exam" if of_none else "")
     gone = 0
     if yes and (found or of_none):
+        require_own(parts.engine, parts.store)
         what = "results" if results else "images"
         with writing(parts.engine) as connection:
             done = f"purge: {what} of {told} older than {counted(days, 'day')}"

@@ -1,5 +1,6 @@
 """Commands that list what the node holds: exams, jobs, deliveries."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ from config.settings import load_settings
 from node.cli.options import ConfigOption, JsonOption, local, print_json, print_rows, print_table, stdout_console
 from node.parts import Parts, open_parts
 from storage.database import reading
+from storage.deliveries import not_got
 from storage.exams import ExamRecord, find_exam, list_exams
 from storage.states import DeliveryState, ExamState, JobState
 
@@ -33,15 +35,16 @@ def exams(
     parts = open_parts(load_settings(config))
     with reading(parts.engine) as connection:
         found = list_exams(connection, limit, state)
+        lacking = not_got(connection, [exam.id for exam in found])
     if as_json:
-        print_json([plain_exam(exam) for exam in found])
+        print_json([{**plain_exam(exam), "not_got": lacking.get(exam.id, {})} for exam in found])
         return
     rows = [
         (
             exam.uid,
             str(exam.revision),
             exam.state + (" (held)" if exam.held else ""),
-            exam.status or "",
+            "\n".join(filter(None, [exam.status, *_told(lacking.get(exam.id, {}))])),
             str(exam.arrivals),
             local(exam.last_image_at),
             local(exam.due_at) if exam.due_at else "",
@@ -139,6 +142,10 @@ def plain_exam(exam: ExamRecord) -> dict[str, Any]:
         "due_at": exam.due_at,
         "held": exam.held,
     }
+
+
+def _told(lacking: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{destination} has not got {', '.join(kinds)}" for destination, kinds in lacking.items()]
 
 
 def _exam_id(parts: Parts, exam: str) -> int | None:

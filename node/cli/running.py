@@ -19,7 +19,7 @@ from node.errors import CannotListen, HandshakeFailed, NodeError
 from node.faults import told
 from node.journal import is_the_journal
 from node.telemetry import logger
-from storage.errors import DatabaseDamaged, DatabaseRefuses, DatabaseUnavailable, StorageError
+from storage.errors import DatabaseDamaged, DatabaseRefuses, DatabaseUnavailable, StorageError, StoreOfAnother
 
 if TYPE_CHECKING:
     from node.tls import Dated
@@ -214,13 +214,19 @@ def _bucket(settings: Settings) -> str:
 
 
 def _apart(settings: Settings) -> Iterator[Finding]:
-    """Yield whether database and store are of one time: one of them may have been restored, and the other not."""
+    """Yield whether database and store belong together, and are of one time: one may have been restored, the other not."""
     from node.adoption import apart  # noqa: PLC0415 (as above)
     from node.intake import utc_now  # noqa: PLC0415 (as above)
     from node.parts import open_parts  # noqa: PLC0415 (as above)
+    from storage.ownership import require_own  # noqa: PLC0415 (as above)
 
     with suppress(StorageError, OSError):  # the checks of database, disk and bucket say it
         parts = open_parts(settings)
+        try:
+            require_own(parts.engine, parts.store)
+        except StoreOfAnother as error:
+            remedy = "docs/operating.md, Two nodes and one store"
+            yield Finding("store", ok=False, detail=str(error), remedy=remedy)
         found = apart(parts.engine, parts.store, utc_now())
         told = f"of the {found.looked_at} images that came last"
         remedy = "stop the node; mammonode adopt"

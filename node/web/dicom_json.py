@@ -10,14 +10,14 @@ from typing import Any, Final
 from xml.sax.saxutils import XMLGenerator
 from xml.sax.xmlreader import AttributesImpl
 
-from pydicom import DataElement, Dataset, dcmread
+from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import VR
 
-from node.errors import UnparsableDataset
-from node.records import LONGEST_VALUE, HeaderFile, bulky, require_inflatable, vr_of
+from node.errors import TooManyLargeHeaders, UnparsableDataset
+from node.records import LONGEST_VALUE, HeaderFile, Places, bulky, placed, require_inflatable, vr_of
 from node.telemetry import logger
 
 log = logger("web")
@@ -25,6 +25,8 @@ log = logger("web")
 BULK: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 INLINE: Final = 1024
 """Bytes of a binary value that stand in the document itself; longer ones get an address of their own."""
+VIEWERS: Final = Places(2, patience=5)
+"""Those of all who ask for what is kept; to give the metadata of one large header takes up to 370 MB (measured)."""
 DEEPEST: Final = 32
 """Levels of nested sequences that are given and taken."""
 DEFERRED: Final = 65536
@@ -44,7 +46,7 @@ Address = Callable[[str], str]
 
 
 def open_dataset(path: Path) -> Dataset:
-    """Read a file without its long values; these are read when they are asked for.
+    """Read a file without its long values; these are read when they are asked for. A large header has a place until it is forgotten.
 
     What a header may not have is left out: sequences that together are too long, and too long values in those of undefined length.
 
@@ -52,16 +54,18 @@ def open_dataset(path: Path) -> Dataset:
     ------
     UnparsableDataset
         When that cannot be done.
+    TooManyLargeHeaders
+        When no place became free for it.
     """
     try:
         require_inflatable(path)
-        with HeaderFile(path, skips=True) as file:
-            dataset = dcmread(file, defer_size=DEFERRED)
+        with HeaderFile(path, skips=True, places=VIEWERS) as file:
+            dataset = placed(file, VIEWERS, defer_size=DEFERRED)
     except OSError as error:
         if error.errno is not None:
             raise
         raise UnparsableDataset(type(error).__name__) from error
-    except UnparsableDataset:
+    except (UnparsableDataset, TooManyLargeHeaders):
         raise
     except Exception as error:  # pydicom raises whatever a garbled file provokes
         raise UnparsableDataset(type(error).__name__) from error

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
 from sqlalchemy import Engine
@@ -120,29 +121,32 @@ class Retrieve:
         """Give the attributes of instances, long values by their addresses."""
         found = self.find(request)
         form = chosen(request, (DICOM_JSON, "application/json", DICOM_XML))
-        models = (self._model(request, each) for each in found)
+        models = self._models(request, found)
+        # As above.
+        models = chain((next(models),), models)
         if form.name == DICOM_XML:
             body = Related(DICOM_XML, (Piece(DICOM_XML, (xml_bytes(each),)) for each in models))
             return StreamingResponse(iter(body), 200, None, body.content_type)
         return StreamingResponse(json_array(models), 200, None, form.name)
 
-    def _model(self, request: Request, each: Held) -> Model:
+    def _models(self, request: Request, found: Sequence[Held]) -> Iterator[Model]:
+        for each in found:
+            try:
+                dataset = open_dataset(self._store.resolve(each.path))
+            except UnparsableDataset:
+                yield _identity(each)
+                continue
+            yield self._model(request, each, dataset)
+            # A large header has kept its place until what was made of it was given, too.
+            del dataset
+
+    def _model(self, request: Request, each: Held, dataset: Dataset) -> Model:
         address = f"{base(request)}/studies/{each.study_uid}/series/{each.series_uid}/instances/{each.uid}"
-        identity = {
-            **attribute("SOPClassUID", each.sop_class_uid),
-            **attribute("SOPInstanceUID", each.uid),
-            **attribute("StudyInstanceUID", each.study_uid),
-            **attribute("SeriesInstanceUID", each.series_uid),
-        }
-        try:
-            dataset = open_dataset(self._store.resolve(each.path))
-        except UnparsableDataset:
-            return identity
         model = to_model(dataset, lambda path: f"{address}/bulkdata/{path}")
         # What is in another character set in the file is in UTF-8 here (PS3.18 F.2).
         model |= attribute("SpecificCharacterSet", "ISO_IR 192")
         model |= attribute("AvailableTransferSyntaxUID", each.transfer_syntax_uid)
-        return dict(sorted({**identity, **model}.items()))
+        return dict(sorted({**_identity(each), **model}.items()))
 
     def frames(self, request: Request) -> Response:
         """Give frames, as they are stored or native."""
@@ -236,6 +240,15 @@ class Ready:
         """Remove what is not needed any more."""
         if self._temporary:
             self.path.unlink(missing_ok=True)
+
+
+def _identity(each: Held) -> Model:
+    return {
+        **attribute("SOPClassUID", each.sop_class_uid),
+        **attribute("SOPInstanceUID", each.uid),
+        **attribute("StudyInstanceUID", each.study_uid),
+        **attribute("SeriesInstanceUID", each.series_uid),
+    }
 
 
 def _frame_syntax(form: Form, stored: str) -> str:

@@ -104,6 +104,16 @@ def test_what_the_node_holds_is_listed(run: Run, room: Room) -> None:
     assert run("jobs", "nothing").exit_code == 1
 
 
+def test_what_was_refused_is_told_in_the_list_of_exams(run: Run, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert [exam["not_got"] for exam in listed(run, "exams")] == [{}, {}]
+    with writing(room.engine) as connection:
+        connection.execute(update(deliveries).values(state=DeliveryState.EXPIRED))
+    kinds = sorted({row["kind"] for row in listed(run, "deliveries")})
+    assert {"pacs": kinds} in [exam["not_got"] for exam in listed(run, "exams")]
+    assert f"pacs has not got {', '.join(kinds)}" in run("exams").stdout
+
+
 def test_what_strangers_call_themselves_is_shown_and_tells_the_terminal_nothing(
     run: Run, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

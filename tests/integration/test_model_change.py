@@ -241,3 +241,5 @@ def test_what_neither_model_could_read_is_answered_with_failed_after_one_attempt
         chain.clock.forward(A_WHILE)
     assert len(reader.exams) == 1
     assert (chain.exam.status, chain.job.state) == ("failed", JobState.DEAD)
+    assert POLICY.attempts
+    assert f"The reading failed {POLICY.attempts + 1} times." in text_of(chain.report)

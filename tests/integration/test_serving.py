@@ -19,7 +19,8 @@ from node.doors import reachable, web_answers
 from node.intake import Intake, utc_now
 from node.scu import Peer, Sender
 from node.serving import Serving
-from storage.database import reading, writing
+from storage.database import installation_id, reading, writing
+from storage.errors import StoreOfAnother
 from storage.senders import list_senders
 from storage.states import DeliveryState
 from storage.tokens import add_token, list_tokens
@@ -128,6 +129,29 @@ def test_a_start_says_which_exams_wait_for_an_operator(tmp_path: Path) -> None:
     opened.parts.engine.dispose()
     told = [line for line in lines if line["event"] == "exams wait for an operator"]
     assert [(line["exams"], line["log_level"]) for line in told] == [([exams[0]], "critical")]
+
+
+def test_the_store_is_its_own_or_nothing_is_removed_there(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    [removing] = [chore.do for chore in serving.chores() if "_remove_files" in repr(chore.do)]
+    assert serving.parts.store.owner() == installation_id(serving.parts.engine)
+    removing()
+    serving.parts.store.mark("ab" * 16)
+    monkeypatch.setattr(
+        "node.retention.Retention.tick", lambda _: pytest.fail("something was looked for to be removed")
+    )
+    with pytest.raises(StoreOfAnother, match="mammonode adopt"):
+        removing()
+
+
+def test_it_does_not_start_with_the_store_of_another(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    opened = Serving(settings)
+    opened.open()
+    opened.close()
+    opened.parts.engine.dispose()
+    Path(tmp_path / "store" / "mammonode.sqlite").rename(tmp_path / "former.sqlite")
+    with pytest.raises(StoreOfAnother, match="give each its own"):
+        Serving(settings)
 
 
 def test_it_says_that_the_store_does_not_answer(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
+from node.exams import NO_IMAGES
 from node.records import Origin
 from node.senders import Senders
 from storage import senders as kept_senders
 from storage.actions import Action, actions_of_destination, actions_of_exam, record_action
 from storage.attempts import attempts_of_exam
 from storage.database import reading, writing
+from storage.deliveries import not_got
 from storage.errors import CannotCancel, DatabaseUnavailable, LeaseLost, NoSuchJob
 from storage.exams import revise
 from storage.figures import answers_since
@@ -82,6 +84,50 @@ def test_exams_are_found_by_what_people_look_for(engine: Engine) -> None:
         )
         assert calling_aes(connection) == ["MODALITY"]
         assert study_of(connection, row.exam) == ("20260304", "Screening")
+
+
+def test_what_a_destination_has_not_got_of_the_present_revision_is_told_with_its_exam(engine: Engine) -> None:
+    exam, _ = a_closed_exam(engine)
+    an_exam(engine, "1.2.9.1.1", study="1.2.9", now=NOON - HOUR)
+    queue, outbox = JobQueue(engine, POLICY, LEASE), Outbox(engine, POLICY)
+    job = queue.claim("worker", NOON)
+    assert job
+    results = [
+        a_result(),
+        a_result("2.25.2", kind="SEG"),
+        a_result("2.25.3", kind="SEG"),
+        a_result("2.25.4", kind="SC"),
+    ]
+    everywhere = {result.uid: ["pacs", "ris"] for result in results}
+    queue.finish(job, "worker", answer="findings", results=results, destinations=everywhere, timings={}, now=NOON)
+
+    def told() -> list[dict[str, tuple[str, ...]]]:
+        with reading(engine) as connection:
+            assert not_got(connection, []) == {}
+            return [dict(row.not_got) for row in search_exams(connection, Wanted(), 10)]
+
+    assert told() == [{}, {}]
+    for delivery in outbox.of_exam(exam.id):
+        if delivery.destination == "pacs" and delivery.kind != "SC":
+            outbox.refused(delivery, "SOP class not supported", 0x0122, NOON)
+        else:
+            outbox.sent(delivery, 0, NOON)
+    assert told() == [{"pacs": ("SEG", "SR")}, {}]
+    with writing(engine) as connection:
+        revise(connection, exam.id, NOON + HOUR)
+    assert told() == [{}, {}]
+
+
+def test_reports_of_others_are_no_images_and_their_sender_has_sent_none(engine: Engine) -> None:
+    an_exam(engine)
+    with writing(engine) as connection:
+        add_instance(connection, an_instance("1.2.3.1.2", calling_ae="PACS", kind="not an image"))
+        add_instance(connection, an_instance("1.2.3.1.3", calling_ae="RIS", kind="own result", own=True))
+    with reading(engine) as connection:
+        [row] = search_exams(connection, Wanted(apart=NO_IMAGES), 10)
+        assert (row.images, row.senders) == (1, ("MODALITY",))
+        for name, number in (("MODALITY", 1), ("PACS", 0), ("RIS", 0)):
+            assert count_exams(connection, Wanted(calling_ae=name, apart=NO_IMAGES)) == number
 
 
 def test_whose_images_there_are_is_told_once_each(engine: Engine) -> None:

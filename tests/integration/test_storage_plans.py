@@ -14,6 +14,7 @@ from storage import waiving
 from storage.catalogue import Entry, StudyEntry, catalogued, held
 from storage.commitment_requests import CommitmentRequests
 from storage.database import reading, writing
+from storage.deliveries import not_got
 from storage.errors import NoSuchExam
 from storage.exams import collecting, find_exam, list_exams, touch
 from storage.figures import unanswered, undelivered
@@ -100,6 +101,7 @@ STATEMENTS: dict[str, Does] = {
     "withdrawn images": read(withdrawn_of_exam, 1),
     "removed images": read(removed_of_exam, 1),
     "what of an exam may be waived": read(waivable, waiving.Wanted(frozenset({"pacs"}), 1)),
+    "what of the exams on a page was not got": read(not_got, [1, 2, 3]),
     "unanswered": read(unanswered),
     "undelivered": read(undelivered),
     "open workitems": read(open_workitems),

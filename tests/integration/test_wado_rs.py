@@ -24,10 +24,11 @@ from structlog.testing import capture_logs
 
 from ai.errors import TooManyPixels
 from ai.pixels import presentation_values
+from node import records
 from node.catalogue import Cataloguer
-from node.records import LONGEST_VALUE
+from node.records import LONGEST_VALUE, Places
 from node.results.encode import to_bytes
-from node.web import decoder
+from node.web import decoder, dicom_json
 from node.web.dicom_json import open_dataset, to_model
 from storage.database import writing
 from storage.files import FolderStore
@@ -138,6 +139,23 @@ def test_a_value_that_is_too_long_in_a_sequence_without_a_length_is_left_out_of_
     image[0x00291000].is_undefined_length = True
     [kept] = metadata_of(tmp_path, image)["00291000"]["Value"]
     assert kept == {"00291011": {"vr": "LO", "Value": ["beside it"]}}
+
+
+def test_a_large_header_has_a_place_until_its_metadata_were_given(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.store(*phantom_images())
+    image = address(phantom_images()[0])
+    places = Places(1, patience=0.01)
+    monkeypatch.setattr(records, "LARGE_HEADER", 1000)
+    monkeypatch.setattr(dicom_json, "VIEWERS", places)
+    for _ in range(2):  # four of them, one after the other
+        assert len(service.get(f"/studies/{SENT}/metadata").json()) == 4
+    places.take()
+    for resource in ("/metadata", "/frames/1", "/bulkdata/7FE00010"):
+        assert service.get(f"{image}{resource}").status_code == 503, resource
+    places.leave()
+    assert service.get(f"{image}/metadata").status_code == 200
 
 
 def metadata_of(folder: Path, image: Dataset) -> dict[str, Any]:

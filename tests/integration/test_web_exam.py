@@ -10,6 +10,7 @@ import httpx2
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.uid import EnhancedSRStorage
 from sqlalchemy import Engine, update
 
 from ai.exam import ViewImage
@@ -97,6 +98,9 @@ def test_what_is_no_image_is_told_as_kept_and_counted_as_none(node: Node, visito
     assert " kept no image own result" in told
     assert "1 own result received" in told
     assert "not decided" not in told
+    node.chain.receive([altered(an_image(), SOPClassUID=EnhancedSRStorage, SOPInstanceUID="1.2.3.9")])
+    assert "1 other object received" in text(visitor.get(f"/exams/{answered}"))
+    assert " MODALITY 4 " in text(visitor.get("/exams/lines"))
 
 
 def test_what_a_destination_has_not_got_is_told_at_the_top(node: Node, visitor: Visitor, answered: str) -> None:
@@ -106,6 +110,7 @@ def test_what_a_destination_has_not_got_is_told_at_the_top(node: Node, visitor: 
     node.chain.outbox.refused(report, "SOP class not supported", 0x0122, node.chain.clock())
     told = text(visitor.get(page))
     assert told.index("ris has not got SR: refused or given up, see Deliveries") < told.index("Views")
+    assert "findings ris has not got SR MODALITY" in text(visitor.get("/exams/lines"))
     lanes = text(visitor.get("/destinations/body"))
     assert "Which: mammonode deliveries --state refused --destination ris" in lanes
 

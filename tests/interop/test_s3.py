@@ -128,6 +128,14 @@ def test_what_is_kept_of_a_study_is_found_whether_it_is_indexed_or_not(store: In
     assert store.results_of("1.9") == []
 
 
+def test_a_store_says_whose_it_is(store: InstanceStore) -> None:
+    assert store.owner() == ""
+    for owner in ("ab" * 16, "cd" * 16):
+        store.mark(owner)
+        assert store.owner() == owner
+    assert list(store.listed("instances")) == []
+
+
 def test_a_picture_takes_the_place_of_an_earlier_one(store: InstanceStore) -> None:
     for data in (b"first", b"second"):
         store.write_preview("previews/exam/1/1.2.view.jpg", data)

@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydicom.uid import EnhancedSRStorage
 
 from config.settings import load_settings
 from node import cli
 from node.demo.run import run_demo
 from node.intake import Intake
 from node.parts import open_parts
+from storage.database import installation_id
 from storage.holding import held
+from tests.builders import altered
 from tests.command_line import a_config, config, fault_of, run
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.pacs import a_free_port
@@ -98,6 +101,24 @@ def test_backup_restore_and_adopt_keep_every_image(tmp_path: Path) -> None:
     image.unlink()
     told = run("adopt", "--config", config)
     assert (told.exit_code, "the store has not: 1." in told.output) == (1, True)
+    opened.engine.dispose()
+
+
+def test_nothing_is_removed_from_a_store_of_another_installation_until_it_is_taken_over(tmp_path: Path) -> None:
+    config = a_config(tmp_path, more=f"[dicom]\nport = {a_free_port()}")
+    opened = open_parts(load_settings(config))
+    purge = ("purge", "--days", "0", "--yes", "--config", config)
+    room = Room(opened.store, opened.engine, Intake(opened.store, opened.engine, ROOM_ENOUGH))
+    room.receive(altered(phantom_images()[0], SOPClassUID=EnhancedSRStorage))
+    opened.store.mark("ab" * 16)
+    assert "The store is another node's" in fault_of(run(*purge))
+    found = json.loads(run("check", "--json", "--config", config).stdout)["checks"]
+    [told] = [each for each in found if each["check"] == "store"]
+    assert not told["ok"]
+    assert "mammonode adopt" in told["detail"]
+    assert run("adopt", "--config", config).exit_code == 0
+    assert opened.store.owner() == installation_id(opened.engine)
+    assert "Removed 1 file" in run(*purge).output
     opened.engine.dispose()
 
 

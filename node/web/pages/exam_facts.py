@@ -22,7 +22,7 @@ from storage.overview import study_of, typical_seconds
 from storage.previews import PreviewKind, previews_of
 from storage.removals import removed_of_exam
 from storage.results import IssuedResult, ResultRecord, results_of
-from storage.states import DeliveryState, ExamState, JobState, Plan
+from storage.states import UNDELIVERED, ExamState, JobState, Plan
 from storage.waiving import Waivable, Wanted, waivable
 
 MOST_JOBS: Final = 1000
@@ -138,7 +138,7 @@ class ExamFacts:
         """Destination → kinds of what it has refused, or was given up."""
         kinds: dict[str, dict[str, None]] = {}
         for each in (sent.delivery for sent in self.deliveries):
-            if each.state in {DeliveryState.REFUSED, DeliveryState.EXPIRED}:
+            if each.state in UNDELIVERED:
                 kinds.setdefault(each.destination, {})[each.kind] = None
         return {name: tuple(found) for name, found in kinds.items()}
 

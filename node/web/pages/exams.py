@@ -12,6 +12,7 @@ from starlette.responses import Response
 from ai.words import counted
 from config.settings import Scope
 from node.errors import BadRequest
+from node.exams import NO_IMAGES
 from node.web.access import Guarded
 from node.web.addresses import number
 from node.web.pages.house import House
@@ -143,6 +144,7 @@ def _wanted(given: dict[str, str]) -> Wanted:
             until=_midnight(given["until"], timedelta(days=1)),
             calling_ae=given["ae"],
             uid=given["exam"],
+            apart=NO_IMAGES,
         )
     except (ValueError, OverflowError) as error:
         raise BadRequest("a filter is no state, no number or no date") from error

@@ -295,7 +295,7 @@ class TestSilence:
 
     @pytest.fixture
     def door(self, room: Room) -> Iterator[str]:
-        with a_door(room, 0.4) as address:
+        with a_door(room, 1) as address:  # five times as long as whoever sends slowly rests
             yield address
 
     def test_before_anything_was_kept(self, line: Line, room: Room) -> None:

@@ -1,5 +1,6 @@
 """Workers of hosts whose clocks differ go by one time, that of the database's server."""
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -26,6 +27,7 @@ def postgresql(postgresql_databases: PostgreSQLDatabases) -> Iterator[Engine]:
 def test_workers_of_hosts_with_other_times_leave_one_another_their_jobs(postgresql: Engine, apart: timedelta) -> None:
     a_closed_exam(postgresql, now=utc_now())
     queue = JobQueue(postgresql, POLICY, LEASE)
+    began = time.monotonic()
     with capture_logs() as logs:
         right, wrong = SharedClock(postgresql), SharedClock(postgresql, lambda: utc_now() + apart)
         job = queue.claim("right", right())
@@ -33,8 +35,11 @@ def test_workers_of_hosts_with_other_times_leave_one_another_their_jobs(postgres
         assert [queue.claim(name, clock()) for name, clock in (("wrong", wrong), ("right too", right))] == [None, None]
         assert queue.renew(job, "right", right())
         assert queue.claim("wrong", wrong()) is None
-    told = [(line["event"], round(line["offset"])) for line in logs]
-    assert told == [("clock apart", apart.total_seconds())]
+    [line] = logs
+    assert line["event"] == "clock apart"
+    # More by what lies between the server's answer and the look at the clock, which a slow machine may make seconds of.
+    more = line["offset"] - apart.total_seconds()
+    assert -0.1 <= more <= time.monotonic() - began + 0.1
 
 
 def test_time_goes_on_while_the_server_does_not_answer(postgresql: Engine) -> None:

@@ -41,7 +41,7 @@ def a_config(folder: Path, model: str = "mass-fpn-boxes") -> Path:
     path = folder / "mammonode.toml"
     path.write_text(
         f'[storage]\nfolder = "{folder / "store"}"\nmax_used_percent = 100\nmin_free_gb = 0\n[log]\nformat = "json"\n'
-        f'[reader]\nmodel = "{model}"\nmodels_folder = "{folder / "models"}"\ndevice = "cpu"\n[http]\nport = 0\n',
+        f'[reader]\nmodel = "{model}"\nmodels_folder = "{folder / "models"}"\ndevice = "cpu"\n[dicom]\nport = 0\n[http]\nport = 0\n',
         encoding="utf-8",
     )
     return path

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
 from node.intake import utc_now
@@ -53,6 +53,18 @@ def test_time_goes_on_while_the_server_does_not_answer(postgresql: Engine) -> No
     assert clock() - began == timedelta(seconds=ASKED_EVERY)
     steady[0] += 1
     assert clock() - began < timedelta(seconds=ASKED_EVERY), "asked again, the server says that little time has gone by"
+
+
+def test_the_time_that_giving_the_connection_back_takes_has_gone_by(postgresql: Engine) -> None:
+    steady = [0.0]
+
+    def slowly(*_: object) -> None:
+        steady[0] += 30
+
+    event.listen(postgresql, "checkin", slowly)
+    clock = SharedClock(postgresql, utc_now, lambda: steady[0])
+    # Behind the server's, a lease would end before its time, and another host would take the job.
+    assert clock() - utc_now() > timedelta(seconds=29)
 
 
 @pytest.mark.sqlite_alone

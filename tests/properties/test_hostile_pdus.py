@@ -185,7 +185,7 @@ def test_a_pdu_that_comes_byte_by_byte_has_the_same_time(room: Room) -> None:
             for byte in request():
                 line.sendall(bytes([byte]))
                 time.sleep(0.1)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 15  # the whole would take 24
 
 
 def test_a_claimed_length_costs_no_memory(room: Room) -> None:

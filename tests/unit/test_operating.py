@@ -114,7 +114,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
     path = folder / "mammonode.toml"
     path.write_text(
         f'[storage]\nfolder = "{folder / "store"}"\nmax_used_percent = 100\nmin_free_gb = 0\n'
-        f"[dicom]\nport = {a_free_port()}\n[http]\nport = {a_free_port()}\n"
         f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {a_free_port()}\n',
         encoding="utf-8",
     )

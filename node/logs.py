@@ -53,8 +53,11 @@ class Output(logging.Handler):
         self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        self._handler.handle(record)
+        """Write one line; where that fails, it costs the line and not what it tells of."""
+        try:
+            self._handler.handle(record)
+        except Exception:  # noqa: BLE001 (as each handler does, for instance when the stream is closed)
+            self.handleError(record)
 
     def close(self) -> None:
         """Close what writes, when there is something."""

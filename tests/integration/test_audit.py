@@ -40,11 +40,8 @@ from storage.tables import audit, audit_head
 from tests.authority import Authority
 from tests.databases import PostgreSQLDatabases
 from tests.doors import ORIGIN, Room, an_image
-from tests.logs import logging_as_it_was
 from tests.peers import eventually
 from tests.records import NOON
-
-__all__ = ["logging_as_it_was"]
 
 SCHEMA = etree.RelaxNG(etree.parse(Path(__file__).parents[1] / "audit_message.rng"))
 SOURCE = Source("mammonode", "hospital", "MAMMONODE", "7")

@@ -2,13 +2,12 @@
 
 import errno
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -239,16 +238,11 @@ IN_THE_READER = (unknown_key_of_the_reader, other_network)
 
 
 @pytest.fixture
-def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.running.Signals.listen", lambda _: None)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
 
 
-@pytest.mark.usefixtures("logging_as_it_was")
+@pytest.mark.usefixtures("no_signals")
 @pytest.mark.parametrize(
     ("command", "fault"),
     [

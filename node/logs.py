@@ -23,10 +23,10 @@ def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextI
     level
         The least level of our own events: ``debug``, ``info``, ``warning`` or ``error``.
     stream
-        stdout by default.
+        stdout by default; stderr where the process was started without one.
     """
     root = logging.getLogger()
-    root.handlers = [Output(log_format, stream or sys.stdout)]
+    root.handlers = [Output(log_format, stream or sys.stdout or sys.stderr)]
     root.setLevel(logging.WARNING)
     for room in ROOMS:
         logging.getLogger(room).setLevel(level.upper())

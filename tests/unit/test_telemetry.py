@@ -33,6 +33,13 @@ def test_a_stream_that_is_gone_costs_lines_and_not_what_they_tell_of(capsys: pyt
     assert "I/O operation on closed file" in capsys.readouterr().err
 
 
+def test_without_stdout_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    configure("json")
+    logger("serving").info("ready")
+    assert json.loads(capsys.readouterr().err)["event"] == "ready"
+
+
 def test_the_level_holds_for_us_and_libraries_speak_from_warning_on() -> None:
     stream = io.StringIO()
     configure("json", "debug", stream)

@@ -35,7 +35,7 @@ def test_a_stream_that_is_gone_costs_lines_and_not_what_they_tell_of(capsys: pyt
 
 def test_without_stdout_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdout", None)
-    configure("json")
+    configure()
     logger("serving").info("ready")
     assert json.loads(capsys.readouterr().err)["event"] == "ready"
 

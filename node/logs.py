@@ -23,10 +23,10 @@ def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextI
     level
         The least level of our own events: ``debug``, ``info``, ``warning`` or ``error``.
     stream
-        stdout by default.
+        stdout by default; stderr where the process was started without one.
     """
     root = logging.getLogger()
-    root.handlers = [Output(log_format, stream or sys.stdout)]
+    root.handlers = [Output(log_format, stream or sys.stdout or sys.stderr)]
     root.setLevel(logging.WARNING)
     for room in ROOMS:
         logging.getLogger(room).setLevel(level.upper())
@@ -53,8 +53,11 @@ class Output(logging.Handler):
         self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        self._handler.handle(record)
+        """Write one line; where that fails, it costs the line and not what it tells of."""
+        try:
+            self._handler.handle(record)
+        except Exception:  # noqa: BLE001 (as each handler does, for instance when the stream is closed)
+            self.handleError(record)
 
     def close(self) -> None:
         """Close what writes, when there is something."""

@@ -59,10 +59,12 @@ class SharedClock:
         try:
             with reading(self._engine) as connection:
                 now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+                # Before the connection is given back, which asks the server once more, however long that takes.
+                asked_at, here = self._steady(), self._clock()
         except StorageError:
             return
-        self._asked = now, self._steady()
-        offset = (self._clock() - now).total_seconds()
+        self._asked = now, asked_at
+        offset = (here - now).total_seconds()
         is_apart, was_apart = abs(offset) > OFF, self._is_apart
         self._is_apart = is_apart
         if is_apart and not was_apart:

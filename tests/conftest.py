@@ -11,6 +11,9 @@ from sqlalchemy import Engine
 
 from storage.database import open_database
 from tests.databases import BACKENDS, Databases, PostgreSQLDatabases, SQLiteDatabases, embedded_postgresql
+from tests.logs import logging_as_it_was
+
+__all__ = ["logging_as_it_was"]
 
 if TYPE_CHECKING:
     from node.scp import StorageSCP

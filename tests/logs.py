@@ -1,4 +1,4 @@
-"""Tests that configure the log leave it as it was."""
+"""Commands configure the log, and each test leaves it as it was: their place to write to is closed with their test."""
 
 import logging
 import warnings
@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from node.logs import ROOMS
+
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """Put handlers, level and warnings back; a module that imports this has it around each of its tests."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    """Put handlers, levels and warnings back; all tests have it around them."""
+    root, rooms = logging.getLogger(), [logging.getLogger(room) for room in ROOMS]
+    handlers, levels = root.handlers[:], [each.level for each in (root, *rooms)]
     with warnings.catch_warnings():
         yield
     root.handlers = handlers
-    root.setLevel(level)
+    for each, level in zip((root, *rooms), levels, strict=True):
+        each.setLevel(level)

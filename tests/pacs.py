@@ -1,5 +1,8 @@
 """A PACS inside the test process that behaves as told, and results that wait to be sent to it."""
 
+import itertools
+import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -129,11 +132,32 @@ def hangs_until(released: Event) -> Behaviour:
     return wait
 
 
+PORTS = range(20_000, 32_768)
+"""Below those that Linux gives to whoever asks for any (ip_local_port_range), which another's connection may have next."""
+WORKERS = 8
+
+
+@cache
+def _ports() -> Iterator[int]:
+    """Return this process's share of the ports, each once, from any of them on."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    share = PORTS[worker::WORKERS]
+    first = secrets.randbelow(len(share))
+    return itertools.cycle([*share[first:], *share[:first]])
+
+
 def a_free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that nobody listens on, and that no other test is given meanwhile."""
+    return next(filter(_is_free, _ports()))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @cache

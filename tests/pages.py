@@ -104,7 +104,7 @@ class Node:
 
     def deliver(self) -> None:
         """Let each lane send once what it has."""
-        sender = Sender(Dicom(acse_timeout=2))
+        sender = Sender(Dicom(acse_timeout=20))
         for destination in self.destinations:
             Lane(destination, self.chain.outbox, sender, self.chain.room.store, clock=self.chain.clock).deliver_due()
 
@@ -149,7 +149,7 @@ def a_node(
     senders = Senders(engine, chain.clock)
     receiver, counts = Noted(chain.room.intake, senders), Counts()
     parts = Parts(settings, engine, chain.room.store, chain.queue, chain.outbox)
-    echo, model = Sender(Dicom(acse_timeout=2)).echo, open_model("mass-fpn-boxes")
+    echo, model = Sender(Dicom(acse_timeout=20)).echo, open_model("mass-fpn-boxes")
     echoes = Echoes(chain.clock)
     echoes.use(echo, destinations)
     house = House(lambda: parts, receiver, echo, model, counts, chain.clock, echoes=echoes)
@@ -176,6 +176,9 @@ def a_node(
 class Visitor(httpx2.Client):
     """A program that asks for pages with a token, as a part of a page does when it is told so."""
 
+    def __init__(self, **how: Any) -> None:
+        super().__init__(timeout=60, **how)
+
     def button(self, path: str, **form: str) -> httpx2.Response:
         return self.post(path, data=form, headers={"HX-Request": "true"})
 
@@ -183,7 +186,7 @@ class Visitor(httpx2.Client):
 @contextmanager
 def visiting(node: Node) -> Iterator[Visitor]:
     secret = node.token(ADA, *OPERATOR)
-    with Visitor(base_url=node.address, headers={"Authorization": f"Bearer {secret}"}, timeout=60) as client:
+    with Visitor(base_url=node.address, headers={"Authorization": f"Bearer {secret}"}) as client:
         yield client
 
 

@@ -67,7 +67,7 @@ def require_dcmtk(name: str) -> str:
     return require_program(name, folder=Path("/usr/bin"))
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 100) -> bool:
     """Wait until something is true, and tell whether it became so in time."""
     deadline = time.monotonic() + seconds
     while not condition():

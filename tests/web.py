@@ -149,7 +149,7 @@ def served(app: Starlette, silence: float = 60, **options: Any) -> Iterator[str]
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join(60)
 
 
 def content_type(kind: str = "application/dicom") -> str:

@@ -87,7 +87,8 @@ def serve(*, config: ConfigOption = None) -> None:
 
         run(lambda: load_settings(config))
     # Python waits for pynetdicom's threads, and these for peers that hang: for as long as dimse_timeout, the doors closed.
-    sys.stdout.flush()
+    if sys.stdout:  # which a process may have been started without
+        sys.stdout.flush()
     os._exit(os.EX_OK)
 
 

@@ -28,10 +28,7 @@ from storage.senders import Context, News, add_news
 from storage.states import DeliveryState
 from storage.tables import HeaderText, actions, deliveries, exams, instances, jobs, lanes, metadata, results, tokens
 from tests.doors import Room, a_room, an_image
-from tests.logs import logging_as_it_was
 from tests.pacs import waiting_results
-
-__all__ = ["logging_as_it_was"]
 
 MARK = "QZXMARKED"
 PATIENT_ID = "PID-QZX-0815"

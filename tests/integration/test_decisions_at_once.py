@@ -91,7 +91,8 @@ def test_what_a_host_that_is_gone_has_locked_is_let_go(
     url = postgresql_databases.fresh()
     engine = open_database(url)
     with monkeypatch.context() as patch:
-        patch.setitem(_BOUNDS, "idle_in_transaction_session_timeout", "100ms")
+        # Long enough for a slow machine to come from one statement of `arrives` to the next.
+        patch.setitem(_BOUNDS, "idle_in_transaction_session_timeout", "2s")
         hosts = open_database(url)
         gone = hosts.connect()
     arrives(gone)

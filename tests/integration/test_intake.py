@@ -360,7 +360,7 @@ def test_a_place_may_be_left_at_any_point_of_taking_or_leaving_one() -> None:
 
     thread = threading.Thread(target=take_and_leave, daemon=True)
     thread.start()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
 
 

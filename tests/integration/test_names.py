@@ -21,11 +21,8 @@ from storage.states import DeliveryState
 from tests.builders import altered
 from tests.chain import FakeReader
 from tests.doors import phantom_images
-from tests.logs import logging_as_it_was
 from tests.pacs import a_pacs
 from tests.peers import eventually
-
-__all__ = ["logging_as_it_was"]
 
 MARK = "QZXMARKED"
 NAME = f"{MARK}^ANNA"

@@ -114,7 +114,9 @@ def test_more_associations_than_allowed_are_refused_for_now(room: Room) -> None:
             assert second.is_rejected
             assert second.acceptor.primitive
             assert second.acceptor.primitive.result == 0x02  # transient
-        assert eventually(lambda: [line["event"] for line in lines] == ["association refused: too many at once"])
+            assert eventually(lambda: any(line["log_level"] == "warning" for line in lines))
+        refused = [line["event"] for line in lines if line["log_level"] == "warning"]
+        assert refused == ["association refused: too many at once"]
 
 
 def test_a_disk_that_is_too_full_is_told_as_out_of_resources(tmp_path: Path, engine: Engine) -> None:
@@ -320,5 +322,5 @@ def refuses(port: int) -> bool:
 
 def test_a_silent_association_is_given_up_after_the_network_timeout(room: Room) -> None:
     with an_open_door(room, network_timeout=0.5) as door, an_association(door) as association:
-        assert association.is_established
+        assert association.accepted_contexts  # it may be over by now
         assert eventually(lambda: door.associations == 0)

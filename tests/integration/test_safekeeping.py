@@ -38,6 +38,12 @@ pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarnin
 TRANSACTION = "1.2.3.4.5"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the door wait longer than any machine is slow for its peer to be silent."""
+    monkeypatch.setattr(node.scp, "_STAYS", 60.0)
+
+
 @pytest.fixture
 def hasty_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take nobody for silent, so that every report goes on a new association, however slow this machine is."""
@@ -92,7 +98,7 @@ class Modality:
     def report(self, event: evt.Event) -> tuple[int, None]:
         """Take a report."""
         self.reports.append((int(event.event_type or 0), event.event_information))
-        assert self.ready.wait(10)
+        assert self.ready.wait(60)
         return self.answer, None
 
     def _heard(self, event: evt.Event) -> None:

@@ -174,7 +174,7 @@ def test_when_a_token_was_used_is_written_down(serving: Serving) -> None:
     with writing(serving.parts.engine) as connection:
         secret = add_token(connection, "viewer", ["read"], utc_now(), None)
     address = f"http://127.0.0.1:{serving.web_port}/dicom-web/studies"
-    assert httpx2.get(address, headers={"Authorization": f"Bearer {secret}"}, trust_env=False).is_success
+    assert httpx2.get(address, headers={"Authorization": f"Bearer {secret}"}, trust_env=False, timeout=60).is_success
     for chore in serving.chores():
         chore.do()
     with reading(serving.parts.engine) as connection:

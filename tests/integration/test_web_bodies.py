@@ -219,7 +219,7 @@ def test_a_door_that_closes_does_not_wait_for_a_sender_that_is_silent(room: Room
         line.send(head(len(body)), body[:BLOCK])
         assert eventually(lambda: bool(beside))
         began = time.monotonic()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # it is waited for a minute else
     assert line.ends() or line.answer()[0] == 500
     assert not any("incoming" in name for name in room.files())
     line.socket.close()
@@ -295,7 +295,7 @@ class TestSilence:
 
     @pytest.fixture
     def door(self, room: Room) -> Iterator[str]:
-        with a_door(room, 0.4) as address:
+        with a_door(room, 1) as address:  # five times as long as whoever sends slowly rests
             yield address
 
     def test_before_anything_was_kept(self, line: Line, room: Room) -> None:

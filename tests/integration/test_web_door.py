@@ -45,7 +45,7 @@ def a_door(*routes: Guarded, **http: Any) -> Iterator[WebDoor]:
 def test_it_answers_from_the_moment_it_is_open_until_it_is_closed() -> None:
     with a_door() as door:
         address = f"http://127.0.0.1:{door.port}/livez"
-        assert httpx2.get(address).text == "alive\n"
+        assert httpx2.get(address, timeout=60).text == "alive\n"
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(address)
 
@@ -53,7 +53,7 @@ def test_it_answers_from_the_moment_it_is_open_until_it_is_closed() -> None:
 def test_every_answer_tells_its_time_once() -> None:
     with a_door() as door:
         for path in ("livez", "nowhere"):
-            [told] = httpx2.get(f"http://127.0.0.1:{door.port}/{path}").headers.get_list("date")
+            [told] = httpx2.get(f"http://127.0.0.1:{door.port}/{path}", timeout=60).headers.get_list("date")
             assert abs(datetime.now(UTC) - parsedate_to_datetime(told)) < timedelta(minutes=1)
 
 
@@ -68,7 +68,7 @@ def test_no_part_of_a_response_waits_until_the_one_before_was_acknowledged(monke
 
     monkeypatch.setattr(CertifyingProtocol, "connection_made", noted)
     with a_door() as door:
-        assert httpx2.get(f"http://127.0.0.1:{door.port}/livez").text == "alive\n"
+        assert httpx2.get(f"http://127.0.0.1:{door.port}/livez", timeout=60).text == "alive\n"
     assert at_once == [1]
 
 
@@ -90,7 +90,7 @@ def test_a_body_comes_whole_to_whoever_reads_it_slowly_and_in_pieces_of_bounded_
 
     with a_door(Guarded("/digest", digested, needs=None, methods=("POST",))) as door:
         address = f"http://127.0.0.1:{door.port}/digest"
-        with httpx2.Client() as first, httpx2.Client() as second:
+        with httpx2.Client(timeout=60) as first, httpx2.Client(timeout=60) as second:
             for content in (body, pieces(100_000), pieces(3 * LONG_READ)):
                 assert first.post(address, content=content).text == hashlib.sha256(body).hexdigest()
             assert first.post(address, content=b"").text == hashlib.sha256().hexdigest()
@@ -133,7 +133,7 @@ def test_whoever_takes_no_more_of_an_answer_is_let_go() -> None:
     routes = (
         Guarded(f"/{name}", answer, needs=None) for name, answer in {"much": much, "long": long, "slow": slow}.items()
     )
-    with a_door(*routes, network_timeout=0.4) as door:
+    with a_door(*routes, network_timeout=1) as door:
         address = "127.0.0.1", door.port
         with socket.create_connection(address, timeout=20) as line:
             line.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -154,7 +154,7 @@ def test_whoever_takes_no_more_of_an_answer_is_let_go() -> None:
                 taken += len(data)
             assert time.monotonic() - began > 1
         # An answer that takes longer is not given up while it is taken.
-        assert len(httpx2.get(f"http://{address[0]}:{address[1]}/slow").content) == 6 << 20
+        assert len(httpx2.get(f"http://{address[0]}:{address[1]}/slow", timeout=60).content) == 6 << 20
 
 
 def test_it_lets_what_has_begun_end_before_it_closes() -> None:

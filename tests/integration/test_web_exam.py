@@ -161,7 +161,7 @@ def test_a_picture_of_pixels_that_are_not_square_is_as_wide_and_high_as_the_brea
         node.read()
         with reading(node.chain.room.engine) as connection:
             [path] = [each.path for each in previews_of(connection, node.chain.job.id) if each.kind is PreviewKind.VIEW]
-        page = httpx2.get(f"{node.address}/exams/{node.chain.exam.uid}").text
+        page = httpx2.get(f"{node.address}/exams/{node.chain.exam.uid}", timeout=60).text
         picture = cv2.imread(str(node.chain.room.store.resolve(path)), cv2.IMREAD_GRAYSCALE)
     assert picture is not None
     assert picture.shape == shape
@@ -190,7 +190,7 @@ def test_the_label_of_a_mass_covers_no_other_and_its_number_stands_in_the_list_t
     with a_node(tmp_path, engine, reader=CrowdedReader()) as node:
         node.chain.receive([an_image()])
         node.read()
-        answer = httpx2.get(f"{node.address}/exams/{node.chain.exam.uid}")
+        answer = httpx2.get(f"{node.address}/exams/{node.chain.exam.uid}", timeout=60)
     [first, second] = re.findall(r'<text x="(\S+)" y="(\S+)" font-size="(\S+)">(.): 83</text>', answer.text)
     for x, y, letters, number in (first, second):
         left, right = float(x), float(x) + 3 * float(letters)

@@ -63,7 +63,10 @@ def test_a_filter_that_is_none_is_refused(standing: Standing) -> None:
 
 def test_a_name_turns_no_other_text_round_whichever_way_it_is_written(tmp_path: Path, engine: Engine) -> None:
     arabic = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "محمد^\u202eمحمد", "PatientID": "12-34/5"}
-    with a_node(tmp_path, engine, show_patients=True) as node, httpx2.Client(base_url=node.address) as visitor:
+    with (
+        a_node(tmp_path, engine, show_patients=True) as node,
+        httpx2.Client(base_url=node.address, timeout=60) as visitor,
+    ):
         node.chain.receive([an_image(**arabic, StudyDescription="فحص 1-2")])
         exam = visitor.get(f"/exams/{node.chain.exam.uid}").text
         for page in (visitor.get("/exams/lines").text, exam):

@@ -61,7 +61,7 @@ def test_a_page_tells_in_whose_time_it_is(standing: Standing) -> None:
 
 def test_without_a_token_a_browser_is_sent_to_log_in_and_a_program_is_told(standing: Standing) -> None:
     node = standing.node
-    with httpx2.Client(base_url=node.address) as client:
+    with httpx2.Client(base_url=node.address, timeout=60) as client:
         for path in PAGES:
             browser = client.get(path, headers={"Accept": "text/html,*/*"})
             assert (browser.status_code, browser.headers["location"]) == (303, f"/login?next={path}")
@@ -124,7 +124,7 @@ def test_a_browser_logs_in_with_a_token_and_out(standing: Standing) -> None:
 @pytest.mark.parametrize("target", ["https://evil.example", "//evil.example", "/\\evil.example", ""])
 def test_logging_in_leads_to_no_other_site(standing: Standing, target: str) -> None:
     node = standing.node
-    with httpx2.Client(base_url=node.address) as browser:
+    with httpx2.Client(base_url=node.address, timeout=60) as browser:
         answer = browser.post("/login", data={"token": node.token(f"Bob {target}", "read"), "next": target})
         assert answer.headers["location"] == "/exams"
 

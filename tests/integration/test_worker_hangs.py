@@ -73,7 +73,7 @@ def test_a_hanging_reading_ends_its_process_and_another_worker_gets_the_job(tmp_
         [sys.executable, "-c", program, url, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
     assert "hangs" in done.stdout
@@ -88,7 +88,7 @@ def test_a_worker_that_is_to_stop_gives_back_the_job_that_takes_too_long(tmp_pat
     program = HANGING_WORKER.replace("time_limit=0.6", "time_limit=60, drain=0.5, on_drained=lambda: os._exit(0)")
     program = program.replace("threading.Event().wait()", "self._stopping = lambda: True; threading.Event().wait()")
     done = subprocess.run(
-        [sys.executable, "-c", program, url, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program, url, str(tmp_path)], capture_output=True, text=True, timeout=250, check=False
     )
     told = done.stdout + done.stderr
     assert (done.returncode, "job given back" in told) == (0, True), told

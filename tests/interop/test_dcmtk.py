@@ -206,6 +206,6 @@ def test_a_storescp_that_fails_gets_everything_when_it_works_again(
         assert all(message in (d.message or "") or "abort" in (d.message or "") for d in tried)
     with running(*storescp, destination.port, log=tmp_path / "log", ready=lambda: SENDER.echo(destination).answered):
         clock.forward(POLICY.slow)
-        lane.deliver_due()
+        Lane(destination, outbox, SENDER, store, clock=clock).deliver_due()
     assert {d.state for d in outbox.of_exam(1)} == {DeliveryState.SENT}
     assert_same_objects(folder)

@@ -160,13 +160,15 @@ def test_it_speaks_tls_1_2_and_1_3_and_only_suites_of_bcp_195(
 
 def test_handshakes_that_hang_keep_nobody_out(door: StorageSCP, papers: Papers) -> None:
     hanging = [socket.create_connection(("127.0.0.1", door.port)) for _ in range(12)]
-    try:
-        for one in hanging[6:]:
-            one.sendall(b"\x16\x03\x01")
-        assert echoscu(door, papers, *showing(papers.modality))
-    finally:
-        for one in hanging:
-            one.close()
+    with capture_logs() as logs:
+        try:
+            for one in hanging[6:]:
+                one.sendall(b"\x16\x03\x01")
+            assert echoscu(door, papers, *showing(papers.modality))
+        finally:
+            for one in hanging:
+                one.close()
+        assert eventually(lambda: len(events(logs)) == 6), events(logs)  # of those that had begun
 
 
 def test_one_address_holds_only_so_many_handshakes(door: StorageSCP) -> None:

@@ -2,13 +2,12 @@
 
 import errno
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ def a_config(folder: Path, model: str = "mass-fpn-boxes") -> Path:
     path = folder / "mammonode.toml"
     path.write_text(
         f'[storage]\nfolder = "{folder / "store"}"\nmax_used_percent = 100\nmin_free_gb = 0\n[log]\nformat = "json"\n'
-        f'[reader]\nmodel = "{model}"\nmodels_folder = "{folder / "models"}"\ndevice = "cpu"\n[http]\nport = 0\n',
+        f'[reader]\nmodel = "{model}"\nmodels_folder = "{folder / "models"}"\ndevice = "cpu"\n[dicom]\nport = 0\n[http]\nport = 0\n',
         encoding="utf-8",
     )
     return path
@@ -239,16 +238,11 @@ IN_THE_READER = (unknown_key_of_the_reader, other_network)
 
 
 @pytest.fixture
-def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.running.Signals.listen", lambda _: None)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
 
 
-@pytest.mark.usefixtures("logging_as_it_was")
+@pytest.mark.usefixtures("no_signals")
 @pytest.mark.parametrize(
     ("command", "fault"),
     [

@@ -15,9 +15,6 @@ from node import journal
 from node.events import events
 from node.logs import configure
 from node.telemetry import logger
-from tests.logs import logging_as_it_was
-
-__all__ = ["logging_as_it_was"]
 
 
 class Journald:

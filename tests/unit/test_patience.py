@@ -7,6 +7,7 @@ import pytest
 
 from node.patience import Patience
 from storage.errors import DatabaseUnavailable
+from tests.peers import eventually
 
 
 def refused() -> None:
@@ -32,6 +33,7 @@ def test_while_a_question_hangs_no_other_is_asked_and_then_all_goes_on() -> None
     for _ in range(5):
         with pytest.raises(DatabaseUnavailable, match=r"not within 0\.01 s"):
             patience.ask(frozen)
+    assert eventually(lambda: bool(asked))
     [thread] = asked
     thawed.set()
     thread.join()

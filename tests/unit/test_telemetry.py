@@ -12,9 +12,6 @@ from node.events import events
 from node.logs import configure
 from node.telemetry import logger
 from storage.errors import DatabaseUnavailable
-from tests.logs import logging_as_it_was
-
-__all__ = ["logging_as_it_was"]
 
 
 def test_an_event_is_one_line_of_json_with_what_is_bound_to_it() -> None:
@@ -26,6 +23,21 @@ def test_an_event_is_one_line_of_json_with_what_is_bound_to_it() -> None:
     assert (line["event"], line["exam"], line["association"]) == ("instance received", "e1", "a1")
     assert (line["level"], line["logger"]) == ("info", "node.intake")
     assert line["timestamp"].endswith("Z")
+
+
+def test_a_stream_that_is_gone_costs_lines_and_not_what_they_tell_of(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    configure("auto", "info", stream)
+    stream.close()
+    logger("intake").info("instance received")
+    assert "I/O operation on closed file" in capsys.readouterr().err
+
+
+def test_without_stdout_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    configure()
+    logger("serving").info("ready")
+    assert json.loads(capsys.readouterr().err)["event"] == "ready"
 
 
 def test_the_level_holds_for_us_and_libraries_speak_from_warning_on() -> None:

@@ -32,7 +32,7 @@ def test_troubles_are_told_once_and_that_it_goes_on() -> None:
     with capture_logs() as lines:
         turns = taking(turn)
         turns.start()
-        assert done.wait(10)
+        assert done.wait(60)
         turns.stop()
     told = [(line["event"], line["part"], line["log_level"]) for line in lines]
     assert told == [
@@ -50,16 +50,16 @@ def test_a_turn_that_hangs_is_missed_and_one_that_gets_on_is_not() -> None:
     def turn(beat: Beat) -> None:
         beat()
         at.release()
-        go.acquire(timeout=10)
+        go.acquire(timeout=60)
 
     turns = taking(turn, progress)
     turns.start()
     for _ in range(2):
-        assert at.acquire(timeout=10)
+        assert at.acquire(timeout=60)
         now[0] += 0.9 * PATIENCE
         assert progress.stuck() == []
         go.release()
-    assert at.acquire(timeout=10)
+    assert at.acquire(timeout=60)
     now[0] += 1.1 * PATIENCE
     assert progress.stuck() == ["worklist"]
     go.release(2)

@@ -130,7 +130,7 @@ def _idle_store(settings: Settings) -> Iterator[InstanceStore]:
     from node.parts import prepared_store  # noqa: PLC0415 (as above)
 
     if is_open(settings.dicom):
-        raise NodeRuns(f"port {settings.dicom.port}")
+        raise NodeRuns(f"something listens at port {settings.dicom.port}; ss -ltnp names it")
     with held(settings.storage.folder, settings.storage.database_url):
         yield prepared_store(settings)
 

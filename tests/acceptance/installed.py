@@ -14,7 +14,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage
 
-from config.settings import Dicom
+from config.settings import Dicom, Http, SelfTest
 from node.demo.pacs import AE_TITLE, DemoPacs, received_for
 from node.doors import is_open
 from node.phantom import phantom_exam
@@ -142,8 +142,9 @@ def a_site(folder: Path, sources: Path, story: str) -> Iterator[Site]:
         Names the transcript, .artefacts/STORY.log.
     """
     require_machine()
-    if is_open(Dicom()):
-        pytest.skip("port 11112 of this machine, whose network the other one shares, is taken")
+    for port in (Dicom().port, Http().port, SelfTest().port):
+        if is_open(Dicom(port=port)):
+            pytest.skip(f"port {port} of this machine, whose network the other one shares, is taken")
     with a_machine(folder, {sources: SOURCES}, CHECKOUT / ".artefacts" / f"{story}.log") as machine:
         site = Site(machine, folder)
         try:

@@ -318,9 +318,10 @@ def an_exam(patient_id: str) -> list[Dataset]:
 
 
 def tiny(image: Dataset) -> Dataset:
-    """Return an image cut to 256 rows and 160 columns."""
+    """Return an image of :func:`an_exam` cut to 256 rows and 160 columns, which the breast fills from its chest wall on."""
     cut = deepcopy(image)
-    pixels = image.pixel_array[:256, :160]
+    columns = slice(160) if image.ImageLaterality == "L" else slice(-160, None)
+    pixels = image.pixel_array[128:384, columns]
     cut.Rows, cut.Columns = pixels.shape
     cut.PixelData = np.ascontiguousarray(pixels).tobytes()
     return cut

@@ -226,6 +226,7 @@ class Soak:
         images = [self._image(view, number) for view in range(4)]
         if "an odd image" in happens:
             ODD[rng.integers(len(ODD))](images[3])
+            self._note("odd", images[3].StudyInstanceUID)
         with self._trouble(happens, rng, images):
             self._send(images)
         if "the whole exam again" in happens:
@@ -405,11 +406,15 @@ class Soak:
         assert list(parts.store.incoming.iterdir()) == []
         ours = [exam for exam in known if exam.patient.patient_id.startswith("SOAK-")]
         assert len(ours) == self.total
+        whole = {exam.study_uid for exam in ours} - set(self._ledger("odd"))
         expected: dict[str, set[str]] = {name: set() for name in self._witnesses}
+        perhaps: dict[str, set[str]] = {name: set() for name in self._witnesses}
         answers: Counter[str] = Counter()
         for exam in known:
             assert exam.state in {ExamState.ANSWERED, ExamState.FAILED}, exam
             assert exam.status, exam
+            if exam.study_uid in whole:
+                assert exam.status == "no findings", exam
             answers[exam.status] += 1
             jobs = parts.queue.list_jobs(100, exam_id=exam.id)
             answered = [job.revision for job in jobs if job.state in {JobState.DONE, JobState.DEAD}]
@@ -427,10 +432,13 @@ class Soak:
                 reports = Counter(delivery.revision for delivery in mine if delivery.kind == "SR")
                 assert reports == dict.fromkeys(answered, 1), f"{name}: {reports}"
                 expected[name] |= {delivery.result_uid for delivery in mine if delivery.sent_at}
+                # A try before the one in which it was overtaken may have been kept, though the answer was lost.
+                tried = [delivery for delivery in mine if not delivery.sent_at and delivery.attempts > 1]
+                perhaps[name] |= {delivery.result_uid for delivery in tried}
         repeats = results = 0
         for name, witness in self._witnesses.items():
             arrived = witness.arrived()
-            assert set(arrived) == expected[name]
+            assert set(arrived) - perhaps[name] == expected[name]
             assert all(len(digests) == 1 for digests in arrived.values())
             results += len(arrived)
             repeats += sum(sum(digests.values()) - 1 for digests in arrived.values())

@@ -129,6 +129,8 @@ def test_nothing_is_restored_under_a_running_node(tmp_path: Path) -> None:
         file = run("backup", "--config", config).output.strip()
         assert "stop it first" in fault_of(run("restore", file, "--config", config))
         assert "stop it first" in fault_of(run("adopt", "--config", config))
+        # Another program may have the port: `systemctl stop` alone would be a dead end.
+        assert "ss -ltnp" in fault_of(run("adopt", "--config", config))
 
 
 def test_nothing_is_restored_under_a_node_whose_door_is_elsewhere_or_not_open_yet(tmp_path: Path) -> None:

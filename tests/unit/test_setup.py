@@ -160,6 +160,15 @@ def test_a_file_that_cannot_be_adopted_keeps_the_former_version_from_nothing(rol
     assert (status, done[-2:]) == (0, ["start", "prove"])
 
 
+def test_who_is_left_with_a_database_that_was_not_put_back_is_told_how_to_do_it(rolled: Rolled, tmp_path: Path) -> None:
+    backup = tmp_path / "before.sqlite"
+    _, told, _ = rolled("restore", do="start() { return 1; }; rollback")
+    assert (
+        f"systemctl stop 'mammonode*' && {tmp_path}/mammonode restore --replace --if-schema-changed {backup} &&" in told
+    )
+    assert "restore" not in rolled(do="start() { return 1; }; rollback")[1]
+
+
 def test_a_version_that_does_not_become_ready_gives_way_to_the_former_one(rolled: Rolled, tmp_path: Path) -> None:
     made = "build() { version=new; }; prepare() { :; }; current() { echo old; }; "
     fails = f"start() {{ echo start >>{tmp_path}/done; [[ $(grep -c start {tmp_path}/done) -gt 1 ]]; }}; "

@@ -30,7 +30,6 @@ def values(repeats: int) -> Iterator[Value]:
         US: load_reader(model, "auto", 0),
         "torch-half": load_reader(model, "auto", 0, runtime="torch-half"),
         "openvino": load_reader(model, "cpu", 0, runtime="openvino"),
-        "openvino-half": load_reader(model, "cpu", 0, runtime="openvino-half"),
     }
     with tempfile.TemporaryDirectory() as folder:
         sources = []

@@ -30,9 +30,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--images", type=int, default=0, help="the first so many; 0 takes all")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--runtime", choices=["openvino", "openvino-half", "torch-half"], default="openvino", help="beside torch"
-    )
+    parser.add_argument("--runtime", choices=["openvino", "torch-half"], default="openvino", help="beside torch")
     options = parser.parse_args()
     records, model = read_manifest(options.manifest), open_model(DEFAULT_MODEL)
     parts = split_by_patient(records, 5, 1)

@@ -106,7 +106,7 @@ class Elastic(nn.Module):
     def __init__(self, network: nn.Module, memory: Memory) -> None:
         super().__init__()
         self.network = network
-        self._compiled = Compiled(network, half=memory.runtime.halves) if memory.runtime.compiles else None
+        self._compiled = Compiled(network) if memory.runtime is Runtime.OPENVINO else None
         self._memory = memory
         self._place: torch.device | None = memory.device
 
@@ -119,12 +119,10 @@ class Elastic(nn.Module):
             self._place = where
         half = torch.float16 if where.type == "cuda" else torch.bfloat16
         if economy is Economy.NONE:
-            run = self._compiled or self.network
-            if not self._memory.runtime.halves:
-                return run(*inputs)
-            with suppress(FloatingPointError), torch.autocast(where.type, half, enabled=self._compiled is None):
-                return _single(run(*inputs))
-            return self.network(*inputs)
+            if self._memory.runtime is Runtime.TORCH_HALF:
+                with suppress(FloatingPointError), torch.autocast(where.type, half):
+                    return _single(self.network(*inputs))
+            return (self._compiled or self.network)(*inputs)
         with torch.autocast(where.type, half, enabled=economy is Economy.HALF):
             parts = [self.network(*(each[n : n + 1] for each in inputs)) for n in range(len(inputs[0]))]
         return _joined([_single(part) for part in parts])

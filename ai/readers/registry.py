@@ -42,7 +42,7 @@ def load_reader(
     threshold
         Stands for the card's threshold when given.
     runtime
-        ``torch``, ``openvino`` on the CPU, or either with ``-half`` for half precision.
+        ``torch``, ``torch-half`` for half precision, or ``openvino`` on the CPU.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def load_reader(
     where = torch_device(device)
     chosen = Runtime(runtime)
     require(chosen, where, model.card.reader)
-    if where.type == "cpu" and not chosen.compiles:  # which keeps its own
+    if where.type == "cpu" and chosen is not Runtime.OPENVINO:  # which keeps its own
         keep_freed_memory()
     return READERS[model.card.reader](model, Memory(where, chosen), threshold)
 

@@ -1,4 +1,4 @@
-"""What runs a reader's networks: torch, or OpenVINO on the CPU, in single or half precision.
+"""What runs a reader's networks: torch in single or half precision, or OpenVINO on the CPU in single precision.
 
 Measured figures and how far they agree: docs/performance.md.
 """
@@ -31,17 +31,6 @@ class Runtime(StrEnum):
     TORCH = "torch"
     TORCH_HALF = "torch-half"
     OPENVINO = "openvino"
-    OPENVINO_HALF = "openvino-half"
-
-    @property
-    def halves(self) -> bool:
-        """Whether it computes in half precision."""
-        return self in (Runtime.TORCH_HALF, Runtime.OPENVINO_HALF)
-
-    @property
-    def compiles(self) -> bool:
-        """Whether OpenVINO runs the networks."""
-        return self in (Runtime.OPENVINO, Runtime.OPENVINO_HALF)
 
 
 HALVED: Final = "mass_fpn"
@@ -56,9 +45,9 @@ def require(runtime: Runtime, device: torch.device, reader: str = HALVED) -> Non
     RuntimeMissing
         When it does not.
     """
-    if runtime.halves and reader != HALVED:
+    if runtime is Runtime.TORCH_HALF and reader != HALVED:
         raise RuntimeMissing(f"{runtime} reads with {HALVED} alone, not with {reader}")
-    if not runtime.compiles:
+    if runtime is not Runtime.OPENVINO:
         return
     if device.type != "cpu":
         raise RuntimeMissing(f"{runtime} reads on the CPU, not on {device}")
@@ -80,7 +69,7 @@ def _openvino() -> Any:
 
 
 @cache
-def core() -> Any:
+def _core() -> Any:
     """Return the one core of this process.
 
     Each core gives its thread a stack for signals, and takes it away at its end, also where a later core has come to lean on
@@ -111,13 +100,10 @@ class Compiled:
     ----------
     network
         In evaluation mode, on the CPU.
-    half
-        In bfloat16, where OpenVINO has that for the processor; else as without.
     """
 
-    def __init__(self, network: nn.Module, *, half: bool = False) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._half = half
         self.forms: dict[tuple[torch.Size, ...], Callable[..., Any]] = {}
         """Shapes of the inputs → what runs it."""
 
@@ -143,13 +129,12 @@ class Compiled:
             warnings.simplefilter("ignore")  # of torch's tracing, on what is a constant for one shape
             shapes = [list(each.shape) for each in inputs]
             model = _openvino().convert_model(Flat(self._network).eval(), example_input=inputs, input=shapes)
-        halves = self._half and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if halves else "f32",
+            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        compiled = core().compile_model(model, "CPU", settings)
+        compiled = _core().compile_model(model, "CPU", settings)
 
         def run(*given: Tensor) -> Any:
             found = iter(compiled([np.ascontiguousarray(each.numpy()) for each in given]).values())

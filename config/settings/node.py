@@ -153,7 +153,7 @@ class ReaderSection(Section):
         str, written(r"auto|cpu|cuda(:\d+)?", "must be auto, cpu, cuda or one of several GPUs (cuda:1)")
     ] = "auto"
     threads: int = Field(default=0, ge=0)
-    runtime: Literal["torch", "torch-half", "openvino", "openvino-half"] = "torch"
+    runtime: Literal["torch", "torch-half", "openvino"] = "torch"
     prevalence: float = Field(default=0, ge=0, lt=1)
     recall: tuple[Recall, ...] = ()
 

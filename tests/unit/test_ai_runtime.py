@@ -1,7 +1,6 @@
 """OpenVINO in torch's place: the same outputs in their structure, one form for each shape, torch where it must be."""
 
 import importlib
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +15,12 @@ from ai.errors import RuntimeMissing
 from ai.exam import STANDARD_VIEWS, Exam
 from ai.models import open_model
 from ai.pixels import view_image
-from ai.readers import memory as readers_memory
-from ai.readers import runtime as readers_runtime
 from ai.readers.memory import Economy, Elastic, Memory
 from ai.readers.registry import load_reader
 from ai.readers.runtime import MOST_SHAPES, Compiled, Runtime, require
 from node.phantom import phantom_exam
 
 CPU = torch.device("cpu")
-HALVES = pytest.mark.skipif(
-    not {"amx_bf16", "avx512_bf16"} & set(Path("/proc/cpuinfo").read_text().split()),
-    reason="bfloat16 is put together by hand on a processor without it",
-)
 
 
 class Said(NamedTuple):
@@ -137,11 +130,10 @@ class Divides(nn.Module):
         return product / (product.dtype is torch.float32)
 
 
-@pytest.mark.parametrize("runtime", [Runtime.TORCH_HALF, pytest.param(Runtime.OPENVINO_HALF, marks=HALVES)])
-def test_half_precision_says_nearly_the_same_in_single(pixels: Tensor, runtime: Runtime) -> None:
+def test_half_precision_says_nearly_the_same_in_single(pixels: Tensor) -> None:
     network = Tells().eval()
     with torch.inference_mode():
-        wanted, said = network(pixels), Elastic(network, Memory(CPU, runtime))(pixels)
+        wanted, said = network(pixels), Elastic(network, Memory(CPU, Runtime.TORCH_HALF))(pixels)
     assert isinstance(said, Said)
     assert said.maps.dtype is torch.float32
     assert not torch.equal(said.maps, wanted.maps)
@@ -153,35 +145,6 @@ def test_what_half_precision_cannot_hold_is_said_in_single(pixels: Tensor) -> No
     said = Elastic(network, Memory(CPU, Runtime.TORCH_HALF))(pixels)
     assert network.ran == [torch.bfloat16, torch.float32]
     assert said.isfinite().all()
-
-
-def test_what_openvino_cannot_hold_in_half_precision_is_torch_s(
-    pixels: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        readers_memory, "Compiled", lambda _, half: half and (lambda given: Said(given * math.nan, None, given))
-    )
-    said = Elastic(Tells().eval(), Memory(CPU, Runtime.OPENVINO_HALF))(pixels)
-    assert said.maps.isfinite().all()
-
-
-def test_without_bfloat16_openvino_reads_in_single_precision(pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = readers_runtime.core()
-
-    class Older:
-        """A processor that has none."""
-
-        compile_model = there.compile_model
-
-        def get_property(self, *_: str) -> list[str]:
-            """Tell what it can."""
-            return ["FP32", "INT8"]
-
-    monkeypatch.setattr(readers_runtime, "core", Older)
-    network = Tells().eval()
-    with torch.inference_mode():
-        said = Compiled(network, half=True)(pixels)
-        torch.testing.assert_close(said.maps, network(pixels).maps, atol=1e-5, rtol=1e-5)
 
 
 def test_less_memory_is_torch_s_as_well(pixels: Tensor) -> None:
@@ -216,16 +179,18 @@ def test_the_shipped_model_finds_the_same_with_both() -> None:
             np.testing.assert_allclose(mass.box, again.box, atol=2)
 
 
-@HALVES
+@pytest.mark.skipif(
+    not {"amx_bf16", "avx512_bf16"} & set(Path("/proc/cpuinfo").read_text().split()),
+    reason="bfloat16 is put together by hand on a processor without it",
+)
 @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
-@pytest.mark.parametrize("half", ["torch-half", "openvino-half"])
-def test_the_shipped_model_finds_nearly_the_same_in_half_precision(half: str) -> None:
+def test_the_shipped_model_finds_nearly_the_same_in_half_precision() -> None:
     views = zip(STANDARD_VIEWS[:1], phantom_exam(7, small=True).images, strict=False)
     exam = Exam(tuple(view_image(dataset, view) for view, dataset in views))
     model = open_model("mass-fpn-boxes")
-    readers = [load_reader(model, "cpu", runtime=runtime) for runtime in ("torch", half)]
+    readers = [load_reader(model, "cpu", runtime=runtime) for runtime in ("torch", "torch-half")]
     one, other = (reader.read(exam) for reader in readers)
-    assert [reader.device for reader in readers] == ["cpu", f"cpu, {half}"]
+    assert [reader.device for reader in readers] == ["cpu", "cpu, torch-half"]
     assert abs(one.score - other.score) <= 3
     for here, there in zip(one.images, other.images, strict=True):
         for mass, again in zip(here.masses, there.masses, strict=True):
@@ -234,17 +199,15 @@ def test_the_shipped_model_finds_nearly_the_same_in_half_precision(half: str) ->
 
 
 def test_only_the_reader_that_was_measured_so_reads_in_half_precision() -> None:
-    for half in (Runtime.TORCH_HALF, Runtime.OPENVINO_HALF):
-        require(half, CPU, "mass_fpn")
-        with pytest.raises(RuntimeMissing, match="mass_fpn alone, not with agarwal"):
-            require(half, CPU, "agarwal")
+    require(Runtime.TORCH_HALF, CPU, "mass_fpn")
+    with pytest.raises(RuntimeMissing, match="mass_fpn alone, not with agarwal"):
+        require(Runtime.TORCH_HALF, CPU, "agarwal")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_it_reads_on_the_cpu_alone(device: str) -> None:
-    for runtime in (Runtime.OPENVINO, Runtime.OPENVINO_HALF):
-        with pytest.raises(RuntimeMissing, match="reads on the CPU"):
-            require(runtime, torch.device(device))
+    with pytest.raises(RuntimeMissing, match="reads on the CPU"):
+        require(Runtime.OPENVINO, torch.device(device))
     require(Runtime.TORCH, torch.device(device))
 
 

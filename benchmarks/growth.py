@@ -36,12 +36,13 @@ from sqlalchemy import (
 
 from benchmarks.values import US, Value
 from config.policy import RetryPolicy
+from node.exams import NO_IMAGES
 from storage.catalogue import Entry, StudyEntry, catalogued
 from storage.database import migrate, newest_revision, open_database, reading, writing
 from storage.exams import list_exams, touch
 from storage.index import InstanceRecord, SeriesRecord, StudyRecord, add_instance, instances_of_exam
 from storage.jobs import JobQueue
-from storage.overview import calling_aes
+from storage.overview import Wanted, calling_aes, search_exams
 from storage.patients import PatientRecord
 from storage.search import Level, OneOf, Range, Wildcard, search
 from storage.states import DeliveryState, ExamState, JobState, Plan, StepState
@@ -177,6 +178,7 @@ STATEMENTS: dict[str, Callable[[Engine], Callable[[], object]]] = {
     "receive": receive,
     "claim": claim,
     "exams": asks(list_exams, 50),
+    "page of exams": asks(search_exams, Wanted(apart=NO_IMAGES), 50),
     "images of an exam": asks(instances_of_exam, 11),
     "whose images": asks(calling_aes),
     "QIDO by patient": asks(search, Level.STUDY, {"PatientID": OneOf(("P1",))}, 50),

@@ -15,10 +15,13 @@ from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import get_expected_length, pixel_array
 
+from ai import jpeg_lossless
 from ai.checks import Check
 from ai.codestream import Size, stated_size
 from ai.errors import CutPixels, MisplacedValues, OtherSize, TooManyPixels, UndecodablePixels, UnreadableFile
 from ai.exam import Side, Spacing, SpacingRule, View, ViewImage
+
+jpeg_lossless.be_first()
 
 SQUARE_FILM_ASPECT = 1.65
 """Height over width of a film whose image was resized to a square: 1.5 to 1.8 in the eight CBIS-DDSM originals measured."""

@@ -32,6 +32,8 @@ REQUIRED = (
     Required("exec to C-ECHO", "", 2.0),
     Required("idle processor", "", 0.5),
     Required("command ", "", 0.6),
+    Required("decoding JPEG Lossless", "pydicom", 0.2),
+    Required("answer, beyond", "", 1.0),
     Required("growth", "young", 1.3),
     Required("slowest of growth", "young", 2.0),
 )
@@ -65,6 +67,8 @@ PARTS = {
     "receive": Part("receive", "images of 17 MB by C-STORE and STOW-RS"),
     "start": Part("start", "from exec to the first answer, idling, commands"),
     "exam": Part("exam_stages", "one exam from files to objects, with the model that ships"),
+    "decode": Part("decoding", "four views in JPEG Lossless"),
+    "answer": Part("answering", "from the last image to the answer, beyond quiet time and reading"),
     "objects": Part("result_objects", "every kind of result object"),
     "growth": Part("growth", "statements on an index of a million instances", usual=False),
     "training": Part("training_step", "a step of training of every network", usual=False),

@@ -16,7 +16,7 @@ from ai.readers.registry import load_reader
 from benchmarks.values import US, Value
 from config.mix import ObjectMix
 from config.settings import DEFAULT_MODEL
-from node.analysis import Source, analyse, header_of
+from node.analysis import Source, analyse, header_of, usable_cores
 from node.phantom import phantom_exam
 from node.results.answer import Answer, ImageAnswer, answer_status
 from node.results.edition import Edition
@@ -47,7 +47,7 @@ def values(repeats: int) -> Iterator[Value]:
 def measure(reader: Reader, sources: Sequence[Source]) -> dict[str, float]:
     """Return seconds by stage of one pass."""
     begin = time.perf_counter()
-    analysis = analyse(reader, sources)
+    analysis = analyse(reader, sources, threads=usable_cores())
     read = time.perf_counter()
     findings = analysis.findings
     if findings is None:

@@ -1,8 +1,10 @@
 """From instances on disk to findings: what the worker does to an exam, and the command line to files."""
 
 import math
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,8 @@ from ai.readers.base import Reader
 from node.faults import described
 from node.records import LONGEST_VALUE, read_header
 
+STAGES: Final = ("decode", "gate")
+"""What is done to each image before the exam is read."""
 NUMBERS: Final = INT_VR | FLOAT_VR
 """VRs whose values are numbers (PS3.5 6.2)."""
 
@@ -63,7 +67,7 @@ class Analysis:
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
-def analyse(reader: Reader, sources: Sequence[Source], *, last: bool = False) -> Analysis:
+def analyse(reader: Reader, sources: Sequence[Source], *, last: bool = False, threads: int = 1) -> Analysis:
     """Decode, judge and read the images of one exam; an image that cannot be read costs none of the others theirs.
 
     What the machine may be the reason of, such as a file that is not there or too little memory, is raised: it may pass.
@@ -74,56 +78,76 @@ def analyse(reader: Reader, sources: Sequence[Source], *, last: bool = False) ->
         Of those of one view, the first that can be read is read; those after it are not looked at.
     last
         Whether nobody will try again: what has not passed by now costs its image alone, unless no other was read.
+    threads
+        How many views are decoded and judged at once.
     """
     begin = time.perf_counter()
-    queue = _Queue(sources, last=last)
-    views = dict.fromkeys(source.view for source in sources)
-    images = {view: image for view in views if (image := queue.next_of(view))}
-    findings = _read(reader, queue, images)
-    if queue.lost and not findings:
-        raise queue.lost
-    before = queue.seconds["decode"] + queue.seconds["gate"]
-    seconds = {**queue.seconds, "read": time.perf_counter() - begin - before}
-    return Analysis(findings, queue.not_read, seconds, queue.pictures)
+    queues = {view: _Queue([each for each in sources if each.view == view], last=last) for view in _views(sources)}
+    with ThreadPoolExecutor(threads) as pool:
+        firsts = pool.map(_Queue.next, queues.values())
+        images = {view: image for view, image in zip(queues, firsts, strict=True) if image}
+    ready = time.perf_counter() - begin
+    _share(ready, queues.values())
+    findings = _read(reader, queues, images)
+    lost = [queue.lost for queue in queues.values() if queue.lost]
+    if lost and not findings:
+        raise lost[-1]
+    seconds = {stage: sum(queue.seconds[stage] for queue in queues.values()) for stage in STAGES}
+    seconds["read"] = time.perf_counter() - begin - sum(seconds.values())
+    not_read = {uid: why for queue in queues.values() for uid, why in queue.not_read.items()}
+    pictures = {uid: seen for queue in queues.values() for uid, seen in queue.pictures.items()}
+    return Analysis(findings, not_read, seconds, pictures)
+
+
+def usable_cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _views(sources: Sequence[Source]) -> list[View]:
+    return list(dict.fromkeys(source.view for source in sources))
+
+
+def _share(wall: float, queues: Collection["_Queue"]) -> None:
+    """Make of what the stages took in several threads at once what they took by the clock."""
+    spent = sum(sum(queue.seconds.values()) for queue in queues)
+    for queue in queues:
+        queue.seconds = {stage: seconds * wall / spent for stage, seconds in queue.seconds.items()}
 
 
 class _Queue:
-    """The images of each view in the order in which they are tried; those that may not be read are noted."""
+    """The images of one view in the order in which they are tried; those that may not be read are noted."""
 
     def __init__(self, sources: Sequence[Source], *, last: bool) -> None:
-        self._waiting = {view: [each for each in sources if each.view == view] for view in {s.view for s in sources}}
-        self._first = {source.view: source.uid for source in reversed(sources)}
+        self._waiting = list(sources)
+        self._first = sources[0].uid
         self._last = last
         self.not_read: dict[str, str] = {}
         self.pictures: dict[str, NDArray[np.uint8]] = {}
-        self.seconds = {"decode": 0.0, "gate": 0.0}
+        self.seconds = dict.fromkeys(STAGES, 0.0)
         self.lost: Exception | None = None
 
-    def next_of(self, view: View) -> ViewImage | None:
-        """Return the next image of a view that may be read, with the gate's warnings (rule R13)."""
-        while self._waiting[view]:
-            source = self._waiting[view].pop(0)
-            with self._timed("decode"):
+    def next(self) -> ViewImage | None:
+        """Return the next image that may be read, with the gate's warnings (rule R13)."""
+        while self._waiting:
+            source = self._waiting.pop(0)
+            with self.timed("decode"):
                 image = self._decode(source)
             if image is None:
                 continue
-            with self._timed("gate"):
+            with self.timed("gate"):
                 passed = self._through_the_gate(image)
             # No other is kept: of a view repeated a hundred times they would take more memory than there is.
-            if passed or source.uid == self._first[view]:
-                with self._timed("decode"):
+            if passed or source.uid == self._first:
+                with self.timed("decode"):
                     self.pictures[image.uid] = picture(image.pixels)
             if passed:
                 return passed
         return None
 
-    def twins(self, images: Collection[ViewImage]) -> frozenset[str]:
-        """Return the UIDs of images whose pixels another has too."""
-        with self._timed("gate"):
-            return twins([*images])
-
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add what is done to the seconds of a stage."""
         begin = time.perf_counter()
         yield
         self.seconds[stage] += time.perf_counter() - begin
@@ -157,9 +181,10 @@ class _Queue:
         return with_warnings(image, checks)
 
 
-def _read(reader: Reader, queue: _Queue, images: dict[View, ViewImage]) -> ExamFindings | None:
+def _read(reader: Reader, queues: Mapping[View, _Queue], images: dict[View, ViewImage]) -> ExamFindings | None:
     while images:
-        same = queue.twins(images.values())
+        with next(iter(queues.values())).timed("gate"):
+            same = twins([*images.values()])
         shown = [with_warnings(each, [Check.TWIN]) if each.uid in same else each for each in images.values()]
         try:
             return reader.read(Exam(tuple(shown)))
@@ -167,8 +192,8 @@ def _read(reader: Reader, queue: _Queue, images: dict[View, ViewImage]) -> ExamF
             view = next((view for view, image in images.items() if image.uid == error.image_uid), None)
             if view is None:
                 raise
-            queue.not_read[error.image_uid] = str(error)
-            if following := queue.next_of(view):
+            queues[view].not_read[error.image_uid] = str(error)
+            if following := queues[view].next():
                 images[view] = following
             else:
                 del images[view]

@@ -61,9 +61,11 @@ class ExamClock:
         self._priors = priors
         self._seen: dict[int, ExamRecord] = {}
         self.collecting = 0
-        """How many exams awaited images when it last looked."""
+        """How many exams await images since it last looked."""
         self.unanswered = 0
-        """How many awaited their answer then, those included."""
+        """How many awaited their answer when it did, those included."""
+        self.due_at: datetime | None = None
+        """When the first of those that await images is due, unless something comes; None when none does."""
 
     def tick(self) -> int:
         """Look at every exam that collects, and return how many were closed; one that fails holds up no other.
@@ -88,12 +90,15 @@ class ExamClock:
                 raise
             except Exception:
                 log.exception("exam not judged", **exam.log_context(), check="an error in the program: report it")
+        self.collecting -= closed
+        self.due_at = min((exam.due_at for exam in self._seen.values() if exam.due_at), default=None)
         return closed
 
     def _look(self, exam: ExamRecord) -> bool:
         with reading(self._engine) as connection:
             judged = self._rules.judge(connection, exam.id)
             read_before = was_read(connection, exam.id)
+        self._seen.pop(exam.id, None)
         now = self._clock()
         if max(exam.opened_at, exam.last_image_at) > now:
             with writing(self._engine) as connection:

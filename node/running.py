@@ -25,8 +25,6 @@ STATUS_EVERY = 10.0
 SIGN_OF_LIFE_EVERY = 15.0
 """Seconds; several fit into every watchdog's time that the units set."""
 SWEEP_EVERY = timedelta(hours=1)
-TOGETHER = 0.1
-"""Seconds that a chore is done before its time, with another: to wake up costs more than most of them."""
 TEMP_FILES_TAKE = timedelta(hours=1)
 """No association takes longer to send one instance."""
 
@@ -84,11 +82,20 @@ class Signals:
 
 @dataclass
 class Chore:
-    """Something done again and again; a failure is logged and does not end the process."""
+    """Something done again and again; a failure is logged and does not end the process.
+
+    Attributes
+    ----------
+    do, every, next_at
+        What, after so many seconds, and when next.
+    early
+        Seconds that it may be done before its time, with another chore: to wake up costs more than most of them.
+    """
 
     do: Callable[[], object]
     every: float
     next_at: float = 0.0
+    early: float = 0.1
 
 
 class Watch:
@@ -125,7 +132,7 @@ def run_until_stopped(signals: Signals, chores: Sequence[Chore], reload: Callabl
         if signals.reload_asked():
             _reload(reload)
         for number, chore in enumerate(chores):
-            if time.monotonic() >= chore.next_at - TOGETHER:
+            if time.monotonic() >= chore.next_at - chore.early:
                 _do(chore, number, troubles)
                 chore.next_at = time.monotonic() + chore.every
         signals.rest(max(min(chore.next_at for chore in chores) - time.monotonic(), 0.01))

@@ -27,7 +27,7 @@ from node.intake import Intake, Renewed, utc_now
 from node.judging import Rules
 from node.logs import configure
 from node.metrics import Counted, CountedSenders, Metrics
-from node.pace import News
+from node.pace import News, until
 from node.parts import Parts, open_parts
 from node.progress import Progress
 from node.readiness import Readiness
@@ -81,7 +81,9 @@ log = logger("serving")
 
 RETENTION_EVERY = timedelta(minutes=10)
 LOOKS_EVERY = 0.5
-"""Seconds between looks at what was committed, for all parts, while an exam awaits its answer ..."""
+"""Seconds between looks at what was committed, for all parts, while an exam awaits images ..."""
+LOOKS_EVERY_READING = 0.2
+"""... while one awaits only its answer ..."""
 LOOKS_EVERY_IDLE = 2.0
 """... and while none does."""
 CATALOGUE_EVERY = 2.0
@@ -200,7 +202,7 @@ class Serving:
         self._seat, self._beside = Seat(self.parts.engine), ""
         self._changes = changes_of(self.parts.engine)
         self._news = News(self._changes)
-        self._judging = Chore(self._close_exams, LOOKS_EVERY)
+        self._judging = Chore(self._close_exams, LOOKS_EVERY, early=0)
         self.status = Standing(self.parts.engine, self.parts.store, self._changes).line
         swept = self.parts.store.sweep(timedelta(0))
         model = f"{self.model.card.name} {self.model.card.version}"
@@ -381,7 +383,15 @@ class Serving:
             self._to_judge = True  # until it was done: the database may not answer now
             self._clock.tick()
             self._to_judge = self._clock.collecting > 0
-            self._judging.every = LOOKS_EVERY if self._clock.unanswered else LOOKS_EVERY_IDLE
+            self._judging.every = self._looks_every()
+
+    def _looks_every(self) -> float:
+        if self._clock.unanswered > self._clock.collecting:
+            looks = LOOKS_EVERY_READING
+        else:
+            looks = LOOKS_EVERY if self._clock.collecting else LOOKS_EVERY_IDLE
+        due = until(self._clock.due_at, utc_now())
+        return min(looks, due) if due and due > 0 else looks
 
     def _write_down(self) -> None:
         # One chore, so that where the database keeps writers waiting the watchdog waits for one of the two.

@@ -79,6 +79,8 @@ class Worker:
         Called then, from another thread: must end the process.
     at_work
         Told what goes on, every heartbeat.
+    threads
+        How many views are decoded at once.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Worker:
         drain: float = 60,
         on_drained: Callable[[], object] = lambda: None,
         at_work: Callable[[str], object] = lambda _: None,
+        threads: int = 1,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -119,6 +122,7 @@ class Worker:
         self._drain = drain
         self._on_drained = on_drained
         self._at_work = at_work
+        self._threads = threads
         self._bereft = False
         self._since = clock()
         self._tried: set[int] = set()
@@ -174,7 +178,8 @@ class Worker:
             material = material_of(connection, job, kinds_of(self._reader.model.accepts))
         reads = job.plan is Plan.READ and not job.exhausted
         last = self._queue.is_last(job, self._clock())
-        analysis = analyse(self._reader, self._sources(material), last=last) if reads else Analysis()
+        sources = self._sources(material) if reads else ()
+        analysis = analyse(self._reader, sources, last=last, threads=self._threads) if reads else Analysis()
         read = time.perf_counter()
         for uid, why in analysis.not_read.items():
             log.warning("image not read", instance=uid, why=why, check="the image, where it comes from")

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from ai.allocation import give_back
 from ai.models import Model, open_model
 from ai.readers.base import Reader
+from node.analysis import usable_cores
 from node.gpus import GpuDriver
 from node.logs import configure
 from node.pace import LOOKS, News
@@ -31,8 +32,9 @@ from node.supervision import ServiceManager
 from node.telemetry import logger
 from node.worker import Worker
 from storage.changes import changes_of
-from storage.database import require_schema, writing
+from storage.database import reading, require_schema, writing
 from storage.errors import StorageError
+from storage.figures import unanswered
 from storage.workers import WorkerRecord, forget_worker, note_worker
 
 log = logger("working")
@@ -49,7 +51,9 @@ FIXED = (
 )
 """What only a restart changes."""
 POLL = 0.5
-"""Seconds."""
+"""Seconds between looks at what was committed ..."""
+POLL_WHILE_AWAITED = 0.2
+"""... and while an exam awaits its answer."""
 
 
 def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
@@ -104,6 +108,7 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
     def drain_what_is_new() -> None:
         if news.look():
             drain()
+            fresh.every = POLL_WHILE_AWAITED if _is_one_awaited(parts.engine) else POLL
 
     def reload() -> None:
         nonlocal parts, worker
@@ -115,16 +120,17 @@ def work(load: LoadSettings, manager: ServiceManager | None = None) -> None:
         manager.ready(waits)
         look.next_at = 0.0  # the jobs that have waited for this
 
+    fresh = Chore(drain_what_is_new, POLL)
     look = Chore(drain, POLL * LOOKS)  # a lease may have ended, or a job's wait
+    # Where the store is far, here may be no `serve` that sweeps.
+    sweeps = [Chore(lambda: parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds())] if parts.store.far else []
     chores = [
         Chore(presence.tell, SIGN_OF_LIFE_EVERY),
-        Chore(drain_what_is_new, POLL),
+        fresh,
         look,
         Chore(manager.alive, SIGN_OF_LIFE_EVERY),
+        *sweeps,
     ]
-    if parts.store.far:
-        # Here may be no `serve` that sweeps.
-        chores.append(Chore(lambda: parts.store.sweep(TEMP_FILES_TAKE), SWEEP_EVERY.total_seconds()))
     run_until_stopped(signals, chores, reload)
     manager.stopping("stops")
     presence.end()
@@ -177,6 +183,11 @@ class Presence:
             forget_worker(connection, self.owner)
 
 
+def _is_one_awaited(engine: Engine) -> bool:
+    with reading(engine) as connection:
+        return unanswered(connection) is not None
+
+
 def _worker(parts: Parts, reader: Reader, signals: Signals, manager: ServiceManager, presence: Presence) -> Worker:
     settings = parts.settings
 
@@ -207,4 +218,5 @@ def _worker(parts: Parts, reader: Reader, signals: Signals, manager: ServiceMana
         drain=settings.jobs.drain,
         on_drained=given_back,
         at_work=at_work,
+        threads=settings.reader.threads or usable_cores(),
     )

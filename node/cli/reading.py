@@ -19,7 +19,7 @@ from ai.pixels import file_image
 from config.mix import PROFILES, ObjectMix
 from config.policy import CompletionPolicy
 from config.settings import DEFAULT_MODEL
-from node.analysis import Source, analyse, header_of, picture
+from node.analysis import Source, analyse, header_of, picture, usable_cores
 from node.answering import answer_of
 from node.cli.options import (
     DeviceOption,
@@ -84,7 +84,7 @@ def read(
     reader = load_reader(named_model(model), device, threads)
     results = []
     if instances:
-        results.append(_read_exam(reader, instances, output, PROFILES[profile]))
+        results.append(_read_exam(reader, instances, output, PROFILES[profile], threads or usable_cores()))
     with progress() as bar:
         task = bar.add_task("reading pictures", total=len(pictures), visible=bool(pictures))
         for (file, shown), name in zip(pictures.items(), _names(pictures), strict=True):
@@ -123,7 +123,7 @@ def _instances(files: Sequence[Path], named: Sequence[Path]) -> dict[str, tuple[
 
 
 def _read_exam(
-    reader: "Reader", headers: dict[str, tuple[Dataset, Path]], output: Path, mix: ObjectMix
+    reader: "Reader", headers: dict[str, tuple[Dataset, Path]], output: Path, mix: ObjectMix, threads: int
 ) -> dict[str, Any]:
     """Read DICOM files as one exam, by the rules of the node."""
     from node.results.edition import Edition  # noqa: PLC0415
@@ -134,7 +134,7 @@ def _read_exam(
     now = datetime.now(UTC)
     verdict = decide(assembly, candidates, opened_at=now, last_image_at=now, now=now, policy=AT_ONCE)
     sources = [Source(uid, headers[uid][1], view) for view, uid in assembly.in_order]
-    analysis = analyse(reader, sources)
+    analysis = analyse(reader, sources, threads=threads)
     done = outcome(candidates, analysis.not_read)
     answer = answer_of(
         {uid: header_of(file) for uid, (_, file) in headers.items()},

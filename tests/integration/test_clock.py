@@ -50,6 +50,24 @@ def test_four_views_are_closed_after_the_short_quiet_time_and_not_before(chain: 
     assert {image.view for image in decided if image.chosen} == {str(view) for view in STANDARD_VIEWS}
 
 
+def test_the_clock_tells_when_the_first_exam_is_due(chain: Chain) -> None:
+    clock = chain.exam_clock()
+    assert clock.tick() == 0
+    assert clock.due_at is None
+    chain.receive(map(of_another_patient, phantom_images()[:1]))
+    chain.clock.forward(timedelta(seconds=1))
+    begin = chain.clock()
+    chain.receive(phantom_images())
+    assert clock.tick() == 0
+    assert clock.due_at == begin + QUIET.complete_quiet
+    chain.clock.forward(QUIET.complete_quiet)
+    assert clock.tick() == 1
+    assert clock.due_at == begin - timedelta(seconds=1) + QUIET.incomplete_quiet
+    chain.clock.forward(QUIET.incomplete_quiet)
+    assert clock.tick() == 1
+    assert clock.due_at is None
+
+
 def test_an_exam_is_closed_once(chain: Chain) -> None:
     chain.close(phantom_images())
     assert chain.exam_clock().tick() == 0

@@ -1,5 +1,6 @@
 """Results sent to a PACS that accepts, warns, refuses, aborts, hangs, is down and comes back."""
 
+import socket
 from datetime import timedelta
 from threading import Event
 from typing import Any
@@ -47,6 +48,25 @@ def test_everything_goes_through_one_association_that_proposes_only_what_is_sent
         for sop_class in (SegmentationStorage, ComprehensiveSRStorage)
         for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
     )
+
+
+def test_nothing_that_is_sent_waits_for_an_acknowledgement(
+    engine: Engine, store: InstanceStore, results: list[ResultRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+
+    def sends(association: Association, path: Any) -> Dataset:
+        line = association.dul.socket
+        assert line is not None
+        assert line.socket is not None
+        waits.append(line.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return to_send(association, path)
+
+    to_send = Association.send_c_store
+    monkeypatch.setattr(Association, "send_c_store", sends)
+    with a_pacs() as (_, port):
+        Deliveries(engine, store, a_destination(port)).lane.deliver_due()
+    assert waits == [1] * len(results)
 
 
 def test_a_destination_that_takes_only_implicit_vr_gets_it(

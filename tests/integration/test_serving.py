@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread
+from time import sleep
 
 import httpx2
 import pytest
@@ -14,15 +15,16 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
-from config.settings import TEST_AE_TITLE, Caller, Delivery, Destination, Dicom, Http, Settings, Storage
+from config.settings import TEST_AE_TITLE, Caller, Delivery, Destination, Dicom, ExamClock, Http, Settings, Storage
 from node.doors import reachable, web_answers
 from node.intake import Intake, utc_now
 from node.scu import Peer, Sender
-from node.serving import Serving
+from node.serving import LOOKS_EVERY, LOOKS_EVERY_IDLE, LOOKS_EVERY_READING, Serving
 from storage.database import installation_id, reading, writing
 from storage.errors import StoreOfAnother
+from storage.exams import list_exams
 from storage.senders import list_senders
-from storage.states import DeliveryState
+from storage.states import DeliveryState, ExamState
 from storage.tokens import add_token, list_tokens
 from tests.builders import altered
 from tests.doors import ROOM_ENOUGH, Room, phantom_images
@@ -129,6 +131,30 @@ def test_a_start_says_which_exams_wait_for_an_operator(tmp_path: Path) -> None:
     opened.parts.engine.dispose()
     told = [line for line in lines if line["event"] == "exams wait for an operator"]
     assert [(line["exams"], line["log_level"]) for line in told] == [([exams[0]], "critical")]
+
+
+def test_it_looks_as_soon_as_an_exam_is_due_and_more_often_while_one_is_read(tmp_path: Path) -> None:
+    opened = Serving(settings_of(tmp_path).model_copy(update={"exam": ExamClock(complete_quiet=0.4)}))
+    room = Room(opened.parts.store, opened.parts.engine, Intake(opened.parts.store, opened.parts.engine, ROOM_ENOUGH))
+    opened.open()
+    with closing(opened):
+        [judging] = [chore for chore in opened.chores() if "_close_exams" in repr(chore.do)]
+        judging.do()
+        assert judging.every == LOOKS_EVERY_IDLE
+        room.receive(phantom_images()[0])
+        judging.do()
+        assert judging.every == LOOKS_EVERY
+        for image in phantom_images()[1:]:
+            room.receive(image)
+        judging.do()
+        assert 0 < judging.every <= 0.4
+        assert judging.early == 0
+        sleep(0.4)
+        judging.do()
+        assert judging.every == LOOKS_EVERY_READING
+        with reading(opened.parts.engine) as connection:
+            assert [exam.state for exam in list_exams(connection, 9)] == [ExamState.QUEUED]
+    opened.parts.engine.dispose()
 
 
 def test_the_store_is_its_own_or_nothing_is_removed_there(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

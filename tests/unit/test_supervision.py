@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,11 +18,14 @@ from structlog.testing import capture_logs
 from config.errors import InvalidSettings
 from config.settings import Dicom, ExamClock, Settings, Storage
 from node import working
+from node.intake import Intake
+from node.parts import open_parts
 from node.progress import Progress
 from node.running import Chore, Signals, Watch, read_again, run_until_stopped
 from node.supervision import PARENT, PR_SET_PDEATHSIG, VARIABLES, ServiceManager, end_with_parent, for_children
 from node.troubles import Troubles
 from storage.errors import DatabaseUnavailable
+from tests.doors import ROOM_ENOUGH, Room, phantom_images
 from tests.supervised import a_listener, manager_of
 
 
@@ -172,6 +176,23 @@ def test_a_chore_that_fails_is_done_again_and_holds_up_no_other() -> None:
     assert [line["event"] for line in logs] == ["will be tried again"]
 
 
+def test_a_chore_is_done_early_with_another_only_if_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, done = Seconds(), list[str]()
+    monkeypatch.setattr("time.monotonic", clock)
+    chores = [Chore(partial(done.append, "early"), 1, 0.05), Chore(partial(done.append, "exact"), 1, 0.05, early=0)]
+    signals = Signals()
+
+    def rested(seconds: float) -> None:
+        done.append(f"{seconds:.2f}")
+        clock.now += seconds
+        if clock.now >= 1:
+            signals.heard(signal.SIGTERM)
+
+    monkeypatch.setattr(signals, "rest", rested)
+    run_until_stopped(signals, chores, lambda: None)
+    assert done == ["early", "0.05", "exact", "0.95"]
+
+
 def test_a_reload_that_fails_ends_nothing() -> None:
     def fails() -> None:
         raise OSError("stale file handle")
@@ -291,6 +312,36 @@ def test_a_worker_reads_its_settings_again_between_two_exams_of_many(
             signal.signal(number, handler)
     # At the start, when it is ready and finds others, and these once more; then between two exams.
     assert done == ["settings"] * 3 + ["exam"] * 2 + ["settings"] + ["exam"] * 3
+
+
+def test_a_worker_looks_more_often_while_an_exam_is_awaited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(storage=Storage(folder=tmp_path))
+    parts = open_parts(settings)
+    seen: list[float] = []
+
+    class Idle:
+        def work_once(self) -> bool:
+            return False
+
+    def run(_: Signals, chores: Sequence[Chore], __: object) -> None:
+        [look] = [chore for chore in chores if "what_is_new" in repr(chore.do)]
+        look.do()
+        seen.append(look.every)
+        room = Room(parts.store, parts.engine, Intake(parts.store, parts.engine, ROOM_ENOUGH))
+        room.receive(phantom_images()[0])
+        look.do()
+        seen.append(look.every)
+
+    monkeypatch.setitem(
+        sys.modules, "ai.readers.registry", SimpleNamespace(load_reader=lambda *_, **__: SimpleNamespace(device="cpu"))
+    )
+    monkeypatch.setattr(working, "_worker", lambda *_: Idle())
+    monkeypatch.setattr(working, "run_until_stopped", run)
+    monkeypatch.setattr(working, "configure", lambda *_: None)
+    monkeypatch.setattr(Signals, "listen", lambda _: None)
+    working.work(lambda: settings, ServiceManager())
+    parts.engine.dispose()
+    assert seen == [working.POLL, working.POLL_WHILE_AWAITED]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

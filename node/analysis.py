@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -83,8 +84,9 @@ def analyse(reader: Reader, sources: Sequence[Source], *, last: bool = False, th
     """
     begin = time.perf_counter()
     queues = {view: _Queue([each for each in sources if each.view == view], last=last) for view in _views(sources)}
+    here = copy_context()  # of which exam a line of the log is
     with ThreadPoolExecutor(threads) as pool:
-        firsts = pool.map(_Queue.next, queues.values())
+        firsts = pool.map(lambda queue: here.copy().run(queue.next), queues.values())
         images = {view: image for view, image in zip(queues, firsts, strict=True) if image}
     ready = time.perf_counter() - begin
     _share(ready, queues.values())

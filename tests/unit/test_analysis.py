@@ -8,6 +8,7 @@ from threading import Barrier
 
 import pytest
 from pydicom import Dataset
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 import node.analysis
 from ai.exam import STANDARD_VIEWS, View, ViewImage
@@ -64,6 +65,14 @@ def decoding(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[View], object
 def sources_of(folder: Path) -> list[Source]:
     found = an_exam(folder)
     return [source for source in found if source.uid in {str(image.SOPInstanceUID) for image in VIEWS.values()}]
+
+
+def test_a_line_of_the_log_tells_of_which_exam_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    decoding(monkeypatch, lambda _: told.append(get_contextvars().get("exam")))
+    with bound_contextvars(exam="E1"):
+        analyse(FakeReader(), sources_of(tmp_path), threads=2)
+    assert told == ["E1"] * 4
 
 
 @pytest.mark.parametrize("threads", [2, 4])

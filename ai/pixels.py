@@ -33,7 +33,7 @@ WORST_ASPECT: Final = 4.0
 """Pixels that are longer than so many of their widths are a mistake of the header."""
 
 MOST_PIXELS: Final = 1 << 27
-"""A film of 24 by 30 cm at 25 µm has 115 million, the largest detector 28; each takes 9 bytes and more while it is decoded
+"""A film of 24 by 30 cm at 25 µm has 115 million, the largest detector 28; each takes 9 bytes and, with a window, 29 while it is decoded
 (measured), and a few kilobytes of a compressed image can hold four billion."""
 
 
@@ -165,7 +165,7 @@ def require_size(dataset: Dataset, frames: float = 1) -> None:
     TooManyPixels, OtherSize
         By the header and, where the pixel data are there and compressed, by what they say of themselves.
     """
-    rows, columns = (_number(_stated(dataset, each)) or 1 for each in ("Rows", "Columns"))
+    rows, columns = _sides(dataset)
     size = _compressed_size(dataset)
     if max(rows * columns, size.rows * size.columns if size else 0) * frames > MOST_PIXELS:
         raise TooManyPixels
@@ -176,6 +176,17 @@ def require_size(dataset: Dataset, frames: float = 1) -> None:
         or size.bits > (_number(_stated(dataset, "BitsAllocated")) or size.bits)
     ):
         raise OtherSize
+
+
+def number_of_pixels(dataset: Dataset) -> float:
+    """Return how many pixels an image has by its header."""
+    rows, columns = _sides(dataset)
+    return rows * columns
+
+
+def _sides(dataset: Dataset) -> tuple[float, float]:
+    rows, columns = (_number(_stated(dataset, each)) or 1 for each in ("Rows", "Columns"))
+    return rows, columns
 
 
 def pixel_spacing(dataset: Dataset) -> Spacing | None:

@@ -5,10 +5,11 @@ import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Final, cast
 
 import cv2
@@ -26,11 +27,15 @@ from ai.errors import NoBreast, UndecodablePixels
 from ai.exam import Exam, View, ViewImage
 from ai.findings import ExamFindings
 from ai.gate import GatePolicy, inspect, shipped_reference, twins, with_warnings
-from ai.pixels import view_image
+from ai.pixels import number_of_pixels, view_image
 from ai.readers.base import Reader
 from node.faults import described
 from node.records import LONGEST_VALUE, read_header
 
+VIEWS_AT_ONCE: Final = 2
+"""To decode an image takes 29 bytes a pixel for the moment (measured with a window), whatever is kept of it."""
+LARGE: Final = 1 << 25
+"""Pixels from which an image is decoded when no other such one is: the largest detector has 28 million, a scanned film up to 115."""
 STAGES: Final = ("decode", "gate")
 """What is done to each image before the exam is read."""
 NUMBERS: Final = INT_VR | FLOAT_VR
@@ -80,12 +85,14 @@ def analyse(reader: Reader, sources: Sequence[Source], *, last: bool = False, th
     last
         Whether nobody will try again: what has not passed by now costs its image alone, unless no other was read.
     threads
-        How many views are decoded and judged at once.
+        How many views are decoded and judged at once at most, see ``VIEWS_AT_ONCE``.
     """
     begin = time.perf_counter()
-    queues = {view: _Queue([each for each in sources if each.view == view], last=last) for view in _views(sources)}
+    alone = Lock()
+    views = dict.fromkeys(source.view for source in sources)
+    queues = {view: _Queue([each for each in sources if each.view == view], alone, last=last) for view in views}
     here = copy_context()  # of which exam a line of the log is
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(min(threads, VIEWS_AT_ONCE)) as pool:
         firsts = pool.map(lambda queue: here.copy().run(queue.next), queues.values())
         images = {view: image for view, image in zip(queues, firsts, strict=True) if image}
     ready = time.perf_counter() - begin
@@ -106,10 +113,6 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _views(sources: Sequence[Source]) -> list[View]:
-    return list(dict.fromkeys(source.view for source in sources))
-
-
 def _share(wall: float, queues: Collection["_Queue"]) -> None:
     """Make of what the stages took in several threads at once what they took by the clock."""
     spent = sum(sum(queue.seconds.values()) for queue in queues)
@@ -120,7 +123,8 @@ def _share(wall: float, queues: Collection["_Queue"]) -> None:
 class _Queue:
     """The images of one view in the order in which they are tried; those that may not be read are noted."""
 
-    def __init__(self, sources: Sequence[Source], *, last: bool) -> None:
+    def __init__(self, sources: Sequence[Source], alone: Lock, *, last: bool) -> None:
+        self._alone = alone
         self._waiting = list(sources)
         self._first = sources[0].uid
         self._last = last
@@ -156,7 +160,9 @@ class _Queue:
 
     def _decode(self, source: Source) -> ViewImage | None:
         try:
-            return view_image(pydicom.dcmread(source.path, defer_size=LONGEST_VALUE), source.view)
+            dataset = pydicom.dcmread(source.path, defer_size=LONGEST_VALUE)
+            with self._alone if number_of_pixels(dataset) > LARGE else nullcontext():
+                return view_image(dataset, source.view)
         except UndecodablePixels as error:
             self.not_read[source.uid] = str(error)
             return None

@@ -95,10 +95,10 @@ class ExamClock:
         return closed
 
     def _look(self, exam: ExamRecord) -> bool:
+        self._seen.pop(exam.id, None)
         with reading(self._engine) as connection:
             judged = self._rules.judge(connection, exam.id)
             read_before = was_read(connection, exam.id)
-        self._seen.pop(exam.id, None)
         now = self._clock()
         if max(exam.opened_at, exam.last_image_at) > now:
             with writing(self._engine) as connection:

@@ -380,7 +380,8 @@ class Serving:
 
     def _close_exams(self) -> None:
         if self._news.look() or self._to_judge:
-            self._to_judge = True  # until it was done: the database may not answer now
+            # Until it was done: the database may not answer now, and is not to be asked again in the moment that one was due.
+            self._to_judge, self._judging.every = True, LOOKS_EVERY
             self._clock.tick()
             self._to_judge = self._clock.collecting > 0
             self._judging.every = self._looks_every()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset
-from sqlalchemy import Engine, update
+from sqlalchemy import Connection, Engine, update
 
 from ai.exam import STANDARD_VIEWS, Laterality
 from node.clock import ExamClock
-from node.judging import Rules
+from node.judging import Judged, Rules
 from storage.database import reading, writing
 from storage.exams import images_of, list_exams
 from storage.states import ExamState, JobState, Plan
@@ -66,6 +66,26 @@ def test_the_clock_tells_when_the_first_exam_is_due(chain: Chain) -> None:
     chain.clock.forward(QUIET.incomplete_quiet)
     assert clock.tick() == 1
     assert clock.due_at is None
+
+
+def test_an_exam_that_cannot_be_judged_leaves_the_others_their_time(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = chain.exam_clock()
+    chain.receive(phantom_images())
+    assert clock.tick() == 0
+    judge, first = Rules.judge, chain.exam.id
+    chain.clock.forward(QUIET.complete_quiet)
+    chain.receive(map(of_another_patient, phantom_images()))
+
+    def fails(rules: Rules, connection: Connection, exam_id: int) -> Judged:
+        if exam_id == first:
+            raise LookupError
+        return judge(rules, connection, exam_id)
+
+    monkeypatch.setattr(Rules, "judge", fails)
+    assert clock.tick() == 0
+    assert clock.due_at == chain.clock() + QUIET.complete_quiet
 
 
 def test_an_exam_is_closed_once(chain: Chain) -> None:

@@ -5,9 +5,9 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
-from time import sleep
 
 import httpx2
 import pytest
@@ -15,7 +15,8 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
-from config.settings import TEST_AE_TITLE, Caller, Delivery, Destination, Dicom, ExamClock, Http, Settings, Storage
+from config.settings import TEST_AE_TITLE, Caller, Delivery, Destination, Dicom, Http, Settings, Storage
+from node.clock import ExamClock
 from node.doors import reachable, web_answers
 from node.intake import Intake, utc_now
 from node.scu import Peer, Sender
@@ -27,7 +28,7 @@ from storage.senders import list_senders
 from storage.states import DeliveryState, ExamState
 from storage.tokens import add_token, list_tokens
 from tests.builders import altered
-from tests.doors import ROOM_ENOUGH, Room, phantom_images
+from tests.doors import ROOM_ENOUGH, Clock, Room, phantom_images
 from tests.pacs import a_free_port, a_pacs, hangs_until, waiting_results
 from tests.peers import eventually
 from tests.records import a_closed_exam
@@ -133,28 +134,43 @@ def test_a_start_says_which_exams_wait_for_an_operator(tmp_path: Path) -> None:
     assert [(line["exams"], line["log_level"]) for line in told] == [([exams[0]], "critical")]
 
 
-def test_it_looks_as_soon_as_an_exam_is_due_and_more_often_while_one_is_read(tmp_path: Path) -> None:
-    opened = Serving(settings_of(tmp_path).model_copy(update={"exam": ExamClock(complete_quiet=0.4)}))
-    room = Room(opened.parts.store, opened.parts.engine, Intake(opened.parts.store, opened.parts.engine, ROOM_ENOUGH))
+def test_it_looks_as_soon_as_an_exam_is_due_and_more_often_while_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("node.serving.utc_now", clock)
+    opened = Serving(settings_of(tmp_path))
+    store, engine = opened.parts.store, opened.parts.engine
+    room = Room(store, engine, Intake(store, engine, ROOM_ENOUGH, clock=clock))
+    quiet = opened.parts.settings.exam.policy.complete_quiet
+
+    def gone(_: object) -> int:
+        raise OSError("no database")
+
     opened.open()
     with closing(opened):
         [judging] = [chore for chore in opened.chores() if "_close_exams" in repr(chore.do)]
+        assert judging.early == 0
         judging.do()
         assert judging.every == LOOKS_EVERY_IDLE
-        room.receive(phantom_images()[0])
-        judging.do()
-        assert judging.every == LOOKS_EVERY
-        for image in phantom_images()[1:]:
+        for image in phantom_images():
             room.receive(image)
         judging.do()
-        assert 0 < judging.every <= 0.4
-        assert judging.early == 0
-        sleep(0.4)
+        assert judging.every == LOOKS_EVERY
+        clock.forward(quiet - timedelta(seconds=0.3))
+        judging.do()
+        assert judging.every == pytest.approx(0.3)
+        with monkeypatch.context() as patched:
+            patched.setattr(ExamClock, "tick", gone)
+            with pytest.raises(OSError, match="no database"):
+                judging.do()
+        assert judging.every == LOOKS_EVERY  # and not again at once, as long as there is none
+        clock.forward(timedelta(seconds=0.3))
         judging.do()
         assert judging.every == LOOKS_EVERY_READING
-        with reading(opened.parts.engine) as connection:
+        with reading(engine) as connection:
             assert [exam.state for exam in list_exams(connection, 9)] == [ExamState.QUEUED]
-    opened.parts.engine.dispose()
+    engine.dispose()
 
 
 def test_the_store_is_its_own_or_nothing_is_removed_there(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,10 @@
 """Reading an exam's files with its views decoded at once: the same as one after the other, only sooner."""
 
 import errno
-import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Barrier
+from time import perf_counter, sleep
 
 import pytest
 from pydicom import Dataset
@@ -75,19 +75,33 @@ def test_a_line_of_the_log_tells_of_which_exam_it_is(tmp_path: Path, monkeypatch
     assert told == ["E1"] * 4
 
 
-@pytest.mark.parametrize("threads", [2, 4])
-def test_so_many_views_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    together = Barrier(threads)
-    decoding(monkeypatch, lambda _: together.wait(60))  # which one alone would wait for in vain
+@pytest.mark.parametrize(("threads", "large", "at_once"), [(1, False, 1), (2, False, 2), (8, False, 2), (8, True, 1)])
+def test_so_many_views_are_decoded_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, *, large: bool, at_once: int
+) -> None:
+    if large:
+        rows, columns = VIEWS[STANDARD_VIEWS[0]].pixel_array.shape
+        monkeypatch.setattr(node.analysis, "LARGE", rows * columns - 1)
+    together, here, most = Barrier(at_once), list[View](), []
+
+    def decodes(view: View) -> None:
+        here.append(view)
+        most.append(len(here))
+        together.wait(60)  # which fewer would wait for in vain
+        sleep(0.02)
+        here.remove(view)
+
+    decoding(monkeypatch, decodes)
     assert len(analyse(FakeReader(), sources_of(tmp_path), threads=threads).pictures) == 4
+    assert max(most) == at_once
 
 
 def test_stages_take_no_longer_than_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoding(monkeypatch, lambda _: time.sleep(0.1))
+    decoding(monkeypatch, lambda _: sleep(0.1))
     sources = sources_of(tmp_path)
-    begin = time.perf_counter()
+    begin = perf_counter()
     seconds = analyse(FakeReader(), sources, threads=4).seconds
-    assert sum(seconds.values()) <= time.perf_counter() - begin
+    assert sum(seconds.values()) <= perf_counter() - begin
     assert seconds["decode"] > 0.09
     assert min(seconds.values()) > 0
 

@@ -32,7 +32,7 @@ from config.settings import DEFAULT_MODEL
 
 CENTRE_FPPI = (0.25, 0.5, 1.0)
 IOU_FPPI = (0.04, 0.44, 1.21)
-COLUMNS = (*(f"centre at {x:g}" for x in CENTRE_FPPI), *(f"IoU at {x:g}" for x in IOU_FPPI), "image AUC")
+COLUMNS = (*(f"centre at {x:g}" for x in CENTRE_FPPI), *(f"IoU at {x:g}" for x in IOU_FPPI), "image AUC", "mass AUC")
 DRAWS = 1000
 ENOUGH = 60
 """Images that a row needs."""
@@ -148,6 +148,8 @@ def measure(
         )
         for rule in (HitRule.CENTRE, HitRule.IOU50)
     }
+    marks = list(of_masses(records, answers))
+    where = np.array([place for place, _, _ in marks])
     scores = np.array([a.malignancy for a in answers])
     labels = np.array([bool(r.malignant) for r in records])
     result = []
@@ -158,9 +160,29 @@ def measure(
                 *curves[HitRule.CENTRE].sensitivity(CENTRE_FPPI, counts),
                 *curves[HitRule.IOU50].sensitivity(IOU_FPPI, counts),
                 auc(scores[draw].tolist(), labels[draw].tolist()),
+                mass_auc(marks, counts[where]) if marks else np.nan,
             ]
         )
     return np.array(result)
+
+
+def of_masses(records: Sequence[Record], answers: Sequence[Told]) -> Iterator[tuple[int, float, bool]]:
+    """Yield place, malignancy and truth of the strongest mark on each mass that is found, as ``mammonode evaluate`` does."""
+    for place, (record, answer) in enumerate(zip(records, answers, strict=True)):
+        if record.agreed_malignancy is None or not answer.marks:
+            continue
+        kinds = match(HitRule.CENTRE, ImageDetections(record.patient_id, record.boxes, answer.found)).kinds
+        ordered = sorted(zip(answer.found, answer.marks, strict=True), key=lambda each: -each[0][0])
+        for (_, malignancy), kind in zip(ordered, kinds, strict=True):
+            if kind == 1:
+                yield place, malignancy, record.agreed_malignancy
+
+
+def mass_auc(marks: Sequence[tuple[int, float, bool]], counts: NDArray[np.int64]) -> float:
+    """Return the area under the curve of marks, each as often as its image was drawn."""
+    scores = np.repeat([malignancy for _, malignancy, _ in marks], counts)
+    labels = np.repeat([label for _, _, label in marks], counts)
+    return auc(scores.tolist(), labels.tolist())
 
 
 def drawn(folder: Path, records: Sequence[Record], cache: Path, threshold: float) -> Iterator[str]:
@@ -207,6 +229,8 @@ def interval(values: NDArray[np.float64]) -> str:
 def compared(values: NDArray[np.float64], base: NDArray[np.float64]) -> str:
     """Return a figure and its difference from another row's, with the interval of the paired draws."""
     difference = values - base
+    if np.isnan(values[0]):
+        return ""
     if not np.abs(difference[~np.isnan(difference)]).any():
         return "the same"
     low, high = np.nanquantile(difference[1:], (0.025, 0.975))

@@ -30,11 +30,24 @@ BOTH, UPRIGHT, TURNED = (0, 1), (0,), (1,)
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """What a row says of one image: scores with boxes x, y, width, height, the image's malignancy, and the masses."""
+    """What a row says of one image.
+
+    Attributes
+    ----------
+    found
+        Scores with boxes x, y, width, height.
+    malignancy
+        The image's.
+    masses
+        Where a row looks at more than boxes.
+    marks
+        Malignancies in the order of ``found``; empty where a row tells none.
+    """
 
     found: tuple[tuple[float, tuple[float, float, float, float]], ...]
     malignancy: float
     masses: tuple[Mass, ...] = ()
+    marks: tuple[float, ...] = ()
 
 
 Ways = tuple[int, ...]
@@ -110,7 +123,8 @@ def shipped(seen: Seen, ways: Ways = BOTH, rule: CentreRule = AS_SHIPPED) -> tup
 
 def told(masses: Sequence[Mass], malignancy: float) -> Told:
     """Return masses as scored boxes."""
-    return Told(tuple((m.detection, tuple(map(float, m.box))) for m in masses), malignancy)  # type: ignore[misc]
+    found = tuple((m.detection, tuple(map(float, m.box))) for m in masses)
+    return Told(found, malignancy, marks=tuple(m.malignancy or 0.0 for m in masses))  # type: ignore[arg-type]
 
 
 def by(name: str, ways: Ways = BOTH, rule: CentreRule = AS_SHIPPED) -> Say:

@@ -1,6 +1,6 @@
 """Views from headers: each source, each contradiction, and everything that makes an image unfit."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -221,7 +221,7 @@ def test_only_another_part_by_the_standards_own_terms_is_refused(
 
 
 def test_the_codes_of_body_parts_are_those_of_the_standard() -> None:
-    named = {code for names in concepts["SCT"].values() for code in names}
+    named = {code for names in cast("dict[str, dict[str, object]]", concepts["SCT"]).values() for code in names}
     for part, codes in OTHER_PARTS.items():
         assert part == part.upper()
         assert len(part) <= 16  # CS, PS3.5 6.2

@@ -51,6 +51,12 @@ class Check(Enum):
         Verdict.NOT_ANALYSED,
         "What is seen stands free in the image and has no chest wall; check that the image is a mammogram.",
     )
+    NO_OUTLINE = (
+        "no-outline",
+        "Filled from side to side, no outline of a breast",
+        Verdict.NOT_ANALYSED,
+        "What is seen fills the image from side to side without a breast's outline; check that it is a whole mammogram.",
+    )
     FILLED = (
         "filled",
         "Outline of the breast not seen",

@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.appearance import Appearance, appearance
+from ai.appearance import Appearance
 from ai.checks import Check
 from ai.exam import Side, ViewImage, ViewPosition
 
@@ -41,6 +41,11 @@ class GatePolicy:
         and no side of the outline as straight as the second (at least 0.70; an ellipse has 0.46).
     filled
         Filled: a larger part of the image is taken for breast (at most 0.71).
+    outline
+        No outline: filled, and straight along both the left and the right side by more than this (at most 0.59; 0.64 on
+        the side of the nipple in any mammogram measured). Of 245 films from which a tenth of the breast was cut off above,
+        below and at the nipple none is refused, of those that lost a fifth 7 %: partial views, which headers should
+        tell (rule R12).
     turned
         Turned: straight along the upper or lower side by more than this, compared with left and right (at most 0.09),
         or Patient Orientation says so.
@@ -74,6 +79,7 @@ class GatePolicy:
     gap: float = 0.08
     straight: float = 0.5
     filled: float = 0.8
+    outline: float = 0.9
     turned: float = 0.15
     lopsided: float = -0.3
     mlo_cut: float = 0.25
@@ -137,17 +143,6 @@ def shipped_reference() -> Reference:
     return Reference(np.array(kept["mean"]), np.array(kept["covariance"]))
 
 
-def inspect(image: ViewImage, policy: GatePolicy, reference: Reference) -> tuple[Check, ...]:
-    """Return what is noticed about an image, in the order of ``Check``.
-
-    Raises
-    ------
-    NoBreast
-        When there is no breast; the image is named.
-    """
-    return noticed(image, appearance(image), policy, reference)
-
-
 def noticed(image: ViewImage, seen: Appearance, policy: GatePolicy, reference: Reference) -> tuple[Check, ...]:
     """Return what an image's statistics tell, in the order of ``Check``; its pixels are not looked at again."""
     found = {*pixel_checks(image, seen, policy)}
@@ -160,6 +155,7 @@ def pixel_checks(image: ViewImage, seen: Appearance, policy: GatePolicy) -> Iter
     """Yield what the statistics of an image tell, apart from its distance to the reference."""
     cc = image.view.position is ViewPosition.CC
     upright, lying = max(seen.left, seen.right), max(seen.top, seen.bottom)
+    filled = seen.area > policy.filled
     turned = lying - upright > policy.turned or image.chest_wall in (Side.TOP, Side.BOTTOM)
     # In MLO the border always cuts the axilla off, and the muscle in the corner tells that it did so there.
     cut_top = seen.cut_top if cc or seen.corner < policy.cut_corner else 0.0
@@ -167,7 +163,9 @@ def pixel_checks(image: ViewImage, seen: Appearance, policy: GatePolicy) -> Iter
         Check.INVERTED: seen.bright > policy.inverted_bright and seen.dark < policy.inverted_dark,
         Check.NOISE: seen.texture > policy.noise,
         Check.NO_CHEST_WALL: seen.gap > policy.gap and max(upright, lying) < policy.straight,
-        Check.FILLED: seen.area > policy.filled,
+        # Towards the nipple the outline of a breast is curved.
+        Check.NO_OUTLINE: filled and min(seen.left, seen.right) > policy.outline,
+        Check.FILLED: filled,
         Check.TURNED: turned,
         Check.SIDE: _on_other_side(image, seen, policy),
         Check.VIEW: not turned and _like_other_view(image, seen, policy),

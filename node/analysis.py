@@ -22,11 +22,12 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import FLOAT_VR, INT_VR, STR_VR
 
+from ai.appearance import appearance
 from ai.checks import Check, Verdict
 from ai.errors import NoBreast, UndecodablePixels
 from ai.exam import Exam, View, ViewImage
 from ai.findings import ExamFindings
-from ai.gate import GatePolicy, inspect, shipped_reference, twins, with_warnings
+from ai.gate import GatePolicy, noticed, shipped_reference, twins, with_warnings
 from ai.pixels import number_of_pixels, view_image
 from ai.readers.base import Reader
 from node.faults import described
@@ -65,12 +66,46 @@ class Analysis:
         Duration by stage: decode, gate, read.
     pictures
         SOP Instance UID → the image as people look at it, uint8: of each that was read, and of the first of each view.
+    distances
+        SOP Instance UID → how far an image that passed the gate is from its reference, in standard deviations.
     """
 
     findings: ExamFindings | None = None
     not_read: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Gated:
+    """What the gate says of one image.
+
+    Attributes
+    ----------
+    image
+        With what was noticed among its warnings (rule R13).
+    refusal
+        Why no reader may see it; '' when it may be read.
+    distance
+        From the gate's reference, in standard deviations; infinite where there is no breast to measure.
+    """
+
+    image: ViewImage
+    refusal: str
+    distance: float
+
+
+def through_the_gate(image: ViewImage) -> Gated:
+    """Judge an image's pixels before any reader sees them."""
+    reference = shipped_reference()
+    try:
+        seen = appearance(image)
+    except NoBreast as error:
+        return Gated(image, str(error), math.inf)
+    checks = noticed(image, seen, GatePolicy(), reference)
+    refusal = " ".join(check.words for check in checks if check.verdict is Verdict.NOT_ANALYSED)
+    return Gated(with_warnings(image, checks), refusal, reference.distance(seen))
 
 
 def analyse(reader: Reader, sources: Sequence[Source], *, last: bool = False, threads: int = 1) -> Analysis:
@@ -105,7 +140,8 @@ def analyse(reader: Reader, sources: Sequence[Source], *, last: bool = False, th
     seconds["read"] = time.perf_counter() - begin - sum(seconds.values())
     not_read = {uid: why for queue in queues.values() for uid, why in queue.not_read.items()}
     pictures = {uid: seen for queue in queues.values() for uid, seen in queue.pictures.items()}
-    return Analysis(findings, not_read, seconds, pictures)
+    distances = {uid: far for queue in queues.values() for uid, far in queue.distances.items()}
+    return Analysis(findings, not_read, seconds, pictures, distances)
 
 
 def usable_cores() -> int:
@@ -130,6 +166,7 @@ class _Queue:
         self._last = last
         self.not_read: dict[str, str] = {}
         self.pictures: dict[str, NDArray[np.uint8]] = {}
+        self.distances: dict[str, float] = {}
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.lost: Exception | None = None
 
@@ -178,15 +215,12 @@ class _Queue:
             return None
 
     def _through_the_gate(self, image: ViewImage) -> ViewImage | None:
-        try:
-            checks = inspect(image, GatePolicy(), shipped_reference())
-        except NoBreast as error:
-            self.not_read[image.uid] = str(error)
+        gated = through_the_gate(image)
+        if gated.refusal:
+            self.not_read[image.uid] = gated.refusal
             return None
-        if refused := [check.words for check in checks if check.verdict is Verdict.NOT_ANALYSED]:
-            self.not_read[image.uid] = " ".join(refused)
-            return None
-        return with_warnings(image, checks)
+        self.distances[image.uid] = gated.distance
+        return gated.image
 
 
 def _read(reader: Reader, queues: Mapping[View, _Queue], images: dict[View, ViewImage]) -> ExamFindings | None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from config.mix import ObjectMix, ResultKind
@@ -53,11 +54,12 @@ class Issue:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer with the names of its facts, and the objects of each object mix."""
+    """An answer with the names of its facts, the objects of each object mix, and what the facts alone tell: distances."""
 
     answer: Answer
     uids: ObjectUIDs
     objects: Mapping[ObjectMix, tuple[ResultObject, ...]]
+    distances: Mapping[str, float] = field(default_factory=dict)
 
     def addressed(self, destinations: Iterable[Destination]) -> dict[str, list[str]]:
         """Return SOP Instance UID → names of the destinations that get it; of two forms the one that is preferred."""
@@ -72,6 +74,14 @@ class Reply:
         """Tell whether the answer says nothing but "no findings": it hides none and follows no other."""
         shown = self.answer.shown_above(mix.threshold)
         return shown.status is AnswerStatus.NO_FINDINGS and not shown.hidden and not shown.predecessors
+
+
+def with_distances(told: dict[str, Any], distances: Mapping[str, float]) -> dict[str, Any]:
+    """Return facts with the distance from the gate's reference beside the warnings of each image that was measured."""
+    for image in told["images"]:
+        if image["uid"] in distances:
+            image["reference_distance"] = round(distances[image["uid"]], 1)
+    return told
 
 
 class Replies:
@@ -100,6 +110,7 @@ class Replies:
         former: Issue | None,
         again: Sequence[Issue],
         pictures: Pictures,
+        distances: Mapping[str, float] = MappingProxyType({}),
     ) -> Reply:
         """Give the answer as it was issued last for this revision (rule R1), or as successor of what was issued (R2).
 
@@ -117,6 +128,8 @@ class Replies:
             What earlier runs of jobs have issued for this revision, oldest first.
         pictures
             The images that could be decoded, where a mix shows them.
+        distances
+            SOP Instance UID → how far an image is from the gate's reference; no object tells it.
         """
         known = {record.uid for issue in again[-1:] for record in issue.records}
         for issue in (former, *again):
@@ -136,7 +149,7 @@ class Replies:
             )
             for mix in mixes
         }
-        return Reply(whole, uids, objects)
+        return Reply(whole, uids, objects, distances)
 
     def keep(self, reply: Reply) -> list[ResultRecord]:
         """Put everything on the disk for good, the facts first, and return the records."""
@@ -172,7 +185,7 @@ class Replies:
 
     def _keep_facts(self, reply: Reply) -> ResultRecord:
         uids = reply.uids
-        data = json.dumps(facts(reply.answer, uids)).encode()
+        data = json.dumps(with_distances(facts(reply.answer, uids), reply.distances)).encode()
         reference = InstanceReference(uids.study, uids.series(FACTS), uids.instance(FACTS))
         return ResultRecord(
             uid=reference.instance_uid,

@@ -15,6 +15,7 @@ from pydicom.uid import (
 )
 
 from ai.exam import Laterality, View, ViewPosition
+from node.body_parts import other_part
 from node.headers import first, items, number, plain, values
 from node.identity import MANUFACTURER, MODEL_NAME
 from node.view_codes import CODING_SCHEMES, MODIFIERS, VIEWS, ViewWords, read_text
@@ -87,7 +88,8 @@ class Classification:
     opens_exam
         Whether its arrival alone asks for an answer (rule R5).
     reasons
-        Sentences: first why it is not usable, and last, always, where its view came from.
+        Sentences: first why it is not usable, and last, always, where its view came from, and whether the pixels can
+        be held against it.
     """
 
     kind: ImageKind
@@ -145,8 +147,18 @@ def classify(
         modifiers=modifiers,
         usable=not obstacles,
         opens_exam=opens_exam(header, kind),
-        reasons=(*dict.fromkeys(obstacles), f"{laterality_source}; {position_source}"),
+        reasons=(*dict.fromkeys(obstacles), "; ".join((laterality_source, position_source, *unchecked(header)))),
     )
+
+
+def unchecked(header: Dataset) -> Iterator[str]:
+    """Yield what the gate cannot hold against the pixels: without Patient Orientation (PS3.3 C.7.6.1.1.1) the side.
+
+    It tells where the chest wall lies by anterior or posterior in one of its two directions.
+    """
+    directions = values(header, "PatientOrientation")
+    if len(directions) != 2 or not {"A", "P"} & {direction[:1] for direction in directions}:
+        yield "side not checked in the picture, Patient Orientation does not tell it"
 
 
 def refusal(kind: ImageKind) -> str:
@@ -192,7 +204,9 @@ def obstacles_of(header: Dataset, modifiers: Iterable[str]) -> Iterator[str]:
     syntax = first(getattr(header, "file_meta", Dataset()), "TransferSyntaxUID")
     factor = number(header, "EstimatedRadiographicMagnificationFactor")
     image_type = values(header, "ImageType")[2:]
+    part = other_part(header)
     checks = {
+        f"body part {part}, not the breast": bool(part),
         "lossy compressed": syntax in LOSSY_SYNTAXES or first(header, "LossyImageCompression") == "01",
         **{f"view modifier: {modifier}": True for modifier in modifiers},
         f"magnified {factor:.2f} times": factor >= MAGNIFIED,

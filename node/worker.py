@@ -193,6 +193,7 @@ class Worker:
             former=material.former,
             again=material.again,
             pictures=analysis.pictures,
+            distances=analysis.distances,
         )
         encoded = time.perf_counter()
         records = replies.keep(reply)

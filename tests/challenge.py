@@ -14,7 +14,7 @@ from pydicom import Dataset
 from ai.exam import View, ViewImage
 from ai.pixels import view_image
 from node.phantom import PhantomExam, phantom_exam
-from tests.builders import L_CC, L_MLO
+from tests.builders import L_CC, L_MLO, for_processing
 
 Picture = NDArray[np.float32]
 SIDE: Final = 256
@@ -116,8 +116,13 @@ FOREIGN: Final[Mapping[str, Callable[[], Picture]]] = {
 """What is no mammogram."""
 
 
+def headers() -> dict[str, Dataset]:
+    """Return what its header alone must refuse, by what is wrong with it."""
+    return {"For Processing twin": for_processing(a_phantom())}
+
+
 def challenges() -> dict[str, ViewImage]:
-    """Return every picture, by what is wrong with it."""
+    """Return every picture whose pixels must tell, by what is wrong with it."""
     sound, oblique = view_image(a_phantom(), L_CC), view_image(a_phantom(L_MLO), L_MLO)
     changed = {
         name: replace(sound, pixels=np.ascontiguousarray(change(sound.pixels), np.float32))

@@ -228,8 +228,8 @@ PROTECTIONS = (
     Protection(
         "what the gate refuses no reader sees",
         "node/analysis.py",
-        '            self.not_read[image.uid] = " ".join(refused)\n            return None\n',
-        "            return image\n",
+        "            self.not_read[image.uid] = gated.refusal\n            return None\n",
+        "            return gated.image\n",
         "tests/integration/test_worker_failures.py -k gate_refuses",
     ),
     Protection(

@@ -19,7 +19,7 @@ from ai.pixels import file_image
 from config.mix import PROFILES, ObjectMix
 from config.policy import CompletionPolicy
 from config.settings import DEFAULT_MODEL
-from node.analysis import Source, analyse, header_of, picture, usable_cores
+from node.analysis import Source, analyse, header_of, picture, through_the_gate, usable_cores
 from node.answering import answer_of
 from node.cli.options import (
     DeviceOption,
@@ -33,6 +33,7 @@ from node.cli.options import (
 from node.errors import NodeError
 from node.exams import Candidate, Close, assemble, decide, outcome
 from node.records import Origin, instance_record, read_header, reference, text
+from node.reply import with_distances
 from node.results.drawing import cell_of, draw_page, draw_panel, panel, png
 from node.results.facts import facts, image_facts
 from node.results.pages import image_panel, page
@@ -158,7 +159,7 @@ def _read_exam(
             name = str(image.view).replace(" ", "_")
             (output / f"{name}.png").write_bytes(png(draw_panel(shown, cell_of(shown, 1280))))
     (output / "overview.png").write_bytes(png(draw_page(page(edition))))
-    return {**facts(answer, edition.uids), "objects": written}
+    return {**with_distances(facts(answer, edition.uids), analysis.distances), "objects": written}
 
 
 def _candidate(header: Dataset, accepts: frozenset[ImageKind]) -> Candidate:
@@ -181,7 +182,10 @@ def _names(files: Iterable[Path]) -> list[str]:
 
 def _read_picture(reader: "Reader", file: Path, view: View, output: Path, name: str) -> dict[str, Any]:
     try:
-        image = file_image(file, view)
+        gated = through_the_gate(file_image(file, view))
+        if gated.refusal:
+            return {"file": file.name, "status": "not analysed", "reasons": [gated.refusal], "images": []}
+        image = gated.image
         findings = reader.read(Exam((image,)))
     except AIError as error:
         return {"file": file.name, "status": "not analysed", "reasons": [str(error)], "images": []}
@@ -198,7 +202,7 @@ def _read_picture(reader: "Reader", file: Path, view: View, output: Path, name: 
         "file": file.name,
         "status": status,
         "score": findings.score,
-        "images": [{"view": str(view), **image_facts(found)}],
+        "images": [{"view": str(view), **image_facts(found), "reference_distance": round(gated.distance, 1)}],
         "pictures": pictures,
     }
 

@@ -50,9 +50,9 @@ USAGE: Final = (
             *("ViewModifierCodeSequence", "EstimatedRadiographicMagnificationFactor", "PartialView", "ImageType"),
             *("QualityControlImage", "LossyImageCompression", "TransferSyntaxUID", "SamplesPerPixel"),
             *("PhotometricInterpretation", "NumberOfFrames"),
-            *("Rows", "Columns"),
+            *("Rows", "Columns", "BodyPartExamined", "AnatomicRegionSequence"),
         ),
-        "modified, magnified or partial views, derived, lossy, colour and multi-frame images are not read",
+        "modified, magnified or partial views, derived, lossy, colour, multi-frame images, and other body parts are not read",
     ),
     (
         "Choice among repeated views",

@@ -27,6 +27,7 @@ class Reason(Enum):
     INVERTED = Check.INVERTED.code, Check.INVERTED.meaning, re.escape(Check.INVERTED.words)
     NOISE = Check.NOISE.code, Check.NOISE.meaning, re.escape(Check.NOISE.words)
     NO_CHEST_WALL = Check.NO_CHEST_WALL.code, Check.NO_CHEST_WALL.meaning, re.escape(Check.NO_CHEST_WALL.words)
+    NO_OUTLINE = Check.NO_OUTLINE.code, Check.NO_OUTLINE.meaning, re.escape(Check.NO_OUTLINE.words)
     LOSSY = "lossy", "Lossy compression", r"\blossy\b"
     PROCESSING = "for-processing", "For Processing image", r"For Processing, which"
     TOMOSYNTHESIS = "tomosynthesis", "Tomosynthesis, or made from one", r"tomosynthesis|breast projection, which"
@@ -34,7 +35,7 @@ class Reason(Enum):
     FOREIGN = (
         "not-mammogram",
         "Not a digital mammogram",
-        r"(Secondary Capture|other image), which|several frames|colour im",
+        r"(Secondary Capture|other image), which|several frames|colour im|not the breast",
     )
     QUALITY = "quality-control", "Quality control image", r"quality control image"
     MODIFIED = (

@@ -125,6 +125,10 @@ def test_the_facts_are_kept_and_agree_with_the_report(chain: Chain) -> None:
     masses = [mass for image in told["images"] for mass in image["masses"]]
     assert {mass["tracking_uid"] for mass in masses} == set().union(*map(tracking_uids, chain.of_kind(ResultKind.SEG)))
     assert "FOUR VIEWS" not in str(told)
+    # How far an image is from the gate's reference is told here alone: the objects say only whether it is far.
+    distances = [image["reference_distance"] for image in told["images"]]
+    assert min(distances) > 0
+    assert distances == [round(distance, 1) for distance in distances]
 
 
 def test_a_new_revision_tells_what_changed_and_names_all_reports_of_the_former(chain: Chain) -> None:

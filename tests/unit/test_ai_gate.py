@@ -12,39 +12,40 @@ from pydicom import Dataset
 from ai.appearance import appearance
 from ai.checks import Check, Verdict
 from ai.errors import NoBreast
-from ai.exam import STANDARD_VIEWS, Side, View, ViewImage
-from ai.gate import STATISTICS, GatePolicy, Reference, inspect, shipped_reference, with_warnings
+from ai.exam import STANDARD_VIEWS, Side, ViewImage
+from ai.gate import STATISTICS, GatePolicy, Reference, noticed, shipped_reference, with_warnings
+from ai.phantom.vendors import VENDORS, Vendor
 from ai.pixels import chest_wall, view_image
 from node.phantom import phantom_exam
 from node.results.codes import WARNING_OF
 from node.results.reasons import Reason
 from node.views import classify
 from tests.answers import LEFT_CC, an_answer, report_of
-from tests.builders import L_CC, R_CC, for_processing
-from tests.challenge import a_phantom, challenges
+from tests.builders import L_CC, R_CC
+from tests.challenge import FOREIGN, a_phantom, challenges, headers
 
 ROOT = Path(__file__).parents[2]
 
-CAUGHT: dict[str, Check | None] = {
-    "inverted": Check.INVERTED,
-    "turned by 90 degrees": Check.TURNED,
-    "turned by 180 degrees": Check.SIDE,
-    "turned by 270 degrees": Check.TURNED,
-    "mirrored": Check.SIDE,
-    "upper quarter": Check.CUT,
-    "implant": Check.PLATEAU,
-    "few grey levels": Check.FEW_LEVELS,
-    "overexposed": Check.CLIPPED,
-    "CT slice": Check.NO_CHEST_WALL,
-    "chest": Check.FILLED,
-    "hand": Check.NO_CHEST_WALL,
-    "noise": Check.NOISE,
-    "page of text": Check.NOISE,
-    "black page of text": None,
-    "MLO called CC": Check.VIEW,
-    "CC called MLO": Check.VIEW,
+CAUGHT: dict[str, tuple[Verdict, Check | None]] = {
+    "inverted": (Verdict.NOT_ANALYSED, Check.INVERTED),
+    "turned by 90 degrees": (Verdict.WARN, Check.TURNED),
+    "turned by 180 degrees": (Verdict.WARN, Check.SIDE),
+    "turned by 270 degrees": (Verdict.WARN, Check.TURNED),
+    "mirrored": (Verdict.WARN, Check.SIDE),
+    "upper quarter": (Verdict.WARN, Check.CUT),
+    "implant": (Verdict.WARN, Check.PLATEAU),
+    "few grey levels": (Verdict.WARN, Check.FEW_LEVELS),
+    "overexposed": (Verdict.WARN, Check.CLIPPED),
+    "CT slice": (Verdict.NOT_ANALYSED, Check.NO_CHEST_WALL),
+    "chest": (Verdict.NOT_ANALYSED, Check.NO_OUTLINE),
+    "hand": (Verdict.NOT_ANALYSED, Check.NO_CHEST_WALL),
+    "noise": (Verdict.NOT_ANALYSED, Check.NOISE),
+    "page of text": (Verdict.NOT_ANALYSED, Check.NOISE),
+    "black page of text": (Verdict.NOT_ANALYSED, None),
+    "MLO called CC": (Verdict.WARN, Check.VIEW),
+    "CC called MLO": (Verdict.WARN, Check.VIEW),
 }
-"""What must be noticed; None where no breast may be found."""
+"""What must follow, and what must be noticed; None where no breast may be found."""
 
 
 @cache
@@ -53,7 +54,7 @@ def the_challenges() -> dict[str, ViewImage]:
 
 
 def told(image: ViewImage) -> tuple[Check, ...]:
-    return inspect(image, GatePolicy(), shipped_reference())
+    return noticed(image, appearance(image), GatePolicy(), shipped_reference())
 
 
 def a_header(**changes: object) -> Dataset:
@@ -63,24 +64,43 @@ def a_header(**changes: object) -> Dataset:
     return header
 
 
-@pytest.mark.parametrize("view", STANDARD_VIEWS, ids=str)
-def test_of_sound_phantoms_nothing_is_said_but_that_they_are_no_film(view: View) -> None:
+@pytest.mark.parametrize("vendor", VENDORS.values(), ids=lambda vendor: vendor.name)
+def test_of_sound_phantoms_nothing_is_said_but_that_they_are_no_film(vendor: Vendor) -> None:
     for seed in (1, 2):
-        assert set(told(view_image(phantom_exam(seed, small=True).image(view), view))) <= {Check.UNLIKE}
+        exam = phantom_exam(seed, small=True, vendor=vendor)
+        for view in STANDARD_VIEWS:
+            assert set(told(view_image(exam.image(view), view))) <= {Check.UNLIKE}
 
 
 def test_every_picture_of_the_challenge_set_is_expected_to_be_caught() -> None:
     assert set(CAUGHT) == set(the_challenges())
 
 
-@pytest.mark.parametrize(("name", "check"), CAUGHT.items(), ids=str)
-def test_every_picture_of_the_challenge_set_is_caught(name: str, check: Check | None) -> None:
+@pytest.mark.parametrize("name", CAUGHT)
+def test_every_picture_of_the_challenge_set_is_caught(name: str) -> None:
     image = the_challenges()[name]
+    verdict, check = CAUGHT[name]
     if check is None:
         with pytest.raises(NoBreast):
             told(image)
     else:
-        assert check in told(image)
+        found = told(image)
+        assert check in found
+        assert max((each.verdict for each in found), key=list(Verdict).index) is verdict
+
+
+def test_what_is_no_mammogram_is_not_read() -> None:
+    assert {CAUGHT[name][0] for name in FOREIGN} == {Verdict.NOT_ANALYSED}
+
+
+def test_a_breast_that_runs_beyond_three_sides_is_read_while_its_outline_is_seen() -> None:
+    image = the_challenges()["mirrored"]
+    breast = np.argwhere(image.pixels > 0.1)
+    (top, left), (bottom, right) = breast.min(0), breast.max(0)
+    cut_y, cut_x = (bottom - top) // 10, (right - left) // 10
+    closer = image.pixels[top + cut_y : bottom - cut_y, left + cut_x : right + 1]
+    found = told(replace(image, pixels=np.ascontiguousarray(closer)))
+    assert {check.verdict for check in found} == {Verdict.WARN}
 
 
 @pytest.mark.parametrize(
@@ -98,8 +118,11 @@ def test_what_the_header_tells_is_a_warning(header: dict[str, object], check: Ch
     assert check.verdict is Verdict.WARN
 
 
-def test_a_for_processing_twin_is_refused_by_its_header() -> None:
-    assert not classify(for_processing(a_phantom())).usable
+def test_the_header_refuses_what_it_must_of_the_challenge_set() -> None:
+    assert {name: classify(header).reasons[0] for name, header in headers().items()} == {
+        "For Processing twin": "For Processing, which the reader does not read"
+    }
+    assert not any(classify(header).usable for header in headers().values())
     assert classify(a_phantom()).usable
 
 

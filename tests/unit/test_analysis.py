@@ -51,6 +51,8 @@ def test_views_decoded_at_once_are_what_they_are_one_by_one(tmp_path: Path) -> N
     assert list(one.not_read.items()) == list(four.not_read.items())
     assert len(one.not_read) == 2
     assert list(one.pictures) == list(four.pictures)
+    assert list(one.distances) == [str(image.SOPInstanceUID) for image in VIEWS.values()]
+    assert one.distances == four.distances
     assert all((one.pictures[uid] == four.pictures[uid]).all() for uid in one.pictures)
 
 

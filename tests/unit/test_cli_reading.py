@@ -10,10 +10,13 @@ import pytest
 import tomlkit
 from pydicom import dcmread
 
+from ai.checks import Check
 from ai.exam import STANDARD_VIEWS
+from ai.gate import GatePolicy
 from ai.models import CARD
 from tests.builders import own_result_header
 from tests.chain import text_of
+from tests.challenge import challenges
 from tests.command_line import fault_of, quick, run
 from tests.doors import phantom_images
 from tests.drawn import a_breast, a_data_set
@@ -50,6 +53,8 @@ def test_read_reads_a_study_folder_and_passes_over_what_is_no_image(tmp_path: Pa
     assert json.loads((output / "findings.json").read_text()) == [told]
     assert told["status"] in {"findings", "no findings"}
     assert [image["view"] for image in told["images"]] == [str(view) for view in STANDARD_VIEWS]
+    for image in told["images"]:
+        assert ("unlike-training" in image["warning_codes"]) == (image["reference_distance"] > GatePolicy().unlike)
     with_masses = [image["view"].replace(" ", "_") for image in told["images"] if image["masses"]]
     assert sorted(told["objects"]) == sorted(["SR.dcm", *(f"SEG_{view}.dcm" for view in with_masses)])
     assert dcmread(output / "SR.dcm").StudyInstanceUID == phantom_images()[0].StudyInstanceUID
@@ -146,6 +151,7 @@ def test_read_reads_a_16_bit_png_and_takes_the_view_from_the_option_or_the_name(
     [told] = json.loads(result.stdout)
     [image] = told["images"]
     assert image["view"] == view
+    assert ("unlike-training" in image["warning_codes"]) == (image["reference_distance"] > GatePolicy().unlike)
     mask = cv2.imread(str(output / f"{picture.stem}_mask.png"), cv2.IMREAD_UNCHANGED)
     assert mask is not None
     assert mask.shape == (320, 240)
@@ -184,6 +190,17 @@ def test_read_refuses_a_picture_without_a_view_before_it_reads_anything(
     assert result.exit_code == 2
     assert hint in " ".join(result.stderr.replace("│", " ").split())
     assert not output.exists()
+
+
+@pytest.mark.parametrize(("name", "check"), [("chest", Check.NO_OUTLINE), ("page of text", Check.NOISE)])
+def test_read_lets_no_picture_past_the_gate(tmp_path: Path, quick: Path, name: str, check: Check) -> None:
+    path = tmp_path / "L_CC.png"
+    cv2.imwrite(str(path), np.round(65535 * challenges()[name].pixels.clip(0, 1)).astype(np.uint16))
+    result = run("read", path, "--output", tmp_path / "results", "--json", "--model", quick, "--device", "cpu")
+    [told] = json.loads(result.stdout)
+    assert (told["status"], told["images"]) == ("not analysed", [])
+    assert check.words in told["reasons"][0]
+    assert [file.name for file in (tmp_path / "results").iterdir()] == ["findings.json"]
 
 
 def test_read_says_why_a_picture_was_not_read(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Views from headers: each source, each contradiction, and everything that makes an image unfit."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
+from pydicom.sr._concepts_dict import concepts
+from pydicom.sr._snomed_dict import mapping
 from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
@@ -27,6 +29,8 @@ from pydicom.uid import (
 )
 
 from ai.exam import Laterality
+from ai.pixels import chest_wall
+from node.body_parts import BREAST, OTHER_PARTS
 from node.headers import acquired_at, instance_number
 from node.phantom import phantom_exam
 from node.view_codes import ViewWords, read_text, says_unilateral
@@ -46,10 +50,11 @@ from tests.builders import (
 )
 
 LEFT, RIGHT = Laterality.LEFT, Laterality.RIGHT
+UNCHECKED = "side not checked in the picture, Patient Orientation does not tell it"
 
 
 def test_a_contact_view_for_presentation_is_usable() -> None:
-    found = classify(quick_header())
+    found = classify(quick_header(PatientOrientation=["A", "R"]))
     assert found.usable
     assert found.opens_exam
     assert found.view == L_CC
@@ -151,7 +156,80 @@ def test_cbis_headers_tell_their_view_in_patient_orientation() -> None:
     )
     assert found.view == R_MLO
     assert found.usable
-    assert found.reasons == ("laterality R from Laterality; view MLO from PatientOrientation",)
+    assert found.reasons == (f"laterality R from Laterality; view MLO from PatientOrientation; {UNCHECKED}",)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "told"),
+    [
+        (["A", "R"], ""),
+        (["P", "FL"], ""),
+        (["AR", "FP"], ""),
+        (["L", "A"], ""),
+        (["L", "F"], UNCHECKED),
+        (["", ""], UNCHECKED),
+        (["A"], UNCHECKED),
+        ("MLO", UNCHECKED),
+        (None, UNCHECKED),
+    ],
+)
+def test_the_last_sentence_says_where_the_side_cannot_be_checked(orientation: Any, told: str) -> None:
+    found = classify(quick_header(PatientOrientation=orientation))
+    assert found.usable
+    assert found.reasons == (
+        "; ".join(filter(None, ("laterality L from ImageLaterality", "view CC from ViewPosition", told))),
+    )
+    assert (chest_wall(quick_header(PatientOrientation=orientation)) is None) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "part"),
+    [
+        (None, None, ""),
+        ("", None, ""),
+        ("BREAST", None, ""),
+        ("breast ", None, ""),
+        ("LEFT BREAST", None, ""),
+        ("MAMMA", None, ""),
+        ("THORAX PA", None, ""),
+        ("AXILLA", None, ""),
+        ("CHEST", None, "CHEST"),
+        (" hand", None, "HAND"),
+        (None, ("76752008", "SCT"), ""),
+        (None, ("T-04000", "SRT"), ""),
+        (None, ("T-04000", "SNM3"), ""),
+        (None, ("80248007", "SCT"), ""),
+        (None, ("85562004", "SCT"), "HAND"),
+        (None, ("T-D8700", "99SDM"), "HAND"),
+        (None, ("85562004", "99X"), ""),
+        (None, ("1", "SCT"), ""),
+        ("CHEST", ("76752008", "SCT"), ""),
+        ("BREAST", ("85562004", "SCT"), ""),
+        ("MAMMA", ("816094009", "SCT"), "CHEST"),
+    ],
+)
+def test_only_another_part_by_the_standards_own_terms_is_refused(
+    text: str | None, region: tuple[str, str] | None, part: str
+) -> None:
+    item = Dataset()
+    if region:
+        item.CodeValue, item.CodingSchemeDesignator = region
+    found = classify(quick_header(BodyPartExamined=text, AnatomicRegionSequence=[item]))
+    assert found.usable is not bool(part)
+    assert found.reasons[:-1] == ((f"body part {part}, not the breast",) if part else ())
+    assert found.opens_exam
+
+
+def test_the_codes_of_body_parts_are_those_of_the_standard() -> None:
+    named = {code for names in cast("dict[str, dict[str, object]]", concepts["SCT"]).values() for code in names}
+    for part, codes in OTHER_PARTS.items():
+        assert part == part.upper()
+        assert len(part) <= 16  # CS, PS3.5 6.2
+        current = [code for code in codes.split() if code.isdigit()]
+        assert set(current) <= named
+        assert {code for code in codes.split() if not code.isdigit()} <= {mapping["SCT"].get(code) for code in current}
+        assert not BREAST & set(codes.split())
+    assert "BREAST" not in OTHER_PARTS
 
 
 @pytest.mark.parametrize(

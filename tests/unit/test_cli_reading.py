@@ -12,6 +12,7 @@ from pydicom import dcmread
 
 from ai.exam import STANDARD_VIEWS
 from ai.models import CARD
+from node.cli.reading import _summary
 from tests.builders import own_result_header
 from tests.chain import text_of
 from tests.command_line import fault_of, quick, run
@@ -76,6 +77,11 @@ def test_read_leaves_out_what_the_card_says_the_model_does_not_read(tmp_path: Pa
     [told] = json.loads(result.stdout)
     assert told["status"] == "not analysed"
     assert told["reasons"] == ["For Presentation, which the reader does not read"]
+
+
+def test_what_is_printed_of_an_exam_says_what_its_scores_mean() -> None:
+    told = {"status": "findings", "score": 61, "appraisal": ["UNCERTAIN."], "reasons": ["unilateral"], "images": []}
+    assert _summary(told) == "exam: findings, score 61\n  UNCERTAIN.\n  unilateral"
 
 
 def test_read_refuses_two_studies_at_once(tmp_path: Path) -> None:

@@ -237,6 +237,28 @@ def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quic
     )
     assert (figures["images"], figures["masses"]) == (3, 2)
     assert figures["caveats"][1:] == ["[Drawn] by hand."]
+    further = (
+        "--append",
+        "--card",
+        card,
+        "--where",
+        "laterality=R",
+        "--repeats",
+        5,
+        "--model",
+        quick,
+        "--device",
+        "cpu",
+    )
+    assert run("evaluate", manifest, *further).exit_code == 0
+    assert "## Elsewhere: synthetic phantoms, laterality=R\n\n1 image of 1 patient" in (card / "card.md").read_text()
+
+
+def test_evaluate_adds_to_no_card_that_is_not_there(tmp_path: Path, quick: Path) -> None:
+    manifest, card = a_data_set(tmp_path, patients=3), tmp_path / "card"
+    (tmp_path / "images" / "000.png").unlink()  # before an image is read
+    assert "--card" in run("evaluate", manifest, "--model", quick, "--append").output
+    assert "no card yet" in fault_of(run("evaluate", manifest, "--model", quick, "--append", "--card", card))
 
 
 def test_evaluate_stops_at_an_image_that_is_not_there(tmp_path: Path, quick: Path) -> None:

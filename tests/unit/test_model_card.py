@@ -41,7 +41,9 @@ def said_of(count: int, **spans: tuple[int, int]) -> list[Prediction]:
             pathologies=("MALIGNANT" if cancer else "BENIGN",),
             density=4 if number % 3 == 0 else 1,
         )
-        one = a_prediction(record, a_mass(SQUARE), malignancy=(60 + number % 30 if cancer else 20 + number % 30) / 100)
+        one = a_prediction(
+            record, a_mass((10, 10, 10, 10)), malignancy=(60 + number % 30 if cancer else 20 + number % 30) / 100
+        )
         assert one.findings
         told.append(replace(one, findings=replace(one.findings, view=view, span=spans.get(f"of_{number}", (40, 50)))))
     return told

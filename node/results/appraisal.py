@@ -20,7 +20,7 @@ def appraisal(answer: Answer) -> list[str]:
     if answer.findings is None:
         return []
     limit = [limit_in_words(answer.findings, answer.recall)] if answer.recall else []
-    return [*_doubts(answer.findings), *limit, *_probabilities(answer)]
+    return [*doubts(answer.findings), *limit, *_probabilities(answer)]
 
 
 def percent(answer: Answer, level: Level, score: int) -> float | None:
@@ -49,7 +49,7 @@ def limit_in_words(findings: ExamFindings, limit: RecallLimit) -> str:
     return f"{told}, but BORDERLINE: within {limit.band} points of it."
 
 
-def _doubts(findings: ExamFindings) -> Iterator[str]:
+def doubts(findings: ExamFindings) -> Iterator[str]:
     """Yield a sentence for each breast on which the parts of the model disagree widely."""
     for side, words in BREASTS.items():
         low, high = findings.span_of(side) or (0, 0)

@@ -185,6 +185,14 @@ def test_the_cad_report_has_a_row_for_the_probability() -> None:
     assert judge(cad, TABLE) == []
 
 
+def test_a_doubt_of_one_breast_is_part_of_the_objects_names_though_the_exam_s_span_is_the_other_s() -> None:
+    answers = [doubted(span, Laterality.LEFT) for span in ((5, 30), (5, 55), (5, 60))]
+    assert {answer.findings.span for answer in answers if answer.findings} == {(58, 62)}
+    sure, doubtful, more = (an_edition(answer).uids.instance("SR") for answer in answers)
+    assert len({sure, doubtful, more}) == 3
+    assert sure == an_edition(told((58, 62))).uids.instance("SR")
+
+
 def test_what_a_site_states_is_part_of_the_objects_names() -> None:
     answers = [
         told(model=CALIBRATED),

@@ -1,5 +1,6 @@
 """What a reader answers: masses with mask and outline, scores per image, breast and exam."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -210,7 +211,16 @@ class ExamFindings:
     @property
     def span(self) -> tuple[int, int] | None:
         """Lowest and highest score of the exam by its images' spans; None when an image has none."""
-        spans = [image.span for image in self.images if image.span is not None]
-        if not spans or len(spans) < len(self.images):
-            return None
-        return max(low for low, _ in spans), max(high for _, high in spans)
+        return _span(self.images)
+
+    def span_of(self, breast: Laterality) -> tuple[int, int] | None:
+        """Return the same of one breast."""
+        return _span([image for image in self.images if image.view.laterality is breast])
+
+
+def _span(images: Sequence[ImageFindings]) -> tuple[int, int] | None:
+    """Return the span of the worst of some images, as their score is that of the worst."""
+    spans = [image.span for image in images if image.span is not None]
+    if not spans or len(spans) < len(images):
+        return None
+    return max(low for low, _ in spans), max(high for _, high in spans)

@@ -69,12 +69,20 @@ class Training(CardPart):
 
 
 class ModelCard(CardPart):
-    """The card.toml of a model directory."""
+    """The card.toml of a model directory.
+
+    Attributes
+    ----------
+    selection
+        What was chosen on which patients, as far as the training run cannot know it, a sentence each: a choice among
+        models that is made on the patients a card reports makes its figures too good.
+    """
 
     name: str
     version: str
     reader: str
     licence: str
+    selection: tuple[str, ...] = ()
     architecture: Mapping[str, Any]
     thresholds: Mapping[str, float]
     use: Use
@@ -93,8 +101,8 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything in the card but the evaluation figures; it covers the digests of the weights."""
-        content = self.card.model_dump(mode="json", exclude={"evaluation"})
+        """SHA-256 over all of the card but its figures and what they are worth; it covers the digests of the weights."""
+        content = self.card.model_dump(mode="json", exclude={"evaluation", "selection"})
         if not self.card.calibration:
             del content["calibration"]
         if not self.card.training.caveats:

@@ -71,7 +71,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], pictures: str) -> str:
         (
             f"Scored on {most['images']} images of {most['patients']} patients, {most['masses']} masses: those of part 0 of "
             f"5 (seed {SEED}) that come first by their hash, on whom nothing was trained or chosen in the rows that were "
-            "trained here; fewer of them for systems that read slowly. The shipped model's threshold and outlines were chosen on these patients; its curve is not free of "
+            "trained here; fewer of them for systems that read slowly. The threshold and outlines of mass-fpn-boxes, the first network of the shipped mass-fpn-pair, were chosen on these patients; its curve is not free of "
             "that. Every image counts, and in CBIS-DDSM every one has a mass."
         ),
         "",

@@ -18,7 +18,7 @@ class Row:
     title
         For people.
     recipe
-        What is trained; "" for the model that ships.
+        What is trained; "" for a model that is there.
     cost
         Seconds per example of training (forward, loss, backward, step, in bfloat16, batches of up to 8) on two cores of
         an AMD EPYC with AVX512-BF16; it shares out ``--seconds``.
@@ -98,7 +98,7 @@ ROWS: Final = (
     ),
     Row("ours-random", "ours, random start", "mass-fpn/random", 0.39),
     Row("ours-lite0", "ours, EfficientNet-Lite0 start", "mass-fpn/lite0", 0.39, start=True),
-    Row("ours-shipped", "ours, mass-fpn-boxes, which ships (31 epochs of 979 images, on a GPU)", "", 0.0),
+    Row("ours-shipped", "ours, mass-fpn-boxes (31 epochs of 979 images, on a GPU)", "", 0.0),
 )
 
 

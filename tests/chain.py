@@ -17,8 +17,9 @@ from ai.exam import STANDARD_VIEWS, Exam, Laterality, View, ViewImage
 from ai.findings import BreastScore, ExamFindings, ImageFindings, ModelIdentity
 from ai.readers.base import Reader
 from config.mix import ResultKind
-from config.policy import CompletionPolicy
+from config.policy import CompletionPolicy, ScorePolicy
 from config.settings import Destination
+from node.answering import NO_SCORE_POLICY
 from node.clock import ExamClock
 from node.intake import Intake
 from node.results.facts import FACTS
@@ -103,6 +104,7 @@ class Chain:
         heartbeat: float = 60,
         destinations: Sequence[Destination] = (PACS, REPORTS_ONLY),
         reader: Reader | None = None,
+        scoring: ScorePolicy = NO_SCORE_POLICY,
     ) -> Worker:
         """Return a worker."""
         return Worker(
@@ -117,6 +119,7 @@ class Chain:
             time_limit=600,
             on_hang=lambda: pytest.fail("the reading took ten minutes"),
             clock=self.clock,
+            scoring=scoring,
         )
 
     def receive(self, images: Iterable[Dataset]) -> None:

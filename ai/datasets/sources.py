@@ -51,7 +51,7 @@ SOURCES: Final[dict[Known, Source]] = {
     ),
     "cdd-cesm": Source(
         "CDD-CESM",
-        "CC BY 4.0",
+        "CC BY 4.0 (not confirmed)",
         "Khaled R, Helal M, Alfarghaly O, et al. Categorized Digital Database for Low energy and Subtracted Contrast "
         "Enhanced Spectral Mammography images (CDD-CESM). The Cancer Imaging Archive, 2021. doi:10.7937/29kw-ae92",
         (
@@ -85,6 +85,12 @@ SOURCES: Final[dict[Known, Source]] = {
     ),
 }
 """By the word that a sheet names them by."""
+
+
+def caveats_known(attribution: str) -> tuple[str, ...]:
+    """Return the caveats of the sources whose DOI an attribution names: what a card tells that has none of its own."""
+    dois = ((known, known.attribution.partition("doi:")[2]) for known in SOURCES.values())
+    return tuple(caveat for known, doi in dois if doi and doi in attribution for caveat in known.caveats)
 
 
 class Sheet(BaseModel):

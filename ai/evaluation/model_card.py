@@ -1,5 +1,6 @@
 """A model card for people, made by an evaluation: what the model is, what it is for, how good it is, and its limits."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -7,20 +8,25 @@ from typing import Any, Final
 import tomlkit
 
 from ai.calibration import Calibration, Level
-from ai.datasets.sources import Source
+from ai.datasets.sources import Source, caveats_known
 from ai.datasets.truth import Truth, kind_of
 from ai.errors import InvalidDataset
 from ai.evaluation.calibration import OperatingPoint, Reliability, operating_points, reliability, scores
 from ai.evaluation.detection import FPPI, match
 from ai.evaluation.plots import froc, plot_froc, plot_reliability, plot_roc
 from ai.evaluation.predictions import Prediction, detections, rules_of
-from ai.evaluation.report import Group, Report
+from ai.evaluation.report import Group, Report, Row
 from ai.models import CARD, Model, ModelCard, Training
 from ai.training.durable import whole_file
 from ai.words import counted
 
-GROUPS: Final = ("marks", "image_labels", "pixels", "pixels_weak", "strata")
+GROUPS: Final = ("marks", "image_labels", "pixels", "pixels_weak", "doubt", "strata")
 """Of the report, those that a card tells."""
+ELSEWHERE: Final = ("marks", "pixels")
+"""Those that it tells of a further set."""
+FEW: Final = 10
+"""Masses or breasts below which a part of them has counts and no figure."""
+FILE: Final = "card.md"
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
@@ -35,7 +41,14 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 
 
 def write_model_card(
-    folder: Path, model: Model, data: Source, predictions: Sequence[Prediction], report: Report, repeats: int
+    folder: Path,
+    model: Model,
+    data: Source,
+    predictions: Sequence[Prediction],
+    report: Report,
+    repeats: int,
+    *,
+    held_out: bool = False,
 ) -> Path:
     """Write card.md, froc.png, and where images say whether they show a cancer, roc.png and reliability.png.
 
@@ -45,6 +58,8 @@ def write_model_card(
         Where to.
     data
         What was read.
+    held_out
+        Whether that is the part of the training data that the model's card kept: then what is true of the one is of both.
     predictions, report
         What was read, with all candidates, and its figures.
     repeats
@@ -54,7 +69,15 @@ def write_model_card(
     plot_froc(
         curves, folder / "froc.png", f"{model.card.name}: {counted(report.evaluation.images, 'image')} of {data.name}"
     )
-    lines = [*_head(model), *_figures(data.name, report), "", "![FROC curves](froc.png)", ""]
+    lines = [
+        *_head(model),
+        *_use(model.card),
+        *_selection(model.card),
+        *_figures(data.name, report),
+        "",
+        "![FROC curves](froc.png)",
+        "",
+    ]
     levels = scores(predictions, report.threshold)
     judged: dict[Level, Reliability] = {}
     lacking = []
@@ -78,10 +101,64 @@ def write_model_card(
     for group in report.groups:
         if group.key in GROUPS:
             lines += _strata(group) if group.key == "strata" else _group(group)
-    lines += _limits(model.card, data, predictions)
-    path = folder / "card.md"
+    lines += _limits(model.card, data, predictions, held_out=held_out)
+    path = folder / FILE
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def check_model_card(folder: Path, model: Model) -> None:
+    """Make sure that a folder holds a card of this model, to which figures can be added.
+
+    Raises
+    ------
+    InvalidDataset
+        When there is none, or it is another model's.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise InvalidDataset(f"{path}: there is no card yet; write it first, without --append")
+    if f"`{model.digest}`" not in path.read_text(encoding="utf-8"):
+        raise InvalidDataset(f"{path}: this is not the card of {model.card.name}, digest {model.digest[:12]}")
+
+
+def append_to_model_card(folder: Path, data: Source, report: Report) -> Path:
+    """Tell in a card that is there what was measured on a further set; what it said of a set of that name goes.
+
+    Parameters
+    ----------
+    folder
+        Of the card, see :func:`check_model_card`.
+    data
+        The further set.
+    report
+        Its figures.
+    """
+    path, heading = folder / FILE, f"## Elsewhere: {data.name}"
+    before, *sections = re.split(r"(?m)^(?=## )", path.read_text(encoding="utf-8"))
+    kept = [section for section in sections if section.partition("\n")[0] != heading]
+    told = "\n".join(_elsewhere(heading, data, report))
+    *others, limits = kept
+    path.write_text("".join([before, *others, f"{told}\n", limits]), encoding="utf-8")
+    return path
+
+
+def _elsewhere(heading: str, data: Source, report: Report) -> Iterator[str]:
+    yield from (heading, "", _counts("", report), "")
+    evaluation = report.evaluation
+    yield from _table(
+        ("", ""),
+        [
+            ("licence of the data", data.licence),
+            ("attribution", data.attribution),
+            ("Dice of all candidates that were asked for, misses 0", str(evaluation.dice or "not defined")),
+            ("the same, where anything overlaps", str(evaluation.dice_found or "not defined")),
+        ],
+    )
+    for group in report.groups:
+        if group.key in ELSEWHERE:
+            yield from _group(group, "###")
+    yield from (*(f"- {caveat}" for caveat in data.caveats), "") if data.caveats else ()
 
 
 def _head(model: Model) -> Iterator[str]:
@@ -102,7 +179,6 @@ def _head(model: Model) -> Iterator[str]:
             ("licence of the data", training.licence),
             ("attribution", training.attribution),
             ("start", training.start),
-            ("finding from a detection of", f"{card.thresholds.get('mass', 0.5):g}"),
             ("command", f"`{command(training)}`"),
         ],
     )
@@ -122,18 +198,47 @@ def command(training: Training) -> str:
     return " ".join([*told, *(option for option, used in options.items() if used)])
 
 
-def _figures(data: str, report: Report) -> Iterator[str]:
-    told = report.evaluation
+def _use(card: ModelCard) -> Iterator[str]:
     yield from (
-        "## Figures",
+        "## Intended use",
         "",
-        (
-            f"On {data}: {counted(told.images, 'image')} of {counted(told.patients, 'patient')}, "
-            f"{counted(told.masses, 'mass', 'masses')}; "
-            f"{counted(told.refused, 'image was refused, and counts', 'images were refused, and count')} as read without a mark. Intervals of 95 % by bootstrap over patients."
-        ),
+        card.use.statement,
+        "",
+        f"- It reads the CC and MLO views of screening, {', '.join(card.use.accepts)}.",
+        "- Its outlines and scores are for people who look at the images themselves, and for studies of such systems.",
+        "- Not for diagnosis, nor to decide that an exam need not be looked at: nobody has certified it.",
+        "- Masses alone are looked for. An exam without a mark may have calcifications, distortions or asymmetries.",
+        "- A score orders exams. It is no probability, and no limit of it was chosen for anybody's unit.",
         "",
     )
+
+
+def _selection(card: ModelCard) -> Iterator[str]:
+    """Yield what was chosen, and on whom: figures on the same patients are too good."""
+    yield from ("## What was chosen, and on whom", "")
+    how = card.training.plan.get("threshold") or "how it was found the card does not say"
+    yield f"- A finding from a detection of {card.thresholds.get('mass', 0.5):g}: {how}."
+    if card.calibration is not None:
+        yield f"- The curves of probabilities were fitted on {card.calibration.population}."
+    yield from (f"- {sentence}" for sentence in card.selection)
+    if not card.selection:
+        yield "- Which patients chose this model among others its card does not say."
+    yield from ("", "Where figures below are of those same patients, they are better than those of others will be.", "")
+
+
+def _counts(of: str, report: Report) -> str:
+    told = report.evaluation
+    return (
+        f"{of}{counted(told.images, 'image')} of {counted(told.patients, 'patient')}, "
+        f"{counted(told.masses, 'mass', 'masses')}; "
+        f"{counted(told.refused, 'image was refused, and counts', 'images were refused, and count')} as read without "
+        "a mark. Intervals of 95 % by bootstrap over patients."
+    )
+
+
+def _figures(data: str, report: Report) -> Iterator[str]:
+    told = report.evaluation
+    yield from ("## Figures", "", _counts(f"On {data}: ", report), "")
     rows = [
         (f"{limit:g}", *(str(found[place]) if told.masses else "-" for found in told.detection.values()))
         for place, limit in enumerate(FPPI)
@@ -181,15 +286,17 @@ def _operating_points(points: Sequence[OperatingPoint]) -> Iterator[str]:
     rows = [(f"{100 * p.rate:g} %", str(p.threshold), str(p.recalled), str(p.sensitivity)) for p in points]
     yield from _table(("exams without cancer to recall", "score from", "recalled", "cancers recalled"), rows)
     yield from (
-        "These exams without cancer have masses. At a screening unit few have: let `mammonode recall` count there.",
+        "Each limit was chosen on the exams that it is told of. At a screening unit few exams have a mass: let `mammonode recall` count there.",
         "",
     )
 
 
-def _group(group: Group) -> Iterator[str]:
-    yield from (f"## {group.title[0].upper()}{group.title[1:]}", "")
+def _group(group: Group, level: str = "##") -> Iterator[str]:
+    yield from (f"{level} {group.title[0].upper()}{group.title[1:]}", "")
     told = [row for row in group.rows if row.figure]
-    yield from _table(("figure", "value"), [(row.name, str(row.figure)) for row in told]) if told else ()
+    counts = list(dict.fromkeys(name for row in told for name in row.counts))
+    rows = [(row.name, *(row.counts.get(name, "") for name in counts), _figure(row)) for row in told]
+    yield from _table(("figure", *counts, "value"), rows) if told else ()
     lacking: dict[str, list[str]] = {}
     for row in group.rows:
         if row.figure is None:
@@ -199,27 +306,38 @@ def _group(group: Group) -> Iterator[str]:
         yield from (f"Not defined, since {why}: {which}.", "")
 
 
+def _figure(row: Row) -> str:
+    few = next(iter(row.counts.values()), FEW) < FEW
+    return f"fewer than {FEW}" if few else str(row.figure or "not defined")
+
+
 def _strata(group: Group) -> Iterator[str]:
-    """Yield a row for each stratum: its figures come one after the other, named ``STRATUM, at FPPI per image``."""
+    """Yield a row for each stratum: its figures come one after the other, named ``STRATUM, WHERE``."""
     yield from (f"## {group.title[0].upper()}{group.title[1:]}", "")
-    rows: dict[str, dict[str, str]] = {}
+    strata: dict[str, list[Row]] = {}
     for row in group.rows:
-        stratum, _, limit = row.name.partition(", ")
-        rows.setdefault(stratum, {})[limit] = str(row.figure or "not defined")
-    limits = next(iter(rows.values()), {})
-    yield from _table(("stratum", *limits), [(stratum, *told.values()) for stratum, told in rows.items()])
+        strata.setdefault(row.name.partition(", ")[0], []).append(row)
+    first = next(iter(strata.values()), [])
+    header = ("stratum", *(first[0].counts if first else ()), *(row.name.partition(", ")[2] for row in first))
+    yield from _table(
+        header, [(name, *rows[0].counts.values(), *(_figure(row) for row in rows)) for name, rows in strata.items()]
+    )
 
 
-def _limits(card: ModelCard, data: Source, predictions: Sequence[Prediction]) -> Iterator[str]:
+def _limits(card: ModelCard, data: Source, predictions: Sequence[Prediction], *, held_out: bool) -> Iterator[str]:
     yield from ("## Limits", "", *(f"- {note}" for note in card.use.notes))
-    for caveat in dict.fromkeys((*card.training.caveats, *data.caveats)):
-        told = ("trained on", card.training.caveats), ("measured on", data.caveats)
+    learned = card.training.caveats or caveats_known(card.training.attribution)
+    measured = data.caveats
+    if held_out:
+        learned = measured = tuple(dict.fromkeys((*learned, *measured)))
+    for caveat in dict.fromkeys((*learned, *measured)):
+        told = ("trained on", learned), ("measured on", measured)
         yield f"- Of the images that it was {' and '.join(words for words, theirs in told if caveat in theirs)}: {caveat}"
     if all(p.record.boxes for p in predictions):
         yield "- Every image that was scored has a mass: how often healthy women are marked is unknown."
     if any(kind_of(p.record) is Truth.ELLIPSE for p in predictions):
         yield "- The truth is boxes, or ellipses within them: weak labels, and no measure of outlines."
-    yield "- No prospective test, no reader study, no comparison by site or vendor was made."
+    yield "- No prospective test, no reader study, no comparison by site, vendor, age or origin was made."
     yield "- Research use only."
 
 

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.calibration import DOUBT
 from ai.datasets.records import Record
 from ai.datasets.truth import Truth, kind_of
 from ai.evaluation import labels, overlap
@@ -25,6 +27,10 @@ CONFIDENCES: Final = (0.2, 0.3, 0.5)
 STRATUM_FPPI: Final = (0.25, 0.5, 1.0)
 STRATUM_RULE: Final = HitRule.IOU20
 """Strata are counted as Agarwal et al. do."""
+STRATUM_TARGETS: Final = ((HitRule.IOU50, 0.44), (HitRule.CENTRE, 0.5))
+"""And where readers are compared (docs/model.md)."""
+APART: Final = (0, 5, 15, 30, DOUBT, 101)
+"""Bounds of how far apart the parts of a model are, points of the score."""
 
 Statistic = Callable[[list[int]], Sequence[float]]
 
@@ -41,11 +47,14 @@ class Row:
         None when it is not defined.
     why
         Why not.
+    counts
+        Of what, where it is not of all images: how many of each.
     """
 
     name: str
     figure: Figure | None
     why: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class Report:
                 group.key: {row.name: _rounded(row.figure) if row.figure else None for row in group.rows}
                 for group in self.groups
             },
+            "counts": {f"{g.key}: {r.name}": dict(r.counts) for g in self.groups for r in g.rows if r.counts},
             "not_defined": {f"{g.key}: {r.name}": r.why for g in self.groups for r in g.rows if r.figure is None},
         }
 
@@ -107,6 +117,7 @@ def report(predictions: Sequence[Prediction], threshold: float, repeats: int = 1
         scored.pixels(weak=weak),
         scored.coco(),
         scored.pipeline(),
+        scored.doubt(),
         scored.strata(),
     ]
     return Report(evaluate(predictions, repeats), threshold, tuple(groups))
@@ -272,24 +283,54 @@ class _Scored:
             rows += self._rows({f"{name}, confidence {limit}": why for name, why in names.items()}, scores)
         return Group("end_to_end", "detector and classifier as one (Madsen), IoU >= 0.5", tuple(rows))
 
+    def doubt(self) -> Group:
+        """What scores are worth, by how far apart the parts of the model are that speak for themselves."""
+        breasts: dict[tuple[str, str], list[int]] = {}
+        for i, p in enumerate(self._all):
+            if p.findings and p.findings.malignancy is not None and p.findings.span and p.record.malignant is not None:
+                breasts.setdefault((p.record.patient_id, p.record.view.laterality.value), []).append(i)
+        judged = [_judged([self._all[i] for i in images]) for images in breasts.values()]
+        first = [images[0] for images in breasts.values()]
+        rows: list[Row] = []
+        for low, high in pairwise(APART):
+            some = [k for k, one in enumerate(judged) if low <= one.apart < high]
+
+            def values(idx: list[int], some: list[int] = some) -> list[float]:
+                n = drawn(idx, len(self._all))
+                again = [judged[k] for k in some for _ in range(n[first[k]])]
+                return [auc([one.malignancy for one in again], [one.cancer for one in again])]
+
+            why = "needs breasts with and without a cancer" if judged else "the reader tells no span"
+            counts = {"breasts": len(some), "cancers": sum(judged[k].cancer for k in some)}
+            name = f"AUC of breasts, parts {low} to {min(high - 1, 100)} points apart"
+            rows += self._rows({name: why}, values, counts)
+        return Group("doubt", "what scores are worth, by how far apart the parts of the model are", tuple(rows))
+
     def strata(self) -> Group:
         """Sensitivity by size, pathology, margin and subtlety of the mass, by density, view and side."""
-        events = self.events[STRATUM_RULE]
         rows: list[Row] = []
         for name, members in self._image_strata():
-            curve, place = Curve([events[i] for i in members]), {image: k for k, image in enumerate(members)}
+            curves = {rule: Curve([events[i] for i in members]) for rule, events in self.events.items()}
+            place = {image: k for k, image in enumerate(members)}
 
-            def within(idx: list[int], curve: Curve = curve, place: Mapping[int, int] = place) -> list[float]:
-                return _sensitivity(curve, drawn([place[i] for i in idx if i in place], len(place)))
+            def within(idx: list[int], curves: _Curves = curves, place: Mapping[int, int] = place) -> list[float]:
+                return _sensitivity(curves, drawn([place[i] for i in idx if i in place], len(place)))
 
-            rows += self._rows(_stratum_names(name), within)
-        for name, masses in self._mass_strata():
-            some = Curve([e.of(masses.get(i, ())) for i, e in enumerate(events)])
+            masses = sum(len(self._all[i].record.boxes) for i in members)
+            rows += self._rows(_stratum_names(name), within, {"masses": masses, "images": len(members)})
+        for name, kept in self._mass_strata():
+            curves = {
+                rule: Curve([e.of(kept.get(i, ())) for i, e in enumerate(events)])
+                for rule, events in self.events.items()
+            }
             rows += self._rows(
                 _stratum_names(name),
-                lambda idx, c=some: _sensitivity(c, drawn(idx, len(events))),  # type: ignore[misc]
+                lambda idx, c=curves: _sensitivity(c, drawn(idx, len(self._all))),  # type: ignore[misc]
+                {"masses": sum(map(len, kept.values())), "images": len(kept)},
             )
-        return Group("strata", f"sensitivity by stratum, {STRATUM_RULE.value}", tuple(rows))
+        return Group(
+            "strata", f"sensitivity by stratum, {STRATUM_RULE.value} where no other rule is named", tuple(rows)
+        )
 
     @property
     def _all(self) -> Sequence[Prediction]:
@@ -333,11 +374,15 @@ class _Scored:
 
         return self._rows({"refused, of the images without a mass": NO_NEGATIVE}, values)
 
-    def _rows(self, names: Mapping[str, str], statistic: Statistic) -> tuple[Row, ...]:
+    def _rows(
+        self, names: Mapping[str, str], statistic: Statistic, counts: Mapping[str, int] | None = None
+    ) -> tuple[Row, ...]:
         """Name to why it may be undefined, and what computes all of them."""
         found = bootstrap([p.record.patient_id for p in self._all], statistic, self.repeats)
         return tuple(
-            Row(name, None, why or "there is nothing to count") if math.isnan(figure.value) else Row(name, figure)
+            Row(name, None, why or "there is nothing to count", counts or {})
+            if math.isnan(figure.value)
+            else Row(name, figure, counts=counts or {})
             for (name, why), figure in zip(names.items(), found, strict=True)
         )
 
@@ -385,13 +430,38 @@ def _said_of_masses(record: Record) -> Iterator[tuple[str, Sequence[str]]]:
     yield "subtlety", [str(level) for level in record.subtlety]
 
 
-def _sensitivity(curve: Curve, counts: NDArray[np.int64]) -> list[float]:
+@dataclass(frozen=True)
+class _Judged:
+    """A breast: what is said of it, by how many points its parts differ, and the truth."""
+
+    malignancy: float
+    apart: int
+    cancer: bool
+
+
+def _judged(views: Sequence[Prediction]) -> _Judged:
+    found = [p.findings for p in views if p.findings]
+    spans = [image.span for image in found if image.span]
+    apart = max(high for _, high in spans) - max(low for low, _ in spans)
+    return _Judged(max(image.malignancy or 0.0 for image in found), apart, any(p.record.malignant for p in views))
+
+
+_Curves = Mapping[HitRule, Curve]
+
+
+def _sensitivity(curves: _Curves, counts: NDArray[np.int64]) -> list[float]:
     """Return a stratum's sensitivities, NaN for a draw without a mass in it."""
-    return curve.sensitivity(STRATUM_FPPI, counts) if curve.masses(counts) else [math.nan] * len(STRATUM_FPPI)
+    asked = [(STRATUM_RULE, STRATUM_FPPI), *((rule, (limit,)) for rule, limit in STRATUM_TARGETS)]
+    known = bool(curves[STRATUM_RULE].masses(counts))
+    return [
+        value if known else math.nan for rule, limits in asked for value in curves[rule].sensitivity(limits, counts)
+    ]
 
 
 def _stratum_names(name: str) -> dict[str, str]:
-    return {f"{name}, at {limit:g} per image": NO_MASS for limit in STRATUM_FPPI}
+    told = [f"at {limit:g} per image" for limit in STRATUM_FPPI]
+    told += [f"{rule.value} at {limit:g} per image" for rule, limit in STRATUM_TARGETS]
+    return {f"{name}, {each}": NO_MASS for each in told}
 
 
 def _rounded(figure: Figure) -> list[float | None]:

@@ -61,6 +61,8 @@ class Content:
         Figures, by the images that they were measured on.
     calibration
         Another model's, where that stands for this one's too; None keeps that of the card that is there.
+    selection
+        What was chosen on whom, where another model's figures stand for this one's.
     """
 
     reader: str
@@ -73,6 +75,7 @@ class Content:
     weights: Sequence[str]
     evaluation: Mapping[str, Any]
     calibration: Calibration | None = None
+    selection: Sequence[str] = ()
 
 
 def write_card(folder: Path, provenance: Provenance, content: Content) -> Path:
@@ -86,6 +89,7 @@ def write_card(folder: Path, provenance: Provenance, content: Content) -> Path:
         "version": f"{datetime.now(UTC):%Y.%m.%d}",
         "reader": content.reader,
         "licence": "AGPL-3.0" if "AGPL-3.0" in content.start else "Apache-2.0",
+        "selection": content.selection,
         "architecture": content.architecture,
         "thresholds": content.thresholds,
         "use": {

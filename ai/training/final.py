@@ -88,6 +88,11 @@ def calibration(sibling: Model) -> Calibration | None:
     return theirs.model_copy(update={"population": words})
 
 
+def selection(sibling: Model) -> tuple[str, ...]:
+    """Return what was chosen on whom, told of the sibling: its figures are those that the choice made too good."""
+    return tuple(f"Of {_short(sibling)}: {sentence}" for sentence in sibling.card.selection)
+
+
 def threshold(sibling: Model) -> str:
     """Return the words by which a card tells how the threshold was found that goes over."""
     return f"that of {named(sibling)}: {sibling.card.training.plan['threshold']}"

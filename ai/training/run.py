@@ -27,7 +27,7 @@ from ai.training.card import OPERATING_FPPI, Content, Provenance, write_card
 from ai.training.deal import Dealt, deal, everybody
 from ai.training.durable import alone
 from ai.training.engine import CHECKPOINT, Examples, Step, check_examples, train_part
-from ai.training.final import as_sibling, calibration, check_final, named, note, threshold
+from ai.training.final import as_sibling, calibration, check_final, named, note, selection, threshold
 from ai.training.known import check_start, check_upon, unknown_of
 from ai.training.learners.base import Learner, System
 from ai.training.phases import Part, Precision
@@ -315,6 +315,7 @@ class _Run:
                 + [file for each in roles.values() for file in each],
                 evaluation=evaluation,
                 calibration=None if self.settings.final is None else calibration(self.settings.final),
+                selection=() if self.settings.final is None else selection(self.settings.final),
             ),
         )
 

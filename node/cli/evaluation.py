@@ -81,6 +81,9 @@ def evaluate(
     card: Annotated[
         Path | None, typer.Option(help="Folder for a model card: card.md with FROC, ROC and reliability as PNG.")
     ] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add what is measured here to the card that is there, as of a further set.")
+    ] = False,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
@@ -95,16 +98,7 @@ def evaluate(
     from ai.datasets.selection import select  # noqa: PLC0415
     from ai.evaluation.report import report  # noqa: PLC0415
 
-    if froc is not None:
-        if froc.suffix not in {".png", ".svg"}:
-            raise typer.BadParameter(f"{froc}: give a file that ends in .png or .svg", param_hint="--froc")
-        require_extra("matplotlib")
-        writable_file(froc)
-    for folder in (pictures, card):
-        if folder is not None:
-            writable_folder(folder)
-    if card is not None:
-        require_extra("matplotlib")
+    _check_outputs(model, froc, pictures, card, append=append)
     images = _images(
         data,
         kind,
@@ -132,7 +126,8 @@ def evaluate(
         _plot(froc, predictions, model)
     if card is not None:
         part = "the validation part of " if validation else ""
-        _write_card(card, model, replace(source, name=f"{part}{source.name}"), predictions, result, repeats)
+        named = replace(source, name=", ".join([f"{part}{source.name}", *(where or ())]))
+        _write_card(card, model, named, predictions, result, repeats, held_out=validation, append=append)
     if pictures is not None:
         _draw(pictures, predictions, images.folder, level)
 
@@ -337,12 +332,42 @@ def _plot(path: Path, predictions: "Sequence[Prediction]", model: str) -> None:
 
 
 def _write_card(
-    folder: Path, model: str, data: "Source", predictions: "Sequence[Prediction]", result: "Report", repeats: int
+    folder: Path,
+    model: str,
+    data: "Source",
+    predictions: "Sequence[Prediction]",
+    result: "Report",
+    repeats: int,
+    *,
+    held_out: bool,
+    append: bool,
 ) -> None:
-    from ai.evaluation.model_card import write_model_card  # noqa: PLC0415
+    from ai.evaluation.model_card import append_to_model_card, write_model_card  # noqa: PLC0415
 
-    path = write_model_card(folder, named_model(model), data, predictions, result, repeats)
+    if append:
+        path = append_to_model_card(folder, data, result)
+    else:
+        path = write_model_card(folder, named_model(model), data, predictions, result, repeats, held_out=held_out)
     typer.echo(f"wrote {path}", err=True)
+
+
+def _check_outputs(model: str, froc: Path | None, pictures: Path | None, card: Path | None, *, append: bool) -> None:
+    """Refuse, before an image is read, what could not be written at the end."""
+    if froc is not None:
+        if froc.suffix not in {".png", ".svg"}:
+            raise typer.BadParameter(f"{froc}: give a file that ends in .png or .svg", param_hint="--froc")
+        writable_file(froc)
+    for folder in (pictures, card):
+        if folder is not None:
+            writable_folder(folder)
+    if froc is not None or card is not None:
+        require_extra("matplotlib")
+    if append:
+        from ai.evaluation.model_card import check_model_card  # noqa: PLC0415
+
+        if card is None:
+            raise typer.BadParameter("name the folder of the card with --card", param_hint="--append")
+        check_model_card(card, named_model(model))
 
 
 def _draw(output: Path, predictions: "Sequence[Prediction]", folder: Path, level: float) -> None:

@@ -57,8 +57,8 @@ def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption
             f"  Last answer: to revision {facts['answer']['revision']}, by {model['name']} {model['version']}, "
             f"digest {model['digest'][:12]}."
         )
-        for change in facts["answer"]["changes"]:
-            console.print(f"  {change}")
+        for sentence in (*facts["answer"].get("appraisal", ()), *facts["answer"]["changes"]):
+            console.print(f"  {sentence}")
     for title in ("images", "masses", "jobs", "deliveries", "conflicts"):
         rows = facts[title] if title != "masses" else _masses(facts["answer"])
         if rows:

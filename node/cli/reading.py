@@ -224,7 +224,7 @@ def _view_of(stated: str, file: Path) -> View:
 def _summary(result: dict[str, Any]) -> str:
     score = "" if result.get("score") is None else f", score {result['score']}"
     lines = [f"{result.get('file', 'exam')}: {result['status']}{score}"]
-    lines += [f"  {reason}" for reason in result.get("reasons", ())]
+    lines += [f"  {sentence}" for name in ("appraisal", "reasons") for sentence in result.get(name, ())]
     for image in result["images"]:
         if image.get("not_read"):
             lines.append(f"  {image['view'] or 'image'} not read: {image['not_read']}")

@@ -1,17 +1,26 @@
-"""What scores mean here: probabilities under the site's prevalence, and the site's limit for a second look (rule R4)."""
+"""What scores mean here: how far the model doubts them, the site's limit for a second look, and probabilities (rule R4)."""
 
-from ai.calibration import Level
+from collections.abc import Iterator
+from typing import Final
+
+from ai.calibration import DOUBT, Level
+from ai.exam import Laterality
 from ai.findings import ExamFindings
 from config.policy import RecallLimit
 from node.results.answer import Answer
 
+BREASTS: Final = {Laterality.RIGHT: "right breast", Laterality.LEFT: "left breast"}
+
 
 def appraisal(answer: Answer) -> list[str]:
-    """Return what the site has to say on the scores of an answer, a sentence each; nothing where it has stated nothing."""
+    """Return what there is to say on the scores of an answer, a sentence each.
+
+    What the parts of the model disagree on is told of every exam, the rest where the site has stated something.
+    """
     if answer.findings is None:
         return []
     limit = [limit_in_words(answer.findings, answer.recall)] if answer.recall else []
-    return [*limit, *_probabilities(answer)]
+    return [*doubts(answer.findings), *limit, *_probabilities(answer)]
 
 
 def percent(answer: Answer, level: Level, score: int) -> float | None:
@@ -38,6 +47,14 @@ def limit_in_words(findings: ExamFindings, limit: RecallLimit) -> str:
     if low < limit.score <= high:
         return f"{told}, but BORDERLINE: parts of the model say {low} to {high}."
     return f"{told}, but BORDERLINE: within {limit.band} points of it."
+
+
+def doubts(findings: ExamFindings) -> Iterator[str]:
+    """Yield a sentence for each breast on which the parts of the model disagree widely."""
+    for side, words in BREASTS.items():
+        low, high = findings.span_of(side) or (0, 0)
+        if high - low >= DOUBT:
+            yield f"UNCERTAIN: parts of the model say {low} to {high} for the {words}; its score may be far off."
 
 
 def _probabilities(answer: Answer) -> list[str]:

@@ -14,7 +14,7 @@ from config.mix import FindingCodes
 from node.results import cad_codes as cad
 from node.results import codes
 from node.results.answer import Answer
-from node.results.appraisal import appraisal, percent
+from node.results.appraisal import percent
 from node.results.cad_items import (
     CONTAINS,
     HAS_CONCEPT_MOD,
@@ -163,7 +163,6 @@ def scores(answer: Answer) -> list[str]:
         f"Exam: suspicion score {found.score}.",
         *(f"{breast.laterality} breast: suspicion score {breast.score}." for breast in found.breasts),
         *(f"{image.view}: suspicion score {image.score}." for image in found.images),
-        *appraisal(answer),
     ]
 
 

@@ -85,9 +85,9 @@ def _count(masses: list[Any]) -> str:
 
 
 def _appraisal(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Tell that the site, or the model's calibration, makes something else of the same score."""
+    """Tell that the site, the model's calibration or its parts make something else of the same score."""
     anew = former["score"] == now["score"] and former.get("appraisal", []) != now["appraisal"]
-    return ["other limits or probabilities for the same scores"] if anew else []
+    return ["other limits, probabilities or doubts for the same scores"] if anew else []
 
 
 def _model(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -27,8 +27,8 @@ def facts(answer: Answer, uids: ObjectUIDs) -> dict[str, Any]:
     """Return the answer as JSON types, without patient data.
 
     Lengths are in the unit that stands beside them, coordinates in pixels from the top left corner of the image, scores
-    from 0 to 100 and not probabilities (rule R4); a probability of cancer is told where it may be, in percent. A pixel's
-    aspect is its height over its width.
+    from 0 to 100 and not probabilities (rule R4); a span is the lowest and the highest score that parts of the model give,
+    each alone; a probability of cancer is told where it may be, in percent. A pixel's aspect is its height over its width.
     """
     from ai.pixels import pixel_aspect  # noqa: PLC0415 (OpenCV, which the doors do without)
 
@@ -89,9 +89,10 @@ def kept_facts(store: InstanceStore, path: str) -> Mapping[str, Any] | None:
 def exam_facts(found: ExamFindings | None) -> dict[str, Any]:
     """Return what was found in the exam as a whole."""
     if found is None:
-        return {"score": None, "breasts": {}, "matches": []}
+        return {"score": None, "span": None, "breasts": {}, "matches": []}
     return {
         "score": found.score,
+        "span": _span(found.span),
         "breasts": {breast.laterality.value: breast.score for breast in found.breasts},
         "matches": [{"breast": m.laterality.value, "cc": m.cc, "mlo": m.mlo} for m in found.matches],
     }
@@ -107,10 +108,16 @@ def image_facts(image: ImageFindings, uids: ObjectUIDs | None = None) -> dict[st
         "rows": image.shape[0],
         "columns": image.shape[1],
         "score": image.score,
+        "span": _span(image.span),
         "warnings": list(image.warnings),
         "warning_codes": [check.code for check in Check.named_in(image.warnings)],
         "masses": masses,
     }
+
+
+def _span(span: tuple[int, int] | None) -> list[int] | None:
+    """Return the lowest and the highest score that parts of the model give, as JSON has it."""
+    return list(span) if span else None
 
 
 def mass_facts(mass: Mass) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from ai.pixels import pixel_aspect
 from ai.words import counted
 from node.identity import MODEL_NAME, RESEARCH_USE_ONLY, VERSION
 from node.results.answer import Answer, AnswerStatus, ImageAnswer
-from node.results.appraisal import appraisal
+from node.results.appraisal import BREASTS, appraisal
 from node.results.drawing import Page, Panel, masses_in_words, panel
 from node.results.edition import Edition
 from node.results.source import orientation, plain
@@ -23,7 +23,6 @@ LABELS: Final = "Beside each outline: number of the mass in its view, and its sc
 NONE_EXPECTED: Final = "No image of this view, and none was expected."
 LONGEST: Final = 320
 """Characters of a remark: one image in place of another takes two UIDs of 64 (PS3.5 9.1), and why."""
-BREASTS: Final = {Laterality.RIGHT: "right breast", Laterality.LEFT: "left breast"}
 
 
 def page(edition: Edition) -> Page:

@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass
 from ai.findings import Mass
 from node.identity import VERSION
 from node.results.answer import Answer
+from node.results.appraisal import doubts
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def _content(answer: Answer) -> list[object]:
             (image.uid, image.shape, image.score, image.warnings, [_mass(mass) for mass in image.masses])
             for image in (found.images if found else ())
         ],
+        *(doubts(found) if found else ()),
     ]
 
 

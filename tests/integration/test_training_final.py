@@ -33,7 +33,9 @@ def sibling(manifest: Path, recipe: Path, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("sibling")
     train(recipe, manifest, folder)
     content = tomllib.loads((folder / CARD).read_text(encoding="utf-8"))
-    (folder / CARD).write_text(tomlkit.dumps({**content, "calibration": CALIBRATION}), encoding="utf-8")
+    (folder / CARD).write_text(
+        tomlkit.dumps({**content, "calibration": CALIBRATION, "selection": ["On whom."]}), encoding="utf-8"
+    )
     return folder
 
 
@@ -52,6 +54,7 @@ def test_it_learns_from_all_and_says_whose_its_figures_are(sibling: Path, final:
     words = f"six exams (said of {sibling_named}, whose calibration this is)"
     assert held.card.calibration
     assert card.calibration == held.card.calibration.model_copy(update={"population": words})
+    assert card.selection == (f"Of {sibling_named}: On whom.",)
     assert card.evaluation == {f"{images} of fpn": each for images, each in held.card.evaluation.items()}
     assert card.evaluation
     assert card.training.plan["final_of"] == f"fpn {held.card.version}, {held.digest}"

@@ -1,7 +1,9 @@
 """The page of an exam as a program asks for it: what it tells, its pictures and results."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,21 @@ from pydicom import dcmread
 from pydicom.uid import EnhancedSRStorage
 from sqlalchemy import Engine, update
 
-from ai.exam import ViewImage
+from ai.exam import Laterality, ViewImage
 from ai.findings import ImageFindings
-from config.policy import RetentionPolicy
+from config.policy import RecallLimit, RetentionPolicy, ScorePolicy
 from node.retention import Retention
 from storage.database import reading, writing
 from storage.previews import PreviewKind, previews_of
 from storage.states import DeliveryState, JobState
 from storage.tables import deliveries
-from tests.answers import a_mass
+from tests.answers import MODEL, a_mass
 from tests.builders import altered
 from tests.chain import QUIET, REPORTS_ONLY, FakeReader
 from tests.doors import an_image, phantom_images
 from tests.pacs import a_free_port, a_pacs
 from tests.pages import MANY_DIGITS, Node, Standing, Visitor, a_node, answered, node, standing, text, visitor
+from tests.unit.test_calibration import CALIBRATION
 
 __all__ = ["answered", "node", "standing", "visitor"]
 
@@ -44,6 +47,29 @@ def test_an_exam_tells_its_views_images_life_results_and_deliveries(standing: St
     assert "laterality R from" in told
     assert "findings" in told
     assert "waiting" in told
+
+
+class Doubting(FakeReader):
+    """Finds what its like finds, and its parts disagree widely on the left breast."""
+
+    def found(self, image: ViewImage) -> ImageFindings:
+        """Return what it finds in an image."""
+        span = (31, 92) if image.view.laterality is Laterality.LEFT else (80, 86)
+        return replace(super().found(image), span=span)
+
+
+def test_what_scores_mean_and_how_far_the_model_doubts_them_stands_on_the_page(tmp_path: Path, engine: Engine) -> None:
+    reader = Doubting(model=replace(MODEL, calibration=CALIBRATION))
+    with a_node(tmp_path, engine, reader=reader) as node, Visitor(base_url=node.address) as visitor:
+        node.chain.close(phantom_images())
+        node.chain.worker(scoring=ScorePolicy(0.01, (RecallLimit(85),))).work_once()
+        told = unescape(text(visitor.get(f"/exams/{node.chain.exam.uid}")))
+    for sentence in (
+        "UNCERTAIN: parts of the model say 31 to 92 for the left breast; its score may be far off.",
+        "Exam score 83 is below this site's limit of 85 for a second look, but BORDERLINE: parts of the model say 80 to 92.",
+        "Probability of cancer: exam 5.2 %, L breast 5.2 %, R breast 5.2 %, if 1 % of such exams have one; calibrated on",
+    ):
+        assert told.count(sentence) == 1
 
 
 def test_every_attempt_to_deliver_is_told_and_equal_ones_are_counted(tmp_path: Path, engine: Engine) -> None:

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config.settings import load_settings
 from node.parts import Parts, open_parts
+from node.results.facts import kept_facts
 from storage.database import writing
 from storage.exams import hold
+from storage.files import InstanceStore
 from storage.states import DeliveryState, ExamState, JobState
 from tests.command_line import (
     a_config,
@@ -67,6 +70,14 @@ def test_show_tells_all_that_is_known(config: Path, answered: str) -> None:
     )
     masses = [mass for image in facts["answer"]["images"] for mass in image["masses"]]
     assert all(f"{mass['long_axis']} x {mass['short_axis']} mm" in shown.output for mass in masses)
+
+
+def test_show_tells_what_scores_mean(config: Path, answered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def appraised(store: InstanceStore, path: str) -> dict[str, Any]:
+        return {**(kept_facts(store, path) or {}), "appraisal": ["The left breast is UNCERTAIN."]}
+
+    monkeypatch.setattr("node.results.facts.kept_facts", appraised)
+    assert "\n  The left breast is UNCERTAIN.\n" in run("show", answered, "--config", config).output
 
 
 def test_an_unknown_exam_is_refused_with_what_to_do(config: Path, answered: str) -> None:

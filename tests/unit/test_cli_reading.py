@@ -14,6 +14,7 @@ from ai.checks import Check
 from ai.exam import STANDARD_VIEWS
 from ai.gate import GatePolicy
 from ai.models import CARD
+from node.cli.reading import _summary
 from tests.builders import own_result_header
 from tests.chain import text_of
 from tests.challenge import challenges
@@ -81,6 +82,11 @@ def test_read_leaves_out_what_the_card_says_the_model_does_not_read(tmp_path: Pa
     [told] = json.loads(result.stdout)
     assert told["status"] == "not analysed"
     assert told["reasons"] == ["For Presentation, which the reader does not read"]
+
+
+def test_what_is_printed_of_an_exam_says_what_its_scores_mean() -> None:
+    told = {"status": "findings", "score": 61, "appraisal": ["UNCERTAIN."], "reasons": ["unilateral"], "images": []}
+    assert _summary(told) == "exam: findings, score 61\n  UNCERTAIN.\n  unilateral"
 
 
 def test_read_refuses_two_studies_at_once(tmp_path: Path) -> None:
@@ -248,6 +254,28 @@ def test_evaluate_prints_figures_for_people_and_for_scripts(tmp_path: Path, quic
     )
     assert (figures["images"], figures["masses"]) == (3, 2)
     assert figures["caveats"][1:] == ["[Drawn] by hand."]
+    further = (
+        "--append",
+        "--card",
+        card,
+        "--where",
+        "laterality=R",
+        "--repeats",
+        5,
+        "--model",
+        quick,
+        "--device",
+        "cpu",
+    )
+    assert run("evaluate", manifest, *further).exit_code == 0
+    assert "## Elsewhere: synthetic phantoms, laterality=R\n\n1 image of 1 patient" in (card / "card.md").read_text()
+
+
+def test_evaluate_adds_to_no_card_that_is_not_there(tmp_path: Path, quick: Path) -> None:
+    manifest, card = a_data_set(tmp_path, patients=3), tmp_path / "card"
+    (tmp_path / "images" / "000.png").unlink()  # before an image is read
+    assert "--card" in run("evaluate", manifest, "--model", quick, "--append").output
+    assert "no card yet" in fault_of(run("evaluate", manifest, "--model", quick, "--append", "--card", card))
 
 
 def test_evaluate_stops_at_an_image_that_is_not_there(tmp_path: Path, quick: Path) -> None:

@@ -65,7 +65,7 @@ def test_what_to_beware_of_is_told_before_all_else(tmp_path: Path) -> None:
     assert any(line.startswith("Say in source.toml beside the images") for line in lines)
     a_sheet(tmp_path, 'source = "cdd-cesm"')
     lines = cli("data", manifest, "--quick").stdout.splitlines()
-    assert lines[0] == "CDD-CESM, licence: CC BY 4.0"
+    assert lines[0] == "CDD-CESM, licence: CC BY 4.0 (not confirmed)"
     assert lines[1].startswith("to be named: Khaled R")
     assert [line for line in lines if line.startswith("caveat: ")] == [
         f"caveat: {c}" for c in SOURCES["cdd-cesm"].caveats

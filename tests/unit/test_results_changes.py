@@ -86,7 +86,7 @@ def test_another_model_is_named() -> None:
 @pytest.mark.parametrize("recall", [RecallLimit(score=70), RecallLimit(score=90)])
 def test_other_limits_for_the_same_scores_are_told(recall: RecallLimit) -> None:
     other = replace(an_answer(), recall=recall)
-    assert told(an_answer(), other) == "other limits or probabilities for the same scores"
+    assert told(an_answer(), other) == "other limits, probabilities or doubts for the same scores"
     assert told(other, other) == "the same findings"
 
 

@@ -166,9 +166,7 @@ def test_less_memory_is_torch_s_as_well(pixels: Tensor) -> None:
 def test_the_shipped_model_finds_the_same_with_both() -> None:
     views = zip(STANDARD_VIEWS[:1], phantom_exam(7, small=True).images, strict=False)
     exam = Exam(tuple(view_image(dataset, view) for view, dataset in views))
-    readers = [
-        load_reader(open_model(DEFAULT_MODEL), "cpu", threshold=0.0, runtime=r) for r in ("torch", "openvino")
-    ]
+    readers = [load_reader(open_model(DEFAULT_MODEL), "cpu", threshold=0.0, runtime=r) for r in ("torch", "openvino")]
     one, other = (reader.read(exam) for reader in readers)
     assert [reader.device for reader in readers] == ["cpu", "cpu, openvino"]
     assert any(image.masses for image in one.images)

@@ -16,11 +16,20 @@ AXE := 4.14.1
 SWIFT := 2.38.3
 INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-# What make model trains, and where to: the shipped model's recipe; mass-fpn/lite0 suits machines without a GPU.
-RECIPE ?= mass-fpn/boxes
+# What make model trains, and where to: the two networks of the model that ships, then that model; or RECIPE alone, such
+# as mass-fpn/lite0 on a machine without a GPU. Of another set than CBIS-DDSM's masses FOLDS says who is held out, as
+# mammonode folds writes it. OPTIONS are further ones of mammonode train.
+FIRST ?= mass-fpn/boxes
+SECOND ?= mass-fpn-lite2
+PAIR ?= mass-member
+RECIPE ?=
 MODEL ?= runs/model
 DEVICE ?= auto
+OPTIONS ?=
+LAST = $(MODEL)/$(if $(RECIPE),$(subst /,-,$(basename $(RECIPE))),pair)
+SET = $(if $(DATA),"$(DATA)",$(error Say on what: make model DATA=manifest.csv))
 DEAL = $(if $(FOLDS),--folds-file "$(FOLDS)")
+TRAIN = $(BIN)/mammonode train $(1) $(SET) --output $(@D) --device $(DEVICE) $(DEAL) $(OPTIONS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test suite test-long check bench soak model house install upgrade rollback uninstall purge peers viewers clean
@@ -51,11 +60,26 @@ bench: $(READY) ## Measure it beside its peers and what the machine allows: make
 soak: $(READY) ## Let a node live through 2,000 exams and a few percent of every fault: make soak SOAK=FOLDER EXAMS=NUMBER
 	@$(BIN)/python -P -m tests.acceptance.soak $(or $(SOAK),.artefacts/soak) $(EXAMS)
 
-model: $(READY) ## From images to a model and its card: make model DATA=manifest.csv (RECIPE, FOLDS, DEVICE; stop and start again as you like)
-	@test -n "$(DATA)" || { echo "Say on what: make model DATA=manifest.csv" >&2; exit 1; }
-	@$(BIN)/mammonode train $(RECIPE) "$(DATA)" --output $(MODEL) --device $(DEVICE) $(DEAL)
-	-@$(BIN)/mammonode calibrate $(MODEL) "$(DATA)" --device $(DEVICE) $(DEAL)
-	@$(BIN)/mammonode evaluate "$(DATA)" --model $(MODEL) --validation --card $(MODEL)/card --device $(DEVICE) $(DEAL)
+model: $(LAST)/card/card.md ## The model that ships, from images to its card: make model DATA=manifest.csv (FOLDS, DEVICE, MODEL, RECIPE; stop and start again)
+
+# The second comes first: it is the one that refuses a set that its folds are not of, and does so before anything is trained.
+$(MODEL)/second/card.toml: | $(READY)
+	@$(call TRAIN,$(SECOND))
+
+$(MODEL)/first/card.toml: | $(READY)
+	@$(call TRAIN,$(FIRST))
+
+$(MODEL)/pair/card.toml: $(MODEL)/second/card.toml $(MODEL)/first/card.toml
+	@$(call TRAIN,$(PAIR)) --upon $(MODEL)/first --start $(MODEL)/second
+
+ifdef RECIPE
+$(LAST)/card.toml: | $(READY)
+	@$(call TRAIN,$(RECIPE))
+
+endif
+$(LAST)/card/card.md: $(LAST)/card.toml
+	@$(BIN)/mammonode calibrate $(LAST) $(SET) --device $(DEVICE) $(DEAL)
+	@$(BIN)/mammonode evaluate $(SET) --model $(LAST) --validation --card $(@D) --device $(DEVICE) $(DEAL)
 
 house: $(READY) ## Train and score every system on DATA for a while, and write docs/house.md: make house DATA=manifest.csv
 	@test -n "$(DATA)" || { echo "Say on what: make house DATA=manifest.csv" >&2; exit 1; }

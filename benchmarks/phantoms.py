@@ -1,14 +1,15 @@
 """What phantoms cost and how hard they are: seconds a view, spectrum, CNR and d' of a model observer, the gate.
 
-Run: python benchmarks/phantoms.py [--exams 4] [--breasts 60] [--sheet FOLDER]
-Prints the tables of docs/phantoms.md. One thread is used. For d', a mass of 5 mm radius is put into so many breasts at
-three places each, at every conspicuity, and the same places without it are what it is told from; pixels of 0.2 mm.
+Run: python benchmarks/phantoms.py [--exams 4] [--breasts 60] [--vendor a b c] [--margin ...] [--sheet FOLDER]
+Prints the tables of docs/phantoms.md; with ``--exams 0`` without cost, spectrum and gate. One thread is used. For d', a
+mass of 5 mm radius is put into so many breasts at three places each, at every conspicuity, and the same places without it
+are what it is told from; pixels of 0.2 mm.
 ``--sheet`` writes contact sheets, to be looked at.
 """
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,21 +44,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exams", type=int, default=4)
     parser.add_argument("--breasts", type=int, default=60)
+    parser.add_argument("--vendor", nargs="+", choices=tuple(VENDORS), default=list(VENDORS))
+    parser.add_argument("--margin", nargs="+", type=Margin, choices=tuple(Margin), default=list(Margin))
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     print(f"Bayes AUC of malignancy: {bayes_auc():.3f}\n")
-    whole(options.exams, options.sheet)
-    for margin in Margin:
-        observed(options.breasts, margin)
-    drawn(options.breasts)
+    makes = {name: VENDORS[name] for name in options.vendor}
+    if options.exams:
+        whole(makes, options.exams, options.sheet)
+    for vendor in makes.values():
+        for margin in options.margin:
+            observed(options.breasts, vendor, margin)
+    for vendor in makes.values():
+        drawn(options.breasts, vendor)
 
 
-def whole(exams: int, sheet: Path | None) -> None:
+def whole(makes: Mapping[str, Vendor], exams: int, sheet: Path | None) -> None:
     """Print cost, spectrum and what the gate says, vendor by vendor, and write the contact sheets."""
     print("| vendor | s a view | beta of attenuation | beta of the picture | refused | said by the gate |")
     print("|---|---|---|---|---|---|")
-    for name, vendor in VENDORS.items():
+    for name, vendor in makes.items():
         seconds, slopes, pictures, refused, told = 0.0, [], [], 0, {}
         tiles = []
         for seed in range(1, exams + 1):
@@ -166,9 +173,9 @@ class Scene:
         return np.asarray(pixels, np.float32) / np.float32(1 << vendor.bits)
 
 
-def observed(breasts: int, margin: Margin) -> None:
-    """Print CNR and d' by conspicuity for one margin."""
-    vendor = replace(VENDORS["a"], grid=OBSERVED)
+def observed(breasts: int, make: Vendor, margin: Margin) -> None:
+    """Print CNR and d' by conspicuity for one make and one margin."""
+    vendor = replace(make, grid=OBSERVED)
     size = 2 * int(2.2 * RADIUS / OBSERVED.spacing) + 1
     channels = laguerre_gauss(size, 1.2 * RADIUS / OBSERVED.spacing).reshape(10, -1)
     seen: dict[float, list[NDArray[np.float64]]] = {level: [] for level in (0.0, *LEVELS)}
@@ -184,15 +191,15 @@ def observed(breasts: int, margin: Margin) -> None:
                 if level:
                     mask = scene.shapes(level)[number].mask((y, x), OBSERVED)
                     ratios[level].append(contrast_to_noise(picture, mask, scene.breast.slab.from_skin > 2, 0.2))
-    print(f"| {margin} | {' | '.join(map(str, LEVELS))} |")
+    print(f"| {make.name}, {margin} | {' | '.join(map(str, LEVELS))} |")
     print("|---|" + "---|" * len(LEVELS))
     print("| CNR, median | " + " | ".join(f"{np.median(ratios[level]):.2f}" for level in LEVELS) + " |")
     print("| d' | " + " | ".join(f"{detectability(seen[level], seen[0.0]):.2f}" for level in LEVELS) + " |\n")
 
 
-def drawn(exams: int) -> None:
+def drawn(exams: int, make: Vendor) -> None:
     """Print how the CNR of masses as they are drawn is distributed."""
-    vendor = VENDORS["a"].small
+    vendor = make.small
     ratios: dict[str, list[float]] = {}
     for seed in range(1, exams + 1):
         for view in Woman.draw(seed).views(vendor):
@@ -200,7 +207,7 @@ def drawn(exams: int) -> None:
             for mass in view.masses:
                 ratio = contrast_to_noise(picture, mass.mask, inside, vendor.grid.spacing)
                 ratios.setdefault(str(mass.lesion.margin), []).append(ratio)
-    print("| CNR of drawn masses | views | 10 % | 25 % | median | 75 % | 90 % |")
+    print(f"| CNR of drawn masses, {make.name} | views | 10 % | 25 % | median | 75 % | 90 % |")
     print("|---|---|---|---|---|---|---|")
     everything = [ratio for found in ratios.values() for ratio in found]
     for name, found in (*sorted(ratios.items()), ("all", everything)):

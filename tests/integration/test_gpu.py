@@ -11,6 +11,7 @@ from ai.exam import STANDARD_VIEWS, Exam
 from ai.models import open_model
 from ai.pixels import view_image
 from ai.training.phases import Part, Precision
+from config.settings import DEFAULT_MODEL
 from node.phantom import phantom_exam
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def test_the_shipped_reader_finds_the_same_on_a_gpu(gpu: "torch.device") -> None
     from ai.readers.registry import load_reader
 
     exam = Exam(tuple(view_image(i, v) for v, i in zip(STANDARD_VIEWS, phantom_exam(7).images, strict=True)))
-    there, here = (load_reader(open_model("mass-fpn-boxes"), device).read(exam) for device in (str(gpu), "cpu"))
+    there, here = (load_reader(open_model(DEFAULT_MODEL), device).read(exam) for device in (str(gpu), "cpu"))
 
     def told(findings: "ExamFindings") -> list[list[tuple[int, int, int, int]]]:
         return [[m.box for m in image.masses] for image in findings.images]

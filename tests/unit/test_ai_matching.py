@@ -14,6 +14,7 @@ from ai.findings import ImageFindings, Mass, Match
 from ai.pixels import view_image
 from ai.readers.lesions import measure
 from ai.readers.matching import MatchingPolicy, Place, match_masses, nipple_line, pair, places, units, view_line
+from config.settings import DEFAULT_MODEL
 from node.intake import utc_now
 from node.phantom import phantom_exam
 from node.selftest import synthetic_exam
@@ -228,6 +229,6 @@ def test_the_reader_that_ships_tells_its_matches() -> None:
 
     phantom = synthetic_exam(utc_now())  # its mass is plain in both views
     exam = Exam(tuple(view_image(phantom.image(view), view) for view in STANDARD_VIEWS))
-    told = load_reader(open_model("mass-fpn-boxes"), "cpu", threads=1).read(exam)
+    told = load_reader(open_model(DEFAULT_MODEL), "cpu", threads=1).read(exam)
     assert told.matches
     assert told.matches == match_masses(exam, told.images, MatchingPolicy())

@@ -23,6 +23,7 @@ from ai.errors import (
 )
 from ai.installation import install, verify
 from ai.models import CARD, READERS, Model, model_folders, open_model, ready_model
+from config.settings import DEFAULT_MODEL
 
 WEIGHTS = b"weights of a fold"
 TINY = {"widths": [1]}
@@ -222,6 +223,10 @@ def test_shipped_models_open_by_name_and_have_the_weights_of_their_cards() -> No
         assert model.folder == folder
         assert model.weights()
         assert "esearch use only" in model.card.use.statement
+
+
+def test_the_model_that_ships_is_no_larger_than_25_mb() -> None:
+    assert sum(path.stat().st_size for path in open_model(DEFAULT_MODEL).weights()) <= 25_000_000
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_what_to_set() -> None:

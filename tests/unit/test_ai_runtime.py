@@ -18,6 +18,7 @@ from ai.pixels import view_image
 from ai.readers.memory import Economy, Elastic, Memory
 from ai.readers.registry import load_reader
 from ai.readers.runtime import MOST_SHAPES, Compiled, Runtime, require
+from config.settings import DEFAULT_MODEL
 from node.phantom import phantom_exam
 
 CPU = torch.device("cpu")
@@ -165,9 +166,7 @@ def test_less_memory_is_torch_s_as_well(pixels: Tensor) -> None:
 def test_the_shipped_model_finds_the_same_with_both() -> None:
     views = zip(STANDARD_VIEWS[:1], phantom_exam(7, small=True).images, strict=False)
     exam = Exam(tuple(view_image(dataset, view) for view, dataset in views))
-    readers = [
-        load_reader(open_model("mass-fpn-boxes"), "cpu", threshold=0.0, runtime=r) for r in ("torch", "openvino")
-    ]
+    readers = [load_reader(open_model(DEFAULT_MODEL), "cpu", threshold=0.0, runtime=r) for r in ("torch", "openvino")]
     one, other = (reader.read(exam) for reader in readers)
     assert [reader.device for reader in readers] == ["cpu", "cpu, openvino"]
     assert any(image.masses for image in one.images)
@@ -187,7 +186,7 @@ def test_the_shipped_model_finds_the_same_with_both() -> None:
 def test_the_shipped_model_finds_nearly_the_same_in_half_precision() -> None:
     views = zip(STANDARD_VIEWS[:1], phantom_exam(7, small=True).images, strict=False)
     exam = Exam(tuple(view_image(dataset, view) for view, dataset in views))
-    model = open_model("mass-fpn-boxes")
+    model = open_model(DEFAULT_MODEL)
     readers = [load_reader(model, "cpu", runtime=runtime) for runtime in ("torch", "torch-half")]
     one, other = (reader.read(exam) for reader in readers)
     assert [reader.device for reader in readers] == ["cpu", "cpu, torch-half"]
@@ -215,7 +214,7 @@ def test_it_reads_on_the_cpu_alone(device: str) -> None:
 def test_where_it_is_not_installed_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(RuntimeMissing, match="openvino"):
-        load_reader(open_model("mass-fpn-boxes"), "cpu", runtime="openvino")
+        load_reader(open_model(DEFAULT_MODEL), "cpu", runtime="openvino")
 
 
 def test_openvino_tells_nobody_that_it_is_used() -> None:

@@ -10,9 +10,9 @@ import tomlkit
 from ai.datasets.records import Record
 from ai.errors import InvalidRecipe
 from ai.exam import STANDARD_VIEWS
-from ai.models import CARD, Model, open_model
+from ai.models import CARD, Model, model_folders, open_model
 from ai.training.final import as_sibling, check_final, named
-from ai.training.recipe import open_recipe
+from ai.training.recipe import list_recipes, open_recipe
 
 BEGUN = "mass-fpn-lite2 2026.11.30, fold-0.safetensors"
 
@@ -40,6 +40,27 @@ def last_run_of(model: Model, folder: Path) -> Model:
 
 def check(sibling: Model, start: str, upon: Model | None) -> None:
     check_final(open_recipe("mass-member"), sibling, start, None, learnt(sibling), upon)
+
+
+def test_a_model_that_ships_can_have_a_last_run_by_the_recipe_that_its_card_names() -> None:
+    known, seen = {recipe.name for recipe in list_recipes()}, set()
+    for folder in model_folders():
+        model = open_model(folder.name)
+        plan, start = model.card.training.plan, model.card.training.start.rpartition("; network: ")[2]
+        if plan["recipe"] in known and "final_of" not in plan:
+            upon = open_model(plan["upon"].partition(" ")[0]) if "upon" in plan else None
+            check_final(open_recipe(plan["recipe"]), model, start, None, learnt(model), upon)
+            seen.add(plan["recipe"])
+    assert "mass-fpn/boxes" in seen
+
+
+def test_the_first_network_that_ships_has_learnt_for_as_many_epochs_as_its_recipe_says() -> None:
+    from safetensors.numpy import load_file
+
+    model = open_model("mass-fpn-boxes")
+    [part] = open_recipe("mass-fpn/boxes").parts
+    counted = [int(v.item()) for k, v in load_file(model.weights()[0]).items() if k.endswith("num_batches_tracked")]
+    assert max(counted) == part.epochs * (model.card.training.images // part.batch)
 
 
 def test_it_is_made_upon_the_same_model_or_that_ones_last_run(sibling: Model, tmp_path: Path) -> None:

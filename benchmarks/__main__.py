@@ -32,6 +32,7 @@ REQUIRED = (
     Required("exec to C-ECHO", "", 2.0),
     Required("idle processor", "", 0.5),
     Required("command ", "", 0.6),
+    Required("an exam on cpu", "", 6.0),
     Required("decoding JPEG Lossless", "pydicom", 0.2),
     Required("answer, beyond", "", 1.0),
     Required("growth", "young", 1.3),

@@ -23,8 +23,8 @@ DECODER_DEPENDENCIES: Final = {JPEGLossless: ("imagecodecs",), JPEGLosslessSV1: 
 """As pydicom wants it of a plugin."""
 SPARE: Final = 32
 """Bits that a scan may have more than its values need: less than 8 fill its last byte, some encoders add bytes."""
-_BLOCK: Final = 1 << 20
-"""Values that are counted at once: they stay in the processor's cache, and float32 counts them exactly."""
+_BLOCK: Final = 1 << 23
+"""Values that are counted at once: float32 counts them exactly, and each count writes a table of 65,536."""
 _SOF3, _DHT, _SOS, _DRI, _EOI = 0xC3, 0xC4, 0xDA, 0xDD, b"\xff\xd9"
 
 # The category of each difference modulo 2^16 (10918-1 H.1.2.2, table H.2): how many bits tell which of its values it is.
@@ -96,8 +96,10 @@ class Scan:
                     return None
                 while codestream[last - 1] == 0xFF:  # fill bytes (B.1.1.2)
                     last -= 1
-                stuffed = codestream.count(b"\xff\x00", end, last)
-                return cls(8 * (last - end - stuffed), lengths[table], precision)
+                scan = np.frombuffer(codestream, np.uint8, last - end, end)
+                # Each is followed by a zero that is none of the bits, or there is a damage, and one byte less hides none.
+                stuffed = np.count_nonzero(scan == 0xFF)
+                return cls(8 * (len(scan) - int(stuffed)), lengths[table], precision)
         return None
 
     def require(self, values: NDArray[Any]) -> None:

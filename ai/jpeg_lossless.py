@@ -2,9 +2,11 @@
 
 It is what mammography units compress by (PS3.5 8.2.1, A.4.2; ISO/IEC 10918-1 process 14). Both decoders fill up what is cut
 off a codestream, and go on with other values where one is damaged, libjpeg-turbo without a word. So the bits that the decoded values
-need are counted, and compared with those that there are: after a cut or a slip they hardly ever agree.
+need are counted, and compared with those that there are: after a cut they never agree, after a damage seldom. Bits that are
+changed for as many others cannot be noticed by anybody.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -21,11 +23,14 @@ from ai.codestream import segments
 PLUGIN: Final = "mammonode"
 DECODER_DEPENDENCIES: Final = {JPEGLossless: ("imagecodecs",), JPEGLosslessSV1: ("imagecodecs",)}
 """As pydicom wants it of a plugin."""
-SPARE: Final = 32
-"""Bits that a scan may have more than its values need: less than 8 fill its last byte, some encoders add bytes."""
 _BLOCK: Final = 1 << 23
 """Values that are counted at once: float32 counts them exactly, and each count writes a table of 65,536."""
-_SOF3, _DHT, _SOS, _DRI, _EOI = 0xC3, 0xC4, 0xDA, 0xDD, b"\xff\xd9"
+_SOF3, _DHT, _SOS, _DRI = 0xC3, 0xC4, 0xDA, 0xDD
+_WORD: Final = 8
+"""Bytes that an encoder may end its last word with."""
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
+_ALLOCATED: Final = 8, 16
+"""Bits for which GDCM returns; for others it ends the process."""
 
 # The category of each difference modulo 2^16 (10918-1 H.1.2.2, table H.2): how many bits tell which of its values it is.
 _SIZES: Final = np.minimum(np.arange(1 << 16), (1 << 16) - np.arange(1 << 16))
@@ -49,12 +54,18 @@ def decode_frame(codestream: bytes, runner: DecodeRunner) -> bytes:
     """
     scan = Scan.of(codestream)
     if scan is None or runner.samples_per_pixel != 1:
+        if runner.bits_allocated not in _ALLOCATED or (runner.bits_allocated == 8 and runner.bits_stored != 8):
+            raise ValueError(f"{runner.bits_stored} bits stored of {runner.bits_allocated}")
         return bytes(gdcm._decode_frame(codestream, runner))  # noqa: SLF001 (as pydicom names it to itself)
     values = imagecodecs.jpeg8_decode(codestream)
     allocated = runner.bits_allocated // 8
     if values.shape != (runner.rows, runner.columns) or values.itemsize > allocated:
         raise ValueError(f"{values.shape} of {values.itemsize} bytes instead of what the header says")
     scan.require(values)
+    # The bits above those of the codestream or, where it says more than the header, of overlays and signs, are none.
+    bits = max(scan.precision, runner.bits_stored)
+    if not runner.pixel_representation and (greatest := int(values.max())) >> bits:
+        raise ValueError(f"{greatest} has more than {bits} bits")
     return values.astype(f"<u{allocated}", copy=False).tobytes()
 
 
@@ -66,6 +77,8 @@ class Scan:
     ----------
     bits
         It has, stuffing left out (10918-1 F.1.2.3).
+    padding
+        Of them, in whole bytes at its end that are all 0 or all 1, as some encoders may add.
     lengths
         Category of a difference → bits of its code; 0 where it has none.
     precision
@@ -73,6 +86,7 @@ class Scan:
     """
 
     bits: int
+    padding: int
     lengths: tuple[int, ...]
     precision: int
 
@@ -89,17 +103,24 @@ class Scan:
             elif marker == _DRI and any(body):
                 return None
             elif marker == _SOS:
-                # One component, its table, Ss = 1 for prediction from the left, Se, and Ah and Al = 0 (H.1.2.1, B.2.3).
+                # One component, its table, Ss = 1 for prediction from the left, and Se, Ah and Al = 0 (H.1.2.1, B.2.3).
                 table = body[2] >> 4 if len(body) == 6 else None
-                last = codestream.rfind(_EOI)
-                if precision is None or table not in lengths or body[3] != 1 or body[5] or last < end:
+                following = _MARKER.search(codestream, end)
+                if precision is None or table not in lengths or body[3:] != b"\1\0\0" or following is None:
                     return None
+                last = following.start()
                 while codestream[last - 1] == 0xFF:  # fill bytes (B.1.1.2)
                     last -= 1
+                tail = codestream[max(last - _WORD, end) : last]
                 scan = np.frombuffer(codestream, np.uint8, last - end, end)
                 # Each is followed by a zero that is none of the bits, or there is a damage, and one byte less hides none.
                 stuffed = np.count_nonzero(scan == 0xFF)
-                return cls(8 * (len(scan) - int(stuffed)), lengths[table], precision)
+                return cls(
+                    8 * (len(scan) - int(stuffed)),
+                    8 * (len(tail) - len(tail.rstrip(b"\0\xff"))),
+                    lengths[table],
+                    precision,
+                )
         return None
 
     def require(self, values: NDArray[Any]) -> None:
@@ -125,7 +146,8 @@ class Scan:
             for category, (number, length) in enumerate(zip(found, self.lengths, strict=True))
         )
         uncoded = any(number and not length for number, length in zip(found, self.lengths, strict=True))
-        if uncoded or not 0 <= self.bits - needed < SPARE:
+        # Less than 8 bits fill the last byte.
+        if uncoded or not 0 <= self.bits - needed < 8 + self.padding:
             raise ValueError(f"the values need {needed} bits, and there are {self.bits}")
 
 
@@ -139,7 +161,7 @@ def _tables(body: bytes) -> dict[int, tuple[int, ...]]:
         for symbol, length in zip(symbols, coded, strict=False):
             if symbol < len(lengths):
                 lengths[symbol] = length
-        found[body[0] & 0x0F] = tuple(lengths)
+        found[body[0]] = tuple(lengths)  # class and number: tables of class 1 are for other processes
         body = body[17 + len(coded) :]
     return found
 

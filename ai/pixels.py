@@ -167,7 +167,7 @@ def require_size(dataset: Dataset, frames: float = 1) -> None:
     """
     rows, columns = _sides(dataset)
     size = _compressed_size(dataset)
-    if max(rows * columns, size.rows * size.columns if size else 0) * frames > MOST_PIXELS:
+    if number_of_pixels(dataset) * frames > MOST_PIXELS:
         raise TooManyPixels
     # More rows than the header says are what some encoders fill the last block up with: the first are the image.
     if size and (
@@ -179,9 +179,10 @@ def require_size(dataset: Dataset, frames: float = 1) -> None:
 
 
 def number_of_pixels(dataset: Dataset) -> float:
-    """Return how many pixels an image has by its header."""
+    """Return how many pixels an image has, by its header or, where they are more, by what compressed pixel data say."""
     rows, columns = _sides(dataset)
-    return rows * columns
+    size = _compressed_size(dataset)
+    return max(rows * columns, size.rows * size.columns if size else 0)
 
 
 def _sides(dataset: Dataset) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from typing import Final
 
 from pydicom import Dataset
 
-from node.headers import first, items
+from node.headers import first, items, values
 from node.view_codes import CODING_SCHEMES
 
 BREAST: Final = frozenset({"76752008", "T-04000", "80248007", "T-04030", "73056007", "T-04020", "63762007", "T-04080"})
@@ -150,14 +150,11 @@ def other_part(header: Dataset) -> str:
     A mammogram has to state the breast (PS3.3 C.8.11.7). Only the standard's own words for another part count: a header
     that was filled in carelessly must not silence the reader on a mammogram.
     """
-    text = first(header, "BodyPartExamined")
-    regions = {
-        first(item, "CodeValue")
-        for item in items(header, "AnatomicRegionSequence")
-        if first(item, "CodingSchemeDesignator") in CODING_SCHEMES
-    }
-    if "BREAST" in text or regions & BREAST:
+    texts = set(values(header, "BodyPartExamined"))
+    regions = [*items(header, "AnatomicRegionSequence")]
+    named = {first(item, "CodeValue") for item in (*regions, *items(header, "PrimaryAnatomicStructureSequence"))}
+    if any("BREAST" in text for text in texts) or named & BREAST:
         return ""
-    if text in OTHER_PARTS:
-        return text
-    return next((part for part, codes in OTHER_PARTS.items() if regions & set(codes.split())), "")
+    codes = {first(item, "CodeValue") for item in regions if first(item, "CodingSchemeDesignator") in CODING_SCHEMES}
+    stated = (part for part, known in OTHER_PARTS.items() if part in texts or codes & set(known.split()))
+    return next(stated, "")

@@ -50,7 +50,7 @@ USAGE: Final = (
             *("ViewModifierCodeSequence", "EstimatedRadiographicMagnificationFactor", "PartialView", "ImageType"),
             *("QualityControlImage", "LossyImageCompression", "TransferSyntaxUID", "SamplesPerPixel"),
             *("PhotometricInterpretation", "NumberOfFrames"),
-            *("Rows", "Columns", "BodyPartExamined", "AnatomicRegionSequence"),
+            *("Rows", "Columns", "BodyPartExamined", "AnatomicRegionSequence", "PrimaryAnatomicStructureSequence"),
         ),
         "modified, magnified or partial views, derived, lossy, colour, multi-frame images, and other body parts are not read",
     ),

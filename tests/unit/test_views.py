@@ -206,6 +206,10 @@ def test_the_last_sentence_says_where_the_side_cannot_be_checked(orientation: An
         ("CHEST", ("76752008", "SCT"), ""),
         ("BREAST", ("85562004", "SCT"), ""),
         ("MAMMA", ("816094009", "SCT"), "CHEST"),
+        ("CHEST\\BREAST", None, ""),
+        ("BREAST\\CHEST", None, ""),
+        ("CHEST\\ABDOMEN", None, "ABDOMEN"),
+        ("CHEST", ("T-04000", "99PMP"), ""),
     ],
 )
 def test_only_another_part_by_the_standards_own_terms_is_refused(
@@ -218,6 +222,17 @@ def test_only_another_part_by_the_standards_own_terms_is_refused(
     assert found.usable is not bool(part)
     assert found.reasons[:-1] == ((f"body part {part}, not the breast",) if part else ())
     assert found.opens_exam
+
+
+@pytest.mark.parametrize("text", ["CHEST", None])
+def test_the_breast_as_primary_structure_of_the_chest_is_the_breast(text: str | None) -> None:
+    chest, breast = Dataset(), Dataset()
+    chest.CodeValue, chest.CodingSchemeDesignator = "816094009", "SCT"
+    breast.CodeValue, breast.CodingSchemeDesignator = "76752008", "SCT"
+    header = quick_header(
+        BodyPartExamined=text, AnatomicRegionSequence=[chest], PrimaryAnatomicStructureSequence=[breast]
+    )
+    assert classify(header).usable
 
 
 def test_the_codes_of_body_parts_are_those_of_the_standard() -> None:

@@ -1,4 +1,4 @@
-"""JPEG Lossless by libjpeg-turbo (imagecodecs), a third of GDCM's time and without Python's lock; nothing is made up.
+"""JPEG Lossless by libjpeg-turbo (imagecodecs), a third of GDCM's time and without Python's lock; cuts are refused.
 
 It is what mammography units compress by (PS3.5 8.2.1, A.4.2; ISO/IEC 10918-1 process 14). Both decoders fill up what is cut
 off a codestream, and go on with other values where one is damaged, libjpeg-turbo without a word. So the bits that the decoded values

@@ -3,12 +3,15 @@
 import random
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 
 import pynetdicom
 import pytest
 from pydicom import dcmread
+from pynetdicom import AE, evt
 from pynetdicom.dsutils import encode
+from pynetdicom.presentation import StoragePresentationContexts, VerificationPresentationContexts
 from structlog.testing import capture_logs
 
 import node.guard
@@ -35,6 +38,8 @@ from tests.fuzz import (
 pytestmark = pytest.mark.sqlite_alone
 
 UIDS = count(100_001)
+ACCEPTED = b"\x02"
+"""The first byte of an A-ASSOCIATE-AC (PS3.8 9.3.3)."""
 
 
 def an_image(uid: str, rng: random.Random) -> bytes:
@@ -77,6 +82,46 @@ def converse(port: int, contents: dict[str, bytes], seed: int) -> list[bytes]:
             head = line.recv(6, socket.MSG_WAITALL)
             answers.append(head + line.recv(int.from_bytes(head[2:], "big"), socket.MSG_WAITALL))
     return answers
+
+
+@contextmanager
+def pynetdicom_alone() -> Iterator[tuple[int, dict[str, bytes]]]:
+    """Run a receiver of pynetdicom's own, nothing of it replaced; yield its port and the data sets that it is given."""
+    kept: dict[str, bytes] = {}
+
+    def keep(event: evt.Event) -> int:
+        kept[event.request.AffectedSOPInstanceUID] = event.request.DataSet.getvalue()
+        return 0x0000
+
+    entity = AE("MAMMONODE")
+    entity.supported_contexts = [*StoragePresentationContexts, *VerificationPresentationContexts]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    try:
+        yield server.server_address[1], kept
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, pytest.param(range(4, 20), marks=pytest.mark.slow)])
+def test_a_conversation_has_the_answers_and_data_sets_that_pynetdicom_alone_gives_it(
+    room: Room, seed: int | range
+) -> None:
+    for each in [seed] if isinstance(seed, int) else seed:
+        uids = [f"1.2.76.{next(UIDS)}" for _ in range(4)]
+        contents = {uid: an_image(uid, random.Random(number)) for number, uid in enumerate(uids, each)}  # noqa: S311
+        with an_open_door(room) as door:
+            ours = converse(door.port, contents, each)
+        with pynetdicom_alone() as (port, kept):
+            theirs = converse(port, contents, each)
+        # The first answer names the implementation, and the longest PDU that it takes (PS3.7 D.3.3).
+        assert ours[0][:1] == theirs[0][:1] == ACCEPTED
+        assert ours[1:] == theirs[1:], each
+        assert kept == contents, each
+        for uid, content in contents.items():
+            with reading(room.engine) as connection:
+                record = find_instance(connection, uid)
+            assert record, each
+            assert room.store.resolve(record.path).read_bytes().endswith(content), each
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, pytest.param(range(4, 60), marks=pytest.mark.slow)])

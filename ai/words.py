@@ -1,5 +1,6 @@
 """Numbers in sentences, and what is wrong with a file that somebody wrote."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,20 @@ def counted(number: float, one: str, many: str = "") -> str:
     """Return a number with what is counted: ``1 image``, ``2 images``; ``many`` where it is not ``one`` with an s."""
     told = number if isinstance(number, int) else f"{number:g}"
     return f"{told} {one if number == 1 else many or f'{one}s'}"
+
+
+def took(timings: Mapping[str, float]) -> str:
+    """Return how long a reading took, and its stages: ``4.05 s: decode 0.12, read 3.66``; '' where that is not known.
+
+    Parameters
+    ----------
+    timings
+        Stage → seconds; ``total`` is all of it.
+    """
+    if "total" not in timings:
+        return ""
+    stages = [f"{stage} {seconds:.2f}" for stage, seconds in timings.items() if stage != "total"]
+    return ": ".join(filter(None, (f"{timings['total']:.2f} s", ", ".join(stages))))
 
 
 def first_fault(error: "ValidationError", *parents: str) -> str:

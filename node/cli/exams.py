@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Connection
 
-from ai.words import counted
+from ai.words import counted, took
 from config.settings import load_settings
 from node.audit.commands import operator, record_done
 from node.cli.conflicts import plain
@@ -59,9 +59,10 @@ def show(exam: ExamArgument, *, config: ConfigOption = None, as_json: JsonOption
         )
         for sentence in (*facts["answer"].get("appraisal", ()), *facts["answer"]["changes"]):
             console.print(f"  {sentence}")
+    jobs = [{**job, "seconds": took(job["seconds"] or {})} for job in facts["jobs"]]
+    shown = {**facts, "masses": _masses(facts["answer"]), "jobs": jobs}
     for title in ("images", "masses", "jobs", "deliveries", "conflicts"):
-        rows = facts[title] if title != "masses" else _masses(facts["answer"])
-        if rows:
+        if rows := shown[title]:
             words = [["" if value is None else str(value) for value in row.values()] for row in rows]
             print_table(rows[0], words, title)
 

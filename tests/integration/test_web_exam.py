@@ -123,6 +123,7 @@ def test_what_is_no_image_is_told_as_kept_and_counted_as_none(node: Node, visito
     told = text(visitor.get(f"/exams/{answered}"))
     assert " kept no image own result" in told
     assert "1 own result received" in told
+    assert re.search(r"answered revision 1: \w+; \d+\.\d\d s: decode \d", told)
     assert "not decided" not in told
     node.chain.receive([altered(an_image(), SOPClassUID=EnhancedSRStorage, SOPInstanceUID="1.2.3.9")])
     assert "1 other object received" in text(visitor.get(f"/exams/{answered}"))

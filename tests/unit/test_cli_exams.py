@@ -59,7 +59,10 @@ def test_show_tells_all_that_is_known(config: Path, answered: str) -> None:
     facts = json.loads(run("show", answered, "--json", "--config", config).stdout)
     assert facts["reasons"] == ["L CC missing"]
     assert [(image["view"], image["chosen"]) for image in facts["images"]] == [("R CC", True)]
-    assert [(job["state"], job["answer"]) for job in facts["jobs"]] == [("done", "findings")]
+    [job] = facts["jobs"]
+    assert (job["state"], job["answer"]) == ("done", "findings")
+    assert job["seconds"] == {"decode": 0.1, "read": 2.0, "total": 2.2}
+    assert "2.20 s: decode 0.10" in shown.output
     assert {(d["destination"], d["state"]) for d in facts["deliveries"]} == {("pacs", "waiting"), ("ris", "waiting")}
     assert facts["conflicts"] == []
     assert facts["answer"]["status"] == "findings"

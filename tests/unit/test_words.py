@@ -2,7 +2,7 @@
 
 import pytest
 
-from ai.words import counted
+from ai.words import counted, took
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,9 @@ def test_a_number_stands_with_what_is_counted(number: float, told: str) -> None:
 
 def test_what_is_counted_may_be_a_phrase() -> None:
     assert [counted(number, "mass is", "masses are") for number in (1, 2)] == ["1 mass is", "2 masses are"]
+
+
+def test_a_reading_tells_how_long_it_took_stage_by_stage() -> None:
+    timings = {"decode": 0.12, "gate": 0.04, "read": 3.66, "total": 4.05}
+    assert took(timings) == "4.05 s: decode 0.12, gate 0.04, read 3.66"
+    assert [took({"total": 2}), took({}), took({"read": 1})] == ["2.00 s", "", ""]

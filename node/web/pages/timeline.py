@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, TypeVar
 
-from ai.words import counted
+from ai.words import counted, took
 from node.exams import NO_IMAGES
 from storage.actions import Action
 from storage.conflicts import Conflict
@@ -57,9 +57,8 @@ def events_of(
         if job.started_at:
             events.append(Event(job.started_at, "reading began", f"{revision}, attempt {job.attempts}"))
         if job.finished_at:
-            total = f", {job.timings['total']:.1f} s" if job.timings and "total" in job.timings else ""
             what = {JobState.DONE: "answered", JobState.DEAD: "given up"}.get(job.state, job.state.value)
-            detail = f"{revision}: {job.answer or job.error or ''}{total}"
+            detail = "; ".join(filter(None, (f"{revision}: {job.answer or job.error or ''}", took(job.timings or {}))))
             events.append(Event(job.finished_at, what, detail, "failed" if job.state is JobState.DEAD else "answer"))
     events += _deliveries(deliveries)
     for conflict in conflicts:

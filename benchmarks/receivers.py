@@ -49,8 +49,8 @@ def naive(folder: Path) -> Running:
     return Running(_server("naive", port, folder), {"store": port}, folder)
 
 
-def node(folder: Path) -> Running:
-    """Start this node, with settings as they are when none are made."""
+def node(folder: Path, command: str = "serve") -> Running:
+    """Start this node's doors, or what else a command starts, with settings as they are when none are made."""
     dicom, web = free_ports(2)
     environment = {
         "MAMMONODE_HTTP__PORT": str(web),
@@ -62,8 +62,8 @@ def node(folder: Path) -> Running:
         "MAMMONODE_STORAGE__MAX_USED_PERCENT": "100",
         "MALLOC_ARENA_MAX": "2",  # as systemd/mammonode.service starts it
     }
-    command = [sys.executable, "-P", "-m", "node", "serve"]
-    server = Server(command, dicom, folder.with_suffix(".log"), environment)
+    words = [sys.executable, "-P", "-m", "node", command]
+    server = Server(words, dicom, folder.with_suffix(".log"), environment)
     return Running(server, {"store": dicom, "stow": web}, folder / "store" / "instances")
 
 

@@ -20,6 +20,10 @@ ASSOCIATIONS = 20
 SETTLES = 15
 """Seconds after which a node does nothing more of its start: what it has written meanwhile has woken all its loops."""
 IDLE_SECONDS = 30
+LOADS = 60
+"""Seconds after which a worker beside it has loaded its model, tried it, and waits."""
+KNOCKS = 120
+"""Seconds in which the node knocks once at its own doors."""
 FOLDER = Path(".artefacts/bench")
 COMMANDS = ("--help", "exams", "exams --json", "jobs", "lanes", "destinations", "senders", "tokens list")
 
@@ -45,6 +49,7 @@ def values(repeats: int) -> Iterator[Value]:
                 subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=True)
                 if repeat:
                     yield Value(f"command {command}", "s", US, time.perf_counter() - began)
+        yield from _whole(Path(scratch, "whole"))
 
 
 def _life(name: str, place: Path) -> Iterator[Value]:
@@ -73,10 +78,23 @@ def _life(name: str, place: Path) -> Iterator[Value]:
         running.server.stop()
 
 
-def _percent(running: receivers.Running) -> float:
+def _whole(place: Path) -> Iterator[Value]:
+    """Yield what doors and a worker cost that wait, a knock of the node at its own doors included."""
+    place.mkdir()
+    running = receivers.node(place, "up")
+    try:
+        running.server.wait()
+        time.sleep(LOADS)
+        yield Value("idle processor, doors and worker", "% of a core", US, _percent(running, KNOCKS))
+        yield Value("idle memory, doors and worker", "MB", US, running.server.memory())
+    finally:
+        running.server.stop()
+
+
+def _percent(running: receivers.Running, seconds: float = IDLE_SECONDS) -> float:
     time.sleep(0.5)
     before, began = running.server.cpu(), time.perf_counter()
-    time.sleep(IDLE_SECONDS)
+    time.sleep(seconds)
     return 100 * (running.server.cpu() - before) / (time.perf_counter() - began)
 
 

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from typing import TYPE_CHECKING, cast
 
 import pynetdicom
 import pytest
@@ -34,6 +35,11 @@ from tests.fuzz import (
     pdu,
     request,
 )
+
+if TYPE_CHECKING:
+    from io import BytesIO
+
+    from pynetdicom.dimse_primitives import C_STORE
 
 pytestmark = pytest.mark.sqlite_alone
 
@@ -90,12 +96,14 @@ def pynetdicom_alone() -> Iterator[tuple[int, dict[str, bytes]]]:
     kept: dict[str, bytes] = {}
 
     def keep(event: evt.Event) -> int:
-        kept[event.request.AffectedSOPInstanceUID] = event.request.DataSet.getvalue()
+        stored = cast("C_STORE", event.request)
+        kept[str(stored.AffectedSOPInstanceUID)] = cast("BytesIO", stored.DataSet).getvalue()
         return 0x0000
 
     entity = AE("MAMMONODE")
     entity.supported_contexts = [*StoragePresentationContexts, *VerificationPresentationContexts]
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    assert server
     try:
         yield server.server_address[1], kept
     finally:

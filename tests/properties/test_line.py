@@ -57,6 +57,12 @@ def an_image(uid: str, rng: random.Random) -> bytes:
     return content
 
 
+def four_images(seed: int) -> dict[str, bytes]:
+    """Return data sets by UIDs that were never used; those of one seed have the same pixels."""
+    uids = [f"1.2.77.{next(UIDS)}" for _ in range(4)]
+    return {uid: an_image(uid, random.Random(number)) for number, uid in enumerate(uids, seed)}  # noqa: S311
+
+
 def in_pieces(content: bytes, rng: random.Random) -> Iterator[bytes]:
     """Yield the PDUs of a data set: fragments of odd sizes, empty ones, several in one PDU."""
     waiting, at, most = b"", 0, rng.choice((7_000, 40_000, 131_060))
@@ -115,8 +121,7 @@ def test_a_conversation_has_the_answers_and_data_sets_that_pynetdicom_alone_give
     room: Room, seed: int | range
 ) -> None:
     for each in [seed] if isinstance(seed, int) else seed:
-        uids = [f"1.2.76.{next(UIDS)}" for _ in range(4)]
-        contents = {uid: an_image(uid, random.Random(number)) for number, uid in enumerate(uids, each)}  # noqa: S311
+        contents = four_images(each)
         with an_open_door(room) as door:
             ours = converse(door.port, contents, each)
         with pynetdicom_alone() as (port, kept):
@@ -141,8 +146,7 @@ def test_a_conversation_has_the_same_answers_and_files_with_and_without_it(
         heard, files = [], []
         for has_short_cut in (True, False):
             monkeypatch.setattr(node.guard, "has_short_cut", lambda answer=has_short_cut: answer)
-            uids = [f"1.2.77.{next(UIDS)}" for _ in range(4)]
-            contents = {uid: an_image(uid, random.Random(number)) for number, uid in enumerate(uids, each)}  # noqa: S311
+            contents = four_images(each)
             with an_open_door(room) as door:
                 answers = converse(door.port, contents, each)
             for number, (uid, content) in enumerate(contents.items()):
